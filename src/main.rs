@@ -1,0 +1,62 @@
+//! bowout runs one command and makes it end well: it hands it every signal, gives it a bounded time to end when asked to, kills
+//! what does not, leaves nothing behind, and ends exactly as the command did.
+//!
+//! The map, in reading order:
+//!
+//! - `main`: parse → configure → supervise → end; `sys::start` comes before it.
+//! - [`policy`]: what happens next; the pure machine that decides. [`origin`] tells it who sent a signal.
+//! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
+//! - [`sys`]: the kernel's side: `sys::child` spawns and reaps, `sys::signals` receives, `sys::tree` finds descendants.
+//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]: numbers and names.
+//! - [`report`] and [`logging`]: what the log says, and how.
+//!
+//! Arrows: `policy` knows only `signal`, `exit` and `origin`; `sys` never imports `policy`; nothing but `sys` says `unsafe`.
+
+// What was inherited has to be seen before Rust's runtime changes it: see sys::start.
+#![cfg_attr(not(test), no_main)]
+
+mod cli;
+mod config;
+mod error;
+mod exit;
+mod logging;
+mod origin;
+mod policy;
+mod report;
+mod signal;
+mod supervisor;
+mod sys;
+
+use std::ffi::OsString;
+
+use cli::Stop;
+use config::Config;
+use error::Error;
+use exit::Exit;
+use sys::signals::Inherited;
+
+/// The program: the words it was called with, and what it inherited, to the way in which it ends.
+#[cfg_attr(test, allow(dead_code, reason = "called by C's main, which a test program does not have"))]
+fn run(args: &[OsString], inherited: &Inherited) -> Exit {
+    let cli = match cli::parse(args) {
+        Ok(cli) => cli,
+        Err(Stop::Info(text)) => return sys::process::print(&text),
+        Err(Stop::Usage(text)) => {
+            // The log as it is by default: what was said of it could not be read.
+            let _ = logging::init(logging::Verbosity::default(), logging::Format::default());
+            return fail(&Error::own(text));
+        }
+    };
+    match logging::init(cli.verbosity, cli.log_format)
+        .and_then(|()| Config::new(cli))
+        .and_then(|config| supervisor::supervise(config, inherited))
+    {
+        Ok(exit) => exit,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> Exit {
+    log::error!("{error}");
+    error.exit()
+}

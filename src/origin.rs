@@ -1,0 +1,104 @@
+//! Who sent a signal: its sender, and the side that the sender is on. Decides only; what it has to know is handed to it.
+
+use std::fmt;
+
+/// Where a stop request came from. Two requests from one side mean "now"; requests from two sides are one wish told twice
+/// (contracts S2, S3, C6, C7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The kernel: Ctrl-C, Ctrl-\, a hang-up (`SI_KERNEL`, contract T1).
+    Terminal,
+    /// Another PID namespace, where the sender has no number in ours (`si_pid` 0): a container runtime.
+    Outside,
+    /// The process that started us, or PID 1: a shell, systemd.
+    Manager,
+    /// Any other process.
+    Process,
+    /// The child or a descendant.
+    Tree,
+}
+
+impl Side {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 5;
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminal => "terminal",
+            Self::Outside => "outside",
+            Self::Manager => "manager",
+            Self::Process => "process",
+            Self::Tree => "tree",
+        })
+    }
+}
+
+/// The sender of a signal, as the kernel reports it (sigaction(2), `siginfo_t`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// `si_code` is the kernel's own; `pid` and `uid` mean nothing then.
+    pub(crate) kernel: bool,
+    /// 0 where the sender is outside our PID namespace, or unknown (contract K2).
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+}
+
+/// The processes that a side is judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kin {
+    /// Our parent when we were started; 0 where it is outside our PID namespace.
+    pub(crate) parent: i32,
+    pub(crate) child: i32,
+}
+
+impl Kin {
+    /// The side of `sender`. `descends` is asked last and only where no number settles it, for it costs a walk through /proc.
+    pub(crate) fn side(self, sender: Sender, descends: impl FnOnce(i32) -> bool) -> Side {
+        match sender.pid {
+            _ if sender.kernel => Side::Terminal,
+            0 => Side::Outside,
+            pid if pid == self.child => Side::Tree,
+            pid if pid == self.parent || pid == 1 => Side::Manager,
+            pid if descends(pid) => Side::Tree,
+            _ => Side::Process,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIN: Kin = Kin { parent: 40, child: 50 };
+
+    fn side(kernel: bool, pid: i32) -> Side {
+        KIN.side(Sender { kernel, pid, uid: 0 }, |pid| pid == 60)
+    }
+
+    #[test]
+    fn every_sender_has_its_side() {
+        assert_eq!(side(true, 0), Side::Terminal);
+        assert_eq!(side(true, 40), Side::Terminal);
+        assert_eq!(side(false, 0), Side::Outside);
+        assert_eq!(side(false, 1), Side::Manager);
+        assert_eq!(side(false, 40), Side::Manager);
+        assert_eq!(side(false, 50), Side::Tree);
+        assert_eq!(side(false, 60), Side::Tree);
+        assert_eq!(side(false, 70), Side::Process);
+    }
+
+    #[test]
+    fn a_parent_outside_the_namespace_is_outside() {
+        let kin = Kin { parent: 0, child: 2 };
+        assert_eq!(kin.side(Sender { kernel: false, pid: 0, uid: 0 }, |_| false), Side::Outside);
+    }
+
+    #[test]
+    fn proc_is_not_asked_where_a_number_settles_it() {
+        for (kernel, pid) in [(true, 70), (false, 0), (false, 1), (false, 40), (false, 50)] {
+            KIN.side(Sender { kernel, pid, uid: 0 }, |_| panic!("asked about {pid}"));
+        }
+    }
+}

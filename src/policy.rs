@@ -1,0 +1,399 @@
+//! What happens next: the pure machine that decides, for every state and every event, which actions follow.
+//!
+//! Owns the stop: who has asked, which rung is reached, until when. Must not do anything: it calls nothing, logs nothing and
+//! reads no clock; time is an argument, and all that happens in one turn of the loop carries the same instant. That is how
+//! signals that were pending together are told from a repeat.
+//!
+//! Reading order: [`Event`], [`State`], [`Action`], then [`Machine::step`], where every state meets every event.
+//! `policy/table.txt` is that meeting written out; a change of behaviour shows there as a diff.
+
+mod ladder;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use crate::exit::Exit;
+use crate::origin::Side;
+use crate::signal::{Remap, Signal, SignalSet};
+pub(crate) use ladder::{Ladder, Rung, parse_wait};
+
+/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
+const KILL_AGAIN: Duration = Duration::from_millis(100);
+/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
+/// down. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
+const UNKILLABLE: Duration = Duration::from_secs(2);
+
+/// Who is signalled at which stage; systemd's terms (systemd.kill(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum KillMode {
+    /// The child alone, from the first signal to SIGKILL; what it leaves behind is left behind.
+    Process,
+    /// The stop signal to the child, SIGKILL to every descendant, and a drain between.
+    #[default]
+    Mixed,
+    /// As mixed, and every descendant has the stop signal, too.
+    Group,
+}
+
+/// What a second stop request from a side that has already asked means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnRepeat {
+    /// SIGKILL at once.
+    #[default]
+    Kill,
+    /// Forwarded like the first.
+    Forward,
+    /// Nothing.
+    Ignore,
+}
+
+/// What the machine is to go by: the user's wishes, and two facts of the place.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) ladder: Ladder,
+    pub(crate) stop_on: SignalSet,
+    /// A hang-up of the terminal is a stop request; not so under nohup.
+    pub(crate) hangup_stops: bool,
+    pub(crate) on_repeat: OnRepeat,
+    pub(crate) kill_mode: KillMode,
+    /// The child's own end is no end: supervise until the last descendant is gone.
+    pub(crate) wait_tree: bool,
+    pub(crate) max_runtime: Option<Duration>,
+    pub(crate) remap: Remap,
+    /// The child is in our process group, so that what the terminal sends reaches it without us.
+    pub(crate) shared_group: bool,
+    /// We lead the session: a hang-up reaches us and not the child (contract T3).
+    pub(crate) leader: bool,
+    /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant (contract T2).
+    pub(crate) pid1: bool,
+}
+
+/// A signal that has reached bowout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) signal: Signal,
+    pub(crate) side: Side,
+    /// The value of a queued signal (sigqueue(3)), to be passed on with it.
+    pub(crate) value: Option<u64>,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Signal(Received),
+    /// The child has ended and is not reaped yet.
+    ChildExited(Exit),
+    /// No process is left that is ours to wait for (`ECHILD`).
+    NoChildren,
+    /// SIGKILL was refused by everything that is left (`EPERM`).
+    Refused,
+    /// [`Machine::deadline`] has come.
+    Timeout,
+}
+
+/// Where the supervision stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No stop is under way. `ended` only with `--wait-tree`: the child is gone and its descendants go on.
+    Running { ended: Option<Exit> },
+    /// Step `rung` of the ladder has been sent and has until then.
+    Stopping { rung: usize, until: Option<Instant>, ended: Option<Exit> },
+    /// The child is gone, its descendants are being ended and have until then.
+    Draining { exit: Exit, until: Option<Instant> },
+    /// SIGKILL is sent; what refuses to die is sent it `again` and given up on at `until`.
+    Killing { ended: Option<Exit>, again: Instant, until: Instant },
+    /// Nothing is left to do but to end like this.
+    Done(Exit),
+}
+
+/// Who an action is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Child,
+    /// The child and every descendant.
+    All,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// With `wake`, SIGCONT follows to the same target, so that what is stopped can act on the signal (contract T7).
+    Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// End, once the child is reaped.
+    Exit(Exit),
+}
+
+/// The supervision of one child, from its start to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    settings: Settings,
+    state: State,
+    /// When `--max-runtime` is over.
+    runs_until: Option<Instant>,
+    /// When each side first asked for the stop.
+    asked: [Option<Instant>; Side::COUNT],
+    /// What has been sent to stop the child: a given signal is forwarded once per stop.
+    sent: SignalSet,
+    /// Every descendant has had SIGTERM.
+    told: bool,
+    timed_out: bool,
+}
+
+impl Machine {
+    /// A child that was started at `now`.
+    pub(crate) fn new(settings: Settings, now: Instant) -> Self {
+        let runs_until = settings.max_runtime.and_then(|wait| now.checked_add(wait));
+        Self {
+            settings,
+            state: State::Running { ended: None },
+            runs_until,
+            asked: [None; Side::COUNT],
+            sent: SignalSet::default(),
+            told: false,
+            timed_out: false,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// When [`Event::Timeout`] is due; nothing is, where there is none.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Running { .. } => self.runs_until,
+            State::Stopping { until, .. } | State::Draining { until, .. } => until,
+            State::Killing { again, until, .. } => Some(again.min(until)),
+            State::Done(_) => None,
+        }
+    }
+
+    /// Whether the side of this signal's sender changes anything. Where it does not, nobody need look for it, and the signal
+    /// is forwarded sooner.
+    pub(crate) fn weighs_side(&self, signal: Signal) -> bool {
+        self.settings.stop_on.contains(signal) || (self.settings.shared_group && !self.settings.pid1)
+    }
+
+    /// Takes one event at `now` and says what is to be done about it.
+    #[must_use]
+    pub(crate) fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        match event {
+            Event::Signal(received) => match self.settings.remap.apply(received.signal) {
+                None => vec![],
+                Some(signal) => self.signalled(now, received, signal),
+            },
+            Event::ChildExited(exit) => self.child_exited(now, exit),
+            Event::NoChildren => match self.state {
+                State::Running { ended: Some(exit) }
+                | State::Stopping { ended: Some(exit), .. }
+                | State::Killing { ended: Some(exit), .. }
+                | State::Draining { exit, .. } => self.finish(exit),
+                // The child cannot vanish while it is ours to reap; a PID 1 must not hang if it does all the same.
+                State::Running { ended: None }
+                | State::Stopping { ended: None, .. }
+                | State::Killing { ended: None, .. } => self.finish(Exit::OWN_FAILURE),
+                State::Done(_) => vec![],
+            },
+            Event::Refused => match self.state {
+                State::Killing { ended, .. } => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
+                // Only SIGKILL's refusal is an event.
+                State::Running { .. } | State::Stopping { .. } | State::Draining { .. } | State::Done(_) => vec![],
+            },
+            Event::Timeout => self.timeout(now),
+        }
+    }
+
+    /// A signal that is not dropped, and `signal`, what the child is to have of it.
+    fn signalled(&mut self, now: Instant, received: Received, signal: Signal) -> Vec<Action> {
+        let stop = self.is_stop_request(received);
+        match self.state {
+            State::Running { ended } if stop => {
+                self.asked[received.side as usize] = Some(now);
+                self.climb(now, 0, Some((received, signal)), ended)
+            }
+            State::Stopping { ended, .. } if stop => {
+                match (self.repeats(now, received.side), self.settings.on_repeat) {
+                    (false, _) => self.send_once(received, signal, ended),
+                    (true, OnRepeat::Kill) => self.kill(now, ended),
+                    (true, OnRepeat::Forward) if self.child_has(received) => vec![],
+                    (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), ended),
+                    (true, OnRepeat::Ignore) => vec![],
+                }
+            }
+            State::Draining { exit, .. } if stop => match (self.repeats(now, received.side), self.settings.on_repeat) {
+                (true, OnRepeat::Kill) => self.kill(now, Some(exit)),
+                // The drain is what was asked for, and nobody is left to forward to.
+                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => vec![],
+            },
+            State::Running { .. } | State::Stopping { .. } if self.child_has(received) => vec![],
+            State::Running { ended } | State::Stopping { ended, .. } => {
+                let to = if ended.is_some() { Target::All } else { Target::Child };
+                vec![Action::Send { signal, value: received.value, to, wake: false }]
+            }
+            // The child is gone or is being killed.
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
+        }
+    }
+
+    fn child_exited(&mut self, now: Instant, exit: Exit) -> Vec<Action> {
+        let ladder = &self.settings.ladder;
+        let alone = self.settings.kill_mode == KillMode::Process;
+        match self.state {
+            State::Running { ended: None } if self.settings.wait_tree => {
+                self.state = State::Running { ended: Some(exit) };
+                vec![]
+            }
+            State::Stopping { rung, until, ended: None } if self.settings.wait_tree => {
+                self.state = State::Stopping { rung, until, ended: Some(exit) };
+                vec![]
+            }
+            State::Running { ended: None }
+            | State::Stopping { ended: None, .. }
+            | State::Killing { ended: None, .. }
+                if alone =>
+            {
+                self.finish(exit)
+            }
+            State::Running { ended: None } => {
+                let until = ladder.total(0).and_then(|wait| now.checked_add(wait));
+                self.drain(now, exit, until)
+            }
+            State::Stopping { rung, until, ended: None } => {
+                let until = until.zip(ladder.total(rung + 1)).and_then(|(until, rest)| until.checked_add(rest));
+                self.drain(now, exit, until)
+            }
+            State::Killing { again, until, ended: None } => {
+                self.state = State::Killing { again, until, ended: Some(exit) };
+                vec![]
+            }
+            // It ends once.
+            State::Running { ended: Some(_) }
+            | State::Stopping { ended: Some(_), .. }
+            | State::Killing { ended: Some(_), .. }
+            | State::Draining { .. }
+            | State::Done(_) => vec![],
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) -> Vec<Action> {
+        // A deadline that has moved since the loop armed it is no deadline.
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return vec![];
+        }
+        match self.state {
+            State::Running { ended } => {
+                self.timed_out = true;
+                self.climb(now, 0, None, ended)
+            }
+            State::Stopping { rung, ended, .. } => self.climb(now, rung + 1, None, ended),
+            State::Draining { exit, .. } => self.kill(now, Some(exit)),
+            State::Killing { ended, until, .. } if now >= until => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
+            State::Killing { ended, until, .. } => {
+                self.state = State::Killing { ended, again: now + KILL_AGAIN, until };
+                self.send_kill(ended)
+            }
+            State::Done(_) => vec![],
+        }
+    }
+
+    /// Steps on to `rung`; past the last there is SIGKILL. The first step may follow from a stop request and what the child
+    /// is to have of it, and takes its signal from there where the ladder names none.
+    fn climb(&mut self, now: Instant, rung: usize, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
+        let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
+        self.state = State::Stopping { rung, until: wait.and_then(|wait| now.checked_add(wait)), ended };
+        match by {
+            Some((received, forwarded)) => self.send_once(received, forwarded, ended),
+            None => self.send_stop(signal.unwrap_or(Signal::TERM), ended),
+        }
+    }
+
+    fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
+        if until.is_some_and(|until| until <= now) {
+            return self.kill(now, Some(exit));
+        }
+        self.state = State::Draining { exit, until };
+        if self.told {
+            return vec![];
+        }
+        self.told = true;
+        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::All, wake: true }]
+    }
+
+    fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
+        self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
+        self.send_kill(ended)
+    }
+
+    fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
+        let to = match (self.settings.kill_mode, ended) {
+            (KillMode::Process, None) => Target::Child,
+            (KillMode::Process, Some(_)) => return vec![],
+            (KillMode::Mixed | KillMode::Group, _) => Target::All,
+        };
+        vec![Action::Send { signal: Signal::KILL, value: None, to, wake: false }]
+    }
+
+    fn finish(&mut self, exit: Exit) -> Vec<Action> {
+        let exit = if self.timed_out { Exit::TIMED_OUT } else { exit };
+        self.state = State::Done(exit);
+        vec![Action::Exit(exit)]
+    }
+
+    /// Passes a stop request on, unless the child has this signal already: from us, or without us.
+    fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
+        let signal = self.stop_signal(forwarded);
+        let has_it = signal == received.signal && self.child_has(received);
+        if self.sent.contains(signal) {
+            return vec![];
+        }
+        self.sent = self.sent.with(signal);
+        if has_it { vec![] } else { self.send_stop(signal, ended) }
+    }
+
+    fn send_stop(&mut self, signal: Signal, ended: Option<Exit>) -> Vec<Action> {
+        let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree || ended.is_some();
+        let to = if everyone { Target::All } else { Target::Child };
+        self.sent = self.sent.with(signal);
+        self.told |= everyone && signal == Signal::TERM;
+        vec![Action::Send { signal, value: None, to, wake: true }]
+    }
+
+    /// What the child is sent first: what the user chose, or what came.
+    fn stop_signal(&self, forwarded: Signal) -> Signal {
+        self.settings.ladder.rung(0).and_then(|rung| rung.signal).unwrap_or(forwarded)
+    }
+
+    /// Notes that `side` asks, and says whether it had asked in an earlier turn.
+    fn repeats(&mut self, now: Instant, side: Side) -> bool {
+        let first = *self.asked[side as usize].get_or_insert(now);
+        first < now
+    }
+
+    fn is_stop_request(&self, received: Received) -> bool {
+        match (received.signal, received.side) {
+            (Signal::HUP, Side::Terminal) => self.settings.hangup_stops,
+            // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
+            (Signal::WINCH, Side::Terminal) => false,
+            (signal, _) => self.settings.stop_on.contains(signal),
+        }
+    }
+
+    /// Whether the signal has reached the child without us: from the terminal, which signals the whole foreground group, or
+    /// from a `kill 0` in the child (contracts T2, T3).
+    fn child_has(&self, received: Received) -> bool {
+        self.settings.shared_group
+            && match received.side {
+                Side::Terminal => match received.signal {
+                    Signal::HUP => !self.settings.leader,
+                    signal => TERMINAL.contains(signal),
+                },
+                Side::Tree => !self.settings.pid1,
+                Side::Outside | Side::Manager | Side::Process => false,
+            }
+    }
+}
+
+/// What a terminal sends to its foreground process group (termios(3), tty_ioctl(4)).
+const TERMINAL: SignalSet =
+    SignalSet::of(&[Signal::INT, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH]);

@@ -1,0 +1,165 @@
+//! The escalation: which signals, in which order, with how long a wait behind each. Parses and adds up; decides nothing.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::signal::Signal;
+
+/// One step: the signal, and how long what was sent it has until the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rung {
+    /// `None` is the signal that was received.
+    pub(crate) signal: Option<Signal>,
+    /// `None` is for ever.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// All steps before SIGKILL, which follows the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ladder(Vec<Rung>);
+
+impl Ladder {
+    /// The plain ladder: one signal, the grace period, SIGKILL. A grace period of 0 is SIGKILL at once.
+    pub(crate) fn new(signal: Option<Signal>, grace: Option<Duration>) -> Self {
+        if grace == Some(Duration::ZERO) { Self(vec![]) } else { Self(vec![Rung { signal, wait: grace }]) }
+    }
+
+    /// Step `index`; none is SIGKILL.
+    pub(crate) fn rung(&self, index: usize) -> Option<Rung> {
+        self.0.get(index).copied()
+    }
+
+    /// The time from the beginning of step `from` to SIGKILL; `None` is never.
+    pub(crate) fn total(&self, from: usize) -> Option<Duration> {
+        self.0.iter().skip(from).try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?))
+    }
+}
+
+impl FromStr for Ladder {
+    type Err = String;
+
+    /// `TERM/30s/QUIT/5s/KILL`: signals and waits by turns; the end is KILL, or the wait `never`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &str| {
+            format!(
+                "bad ladder '{text}': {why}; write SIGNAL/DURATION/... and end with KILL, as in TERM/30s/QUIT/5s/KILL"
+            )
+        };
+        let mut rungs = vec![];
+        let mut words = text.split('/');
+        loop {
+            let Some(word) = words.next() else { return Err(wrong("it does not end with KILL")) };
+            let signal: Signal = word.parse().map_err(|why: String| wrong(&why))?;
+            if signal == Signal::KILL {
+                break;
+            }
+            let Some(word) = words.next() else { return Err(wrong("it does not end with KILL")) };
+            let wait = parse_wait(word).map_err(|why| wrong(&why))?;
+            rungs.push(Rung { signal: Some(signal), wait });
+            if wait.is_none() {
+                break;
+            }
+        }
+        if words.next().is_some() { Err(wrong("nothing can follow KILL or never")) } else { Ok(Self(rungs)) }
+    }
+}
+
+impl fmt::Display for Ladder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for rung in &self.0 {
+            match rung.signal {
+                Some(signal) => write!(f, "{}/", signal.to_string().trim_start_matches("SIG"))?,
+                None => f.write_str("received/")?,
+            }
+            match rung.wait {
+                Some(wait) => write!(f, "{}/", humantime::format_duration(wait).to_string().replace(' ', ""))?,
+                None => return f.write_str("never"),
+            }
+        }
+        f.write_str("KILL")
+    }
+}
+
+/// A duration in humantime's syntax; `never` is `None`.
+///
+/// # Errors
+/// Says what to write, above all where the unit is missing: a bare number means seconds to some and minutes to others.
+pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    if text != "0" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(format!("'{text}' has no unit: write {text}s for seconds"));
+    }
+    humantime::parse_duration(text)
+        .map(Some)
+        .map_err(|_| format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(n: u64) -> Option<Duration> {
+        Some(Duration::from_secs(n))
+    }
+
+    #[test]
+    fn durations_want_a_unit() {
+        for (text, wait) in [
+            ("10s", secs(10)),
+            ("1m30s", secs(90)),
+            ("1m 30s", secs(90)),
+            ("0", secs(0)),
+            ("0s", secs(0)),
+            ("never", None),
+            ("2h", secs(7200)),
+            ("500ms", Some(Duration::from_millis(500))),
+        ] {
+            assert_eq!(parse_wait(text), Ok(wait), "{text}");
+        }
+        for text in ["10", "0.5", "600"] {
+            assert!(parse_wait(text).unwrap_err().contains(&format!("write {text}s")), "{text}");
+        }
+        for text in ["", "-5s", "+5s", "5S", "inf", "s", "10 seconds ago", "NEVER"] {
+            assert!(parse_wait(text).unwrap_err().contains("write 10s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ladder_reads_as_it_is_written() {
+        for text in ["TERM/30s/QUIT/5s/KILL", "KILL", "INT/1m 30s/KILL", "TERM/never", "RTMIN+3/10ms/TERM/1s/KILL"] {
+            let ladder: Ladder = text.parse().unwrap();
+            assert_eq!(ladder.to_string(), text.replace(' ', ""));
+            assert_eq!(ladder.to_string().parse(), Ok(ladder));
+        }
+    }
+
+    #[test]
+    fn a_bad_ladder_says_why() {
+        for (text, why) in [
+            ("", "unknown signal"),
+            ("TERM", "does not end"),
+            ("TERM/30s", "does not end"),
+            ("TERM/30/KILL", "no unit"),
+            ("TERM/30s/KILL/5s", "nothing can follow"),
+            ("TERM/never/KILL", "nothing can follow"),
+            ("30s/TERM", "unknown signal"),
+            ("TERM//KILL", "no duration"),
+            ("TERM/5s/", "unknown signal"),
+        ] {
+            let error = text.parse::<Ladder>().unwrap_err();
+            assert!(error.contains(why) && error.contains("TERM/30s/QUIT/5s/KILL"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_waits_add_up() {
+        let ladder: Ladder = "TERM/30s/QUIT/5s/KILL".parse().unwrap();
+        assert_eq!([ladder.total(0), ladder.total(1), ladder.total(2)], [secs(35), secs(5), secs(0)]);
+        assert_eq!("TERM/5s/QUIT/never".parse::<Ladder>().unwrap().total(0), None);
+        assert_eq!(Ladder::new(None, secs(0)).rung(0), None);
+        assert_eq!(Ladder::new(None, Some(Duration::MAX)).total(0), Some(Duration::MAX));
+    }
+}

@@ -1,0 +1,90 @@
+//! The machine without a process: the table of all states and events, scenarios with exact times, and a walk over every short
+//! sequence of events.
+
+mod scenarios;
+mod table;
+mod walk;
+
+use std::sync::LazyLock;
+
+use super::*;
+
+/// One origin of time for all tests; instants can only be made from a clock.
+#[allow(clippy::disallowed_methods)]
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// `millis` after the origin.
+fn at(millis: u64) -> Instant {
+    *ORIGIN + Duration::from_millis(millis)
+}
+
+/// The time of an instant, in milliseconds after the origin.
+fn millis(instant: Instant) -> u128 {
+    (instant - *ORIGIN).as_millis()
+}
+
+/// The defaults: a child in its own group, 8 s.
+fn settings() -> Settings {
+    Settings {
+        ladder: Ladder::new(None, Some(Duration::from_secs(8))),
+        stop_on: SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT]),
+        hangup_stops: true,
+        on_repeat: OnRepeat::Kill,
+        kill_mode: KillMode::Mixed,
+        wait_tree: false,
+        max_runtime: None,
+        remap: Remap::default(),
+        shared_group: false,
+        leader: false,
+        pid1: false,
+    }
+}
+
+/// `signal` from `side`, with no value.
+fn from(side: Side, signal: Signal) -> Event {
+    Event::Signal(Received { signal, side, value: None })
+}
+
+fn usr1() -> Signal {
+    "USR1".parse().unwrap()
+}
+
+/// An action as a person would write it: `TERM+CONT>child`.
+fn show(action: Action) -> String {
+    match action {
+        Action::Send { signal, value, to, wake } => {
+            let name = signal.to_string().trim_start_matches("SIG").to_owned();
+            let value = value.map(|value| format!("={value}")).unwrap_or_default();
+            let to = match to {
+                Target::Child => "child",
+                Target::All => "all",
+            };
+            format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
+        }
+        Action::Exit(exit) => format!("exit {}", show_exit(exit)),
+    }
+}
+
+fn show_exit(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => code.to_string(),
+        Exit::Signal(signal) => signal.to_string(),
+    }
+}
+
+fn show_all(actions: &[Action]) -> String {
+    actions.iter().map(|action| show(*action)).collect::<Vec<_>>().join(" ")
+}
+
+/// A state as a person would write it, with times in milliseconds after the origin.
+fn show_state(state: State) -> String {
+    let until = |until: Option<Instant>| until.map_or("never".into(), |until| millis(until).to_string());
+    let gone = |ended: Option<Exit>| ended.map(|exit| format!(" gone:{}", show_exit(exit))).unwrap_or_default();
+    match state {
+        State::Running { ended } => format!("Running{}", gone(ended)),
+        State::Stopping { rung, until: t, ended } => format!("Stopping#{rung}@{}{}", until(t), gone(ended)),
+        State::Draining { exit, until: t } => format!("Draining@{} gone:{}", until(t), show_exit(exit)),
+        State::Killing { ended, again, until } => format!("Killing@{}/{}{}", millis(again), millis(until), gone(ended)),
+        State::Done(exit) => format!("Done:{}", show_exit(exit)),
+    }
+}

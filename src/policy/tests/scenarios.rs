@@ -1,0 +1,390 @@
+//! Stops as they happen, with exact times. Each ends with the armed deadline: a deadline that is left armed is the classic
+//! defect here.
+
+use super::*;
+
+/// Plays events against a machine and holds it to what it must answer.
+struct Play(Machine);
+
+impl Play {
+    fn new(settings: Settings) -> Self {
+        Self(Machine::new(settings, at(0)))
+    }
+
+    /// At `time`, `event` leads to exactly `actions`.
+    fn then(mut self, time: u64, event: Event, actions: &str) -> Self {
+        let done = self.0.step(at(time), event);
+        assert_eq!(show_all(&done), actions, "at {time}: {event:?} in {}", show_state(self.0.state()));
+        self
+    }
+
+    /// The next deadline is at `time`, and it leads to `actions`; a millisecond earlier nothing happens.
+    fn deadline(mut self, time: u64, actions: &str) -> Self {
+        assert_eq!(self.0.deadline().map(millis), Some(u128::from(time)));
+        assert_eq!(self.0.step(at(time - 1), Event::Timeout), [], "a deadline before its time");
+        self.then(time, Event::Timeout, actions)
+    }
+
+    /// Nothing more is to come.
+    fn idle(self, state: &str) {
+        assert_eq!((show_state(self.0.state()), self.0.deadline()), (state.into(), None));
+    }
+}
+
+const EXIT_3: Event = Event::ChildExited(Exit::Code(3));
+const KILLED: Event = Event::ChildExited(Exit::Signal(Signal::KILL));
+
+fn process(signal: Signal) -> Event {
+    from(Side::Process, signal)
+}
+
+fn with_ladder(ladder: &str) -> Settings {
+    Settings { ladder: ladder.parse().unwrap(), ..settings() }
+}
+
+#[test]
+fn a_child_that_ends_by_itself() {
+    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>all").then(5, Event::NoChildren, "exit 3").idle("Done:3");
+}
+
+#[test]
+fn a_child_that_obeys() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(3000, EXIT_3, "TERM+CONT>all")
+        .then(3000, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .deadline(9000, "KILL>all")
+        .then(9001, KILLED, "")
+        .then(9002, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+}
+
+#[test]
+fn the_drain_has_what_is_left_of_the_grace_period() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(3000, EXIT_3, "TERM+CONT>all")
+        .deadline(9000, "KILL>all")
+        .then(9001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn a_drain_that_nobody_asked_for_has_all_of_it() {
+    Play::new(settings())
+        .then(3000, EXIT_3, "TERM+CONT>all")
+        .deadline(11_000, "KILL>all")
+        .then(11_001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn the_ladder_is_climbed_rung_by_rung() {
+    Play::new(with_ladder("TERM/30s/QUIT/5s/KILL"))
+        .then(1000, process(Signal::INT), "TERM+CONT>child")
+        .deadline(31_000, "QUIT+CONT>child")
+        .deadline(36_000, "KILL>all")
+        .then(36_001, KILLED, "")
+        .then(36_001, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+}
+
+#[test]
+fn the_drain_has_the_rest_of_the_whole_ladder() {
+    Play::new(with_ladder("TERM/30s/QUIT/5s/KILL"))
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, EXIT_3, "TERM+CONT>all")
+        .deadline(36_000, "KILL>all")
+        .then(36_000, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn a_second_request_from_the_same_side_kills_at_once() {
+    for side in [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree] {
+        for first in [Signal::TERM, Signal::INT, Signal::QUIT] {
+            for second in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT] {
+                let mut machine = Machine::new(settings(), at(0));
+                let _ = machine.step(at(1000), from(side, first));
+                assert_eq!(
+                    show_all(&machine.step(at(1100), from(side, second))),
+                    "KILL>all",
+                    "{side}: {first}, {second}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_from_another_side_is_no_repeat() {
+    let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree];
+    for one in sides {
+        for other in sides.into_iter().filter(|other| *other != one) {
+            Play::new(settings())
+                .then(1000, from(one, Signal::TERM), "TERM+CONT>child")
+                .then(1100, from(other, Signal::TERM), "")
+                .then(1200, from(other, Signal::INT), "KILL>all");
+        }
+    }
+}
+
+#[test]
+fn another_sides_other_signal_is_forwarded_once() {
+    Play::new(settings())
+        .then(1000, from(Side::Process, Signal::QUIT), "QUIT+CONT>child")
+        .then(2000, from(Side::Outside, Signal::TERM), "TERM+CONT>child")
+        .then(3000, from(Side::Manager, Signal::QUIT), "")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn what_is_pending_together_is_one_request() {
+    Play::new(settings())
+        .then(1000, process(Signal::HUP), "HUP>child")
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(1000, process(Signal::CONT), "CONT>child")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn cont_and_hup_are_never_a_repeat() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(1001, process(Signal::CONT), "CONT>child")
+        .then(1002, process(Signal::HUP), "HUP>child")
+        .then(1003, process(usr1()), "USR1>child")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn a_repeat_can_be_forwarded_or_ignored() {
+    Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, "KILL>all");
+    Play::new(Settings { on_repeat: OnRepeat::Ignore, ..settings() })
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, process(Signal::INT), "")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn a_repeat_cuts_the_drain_short() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(3000, from(Side::Manager, Signal::TERM), "")
+        .then(4000, process(Signal::TERM), "KILL>all")
+        .then(4001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn nobody_is_killed_twice_for_impatience() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, process(Signal::TERM), "KILL>all")
+        .then(2001, process(Signal::TERM), "")
+        .then(2002, process(usr1()), "")
+        .then(2003, KILLED, "")
+        .then(2004, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+}
+
+#[test]
+fn ctrl_c_reaches_the_child_once() {
+    let terminal = Settings { shared_group: true, ..settings() };
+    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::INT), "").deadline(9000, "KILL>all");
+    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::INT), "").then(
+        2000,
+        from(Side::Terminal, Signal::INT),
+        "KILL>all",
+    );
+    // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child lacks.
+    Play::new(terminal.clone())
+        .then(1000, from(Side::Terminal, Signal::INT), "")
+        .then(1001, from(Side::Manager, Signal::INT), "")
+        .deadline(9000, "KILL>all");
+    // A stop signal of the user's choice is sent, for the terminal has sent another.
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..terminal };
+    Play::new(chosen).then(1000, from(Side::Terminal, Signal::INT), "QUIT+CONT>child").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, "KILL>all");
+}
+
+#[test]
+fn a_hang_up_stops_and_a_reload_does_not() {
+    Play::new(settings()).then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, from(Side::Manager, Signal::HUP), "HUP>child").idle("Running");
+    // Only the session's leader is told; anyone else in the foreground group has had it together with the child.
+    let terminal = Settings { shared_group: true, ..settings() };
+    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::HUP), "").deadline(9000, "KILL>all");
+    Play::new(Settings { leader: true, ..terminal })
+        .then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child")
+        .deadline(9000, "KILL>all");
+    Play::new(Settings { hangup_stops: false, ..settings() })
+        .then(1000, from(Side::Terminal, Signal::HUP), "HUP>child")
+        .idle("Running");
+}
+
+#[test]
+fn a_resize_never_stops_but_a_winch_can() {
+    let winch = Settings { stop_on: SignalSet::of(&[Signal::WINCH]), ..settings() };
+    Play::new(winch.clone()).then(1000, from(Side::Terminal, Signal::WINCH), "WINCH>child").idle("Running");
+    Play::new(winch.clone())
+        .then(1000, from(Side::Outside, Signal::WINCH), "WINCH+CONT>child")
+        .deadline(9000, "KILL>all");
+    Play::new(winch).then(1000, process(Signal::TERM), "TERM>child").idle("Running");
+}
+
+#[test]
+fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
+    let terminal = Settings { shared_group: true, ..settings() };
+    for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {
+        Play::new(terminal.clone()).then(1000, from(Side::Tree, signal), "").deadline(9000, "KILL>all");
+    }
+    for signal in [Signal::HUP, usr1()] {
+        Play::new(terminal.clone()).then(1000, from(Side::Tree, signal), "").idle("Running");
+    }
+    // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the child.
+    Play::new(Settings { pid1: true, ..terminal })
+        .then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
+}
+
+#[test]
+fn the_kill_modes() {
+    Play::new(Settings { kill_mode: KillMode::Process, ..settings() })
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, "KILL>child")
+        .then(9001, KILLED, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+    Play::new(Settings { kill_mode: KillMode::Process, ..settings() }).then(1000, EXIT_3, "exit 3").idle("Done:3");
+    // The stop signal to all; who has had SIGTERM is not sent it again.
+    let group = Settings { kill_mode: KillMode::Group, ..settings() };
+    Play::new(group.clone())
+        .then(1000, process(usr1()), "USR1>child")
+        .then(1000, process(Signal::TERM), "TERM+CONT>all")
+        .then(2000, EXIT_3, "")
+        .deadline(9000, "KILL>all");
+    Play::new(group)
+        .then(1000, process(Signal::INT), "INT+CONT>all")
+        .then(2000, EXIT_3, "TERM+CONT>all")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn wait_tree_outlives_the_child() {
+    let tree = Settings { wait_tree: true, ..settings() };
+    Play::new(tree.clone()).then(10, EXIT_3, "").then(60_000, Event::NoChildren, "exit 3").idle("Done:3");
+    Play::new(tree.clone())
+        .then(10, EXIT_3, "")
+        .then(500, process(usr1()), "USR1>all")
+        .then(1000, process(Signal::TERM), "TERM+CONT>all")
+        .deadline(9000, "KILL>all")
+        .then(9001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+    Play::new(tree)
+        .then(1000, process(Signal::TERM), "TERM+CONT>all")
+        .then(1100, EXIT_3, "")
+        .then(1200, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn the_run_time_is_bounded() {
+    let bounded = Settings { max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    Play::new(bounded.clone())
+        .deadline(60_000, "TERM+CONT>child")
+        .then(60_500, Event::ChildExited(Exit::Signal(Signal::TERM)), "TERM+CONT>all")
+        .then(60_500, Event::NoChildren, "exit 124")
+        .idle("Done:124");
+    Play::new(bounded.clone()).deadline(60_000, "TERM+CONT>child").deadline(68_000, "KILL>all");
+    // Nobody has asked twice yet.
+    Play::new(bounded.clone())
+        .deadline(60_000, "TERM+CONT>child")
+        .then(61_000, process(Signal::TERM), "")
+        .deadline(68_000, "KILL>all");
+    // A stop that was asked for first is no time-out.
+    Play::new(bounded)
+        .then(59_000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(67_000, "KILL>all")
+        .then(67_001, KILLED, "")
+        .then(67_001, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+}
+
+#[test]
+fn no_grace_is_no_wait_and_never_is_never() {
+    let none = Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), ..settings() };
+    Play::new(none.clone())
+        .then(1000, process(Signal::TERM), "KILL>all")
+        .then(1001, KILLED, "")
+        .then(1001, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+    Play::new(none).then(1000, EXIT_3, "KILL>all").then(1001, Event::NoChildren, "exit 3").idle("Done:3");
+    let never = Settings { ladder: Ladder::new(None, None), ..settings() };
+    Play::new(never.clone()).then(1000, process(Signal::TERM), "TERM+CONT>child").idle("Stopping#0@never");
+    Play::new(never).then(1000, process(Signal::TERM), "TERM+CONT>child").then(
+        9_000_000,
+        process(Signal::TERM),
+        "KILL>all",
+    );
+    let beyond = Settings { ladder: Ladder::new(None, Some(Duration::MAX)), ..settings() };
+    Play::new(beyond).then(1000, process(Signal::TERM), "TERM+CONT>child").idle("Stopping#0@never");
+}
+
+#[test]
+fn remaps_change_what_is_sent_and_not_what_is_asked() {
+    let remap = |rules: &[&str]| Settings {
+        remap: Remap::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()),
+        ..settings()
+    };
+    Play::new(remap(&["TERM:QUIT"])).then(1000, process(Signal::TERM), "QUIT+CONT>child").then(
+        2000,
+        process(Signal::TERM),
+        "KILL>all",
+    );
+    Play::new(remap(&["TERM:0"])).then(1000, process(Signal::TERM), "").idle("Running");
+    Play::new(remap(&["USR1:TERM"])).then(1000, process(usr1()), "TERM>child").idle("Running");
+    // The terminal has told the child INT, and the user wants TERM.
+    Play::new(Settings { shared_group: true, ..remap(&["INT:TERM"]) }).then(
+        1000,
+        from(Side::Terminal, Signal::INT),
+        "TERM+CONT>child",
+    );
+}
+
+#[test]
+fn who_cannot_be_killed_is_given_up_on() {
+    let killing =
+        || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
+    killing().then(9000, Event::Refused, "exit 137").idle("Done:137");
+    let mut stuck = killing();
+    for n in 1..20 {
+        stuck = stuck.deadline(9000 + n * 100, "KILL>all");
+    }
+    stuck.deadline(11_000, "exit 137").idle("Done:137");
+    // A descendant that cannot be killed does not change how the child ended.
+    killing().then(9001, EXIT_3, "").then(9001, Event::Refused, "exit 3").idle("Done:3");
+}
+
+#[test]
+fn a_value_is_passed_on() {
+    let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42) });
+    Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");
+}
+
+#[test]
+fn a_child_that_vanishes_is_our_own_failure() {
+    Play::new(settings()).then(1000, Event::NoChildren, "exit 125").idle("Done:125");
+}

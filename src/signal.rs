@@ -1,0 +1,290 @@
+//! Signals as plain numbers: names, sets and remaps.
+//!
+//! nix's `Signal` ends at 31, so that a real-time signal cannot be said in it; everything here goes from 1 to 64. Owns no
+//! state and asks the kernel nothing.
+//!
+//! Caveat: real-time signals are numbered from 34, as glibc, systemd and moby number them, whatever the C library that this
+//! binary is linked with reserves for itself (contract S27).
+
+use std::fmt;
+use std::str::FromStr;
+
+use signal_hook::consts::signal as number;
+use signal_hook::low_level::signal_name;
+
+/// glibc's `SIGRTMIN`.
+const RTMIN: u8 = 34;
+/// The kernel's last signal, `_NSIG` on every architecture that Rust's Linux targets share (mips, with 127, is not one).
+const MAX: u8 = 64;
+
+/// A signal number, 1 to 64 (signal(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Signal(u8);
+
+impl Signal {
+    pub(crate) const HUP: Self = Self(number::SIGHUP as u8);
+    pub(crate) const INT: Self = Self(number::SIGINT as u8);
+    pub(crate) const QUIT: Self = Self(number::SIGQUIT as u8);
+    pub(crate) const ABRT: Self = Self(number::SIGABRT as u8);
+    pub(crate) const KILL: Self = Self(number::SIGKILL as u8);
+    pub(crate) const PIPE: Self = Self(number::SIGPIPE as u8);
+    pub(crate) const TERM: Self = Self(number::SIGTERM as u8);
+    pub(crate) const CHLD: Self = Self(number::SIGCHLD as u8);
+    pub(crate) const CONT: Self = Self(number::SIGCONT as u8);
+    pub(crate) const STOP: Self = Self(number::SIGSTOP as u8);
+    pub(crate) const TSTP: Self = Self(number::SIGTSTP as u8);
+    pub(crate) const TTIN: Self = Self(number::SIGTTIN as u8);
+    pub(crate) const TTOU: Self = Self(number::SIGTTOU as u8);
+    pub(crate) const WINCH: Self = Self(number::SIGWINCH as u8);
+    pub(crate) const XFSZ: Self = Self(number::SIGXFSZ as u8);
+
+    /// The signal of that number, unless there is none.
+    pub(crate) const fn new(number: i32) -> Option<Self> {
+        if number >= 1 && number <= MAX as i32 { Some(Self(number as u8)) } else { None }
+    }
+
+    /// Its number, as kill(2) takes it.
+    pub(crate) const fn number(self) -> i32 {
+        self.0 as i32
+    }
+
+    /// Whether a process can catch it: all but SIGKILL and SIGSTOP.
+    pub(crate) const fn catchable(self) -> bool {
+        self.0 != Self::KILL.0 && self.0 != Self::STOP.0
+    }
+
+    /// The name with its `SIG`, where the number has one.
+    fn name(self) -> Option<&'static str> {
+        // signal-hook's table lacks the two that only Linux has.
+        match self.number() {
+            libc::SIGPWR => Some("SIGPWR"),
+            #[cfg(not(any(target_arch = "mips", target_arch = "sparc64")))]
+            libc::SIGSTKFLT => Some("SIGSTKFLT"),
+            n => signal_name(n),
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name(), self.0) {
+            (Some(name), _) => f.write_str(name),
+            (None, RTMIN) => f.write_str("SIGRTMIN"),
+            (None, n) if n > RTMIN => write!(f, "SIGRTMIN+{}", n - RTMIN),
+            (None, n) => write!(f, "signal {n}"),
+        }
+    }
+}
+
+impl FromStr for Signal {
+    type Err = String;
+
+    /// `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `SIGRTMAX-2`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || {
+            format!("unknown signal '{text}': write a name such as TERM, HUP or RTMIN+3, or a number from 1 to {MAX}")
+        };
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        if bare.bytes().all(|b| b.is_ascii_digit()) {
+            return bare.parse().ok().filter(|_| bare == upper).and_then(Self::new).ok_or_else(unknown);
+        }
+        let real_time = |rest: &str, sign: char, base: u8| {
+            let offset: i32 = match rest.strip_prefix(sign) {
+                Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
+                Some(_) => return None,
+                None if rest.is_empty() => 0,
+                None => return None,
+            };
+            let number = i32::from(base).checked_add(if sign == '-' { -offset } else { offset })?;
+            Self::new(number).filter(|s| s.0 >= RTMIN)
+        };
+        if let Some(rest) = bare.strip_prefix("RTMIN") {
+            return real_time(rest, '+', RTMIN).ok_or_else(unknown);
+        }
+        if let Some(rest) = bare.strip_prefix("RTMAX") {
+            return real_time(rest, '-', MAX).ok_or_else(unknown);
+        }
+        // The second names that signal(7) gives.
+        let bare = match bare {
+            "IOT" => "ABRT",
+            "POLL" => "IO",
+            "CLD" => "CHLD",
+            other => other,
+        };
+        (1..RTMIN).map(Self).find(|s| s.name().is_some_and(|name| &name[3..] == bare)).ok_or_else(unknown)
+    }
+}
+
+/// A set of signals, laid out as the kernel's 64-bit `sigset_t`: signal N is bit N-1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SignalSet(u64);
+
+impl SignalSet {
+    /// Every signal there is.
+    pub(crate) const ALL: Self = Self(u64::MAX);
+
+    /// The set of these signals.
+    pub(crate) const fn of(signals: &[Signal]) -> Self {
+        let mut bits = 0;
+        let mut i = 0;
+        while i < signals.len() {
+            bits |= 1 << (signals[i].0 - 1);
+            i += 1;
+        }
+        Self(bits)
+    }
+
+    /// From the kernel's layout.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// In the kernel's layout.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn contains(self, signal: Signal) -> bool {
+        self.0 & (1 << (signal.0 - 1)) != 0
+    }
+
+    pub(crate) const fn with(self, signal: Signal) -> Self {
+        Self(self.0 | 1 << (signal.0 - 1))
+    }
+
+    /// What is in this set and not in `other`.
+    pub(crate) const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) const fn without(self, signal: Signal) -> Self {
+        Self(self.0 & !(1 << (signal.0 - 1)))
+    }
+}
+
+/// What received signals are translated to before they are forwarded; the last rule for a signal counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Remap(Vec<Rewrite>);
+
+/// One rule of a [`Remap`]; `to` is `None` where the signal is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rewrite {
+    from: Signal,
+    to: Option<Signal>,
+}
+
+impl Remap {
+    pub(crate) fn new(rules: Vec<Rewrite>) -> Self {
+        Self(rules)
+    }
+
+    /// What to forward in the place of `signal`: `None` drops it.
+    pub(crate) fn apply(&self, signal: Signal) -> Option<Signal> {
+        self.0.iter().rev().find(|rule| rule.from == signal).map_or(Some(signal), |rule| rule.to)
+    }
+}
+
+impl FromStr for Rewrite {
+    type Err = String;
+
+    /// `FROM:TO`, names or numbers; a TO of 0 drops the signal.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once(':').ok_or_else(|| format!("'{text}' is no FROM:TO, such as TERM:QUIT"))?;
+        let from = catchable(from)?;
+        let to = if to == "0" { None } else { Some(to.parse()?) };
+        Ok(Self { from, to })
+    }
+}
+
+/// A signal that bowout can receive.
+///
+/// # Errors
+/// An unknown name, or one of the two that cannot be caught.
+pub(crate) fn catchable(text: &str) -> Result<Signal, String> {
+    let signal: Signal = text.parse()?;
+    if signal.catchable() { Ok(signal) } else { Err(format!("{signal} cannot be caught by any process")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_mean_each_other() {
+        for n in 1..=i32::from(MAX) {
+            let signal = Signal::new(n).unwrap();
+            assert_eq!(n.to_string().parse(), Ok(signal));
+            let name = signal.to_string();
+            if name.starts_with("SIG") {
+                for spelling in [name.clone(), name[3..].to_owned(), name.to_lowercase()] {
+                    assert_eq!(spelling.parse(), Ok(signal), "{spelling}");
+                }
+            } else {
+                assert!(n == 32 || n == 33, "signal {n} has no name");
+            }
+        }
+    }
+
+    #[test]
+    fn real_time_signals_count_from_34() {
+        for (text, n) in [("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("RTMAX-30", 34)] {
+            assert_eq!(text.parse::<Signal>().map(Signal::number), Ok(n), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        for text in [
+            "",
+            "0",
+            "65",
+            "-1",
+            "+9",
+            "TERMINATE",
+            "SIG",
+            "SIG15",
+            "RTMIN+31",
+            "RTMIN-1",
+            "RTMAX+1",
+            "RTMIN+",
+            "RTMIN++1",
+            "15 ",
+            "99999999999",
+        ] {
+            let error = text.parse::<Signal>().unwrap_err();
+            assert!(error.contains(text) && error.contains("RTMIN+3"), "{error}");
+        }
+    }
+
+    #[test]
+    fn second_names_are_known() {
+        assert_eq!("IOT".parse(), Ok(Signal::ABRT));
+        assert_eq!("SIGCLD".parse(), Ok(Signal::CHLD));
+        assert_eq!("poll".parse::<Signal>(), "IO".parse());
+    }
+
+    #[test]
+    fn the_last_remap_of_a_signal_counts() {
+        let remap = Remap::new(["TERM:QUIT", "15:0", "HUP:RTMIN+1"].map(|t| t.parse().unwrap()).to_vec());
+        assert_eq!(remap.apply(Signal::TERM), None);
+        assert_eq!(remap.apply(Signal::HUP), Signal::new(35));
+        assert_eq!(remap.apply(Signal::INT), Some(Signal::INT));
+    }
+
+    #[test]
+    fn a_remap_needs_a_signal_that_can_be_received() {
+        for text in ["TERM", "KILL:TERM", "STOP:0", "0:TERM", "TERM:", ":TERM", "TERM:QUIT:INT"] {
+            assert!(text.parse::<Rewrite>().is_err(), "{text}");
+        }
+        assert!("TERM:KILL".parse::<Rewrite>().is_ok());
+    }
+
+    #[test]
+    fn sets_have_the_kernels_layout() {
+        let set = SignalSet::of(&[Signal::HUP, Signal::new(64).unwrap()]);
+        assert_eq!(set.bits(), 1 | 1 << 63);
+        assert!(set.contains(Signal::HUP) && !set.contains(Signal::INT));
+        assert_eq!(set.without(Signal::HUP).with(Signal::INT).bits(), 2 | 1 << 63);
+    }
+}

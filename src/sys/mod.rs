@@ -1,0 +1,17 @@
+//! The kernel's side: the only place that may say `unsafe`, nix or libc (and signal_hook for what is done, not named).
+//!
+//! Does what it is told and reports what happened; decides nothing and never imports the policy. Every wrapper's
+//! documentation names the call and its page.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod child;
+pub(crate) mod end;
+pub(crate) mod process;
+pub(crate) mod signals;
+#[cfg(not(test))]
+mod start;
+pub(crate) mod stderr;
+pub(crate) mod tree;
+pub(crate) mod tty;
+pub(crate) mod wait;

@@ -1,0 +1,107 @@
+//! This process: its place among the others, its descriptors, its working directory.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+
+use crate::exit::Exit;
+use crate::signal::Signal;
+
+/// Whether we are the first process of our PID namespace.
+pub(crate) fn is_pid1() -> bool {
+    std::process::id() == 1
+}
+
+/// Our parent; 0 where it is outside our PID namespace (getppid(2)).
+pub(crate) fn parent() -> i32 {
+    nix::unistd::getppid().as_raw()
+}
+
+/// Has every descendant that loses its parent become our child (PR_SET_CHILD_SUBREAPER(2const)). To be called before the fork: it is not
+/// retroactive (contract K11).
+///
+/// # Errors
+/// As prctl(2): a kernel before 3.4, or a filter.
+pub(crate) fn become_subreaper() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Has the kernel send us `signal` when the process that started us dies, and sends it at once if that has happened.
+///
+/// # Errors
+/// As PR_SET_PDEATHSIG(2const): a signal that the kernel does not know.
+pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result<()> {
+    // nix takes its own enum here, which ends at 31. SAFETY: numbers only.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A parent outside our PID namespace reads 0 before and after its death, and cannot be checked.
+    if self::parent() != parent {
+        super::signals::send(std::process::id() as i32, signal, None)?;
+    }
+    Ok(())
+}
+
+/// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these closed. The child must find it
+/// closed, too: what is opened here closes at its exec.
+pub(super) fn occupy_standard_descriptors() {
+    // open(2) takes the lowest free number, so that three are the most it can need. O_PATH works on `/` without any device
+    // file, and reads and writes on it fail with EBADF, as they would on a closed one.
+    for _ in 0..3 {
+        match open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Ok(fd) if fd.as_raw_fd() <= 2 => std::mem::forget(fd),
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// Writes what the user asked to see, to stdout, before anything is started. A reader that does not wait for all of it is no failure.
+pub(crate) fn print(text: &str) -> Exit {
+    let mut rest = text.as_bytes();
+    while let Ok(written @ 1..) = nix::unistd::write(std::io::stdout(), rest) {
+        rest = &rest[written..];
+    }
+    Exit::Code(0)
+}
+
+/// Lets go of what belongs to the child: stdin and stdout become /dev/null, so that a pipe ends when the child's copy does
+/// (contract T12); what is open from 3 up, but for `ours`, is closed; the working directory pins no mount. Best effort: what
+/// fails here costs the user an open file, not the supervision.
+pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
+    let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+        .or_else(|_| open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()));
+    if let Ok(null) = null {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
+    let mut kept: Vec<u32> =
+        ours.iter().copied().chain(super::stderr::own_descriptor()).map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut from = 3;
+    for fd in kept.into_iter().chain([u32::MAX]) {
+        if fd > from {
+            close_range(from, fd - 1);
+        }
+        from = fd.saturating_add(1);
+    }
+    let _ = nix::unistd::chdir("/");
+}
+
+/// `close_range(2)`, or close(2) one by one where a kernel before 5.9 or a filter refuses it.
+fn close_range(first: u32, last: u32) {
+    // SAFETY: closes descriptors that nothing in this process holds; `release` has left out those that something does.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
+            let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(0, MOST_DESCRIPTORS) as u32;
+            for fd in first..=last.min(limit) {
+                libc::close(fd as i32);
+            }
+        }
+    }
+}
+
+/// How far descriptors are closed one by one: a limit of a billion is no reason to make a billion calls.
+const MOST_DESCRIPTORS: i64 = 65_536;

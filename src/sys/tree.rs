@@ -1,0 +1,277 @@
+//! The descendants: found in /proc and signalled without ever meeting a stranger.
+//!
+//! A direct child keeps its PID until we reap it, so that a plain kill(2) is safe. Anything deeper can be reaped by its own
+//! parent and its number given away between our look and our signal; it is therefore held by a pidfd, looked at once more,
+//! and signalled through the pidfd: if that succeeds, the process was unreaped throughout, and the second look was at it.
+//!
+//! Caveats: one pass sees what existed when it began; SIGKILL makes passes until one finds nothing new. Without /proc, PID 1
+//! signals everything in its namespace (`kill(-1)`), exec sessions included; another process finds its direct children by
+//! asking waitid(2) for every PID there can be, which takes a second, and deeper ones when they become direct.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+
+use nix::errno::Errno;
+
+use super::signals;
+use crate::signal::Signal;
+
+/// How many passes one call makes at the most.
+const PASSES: usize = 16;
+/// How far up a sender's parents are followed.
+const DEPTH: usize = 1024;
+/// The highest PID that Linux can be set to give, and one more (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+const PID_LIMIT: libc::pid_t = 1 << 22;
+
+/// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: libc::pid_t,
+    parent: libc::pid_t,
+    /// `Z` and `X` are dead, `D` cannot be killed now.
+    pub(crate) state: char,
+    /// When it was started, in clock ticks since boot: with the PID, its identity.
+    started: u64,
+    /// Chosen by the process itself, up to 15 bytes of anything.
+    pub(crate) name: String,
+}
+
+impl Process {
+    /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
+    pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
+        if !proc_is_ours() {
+            return None;
+        }
+        let mut text = [0; 1024];
+        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        Self::parse(&text[..length])
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        // The name may hold spaces, parentheses and newlines; nothing behind it can hold a parenthesis.
+        let open = text.iter().position(|&b| b == b'(')?;
+        let close = text.iter().rposition(|&b| b == b')')?;
+        let pid = std::str::from_utf8(&text[..open]).ok()?.trim().parse().ok()?;
+        let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        // Field 22 of the line; the parent is the fourth.
+        let started = fields.nth(17)?.parse().ok()?;
+        let name = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        Some(Self { pid, parent, state, started, name })
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
+/// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
+fn proc_is_ours() -> bool {
+    static OURS: OnceLock<bool> = OnceLock::new();
+    *OURS.get_or_init(|| {
+        std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&std::process::id().to_string()))
+    })
+}
+
+/// What became of a signal to the whole tree.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// How many live descendants were signalled, the child among them if it is not reaped.
+    pub(crate) reached: usize,
+    /// Who may not be signalled, and why.
+    pub(crate) refused: Vec<(Process, io::Error)>,
+}
+
+/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not.
+pub(crate) fn descends(pid: libc::pid_t) -> bool {
+    let us = std::process::id() as libc::pid_t;
+    let mut above = pid;
+    // Parents do not go in circles, but /proc is read one file at a time while processes come and go.
+    for _ in 0..DEPTH {
+        match Process::read(above) {
+            Some(process) if process.parent == us => return true,
+            Some(process) if process.parent > 1 => above = process.parent,
+            Some(_) | None => return false,
+        }
+    }
+    false
+}
+
+/// All live descendants, the child included; nothing where there is no /proc.
+pub(crate) fn descendants() -> Option<Vec<Process>> {
+    let us = std::process::id() as libc::pid_t;
+    if !proc_is_ours() {
+        return None;
+    }
+    if has_no_children(us) {
+        return Some(vec![]);
+    }
+    let mut table: Vec<Process> = std::fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
+        .collect();
+    // Whoever lost its parent between the reading of the two has a new one by now.
+    let there: HashSet<_> = table.iter().map(|process| process.pid).collect();
+    for process in &mut table {
+        if !there.contains(&process.parent) {
+            if let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started) {
+                *process = now;
+            }
+        }
+    }
+    let mut family = HashSet::from([us]);
+    let mut tree = vec![];
+    loop {
+        let (found, rest): (Vec<_>, Vec<_>) = table.into_iter().partition(|p| family.contains(&p.parent));
+        if found.is_empty() {
+            break;
+        }
+        family.extend(found.iter().map(|process| process.pid));
+        tree.extend(found);
+        table = rest;
+    }
+    tree.retain(|process| !process.is_dead());
+    Some(tree)
+}
+
+/// The quick answer for the usual end, when nothing is left: `/proc/PID/task/TID/children` names our direct children, zombies
+/// included, and is exact for them because nobody else reaps them. False where the kernel has no such file.
+fn has_no_children(us: libc::pid_t) -> bool {
+    let mut text = vec![];
+    File::open(format!("/proc/{us}/task/{us}/children")).and_then(|mut file| file.read_to_end(&mut text)).is_ok()
+        && String::from_utf8_lossy(&text)
+            .split_ascii_whitespace()
+            .filter_map(|pid| Process::read(pid.parse().ok()?))
+            .all(|process| process.is_dead())
+}
+
+/// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes on until a pass finds nobody new.
+pub(crate) fn send(signal: Signal, wake: bool) -> Tally {
+    let mut tally = Tally::default();
+    let mut met = HashSet::new();
+    for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
+        let Some(tree) = descendants() else { return without_proc(signal, wake) };
+        let mut new = false;
+        for process in tree {
+            if !met.insert((process.pid, process.started)) {
+                continue;
+            }
+            new = true;
+            match send_one(&process, signal, wake) {
+                Ok(()) => tally.reached += 1,
+                // It has ended by itself.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => tally.refused.push((process, error)),
+            }
+        }
+        if !new {
+            break;
+        }
+    }
+    tally
+}
+
+fn send_one(process: &Process, signal: Signal, wake: bool) -> io::Result<()> {
+    let us = std::process::id() as libc::pid_t;
+    let held = if process.parent == us { None } else { hold(process)? };
+    let send = |signal: Signal| match &held {
+        // SAFETY: a descriptor of ours and numbers; no siginfo is passed.
+        Some(fd) => {
+            match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.number(), 0, 0) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        }
+        None => signals::send(process.pid, signal, None),
+    };
+    send(signal)?;
+    if wake { send(Signal::CONT) } else { Ok(()) }
+}
+
+/// Holds a descendant that is not our own child, and makes sure that it still is the one that was found. `None` where pidfds
+/// cannot be had (a kernel before 5.3, a filter, no descriptor left): its number is then used at once after a second look.
+fn hold(process: &Process) -> io::Result<Option<OwnedFd>> {
+    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+    let held = unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, process.pid, 0) {
+            fd if fd >= 0 => Some(OwnedFd::from_raw_fd(fd as i32)),
+            _ if Errno::last() == Errno::ESRCH => return Err(Errno::ESRCH.into()),
+            _ => None,
+        }
+    };
+    let same = |now: &Process| now.started == process.started;
+    // Its parent may have ended since, and it be our child or a sibling's; a number that was given away has another start.
+    if Process::read(process.pid).as_ref().is_some_and(same) { Ok(held) } else { Err(Errno::ESRCH.into()) }
+}
+
+fn without_proc(signal: Signal, wake: bool) -> Tally {
+    let mut tally = Tally::default();
+    let signals = [Some(signal), wake.then_some(Signal::CONT)];
+    if super::process::is_pid1() {
+        for signal in signals.into_iter().flatten() {
+            // Everything but ourselves; ESRCH is nobody (kill(2)). No proof that everybody was reached (contract K10).
+            tally.reached = usize::from(signals::send(-1, signal, None).is_ok());
+        }
+        return tally;
+    }
+    for pid in (1..PID_LIMIT).filter(|&pid| is_child(pid)) {
+        match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
+            Ok(()) => tally.reached += 1,
+            Err(error) => {
+                tally.refused.push((Process { pid, parent: 0, state: '?', started: 0, name: "?".into() }, error))
+            }
+        }
+    }
+    tally
+}
+
+/// Whether `pid` is a live child of ours: waitid(2) says ECHILD of anyone else.
+fn is_child(pid: libc::pid_t) -> bool {
+    // SAFETY: with WNOHANG and WNOWAIT it returns at once and changes nothing; a zeroed siginfo_t is a place to write to.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, flags) == 0 && info.si_pid() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_fields() {
+        let line = b"7 (a) R 1 (b\n) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 18446744073709551615\n";
+        let process = Process::parse(line).unwrap();
+        assert_eq!((process.pid, process.parent, process.state, process.started), (7, 5, 'S', 4242));
+        assert_eq!(process.name, "a) R 1 (b\n");
+    }
+
+    #[test]
+    fn half_a_line_is_no_process() {
+        for line in [
+            "",
+            "7",
+            "7 (a",
+            "7 (a)",
+            "7 (a) S",
+            "7 (a) S 5 7 7",
+            ") 7 (",
+            "x (a) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242",
+        ] {
+            assert_eq!(Process::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn this_very_process_can_be_read() {
+        let us = Process::read(std::process::id() as i32).unwrap();
+        assert_eq!(us.parent, std::os::unix::process::parent_id() as i32);
+        assert!(!us.is_dead() && us.started > 0);
+    }
+}

@@ -1,0 +1,117 @@
+//! What the tests have started, and how all of it goes away again.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use super::until;
+
+/// In the environment of all that belongs to one test.
+pub const MARK: &str = "E2E_RUN";
+
+/// The PIDs that `std` will wait for: any other zombie of ours is an orphan that we adopted. Held over each start, so that
+/// no child is seen before it is in here.
+static STARTED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+
+fn started() -> MutexGuard<'static, Option<HashSet<u32>>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    static SUBREAPER: Once = Once::new();
+    // What a killed bowout leaves behind must come to us.
+    // SAFETY: no pointers.
+    SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
+    let mut started = started();
+    let child = command.spawn()?;
+    started.get_or_insert_default().insert(child.id());
+    Ok(child)
+}
+
+/// After it was waited for.
+pub fn forget(pid: u32) {
+    started().get_or_insert_default().remove(&pid);
+}
+
+/// Runs a program to its end.
+pub fn output(command: &mut Command) -> Output {
+    let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())).expect("a program");
+    let pid = child.id();
+    let output = child.wait_with_output().expect("our child");
+    forget(pid);
+    output
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    pub state: char,
+    pub parent: i32,
+}
+
+pub fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may contain anything, the last bracket included.
+    let mut words = text[text.rfind(')')? + 2..].split(' ');
+    Some(Stat { state: words.next()?.chars().next()?, parent: words.next()?.parse().ok()? })
+}
+
+/// Every process below this one, in whatever namespace.
+fn descendants() -> HashMap<i32, Stat> {
+    let me = std::process::id() as i32;
+    let pids = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let all: HashMap<i32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let below = |mut pid: i32| {
+        while let Some(stat) = all.get(&pid) {
+            if stat.parent == me {
+                return true;
+            }
+            pid = stat.parent;
+        }
+        false
+    };
+    all.iter().filter(|(pid, _)| below(**pid)).map(|(pid, stat)| (*pid, *stat)).collect()
+}
+
+fn is_marked(pid: i32, mark: &str) -> bool {
+    let wanted = format!("{MARK}={mark}");
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|text| text.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes()))
+}
+
+/// The processes of this test that live; a zombie has no environment any more, and is none.
+pub fn of(mark: &str) -> Vec<i32> {
+    descendants()
+        .into_iter()
+        .filter(|(pid, stat)| stat.state != 'Z' && is_marked(*pid, mark))
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
+/// Kills and reaps all that the test has started.
+pub fn kill(mark: &str, child: &mut Child) {
+    until("all that the test started has ended", || {
+        let left = of(mark);
+        for pid in &left {
+            // SAFETY: no pointers. A descendant of ours that carries the test's mark.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        let gone = child.try_wait().is_ok_and(|status| status.is_some());
+        (left.is_empty() && gone).then_some(())
+    });
+    forget(child.id());
+    let started = started();
+    for (pid, stat) in descendants() {
+        let ours = started.as_ref().is_some_and(|started| started.contains(&(pid as u32)));
+        if stat.state == 'Z' && stat.parent == std::process::id() as i32 && !ours {
+            // SAFETY: no status is asked for; a zombie that nobody else waits for.
+            unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+        }
+    }
+}

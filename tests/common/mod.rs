@@ -1,0 +1,413 @@
+//! The harness of the end-to-end tests: starts bowout, waits for facts under a watchdog, leaves nothing behind.
+#![allow(unsafe_code)]
+// The harness has to read the clock for its watchdog, and a pipe in a thread.
+#![allow(clippy::disallowed_methods)]
+// Each suite uses a part of it.
+#![allow(dead_code)]
+
+pub mod leftovers;
+pub mod start;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+pub use start::{Home, Start, homes};
+
+/// No words, no lines; no signals.
+pub const NOTHING: [&str; 0] = [];
+pub const NONE: [i32; 0] = [];
+
+pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
+
+/// How long any fact may take to come true; machines are noisy, and a test that is right does not wait for it.
+pub fn watchdog() -> Duration {
+    let seconds = std::env::var("E2E_WATCHDOG").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(60))
+}
+
+/// Waits for a fact that no pipe tells: the only place of the tests that polls.
+pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + watchdog();
+    let mut turns = 0_u32;
+    loop {
+        if let Some(value) = fact() {
+            return value;
+        }
+        assert!(Instant::now() < end, "watchdog: {what}");
+        turns = turns.saturating_add(1);
+        // SAFETY: no pointers, no descriptors.
+        unsafe {
+            if turns < 2000 {
+                libc::sched_yield();
+            } else {
+                libc::poll(std::ptr::null_mut(), 0, 1);
+            }
+        }
+    }
+}
+
+pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let value = work();
+    (value, start.elapsed())
+}
+
+/// Says on the real stderr, past the test runner's capture, why a test is not run; where CI demands all of them, fails.
+pub fn skip(reason: Option<String>) -> bool {
+    let Some(reason) = reason else { return false };
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: {test}: {reason}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
+    true
+}
+
+/// Why there can be no PID namespace here, if so.
+pub fn no_namespaces() -> Option<String> {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    REASON
+        .get_or_init(|| {
+            let mut command = Command::new(probe());
+            command.args(["ns", "--"]).arg(probe()).args(["exit", "42"]);
+            let output = leftovers::output(&mut command);
+            (output.status.code() != Some(42))
+                .then(|| format!("no PID namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        })
+        .clone()
+}
+
+pub fn not_root() -> Option<String> {
+    // SAFETY: no arguments.
+    (unsafe { libc::geteuid() } != 0).then(|| "only root can start a process that it may not signal".into())
+}
+
+pub fn no_strace() -> Option<String> {
+    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    (!found).then(|| "strace is not installed".into())
+}
+
+/// The helper child program; `cargo test` builds it, `cargo test --test NAME` does not.
+pub fn probe() -> &'static PathBuf {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let profile = PathBuf::from(BOWOUT).parent().expect("a directory").to_owned();
+        let probe = profile.join("examples/probe");
+        if !probe.exists() {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "probe"]);
+            cargo.arg("--target-dir").arg(profile.parent().expect("a directory"));
+            if profile.ends_with("release") {
+                cargo.arg("--release");
+            }
+            assert!(cargo.status().expect("cargo runs").success(), "cannot build the probe");
+        }
+        assert!(probe.exists(), "{} is missing: cargo build --example probe", probe.display());
+        probe
+    })
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Code(i32),
+    Signal(i32),
+}
+
+impl From<ExitStatus> for Status {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => panic!("neither exited nor killed: {status:?}"),
+        }
+    }
+}
+
+/// The lines of a pipe, as they come.
+pub struct Lines {
+    incoming: Receiver<String>,
+    unread: VecDeque<String>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Lines {
+    pub fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (send, incoming) = channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                keep.lock().expect("no panic holds it").push(line.clone());
+                let _ = send.send(line);
+            }
+        });
+        Self { incoming, unread: VecDeque::new(), seen }
+    }
+
+    /// All that have come so far, read or not.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().expect("no panic holds it").clone()
+    }
+
+    fn receive(&self) -> Option<String> {
+        match self.incoming.recv_timeout(watchdog()) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("watchdog: neither line nor end after {:#?}", self.seen()),
+        }
+    }
+
+    /// The next one; none at the end of the pipe, which is there when no process holds it any more.
+    pub fn next(&mut self) -> Option<String> {
+        self.unread.pop_front().or_else(|| self.receive())
+    }
+
+    /// The first one that satisfies, past others, which stay unread.
+    pub fn find(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
+        if let Some(at) = self.unread.iter().position(|line| test(line)) {
+            return self.unread.remove(at).expect("just found");
+        }
+        loop {
+            match self.receive() {
+                Some(line) if test(&line) => return line,
+                Some(line) => self.unread.push_back(line),
+                None => panic!("the pipe ended before {what}: {:#?}", self.seen()),
+            }
+        }
+    }
+
+    /// All that remain, to the end of the pipe.
+    pub fn rest(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.next()).collect()
+    }
+}
+
+/// What a probe reports of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Got {
+    pub signal: i32,
+    pub code: i32,
+    pub value: i32,
+}
+
+impl Got {
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        if words.len() == 5 {
+            words.remove(0);
+        }
+        let numbers: Vec<i32> = words.iter().map_while(|word| word.parse().ok()).collect();
+        let [signal, code, _sender, value] = numbers[..] else { return None };
+        Some(Self { signal, code, value })
+    }
+}
+
+/// The signals in these lines, of the probe of this name.
+pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
+    let prefix = if name.is_empty() { String::new() } else { format!("{name} ") };
+    lines
+        .iter()
+        .filter(|line| line.starts_with(&prefix))
+        .filter_map(|line| Got::parse(line))
+        .map(|got| got.signal)
+        .collect()
+}
+
+/// bowout, running; killed with all that it started when the test is through with it.
+pub struct Running {
+    /// bowout's own, as this process sees it.
+    pub pid: i32,
+    home: Home,
+    child: Child,
+    mark: String,
+    ended: Option<ExitStatus>,
+    pub out: Lines,
+    pub err: Lines,
+}
+
+impl Running {
+    /// Waits until the command's handlers are in; its PID, as it sees it.
+    pub fn ready(&mut self) -> i32 {
+        let line = self.out.find("ready", |line| line.starts_with("ready "));
+        line["ready ".len()..].parse().expect("a PID")
+    }
+
+    /// Likewise for a probe with a name.
+    pub fn ready_as(&mut self, name: &str) -> i32 {
+        let prefix = format!("{name} ready ");
+        let line = self.out.find(&prefix, |line| line.starts_with(&prefix));
+        line[prefix.len()..].parse().expect("a PID")
+    }
+
+    /// From here: the process that started bowout, or one outside its namespace.
+    pub fn kill(&self, signal: i32) {
+        assert!(self.ended.is_none(), "bowout has ended");
+        // SAFETY: our own child, or its, not yet reaped.
+        assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0, "kill {signal}");
+    }
+
+    pub fn queue(&self, signal: i32, value: i32) {
+        assert!(self.ended.is_none(), "bowout has ended");
+        let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
+        // SAFETY: as for kill; the value is a number.
+        assert_eq!(unsafe { libc::sigqueue(self.pid, signal, value) }, 0, "sigqueue {signal}");
+    }
+
+    /// From a process that is neither manager nor descendant.
+    pub fn kill_from_elsewhere(&self, signal: i32) {
+        assert!(self.ended.is_none(), "bowout has ended");
+        let mut command = Command::new(probe());
+        command.args(["kill", &self.pid.to_string(), &signal.to_string()]);
+        assert!(leftovers::output(&mut command).status.success(), "kill {signal} from elsewhere");
+    }
+
+    /// Stops bowout, has these signals sent, and lets it go on: they are pending together.
+    pub fn kill_together(&self, signals: &[i32]) {
+        self.kill(libc::SIGSTOP);
+        until("bowout is stopped", || (self.state() == 'T').then_some(()));
+        for signal in signals {
+            self.kill(*signal);
+        }
+        self.kill(libc::SIGCONT);
+    }
+
+    /// The next line must be of this signal, from anyone.
+    pub fn expect(&mut self, signal: i32) -> Got {
+        let line =
+            self.out.next().unwrap_or_else(|| panic!("the child ended before signal {signal}: {:#?}", self.err.seen()));
+        let got = Got::parse(&line).unwrap_or_else(|| panic!("no signal: {line}"));
+        assert_eq!(got.signal, signal, "{line}");
+        got
+    }
+
+    /// What the unnamed child was sent until now: two real-time signals follow, the second only after the child has the
+    /// first, so that bowout has dealt with all that came before.
+    pub fn settle(&mut self) -> Vec<i32> {
+        let mut seen = Vec::new();
+        for fence in [libc::SIGRTMAX() - 1, libc::SIGRTMAX()] {
+            self.kill(fence);
+            loop {
+                let line = self.out.next().unwrap_or_else(|| panic!("the child has ended: {:#?}", self.err.seen()));
+                match Got::parse(&line) {
+                    Some(got) if got.signal == fence => break,
+                    Some(got) => seen.push(got.signal),
+                    None => {}
+                }
+            }
+        }
+        seen
+    }
+
+    /// The PID of bowout's child, as this process sees it.
+    pub fn child_pid(&self) -> i32 {
+        until("bowout has a child", || children(self.pid).first().copied())
+    }
+
+    pub fn state(&self) -> char {
+        leftovers::stat(self.pid).expect("bowout is there").state
+    }
+
+    pub fn field(&self, name: &str) -> String {
+        field(self.pid, name)
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> Status {
+        let child = &mut self.child;
+        let seen = Arc::clone(&self.err.seen);
+        let status = *self.ended.get_or_insert_with(|| {
+            until(&format!("bowout ends after {:#?}", seen.lock().expect("no panic holds it")), || {
+                child.try_wait().expect("our child")
+            })
+        });
+        leftovers::forget(self.child.id());
+        status.into()
+    }
+
+    pub fn dumped_core(&mut self) -> bool {
+        self.wait();
+        self.ended.expect("waited for").core_dumped()
+    }
+
+    /// The end, and that none of the processes that bowout started has outlived it.
+    pub fn end(&mut self) -> Status {
+        let status = self.wait();
+        let left = leftovers::of(&self.mark);
+        assert!(left.is_empty(), "left running: {left:?}");
+        status
+    }
+
+    /// How bowout ends where its child died of this signal.
+    pub fn died(&self, signal: i32) -> Status {
+        match self.home {
+            Home::Pid1 => Status::Code(128 + signal),
+            Home::Subreaper => Status::Signal(signal),
+        }
+    }
+
+    /// All of bowout's own lines, after its end.
+    pub fn log(&mut self) -> Vec<String> {
+        self.wait();
+        self.err.rest();
+        self.err.seen()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
+        }
+        leftovers::kill(&self.mark, &mut self.child);
+    }
+}
+
+/// The children of a process, zombies included.
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// A field of /proc/PID/status.
+pub fn field(pid: i32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = text.lines().find(|line| line.split(':').next() == Some(name)).unwrap_or_else(|| panic!("no {name}"));
+    line[name.len() + 1..].trim().to_owned()
+}
+
+/// A directory of the test's own, gone with it.
+pub struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("bowout-{}", leftovers::unique()));
+        fs::create_dir(&path).expect("a directory");
+        Self(path)
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A file with these permissions.
+    pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
+        path
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,224 @@
+//! How a test says what is to be started.
+
+use std::ffi::{OsStr, OsString};
+use std::io::pipe;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::{BOWOUT, Lines, NOTHING, Running, children, leftovers, no_namespaces, probe, skip, until};
+
+/// Where bowout runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    Subreaper,
+    Pid1,
+}
+
+/// Both, where there are namespaces.
+pub fn homes() -> Vec<Home> {
+    if skip(no_namespaces()) { vec![Home::Subreaper] } else { vec![Home::Subreaper, Home::Pid1] }
+}
+
+pub struct Start {
+    home: Home,
+    program: OsString,
+    under: Vec<OsString>,
+    options: Vec<OsString>,
+    words: Vec<OsString>,
+    proc: bool,
+    env: Vec<(OsString, OsString)>,
+    dir: Option<std::path::PathBuf>,
+    inherit: Vec<RawFd>,
+    stdin: Option<Stdio>,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
+}
+
+fn words<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> impl Iterator<Item = OsString> {
+    words.into_iter().map(|word| word.as_ref().to_owned())
+}
+
+impl Start {
+    /// bowout with these options.
+    pub fn new<W: AsRef<OsStr>>(options: impl IntoIterator<Item = W>) -> Self {
+        Self {
+            home: Home::Subreaper,
+            program: BOWOUT.into(),
+            under: Vec::new(),
+            options: words(options).collect(),
+            words: Vec::new(),
+            proc: true,
+            env: Vec::new(),
+            dir: None,
+            inherit: Vec::new(),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    /// bowout as it is.
+    pub fn plain() -> Self {
+        Self::new(NOTHING)
+    }
+
+    /// No bowout: the command is executed directly.
+    pub fn direct() -> Self {
+        Self { program: OsString::new(), ..Self::plain() }
+    }
+
+    pub fn at(mut self, home: Home) -> Self {
+        self.home = home;
+        self
+    }
+
+    /// bowout by another name.
+    pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
+        program.as_ref().clone_into(&mut self.program);
+        self
+    }
+
+    /// Without /proc.
+    pub fn no_proc(mut self) -> Self {
+        self.proc = false;
+        self
+    }
+
+    /// Set-up words of `probe with`.
+    pub fn with<W: AsRef<OsStr>>(mut self, setup: impl IntoIterator<Item = W>) -> Self {
+        self.under.extend(words(setup));
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    pub fn dir(mut self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Open in the command at the same number as here.
+    pub fn inherit(mut self, fd: &impl AsRawFd) -> Self {
+        self.inherit.push(fd.as_raw_fd());
+        self
+    }
+
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = Some(stdin.into());
+        self
+    }
+
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    pub fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// The command, after `--`.
+    pub fn command<W: AsRef<OsStr>>(self, command: impl IntoIterator<Item = W>) -> Running {
+        let all: Vec<OsString> = ["--".into()].into_iter().chain(words(command)).collect();
+        self.bare(all)
+    }
+
+    pub fn probe<W: AsRef<OsStr>>(self, command: impl IntoIterator<Item = W>) -> Running {
+        let all: Vec<OsString> = [probe().into()].into_iter().chain(words(command)).collect();
+        self.command(all)
+    }
+
+    /// Where `$PROBE` is the probe.
+    pub fn sh(self, script: &str) -> Running {
+        self.command(["sh", "-c", script])
+    }
+
+    /// The command line as it is, without a `--` of our own.
+    pub fn bare<W: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = W>) -> Running {
+        self.words.extend(words(command));
+        self.spawn()
+    }
+
+    fn line(&self) -> Vec<OsString> {
+        let mut line: Vec<OsString> = Vec::new();
+        if self.home == Home::Pid1 || !self.proc {
+            line.extend(words([probe().as_os_str(), "ns".as_ref()]));
+            line.extend(words((self.home != Home::Pid1).then_some("--here")));
+            line.extend(words((!self.proc).then_some("--no-proc")));
+            line.push("--".into());
+        }
+        if !self.under.is_empty() {
+            line.extend(words([probe().as_os_str(), "with".as_ref()]));
+            line.extend(self.under.clone());
+            line.push("--".into());
+        }
+        if self.program.is_empty() {
+            line.extend(self.words[1..].iter().cloned());
+        } else {
+            line.push(self.program.clone());
+            line.extend(self.options.iter().chain(&self.words).cloned());
+        }
+        line
+    }
+
+    fn spawn(mut self) -> Running {
+        let line = self.line();
+        let mark = leftovers::unique();
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).env_clear().env(leftovers::MARK, &mark).env("PROBE", probe());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.env.drain(..));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let (out, stdout) = end(self.stdout.take());
+        let (err, stderr) = end(self.stderr.take());
+        command.stdin(self.stdin.take().unwrap_or_else(Stdio::null)).stdout(stdout).stderr(stderr);
+        let inherit = std::mem::take(&mut self.inherit);
+        let set_up = move || {
+            // SAFETY: the only pointers are to zeroes of the size that the kernel reads. A clean slate, whatever the test
+            // runner was given: the C library leaves signals 32 and 33 alone. A session without a terminal. An end with
+            // the test's thread, should the drop not run.
+            unsafe {
+                let none = [0_u64; 4];
+                for signal in 1..=64 {
+                    libc::syscall(libc::SYS_rt_sigaction, signal, none.as_ptr(), 0, 8);
+                }
+                libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
+                libc::setsid();
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                for fd in &inherit {
+                    libc::fcntl(*fd, libc::F_SETFD, 0);
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: system calls alone, on values that are there already.
+        unsafe { command.pre_exec(set_up) };
+        let child = leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        // It holds the write ends.
+        drop(command);
+        let pid = child.id() as i32;
+        let mut running = Running { pid, home: self.home, child, mark, ended: None, out, err };
+        if self.home == Home::Pid1 {
+            // It may have ended already.
+            running.pid = until("PID 1 is there", || match children(pid).first() {
+                Some(pid) => Some(*pid),
+                None => running.child.try_wait().expect("our child").map(|_| pid),
+            });
+        }
+        running
+    }
+}
+
+fn end(given: Option<Stdio>) -> (Lines, Stdio) {
+    if let Some(given) = given {
+        return (Lines::of(std::io::empty()), given);
+    }
+    let (read, write) = pipe().expect("a pipe");
+    (Lines::of(read), write.into())
+}

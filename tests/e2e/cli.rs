@@ -1,0 +1,244 @@
+//! The command line: bad input gets one clear line and 125, and starts nothing.
+
+use std::os::unix::fs::symlink;
+
+use crate::common::{BOWOUT, Dir, NONE, NOTHING, Running, Start, Status, signals_of};
+
+const TERM: i32 = libc::SIGTERM;
+
+fn refused(mut bowout: Running, words: &[&str]) {
+    assert_eq!(bowout.end(), Status::Code(125), "{words:?}");
+    // The command would have told.
+    assert_eq!(bowout.out.rest(), NOTHING, "{words:?}");
+    let log = bowout.log();
+    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+    assert!(line.starts_with("bowout: "), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word} is not in: {line}");
+    }
+}
+
+/// Options, and what the answer has to name.
+const BAD: [(&[&str], &[&str]); 34] = [
+    (&["--no-such-option"], &["--no-such-option"]),
+    (&["-Z"], &["-Z"]),
+    (&["--grace", "10"], &["10s"]),
+    (&["-t", "5"], &["5s"]),
+    (&["--grace", "soon"], &["soon"]),
+    (&["--grace", "-1s"], &["-1"]),
+    (&["--grace", ""], &["grace"]),
+    (&["--grace", "1s", "--grace"], &["grace"]),
+    (&["--max-runtime", "60"], &["60s"]),
+    (&["--stop-signal", "NOPE"], &["NOPE"]),
+    (&["--stop-signal", "65"], &["65"]),
+    (&["--stop-signal", "0"], &["0"]),
+    (&["--stop-signal", "RTMIN+31"], &["RTMIN+31"]),
+    (&["--stop-signal", ""], &["stop-signal"]),
+    (&["--stop-on", "TERM,NOPE"], &["NOPE"]),
+    (&["--stop-on", "KILL"], &["KILL"]),
+    (&["--escalate", "TERM/soon/KILL"], &["soon"]),
+    (&["--escalate", "TERM/10/KILL"], &["10s"]),
+    (&["--escalate", "NOPE/1s/KILL"], &["NOPE"]),
+    (&["--escalate", "TERM//KILL"], &["TERM//KILL"]),
+    (&["--escalate", ""], &["escalate"]),
+    (&["--escalate", "TERM/1s/KILL", "--grace", "1s"], &["--escalate", "--grace"]),
+    (&["--escalate", "TERM/1s/KILL", "--stop-signal", "INT"], &["--escalate", "--stop-signal"]),
+    (&["--on-repeat", "shrug"], &["shrug"]),
+    (&["--kill-mode", "none"], &["none"]),
+    (&["--remap", "TERM"], &["TERM"]),
+    (&["--remap", "TERM:NOPE"], &["NOPE"]),
+    (&["--remap", "KILL:TERM"], &["KILL"]),
+    (&["--remap-exit", "256"], &["256"]),
+    (&["--remap-exit", "1:x"], &["1:x"]),
+    (&["--exit-status", "maybe"], &["maybe"]),
+    (&["--parent-death-signal", "NOPE"], &["NOPE"]),
+    (&["--log-format", "xml"], &["xml"]),
+    (&["--wait-tree=yes"], &["wait-tree"]),
+];
+
+#[test]
+fn bad_options_get_one_line_and_125() {
+    for (options, words) in BAD {
+        refused(Start::new(options).sh("echo started"), words);
+    }
+}
+
+#[test]
+fn a_missing_command_gets_one_line_and_125() {
+    for options in [&[][..], &["--grace", "1s"], &["--"], &["-g", "--"]] {
+        refused(Start::new(options).bare(NOTHING), &["command"]);
+    }
+}
+
+/// With a value that is not one, each variable is named: it is read.
+#[test]
+fn bad_variables_get_one_line_and_125() {
+    let names = [
+        "GRACE",
+        "ESCALATE",
+        "STOP_SIGNAL",
+        "STOP_ON",
+        "ON_REPEAT",
+        "MAX_RUNTIME",
+        "KILL_MODE",
+        "REMAP",
+        "REMAP_EXIT",
+        "EXIT_STATUS",
+        "PARENT_DEATH_SIGNAL",
+        "LOG_FORMAT",
+    ];
+    for name in names {
+        let name = format!("BOWOUT_{name}");
+        refused(Start::plain().env(&name, "nonsense/x").sh("echo started"), &[&name, "nonsense/x"]);
+    }
+    refused(Start::plain().env("BOWOUT_GRACE", "10").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
+}
+
+#[test]
+fn variables_mean_what_options_mean() {
+    let run = |name: &str, value: &str, sent: i32| {
+        let mut bowout = Start::plain().env(name, value).probe(["signals"]);
+        bowout.ready();
+        bowout.kill(sent);
+        let signals = signals_of("", &bowout.out.rest());
+        (signals.first().copied(), bowout.end())
+    };
+    let killed = Status::Signal(libc::SIGKILL);
+    assert_eq!(run("BOWOUT_GRACE", "0", TERM).1, killed);
+    assert_eq!(run("BOWOUT_GRACE", "100ms", TERM), (Some(TERM), killed));
+    assert_eq!(run("BOWOUT_ESCALATE", "USR2/100ms/KILL", TERM), (Some(libc::SIGUSR2), killed));
+    assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", "100ms").probe(["idle"]).end(), Status::Code(124));
+    assert_eq!(Start::plain().env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]).end(), Status::Code(4));
+    assert_eq!(Start::plain().env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]).end(), Status::Code(143));
+
+    let start = |options: &[&str], name: &str, value: &str| {
+        let mut bowout = Start::new(options).env(name, value).probe(["signals"]);
+        bowout.ready();
+        bowout
+    };
+    let mut bowout = start(&["-t", "never"], "BOWOUT_STOP_SIGNAL", "QUIT");
+    bowout.kill(TERM);
+    bowout.expect(libc::SIGQUIT);
+    let mut bowout = start(&["-t", "0"], "BOWOUT_STOP_ON", "USR1");
+    bowout.kill(TERM);
+    bowout.expect(TERM);
+    bowout.kill(libc::SIGUSR1);
+    assert_eq!(bowout.end(), killed);
+    let mut bowout = start(&["-t", "never"], "BOWOUT_ON_REPEAT", "ignore");
+    bowout.kill(TERM);
+    bowout.settle();
+    bowout.kill(TERM);
+    assert_eq!(bowout.settle(), NONE);
+    let mut bowout = start(&[], "BOWOUT_REMAP", "USR1:USR2");
+    bowout.kill(libc::SIGUSR1);
+    bowout.expect(libc::SIGUSR2);
+}
+
+#[test]
+fn a_kill_mode_and_a_tree_can_be_chosen_by_variable() {
+    let script = "\"$PROBE\" signals --name d --exit USR1:0 & exec \"$PROBE\" signals --name c --exit TERM:5";
+    let mut bowout = Start::plain().env("BOWOUT_KILL_MODE", "process").sh(script);
+    bowout.ready_as("c");
+    let descendant = bowout.ready_as("d");
+    bowout.kill(TERM);
+    assert_eq!(bowout.wait(), Status::Code(5));
+    // SAFETY: a descendant of this process, which adopted it.
+    unsafe { libc::kill(descendant, libc::SIGUSR1) };
+    assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR1]);
+
+    let mut bowout =
+        Start::plain().env("BOWOUT_WAIT_TREE", "true").sh("\"$PROBE\" signals --name d --exit USR1:0 & exit 3");
+    let descendant = bowout.ready_as("d");
+    // SAFETY: a descendant of this process, alive until it has this signal.
+    unsafe { libc::kill(descendant, libc::SIGUSR1) };
+    assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR1]);
+    assert_eq!(bowout.end(), Status::Code(3));
+}
+
+#[test]
+fn the_command_line_wins_over_a_variable() {
+    let mut bowout = Start::new(["-e", "3:5"]).env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]);
+    assert_eq!(bowout.end(), Status::Code(5));
+    let mut bowout = Start::new(["--exit-status", "auto"]).env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]);
+    assert_eq!(bowout.end(), Status::Signal(TERM));
+    let mut bowout = Start::new(["--grace", "0"]).env("BOWOUT_GRACE", "never").probe(["signals"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(libc::SIGKILL));
+}
+
+#[test]
+fn options_end_at_the_first_word_that_is_none() {
+    let probe = crate::common::probe().to_str().expect("text");
+    for words in [
+        &["sh", "-c", "echo \"$1\"; exit 3", "sh", "--grace"][..],
+        &["--", "sh", "-c", "echo \"$1\"; exit 3", "sh", "--grace"],
+    ] {
+        let mut bowout = Start::new(["-q"]).bare(words);
+        assert_eq!(bowout.out.rest(), ["--grace"]);
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
+    assert_eq!(Start::plain().bare([probe, "exit", "4"]).end(), Status::Code(4), "no option at all");
+    assert_eq!(Start::new(["--grace=1s"]).bare([probe, "exit", "4"]).end(), Status::Code(4));
+    assert_eq!(Start::new(["-t1s"]).bare([probe, "exit", "4"]).end(), Status::Code(4));
+}
+
+#[test]
+fn the_letters_of_tini_and_dumb_init_are_accepted() {
+    let all: [&[&str]; 12] = [
+        &["-s"],
+        &["--subreaper"],
+        &["-w"],
+        &["--warn-on-reap"],
+        &["-g"],
+        &["-c"],
+        &["-v"],
+        &["-vvv"],
+        &["-p", "SIGTERM"],
+        &["-e", "143"],
+        &["-r", "15:3"],
+        &["-sgw", "-q"],
+    ];
+    for options in all {
+        assert_eq!(Start::new(options).probe(["exit", "9"]).end(), Status::Code(9), "{options:?}");
+    }
+}
+
+#[test]
+fn warn_on_reap_tells_of_an_orphan() {
+    for (options, told) in [(&["-w"][..], true), (&[], false)] {
+        let mut bowout = Start::new(options).probe(["orphans", "1"]);
+        assert_eq!(bowout.end(), Status::Code(0));
+        assert_eq!(bowout.log().iter().any(|line| line.contains("reap")), told, "{options:?}: {:#?}", bowout.log());
+    }
+}
+
+#[test]
+fn help_and_version_are_told_on_stdout() {
+    for option in ["-h", "--help"] {
+        let mut bowout = Start::new([option]).bare(NOTHING);
+        let help = bowout.out.rest().join("\n");
+        assert!(help.contains("bowout [OPTIONS]") && help.contains("--grace"), "{help}");
+        assert_eq!(bowout.end(), Status::Code(0));
+        assert_eq!(bowout.log(), NOTHING);
+    }
+    for option in ["-V", "--version"] {
+        let mut bowout = Start::new([option]).bare(NOTHING);
+        assert_eq!(bowout.out.rest(), [concat!("bowout ", env!("CARGO_PKG_VERSION"))]);
+        assert_eq!(bowout.end(), Status::Code(0));
+    }
+}
+
+/// dockerd takes the version of its init from this line.
+#[test]
+fn as_docker_init_the_version_is_told_as_tini_does() {
+    let dir = Dir::new();
+    let init = dir.file("docker-init");
+    symlink(BOWOUT, &init).expect("a link");
+    let mut bowout = Start::new(["--version"]).program(&init).bare(NOTHING);
+    let lines = bowout.out.rest();
+    assert!(lines[0].starts_with("tini version ") && lines[0].contains(" - git."), "{lines:?}");
+    assert_eq!(bowout.end(), Status::Code(0));
+    let mut bowout = Start::plain().program(&init).probe(["exit", "5"]);
+    assert_eq!(bowout.end(), Status::Code(5));
+}

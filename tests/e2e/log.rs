@@ -1,0 +1,130 @@
+//! Whoever reads the log knows who ended the program, how, and how long it took.
+
+use std::os::fd::AsRawFd;
+
+use crate::common::{Running, Start, Status, homes};
+
+const TERM: i32 = libc::SIGTERM;
+
+/// Stopped after a moment, by a child that ends with 3.
+fn stopped(start: Start) -> Vec<String> {
+    let mut bowout = start.probe(["signals", "--exit", "TERM:3"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(3));
+    bowout.log()
+}
+
+#[test]
+fn a_stop_is_told_in_lines_that_begin_with_the_name() {
+    for home in homes() {
+        let log = stopped(Start::plain().at(home));
+        assert!(log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
+        let [request, end] = &log[..] else { panic!("not request and end: {log:#?}") };
+        assert!(request.contains("TERM"), "{request}");
+        assert!(end.contains('3'), "{end}");
+    }
+}
+
+#[test]
+fn the_request_names_signal_sender_and_side() {
+    let log = stopped(Start::plain());
+    let me = std::process::id().to_string();
+    for word in ["TERM", "manager", &me] {
+        assert!(log[0].contains(word), "{word}: {}", log[0]);
+    }
+}
+
+#[test]
+fn an_escalation_is_told() {
+    let mut bowout = Start::new(["--grace", "100ms"]).probe(["signals"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    bowout.wait();
+    let log = bowout.log();
+    assert_eq!(log.len(), 3, "{log:#?}");
+    assert!(log[1].contains("KILL"), "{log:#?}");
+    assert!(log[2].contains("KILL"), "{log:#?}");
+}
+
+#[test]
+fn the_last_line_names_the_signal_that_killed_the_child() {
+    let mut bowout = Start::plain().probe(["die", "11"]);
+    assert_eq!(bowout.end(), Status::Signal(11));
+    let log = bowout.log();
+    assert!(log.last().is_some_and(|line| line.contains("SEGV")), "{log:#?}");
+}
+
+#[test]
+fn quiet_and_verbose_change_what_is_told() {
+    let lines = |options: &[&str]| stopped(Start::new(options)).len();
+    assert_eq!(lines(&["-q"]), 0);
+    assert_eq!(lines(&["-qq"]), 0);
+    let (usual, verbose, more) = (lines(&[]), lines(&["-v"]), lines(&["-vv"]));
+    assert!(0 < usual && usual < verbose && verbose < more, "{usual} {verbose} {more}");
+    // An own failure is told however quiet.
+    let mut bowout = Start::new(["-qq"]).command(["no-such-command"]);
+    assert_eq!(bowout.end(), Status::Code(127));
+    assert_eq!(bowout.log().len(), 1);
+}
+
+#[test]
+fn bowout_log_sets_the_level_and_rust_log_does_not() {
+    let usual = stopped(Start::plain()).len();
+    assert!(stopped(Start::plain().env("BOWOUT_LOG", "debug")).len() > usual);
+    assert_eq!(stopped(Start::plain().env("BOWOUT_LOG", "off")).len(), 0);
+    assert_eq!(stopped(Start::plain().env("RUST_LOG", "trace")).len(), usual);
+    assert_eq!(stopped(Start::plain().env("RUST_LOG", "off")).len(), usual);
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    for level in ["-q", "-v", "-vv"] {
+        let mut bowout = Start::new(["--log-format", "json", "--grace", "100ms", level])
+            .sh("exec \"$PROBE\" signals '\"\n\u{1}\u{fffd}'x --x 2>/dev/null; exit 1");
+        bowout.wait();
+        let mut log = bowout.log();
+        log.extend(stopped(Start::new(["--log-format", "json", level])));
+        for line in &log {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert!(value.is_object(), "{line}");
+        }
+        assert_eq!(log.is_empty(), level == "-q", "{log:#?}");
+    }
+}
+
+#[test]
+fn json_holds_failures_too() {
+    let mut bowout = Start::new(["--log-format", "json"]).command(["no such \"command\"\n"]);
+    assert_eq!(bowout.wait(), Status::Code(127));
+    let log = bowout.log();
+    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+    assert!(serde_json::from_str::<serde_json::Value>(line).is_ok_and(|value| value.is_object()), "{line}");
+}
+
+/// stderr, under the journal's rule: device and inode of the descriptor.
+fn journal(matching: bool, format: &[&str]) -> Vec<String> {
+    let (read, write) = std::io::pipe().expect("a pipe");
+    // SAFETY: the structure is valid for the call to fill.
+    let (device, inode) = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        assert_eq!(libc::fstat(write.as_raw_fd(), &raw mut stat), 0);
+        (stat.st_dev, stat.st_ino)
+    };
+    let stream = format!("{device}:{}", if matching { inode } else { inode + 1 });
+    let mut bowout: Running = Start::new(format).env("JOURNAL_STREAM", stream).stderr(write).probe(["exit", "3"]);
+    assert_eq!(bowout.end(), Status::Code(3));
+    crate::common::Lines::of(read).rest()
+}
+
+#[test]
+fn lines_for_the_journal_carry_their_level() {
+    let log = journal(true, &[]);
+    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("<6>")), "{log:#?}");
+    let log = journal(false, &[]);
+    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
+    let log = journal(true, &["--log-format", "text"]);
+    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
+    let log = journal(false, &["--log-format", "journal"]);
+    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("<6>")), "{log:#?}");
+}

@@ -1,0 +1,20 @@
+//! End-to-end tests: each one is named for the promise it guards, waits for facts, and leaves nothing behind.
+//! `E2E_WATCHDOG` is the bound, in seconds, for any one fact; with `CI=true` a skipped test fails.
+#![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cli;
+mod documents;
+mod drain;
+mod exit;
+mod faults;
+mod fidelity;
+mod idle;
+mod log;
+mod modes;
+mod signals;
+mod spawn;
+mod stop;

@@ -1,0 +1,139 @@
+//! Kill modes, and whose end is the end.
+
+use crate::common::{NONE, Start, Status, homes, leftovers, signals_of, until};
+
+const TERM: i32 = libc::SIGTERM;
+const CONT: i32 = libc::SIGCONT;
+const KILL: i32 = libc::SIGKILL;
+
+/// A descendant `d` and the child `c`, with these options of theirs.
+fn family(child: &str, descendant: &str) -> String {
+    format!("\"$PROBE\" signals --name d {descendant} & exec \"$PROBE\" signals --name c {child}")
+}
+
+fn count(signals: &[i32], signal: i32) -> usize {
+    signals.iter().filter(|other| **other == signal).count()
+}
+
+#[test]
+fn mixed_asks_the_child_alone_and_then_kills_everything() {
+    for home in homes() {
+        let mut bowout = Start::new(["-k", "mixed", "--grace", "300ms"]).at(home).sh(&family("", ""));
+        bowout.ready_as("c");
+        bowout.ready_as("d");
+        bowout.kill(TERM);
+        let lines = bowout.out.rest();
+        assert_eq!(signals_of("c", &lines), [TERM, CONT], "{home:?}");
+        assert_eq!(signals_of("d", &lines), NONE, "{home:?}");
+        assert_eq!(bowout.end(), bowout.died(KILL));
+    }
+}
+
+#[test]
+fn mixed_is_the_default() {
+    let mut bowout = Start::new(["--grace", "300ms"]).sh(&family("", ""));
+    bowout.ready_as("c");
+    bowout.ready_as("d");
+    bowout.kill(TERM);
+    let lines = bowout.out.rest();
+    assert_eq!((signals_of("c", &lines), signals_of("d", &lines)), (vec![TERM, CONT], vec![]));
+    assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+#[test]
+fn group_asks_every_descendant_once() {
+    for home in homes() {
+        for option in [&["-g"][..], &["--kill-mode", "group"]] {
+            let setsid = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name s & ";
+            let script = format!("{setsid}{}", family("--exit USR1:5", ""));
+            let mut bowout = Start::new(option.iter().chain(&["--grace", "600ms"])).at(home).sh(&script);
+            for name in ["c", "d", "s"] {
+                bowout.ready_as(name);
+            }
+            bowout.kill(TERM);
+            for name in ["c", "d", "s"] {
+                bowout.out.find("TERM", |line| line.starts_with(&format!("{name} {TERM} ")));
+            }
+            // The end of the child starts the drain, which does not ask again.
+            bowout.kill(libc::SIGUSR1);
+            let lines = bowout.out.rest();
+            for name in ["c", "d", "s"] {
+                assert_eq!(count(&signals_of(name, &lines), TERM), 0, "{home:?} {name}: {lines:?}");
+            }
+            assert_eq!(count(&signals_of("d", &lines), libc::SIGUSR1), 0, "other signals are the child's");
+            assert_eq!(bowout.end(), Status::Code(5));
+        }
+    }
+}
+
+#[test]
+fn process_signals_the_child_and_nothing_else() {
+    for option in [&["-c"][..], &["-k", "process"]] {
+        let mut bowout = Start::new(option.iter().chain(&["--grace", "200ms"])).sh(&family("", "--exit USR2:0"));
+        bowout.ready_as("c");
+        let descendant = bowout.ready_as("d");
+        bowout.kill(TERM);
+        assert_eq!(bowout.wait(), Status::Signal(KILL));
+        // It lives on, and has not been signalled.
+        // SAFETY: a descendant of this process, which adopted it.
+        unsafe { libc::kill(descendant, libc::SIGUSR2) };
+        let lines = bowout.out.rest();
+        assert_eq!(signals_of("c", &lines), [TERM, CONT]);
+        assert_eq!(signals_of("d", &lines), [libc::SIGUSR2]);
+    }
+}
+
+#[test]
+fn process_has_no_drain() {
+    let mut bowout = Start::new(["-k", "process"]).sh(&family("--exit USR1:5", "--exit USR2:0"));
+    bowout.ready_as("c");
+    let descendant = bowout.ready_as("d");
+    bowout.kill(libc::SIGUSR1);
+    assert_eq!(bowout.wait(), Status::Code(5));
+    // SAFETY: a descendant of this process, which adopted it.
+    unsafe { libc::kill(descendant, libc::SIGUSR2) };
+    assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR2]);
+}
+
+/// A program that daemonises: bowout stays for as long as what it left behind.
+const DAEMON: &str = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit USR1:0 --exit TERM:0 & exit 3";
+
+#[test]
+fn wait_tree_ends_with_the_last_descendant_and_the_childs_status() {
+    for home in homes() {
+        let mut bowout = Start::new(["--wait-tree"]).at(home).sh(DAEMON);
+        bowout.ready_as("d");
+        let daemon = until("the daemon is bowout's", || match crate::common::children(bowout.pid)[..] {
+            [only] => leftovers::stat(only).filter(|stat| stat.state != 'Z').map(|_| only),
+            _ => None,
+        });
+        // It was not asked to end when the child did.
+        // SAFETY: a descendant of this process, alive until it has this signal.
+        unsafe { libc::kill(daemon, libc::SIGUSR1) };
+        assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR1], "{home:?}");
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
+}
+
+#[test]
+fn wait_tree_passes_a_stop_request_to_what_is_left() {
+    for home in homes() {
+        let mut bowout = Start::new(["--wait-tree", "--grace", "1h"]).at(home).sh(DAEMON);
+        bowout.ready_as("d");
+        bowout.kill(TERM);
+        assert_eq!(count(&signals_of("d", &bowout.out.rest()), TERM), 1);
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
+}
+
+#[test]
+fn wait_tree_kills_what_does_not_end() {
+    let script = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d & exit 3";
+    for home in homes() {
+        let mut bowout = Start::new(["--wait-tree", "--grace", "200ms"]).at(home).sh(script);
+        bowout.ready_as("d");
+        bowout.kill(TERM);
+        assert_eq!(count(&signals_of("d", &bowout.out.rest()), TERM), 1);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+    }
+}

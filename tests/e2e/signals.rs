@@ -1,0 +1,216 @@
+//! No signal is lost, none is delivered twice.
+
+use crate::common::{NONE, NOTHING, Start, Status, children, field, homes, until};
+
+/// Every signal that can be caught, those that the C library keeps for itself included.
+fn catchable() -> impl Iterator<Item = i32> {
+    (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal))
+}
+
+/// Those that bowout sends on without a thought of its own; SIGCHLD apart, which the kernel sends as well.
+fn plain() -> impl Iterator<Item = i32> {
+    let requests = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT];
+    catchable().filter(move |signal| !requests.contains(signal) && *signal != libc::SIGCHLD)
+}
+
+#[test]
+fn every_signal_is_forwarded_once_and_in_order() {
+    for home in homes() {
+        let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
+        bowout.ready();
+        for signal in plain() {
+            bowout.kill(signal);
+            // A second copy, or a stray signal, would be the next line.
+            assert_eq!(bowout.expect(signal).code, libc::SI_USER);
+        }
+        assert_eq!(bowout.settle(), NONE, "{home:?}");
+    }
+}
+
+#[test]
+fn every_stop_request_is_forwarded_once() {
+    for home in homes() {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT] {
+            let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
+            bowout.ready();
+            bowout.kill(signal);
+            bowout.expect(signal);
+            bowout.expect(libc::SIGCONT);
+            assert_eq!(bowout.settle(), NONE, "{home:?}");
+        }
+    }
+}
+
+#[test]
+fn a_child_signal_that_a_user_sends_is_forwarded() {
+    let mut bowout = Start::new(["--grace", "never"]).probe(["signals"]);
+    bowout.ready();
+    bowout.kill(libc::SIGCHLD);
+    bowout.expect(libc::SIGCHLD);
+}
+
+#[test]
+fn signals_that_are_pending_together_arrive_once_each() {
+    // Stop signals and SIGCONT, which is what lets bowout go on, take each other out of the queue.
+    let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    let sent: Vec<i32> = plain().filter(|signal| !stops.contains(signal) && *signal < libc::SIGRTMAX() - 1).collect();
+    for home in homes() {
+        let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
+        bowout.ready();
+        bowout.kill_together(&sent.iter().copied().filter(|signal| *signal != libc::SIGCONT).collect::<Vec<_>>());
+        let mut seen = bowout.settle();
+        seen.sort_unstable();
+        assert_eq!(seen, sent, "{home:?}");
+    }
+}
+
+#[test]
+fn a_queued_signal_arrives_with_its_value() {
+    for home in homes() {
+        let mut bowout = Start::plain().at(home).probe(["signals"]);
+        bowout.ready();
+        for signal in [libc::SIGUSR1, libc::SIGRTMIN() + 5] {
+            bowout.queue(signal, 42);
+            let got = bowout.expect(signal);
+            assert_eq!((got.code, got.value), (libc::SI_QUEUE, 42), "{home:?}");
+        }
+    }
+}
+
+#[test]
+fn queued_signals_arrive_in_the_order_they_were_sent() {
+    let signal = libc::SIGRTMIN();
+    let mut bowout = Start::plain().probe(["signals"]);
+    bowout.ready();
+    for value in 0..1000 {
+        bowout.queue(signal, value);
+    }
+    for value in 0..1000 {
+        assert_eq!(bowout.expect(signal).value, value);
+    }
+    assert_eq!(bowout.settle(), NONE);
+}
+
+#[test]
+fn real_time_signals_keep_their_order_and_their_number() {
+    let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1).flat_map(|signal| [signal; 3]).collect();
+    let mut bowout = Start::plain().probe(["signals"]);
+    bowout.ready();
+    for signal in &sent {
+        bowout.kill(*signal);
+    }
+    assert_eq!(bowout.settle(), sent);
+}
+
+/// Sent when bowout has only just forked, whatever it is doing: the child may not have been executed yet.
+#[test]
+fn term_sent_the_moment_the_child_appears_is_never_lost() {
+    for home in homes() {
+        for _ in 0..150 {
+            let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["idle"]);
+            until("a child", || children(bowout.pid).first().copied());
+            bowout.kill(libc::SIGTERM);
+            assert_eq!(bowout.end(), bowout.died(libc::SIGTERM), "{home:?}");
+        }
+    }
+}
+
+/// Likewise for the first instructions of bowout itself, where it may die of the signal, but must not overlook it.
+#[test]
+fn term_sent_the_moment_bowout_starts_is_never_lost() {
+    for _ in 0..150 {
+        let mut bowout = Start::new(["--grace", "never"]).probe(["idle"]);
+        bowout.kill(libc::SIGTERM);
+        assert_eq!(bowout.end(), Status::Signal(libc::SIGTERM));
+    }
+}
+
+#[test]
+fn a_storm_of_signals_leaves_a_clean_stop_behind() {
+    let storm = [
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGHUP,
+        libc::SIGWINCH,
+        libc::SIGURG,
+        libc::SIGALRM,
+        libc::SIGCONT,
+        35,
+        40,
+        41,
+    ];
+    for home in homes() {
+        let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals", "--exit", "TERM:7"]);
+        bowout.ready();
+        for signal in storm.iter().cycle().take(50_000) {
+            bowout.kill(*signal);
+        }
+        let seen = bowout.settle();
+        for signal in storm {
+            let count = seen.iter().filter(|seen| **seen == signal).count();
+            assert!((1..=5_000).contains(&count), "{home:?}: {signal} {count} times");
+        }
+        bowout.kill(libc::SIGTERM);
+        bowout.expect(libc::SIGTERM);
+        assert_eq!(bowout.out.rest(), NOTHING);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
+
+#[test]
+fn hup_is_forwarded_and_stops_nothing() {
+    for home in homes() {
+        // A stop request would be a SIGKILL here.
+        let mut bowout = Start::new(["--grace", "0"]).at(home).probe(["signals"]);
+        bowout.ready();
+        bowout.kill(libc::SIGHUP);
+        bowout.expect(libc::SIGHUP);
+        bowout.kill(libc::SIGHUP);
+        bowout.expect(libc::SIGHUP);
+        assert_eq!(bowout.settle(), NONE);
+        bowout.kill(libc::SIGTERM);
+        assert_eq!(bowout.end(), bowout.died(libc::SIGKILL));
+    }
+}
+
+#[test]
+fn a_remapped_signal_arrives_as_another() {
+    let mut bowout = Start::new(["--remap", "USR1:USR2", "-r", "34:10", "-r", "SIGWINCH:rtmin+1"]).probe(["signals"]);
+    bowout.ready();
+    for (sent, expected) in
+        [(libc::SIGUSR1, libc::SIGUSR2), (34, libc::SIGUSR1), (libc::SIGWINCH, 35), (libc::SIGUSR2, libc::SIGUSR2)]
+    {
+        bowout.kill(sent);
+        bowout.expect(expected);
+    }
+}
+
+#[test]
+fn a_signal_remapped_to_0_is_dropped() {
+    let mut bowout = Start::new(["--remap", "HUP:0", "-r", "USR1:0"]).probe(["signals"]);
+    bowout.ready();
+    bowout.kill(libc::SIGHUP);
+    bowout.kill(libc::SIGUSR1);
+    assert_eq!(bowout.settle(), NONE);
+}
+
+#[test]
+fn a_remapped_stop_request_still_stops() {
+    let mut bowout = Start::new(["--remap", "TERM:QUIT", "--grace", "never"]).probe(["signals", "--exit", "QUIT:9"]);
+    bowout.ready();
+    bowout.kill(libc::SIGTERM);
+    bowout.expect(libc::SIGQUIT);
+    assert_eq!(bowout.end(), Status::Code(9));
+}
+
+/// A signal to bowout is one to its child; a fault of the child's own is not bowout's.
+#[test]
+fn every_signal_is_blocked_in_bowout_and_none_in_the_child() {
+    let mut bowout = Start::plain().probe(["idle"]);
+    let child = bowout.ready();
+    let blocked = u64::from_str_radix(&bowout.field("SigBlk"), 16).expect("a set");
+    for signal in catchable() {
+        assert!(blocked & (1 << (signal - 1)) != 0, "{signal}: {blocked:x}");
+    }
+    assert_eq!(field(child, "SigBlk"), "0000000000000000");
+}

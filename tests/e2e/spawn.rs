@@ -1,0 +1,201 @@
+//! Starting the command: what cannot be started, and what bowout lets go of afterwards.
+
+use std::fs::File;
+use std::io::{Read, Write, pipe};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use crate::common::{Dir, NOTHING, Running, Start, Status, homes, signals_of, skip, timed, until};
+
+const TERM: i32 = libc::SIGTERM;
+/// The libc crate does not have it.
+const F_SETSIG: i32 = 10;
+
+/// One line that begins with bowout's name, and this status.
+fn refused(mut bowout: Running, status: i32, words: &[&str]) {
+    assert_eq!(bowout.end(), Status::Code(status));
+    let log = bowout.log();
+    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+    assert!(line.starts_with("bowout: "), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word} is not in: {line}");
+    }
+}
+
+#[test]
+fn a_command_that_is_not_found_is_127() {
+    for home in homes() {
+        let bowout = Start::plain().at(home).command(["no-such-command"]);
+        refused(bowout, 127, &["cannot run 'no-such-command': No such file or directory"]);
+        refused(Start::plain().at(home).command(["/no/such/command"]), 127, &["/no/such/command"]);
+    }
+}
+
+#[test]
+fn a_command_that_cannot_run_is_126() {
+    let dir = Dir::new();
+    let file = dir.write("plain", "echo started\n", 0o644);
+    for home in homes() {
+        refused(Start::plain().at(home).command([&file]), 126, &["cannot run", "plain", "Permission denied"]);
+        refused(Start::plain().at(home).command([&dir.0]), 126, &["cannot run"]);
+    }
+}
+
+#[test]
+fn a_missing_interpreter_is_126_and_is_named() {
+    let dir = Dir::new();
+    let script = dir.write("script", "#!/no/such/interpreter\necho started\n", 0o755);
+    refused(Start::plain().command([&script]), 126, &["script", "interpreter"]);
+}
+
+#[test]
+fn a_script_without_an_interpreter_line_runs_through_the_shell() {
+    let dir = Dir::new();
+    let script = dir.write("script", "echo \"$0\" \"$#\" \"$2\"\nexit 9\n", 0o755);
+    for home in homes() {
+        let mut bowout = Start::plain().at(home).command([script.to_str().expect("text"), "one", "two words"]);
+        assert_eq!(bowout.out.rest(), [format!("{} 2 two words", script.display())]);
+        assert_eq!(bowout.end(), Status::Code(9));
+    }
+}
+
+#[test]
+fn path_is_searched_as_execvp_does() {
+    let (first, second) = (Dir::new(), Dir::new());
+    first.write("tool", "echo first\n", 0o644);
+    second.write("tool", "#!/bin/sh\necho second\n", 0o755);
+    let path = format!("/nowhere:{}:{}:/bin:/usr/bin", first.0.display(), second.0.display());
+    let mut bowout = Start::plain().env("PATH", &path).command(["tool"]);
+    assert_eq!(bowout.out.rest(), ["second"]);
+    assert_eq!(bowout.end(), Status::Code(0));
+    // Found, but nowhere to be run.
+    let path = format!("/nowhere:{}", first.0.display());
+    refused(Start::plain().env("PATH", &path).command(["tool"]), 126, &["tool"]);
+}
+
+#[test]
+fn stdout_is_the_commands_alone() {
+    for home in homes() {
+        let mut bowout = Start::plain().at(home).sh("echo ready 1; exec >&-; exec \"$PROBE\" idle");
+        bowout.ready();
+        // bowout still lives, or it could not die of TERM.
+        assert_eq!(bowout.out.rest(), NOTHING, "{home:?}");
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), bowout.died(TERM));
+    }
+}
+
+#[test]
+fn stdin_is_the_commands_alone() {
+    let (read, mut write) = pipe().expect("a pipe");
+    let mut bowout = Start::plain().stdin(read).sh("exec <&-; exec \"$PROBE\" idle");
+    bowout.ready();
+    let broken = until("nobody can read", || write.write_all(b"x").err());
+    assert_eq!(broken.kind(), std::io::ErrorKind::BrokenPipe);
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(TERM));
+}
+
+#[test]
+fn inherited_descriptors_are_the_commands_alone() {
+    let (mut read, write) = pipe().expect("a pipe");
+    let fd = write.as_raw_fd().to_string();
+    let probe = crate::common::probe().to_str().expect("text");
+    let words = ["with", "--close", &fd, "--", probe, "idle"];
+    let mut bowout = Start::plain().inherit(&write).probe(words);
+    drop(write);
+    bowout.ready();
+    assert_eq!(read.read(&mut [0]).expect("the end"), 0);
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(TERM));
+}
+
+#[test]
+fn the_working_directory_is_the_commands_alone() {
+    let dir = Dir::new();
+    let mut bowout = Start::plain().dir(&dir.0).probe(["idle"]);
+    let child = bowout.ready();
+    until("bowout is in /", || {
+        std::fs::read_link(format!("/proc/{}/cwd", bowout.pid)).ok().filter(|at| at.as_os_str() == "/")
+    });
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{child}/cwd")).expect("the child"),
+        dir.0.canonicalize().expect("a directory")
+    );
+}
+
+#[test]
+fn the_child_dies_with_bowout() {
+    for options in [&[][..], &["-k", "mixed"], &["-g"]] {
+        let mut bowout = Start::new(options).probe(["signals"]);
+        bowout.ready();
+        bowout.kill(libc::SIGKILL);
+        assert_eq!(bowout.wait(), Status::Signal(libc::SIGKILL));
+        assert_eq!(bowout.out.rest(), NOTHING);
+    }
+}
+
+#[test]
+fn in_mode_process_the_child_outlives_bowout() {
+    let mut bowout = Start::new(["-k", "process"]).probe(["signals", "--exit", "USR1:0"]);
+    let child = bowout.ready();
+    bowout.kill(libc::SIGKILL);
+    assert_eq!(bowout.wait(), Status::Signal(libc::SIGKILL));
+    // SAFETY: a descendant of this process, which adopted it.
+    unsafe { libc::kill(child, libc::SIGUSR1) };
+    assert_eq!(signals_of("", &bowout.out.rest()), [libc::SIGUSR1]);
+}
+
+#[test]
+fn parent_death_signal_reaches_bowout_when_its_parent_ends() {
+    let probe = crate::common::probe().to_str().expect("text");
+    let bowout = crate::common::BOWOUT;
+    for option in ["-p", "--parent-death-signal"] {
+        // The parent is `signals`, which ends on USR1, and whose child bowout became before.
+        let script = format!(
+            "{bowout} -q {option} TERM -- {probe} signals --name c --exit TERM:0 & exec {probe} signals --name p --exit USR1:0"
+        );
+        let mut parent = Start::direct().command(["sh", "-c", &script]);
+        parent.ready_as("c");
+        parent.ready_as("p");
+        parent.kill(libc::SIGUSR1);
+        assert_eq!(parent.wait(), Status::Code(0));
+        assert_eq!(signals_of("c", &parent.out.rest()), [TERM]);
+    }
+}
+
+/// A lease that is not given up holds the open of every other process, an exec among them, as a dead network does: the
+/// kernel breaks it after 45 seconds.
+#[test]
+fn an_exec_that_hangs_can_be_stopped() {
+    for (setup, death) in [(&["--default", "TERM"], TERM), (&["--ignore", "TERM"], libc::SIGKILL)] {
+        let dir = Dir::new();
+        let program = dir.write("program", "#!/bin/sh\necho started\n", 0o755);
+        let held = File::open(&program).expect("the program");
+        let lease = |command: i32, argument: i32| {
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(held.as_raw_fd(), command, argument) }
+        };
+        // The holder is told by a signal: by one that nobody minds.
+        lease(F_SETSIG, libc::SIGURG);
+        // Another thread's fork may still hold the descriptor that it was written through.
+        let refused = until("a lease", || match lease(libc::F_SETLEASE, libc::F_WRLCK) {
+            0 => Some(None),
+            _ => Some(std::io::Error::last_os_error())
+                .filter(|error| error.raw_os_error() != Some(libc::EAGAIN))
+                .map(Some),
+        });
+        if skip(refused.map(|error| format!("no lease on {}: {error}", program.display()))) {
+            return;
+        }
+        let mut bowout = Start::new(["--grace", "300ms"]).with(setup).command([&program]);
+        until("the exec waits", || (lease(libc::F_GETLEASE, 0) != libc::F_WRLCK).then_some(()));
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            bowout.end()
+        });
+        assert_eq!(status, Status::Signal(death));
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        assert_eq!(bowout.out.rest(), NOTHING);
+    }
+}

@@ -1,0 +1,107 @@
+//! The command that the end-to-end tests have bowout run, and the set-ups that they run bowout in.
+//!
+//! A C `main`: Rust's own start-up opens closed descriptors and ignores SIGPIPE, which is what is being measured.
+//!
+//! Lines on stdout are `[NAME ]ready PID`, then `[NAME ]SIGNAL CODE SENDER VALUE` for every signal received.
+#![no_main]
+#![allow(unsafe_code)]
+// Clocks and threads are bowout's concern, not that of its command.
+#![allow(clippy::disallowed_methods)]
+
+mod place;
+mod receive;
+mod sys;
+mod tree;
+mod view;
+
+use std::ffi::{CStr, OsString, c_char, c_int};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+const USAGE: &str = "\
+signals [--name NAME] [--exit SIG:CODE] [--die SIG] [--pause SIG:MS] [--tell SIG:SIG]
+                             report every signal, end on none but those given; --tell sends SIG to the parent
+idle                         print ready, then wait with every disposition as inherited
+exit N | die SIG             end so
+orphans N                    make N orphans; print the most children that the parent had at any time
+tree N [--stubborn] [signals' options]
+                             N descendants, some orphaned, some in their own session; then as signals
+view [--to FILE]             what a process inherits, a fact a line
+kill PID SIG... | trace PID  from a process that is neither manager nor descendant
+with [SET-UP...] -- COMMAND  change what is inherited, then exec
+ns [--here] [--no-proc] -- COMMAND
+                             COMMAND as PID 1 of a namespace; end as it ends";
+
+/// The words of the command line, taken one by one.
+struct Words(std::vec::IntoIter<OsString>);
+
+impl Words {
+    fn word(&mut self) -> Option<OsString> {
+        self.0.next()
+    }
+
+    fn text(&mut self) -> String {
+        let word = self.word().unwrap_or_else(|| sys::fail("a word is missing"));
+        word.into_string().unwrap_or_else(|word| sys::fail(&format!("not text: {}", word.display())))
+    }
+
+    fn number(&mut self) -> c_int {
+        number(&self.text())
+    }
+
+    /// What follows `--`.
+    fn command(&mut self) -> Vec<OsString> {
+        self.0.by_ref().collect()
+    }
+}
+
+fn number(text: &str) -> c_int {
+    text.parse().unwrap_or_else(|_| sys::fail(&format!("not a number: {text}")))
+}
+
+/// `TERM`, or any number.
+fn signal(text: &str) -> c_int {
+    match text {
+        "HUP" => libc::SIGHUP,
+        "INT" => libc::SIGINT,
+        "QUIT" => libc::SIGQUIT,
+        "ABRT" => libc::SIGABRT,
+        "KILL" => libc::SIGKILL,
+        "USR1" => libc::SIGUSR1,
+        "USR2" => libc::SIGUSR2,
+        "PIPE" => libc::SIGPIPE,
+        "TERM" => libc::SIGTERM,
+        "CHLD" => libc::SIGCHLD,
+        "CONT" => libc::SIGCONT,
+        "WINCH" => libc::SIGWINCH,
+        _ => number(text),
+    }
+}
+
+/// `TERM:7`.
+fn pair(text: &str) -> (c_int, &str) {
+    let Some((left, right)) = text.split_once(':') else { sys::fail(&format!("not a pair: {text}")) };
+    (signal(left), right)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
+    // SAFETY: the C runtime hands over `count` pointers to strings that live as long as the process.
+    let all = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) });
+    let all: Vec<OsString> = all.map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
+    let mut words = Words(all.into_iter());
+    words.word();
+    match words.word().unwrap_or_default().as_bytes() {
+        b"signals" => receive::signals(&mut words),
+        b"idle" => receive::idle(),
+        b"exit" => words.number(),
+        b"die" => sys::die(signal(&words.text())),
+        b"orphans" => tree::orphans(words.number()),
+        b"tree" => tree::tree(&mut words),
+        b"view" => view::view(&mut words),
+        b"kill" => place::kill(&mut words),
+        b"trace" => place::trace(words.number()),
+        b"with" => place::with(&mut words),
+        b"ns" => place::ns(&mut words),
+        _ => sys::fail(USAGE),
+    }
+}

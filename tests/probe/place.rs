@@ -1,0 +1,145 @@
+//! The places that a command, or bowout, is started in.
+
+use std::ffi::c_int;
+use std::fs;
+use std::ptr::{null, null_mut};
+
+use crate::{Words, signal, sys};
+
+const CAP_KILL: c_int = 5;
+
+pub(crate) fn kill(words: &mut Words) -> c_int {
+    let pid = words.number();
+    while let Some(word) = words.word() {
+        // SAFETY: no pointers.
+        sys::check(unsafe { libc::kill(pid, signal(&word.to_string_lossy())) }, "kill");
+    }
+    0
+}
+
+/// A tracer that never looks: a traced process that has ended cannot be reaped by its parent.
+pub(crate) fn trace(pid: c_int) -> ! {
+    // SAFETY: no pointers are read.
+    let done = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
+    sys::check(done as c_int, "ptrace");
+    sys::say("traced");
+    sys::pause()
+}
+
+fn list(words: &mut Words) -> Vec<c_int> {
+    words.text().split(',').map(signal).collect()
+}
+
+pub(crate) fn with(words: &mut Words) -> ! {
+    while let Some(option) = words.word() {
+        match option.to_str().unwrap_or_default() {
+            "--" => sys::exec(words.command()),
+            "--block" => sys::mask(libc::SIG_BLOCK, list(words).into_iter().map(sys::bit).sum()),
+            "--ignore" => list(words).into_iter().for_each(|signal| sys::disposition(signal, libc::SIG_IGN)),
+            "--default" => list(words).into_iter().for_each(|signal| sys::disposition(signal, libc::SIG_DFL)),
+            // SAFETY: no pointers; closing is all that is wanted.
+            "--close" => list(words).into_iter().for_each(|fd| unsafe {
+                libc::close(fd);
+            }),
+            "--nofile" => limit(libc::RLIMIT_NOFILE, Some(words.number())),
+            "--core" => limit(libc::RLIMIT_CORE, None),
+            // SAFETY: no pointers.
+            "--umask" => unsafe {
+                libc::umask(words.number() as libc::mode_t);
+            },
+            // SAFETY: no pointers.
+            "--setsid" => unsafe {
+                libc::setsid();
+            },
+            "--no-cap-kill" => {
+                // SAFETY: no pointers. Root loses it at the next exec.
+                sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_KILL) }, "PR_CAPBSET_DROP");
+            }
+            "--uid" => {
+                let uid = words.number() as libc::uid_t;
+                // SAFETY: no pointers but to an empty list.
+                unsafe {
+                    sys::check(libc::setgroups(0, null()), "setgroups");
+                    sys::check(libc::setresgid(uid, uid, uid), "setresgid");
+                    sys::check(libc::setresuid(uid, uid, uid), "setresuid");
+                }
+            }
+            other => sys::fail(other),
+        }
+    }
+    sys::fail("with: no command")
+}
+
+/// The soft limit; without a number, as high as the hard one.
+fn limit(which: libc::__rlimit_resource_t, soft: Option<c_int>) {
+    // SAFETY: the structure is valid for both calls.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        sys::check(libc::getrlimit(which, &raw mut limit), "getrlimit");
+        limit.rlim_cur = soft.map_or(limit.rlim_max, |soft| soft as libc::rlim_t);
+        sys::check(libc::setrlimit(which, &raw const limit), "setrlimit");
+    }
+}
+
+pub(crate) fn ns(words: &mut Words) -> ! {
+    let (mut here, mut proc) = (false, true);
+    while let Some(option) = words.word() {
+        match option.to_str().unwrap_or_default() {
+            "--" => break,
+            "--here" => here = true,
+            "--no-proc" => proc = false,
+            other => sys::fail(other),
+        }
+    }
+    // SAFETY: no pointers.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let user = if uid == 0 { 0 } else { libc::CLONE_NEWUSER };
+    let process = if here { 0 } else { libc::CLONE_NEWPID };
+    // SAFETY: no pointers.
+    sys::check(unsafe { libc::unshare(user | process | libc::CLONE_NEWNS) }, "unshare");
+    if user != 0 {
+        for (file, text) in
+            [("setgroups", "deny".into()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
+        {
+            fs::write(format!("/proc/self/{file}"), text)
+                .unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
+        }
+    }
+    let command = words.command();
+    if here {
+        mount(proc);
+        sys::exec(command)
+    }
+    let pid = sys::fork();
+    if pid == 0 {
+        sys::die_with_parent();
+        mount(proc);
+        sys::exec(command)
+    }
+    // SAFETY: no pointers but to a valid integer. Our copies of stdout and stderr would keep them from ending with COMMAND.
+    let status = unsafe {
+        for fd in 0..3 {
+            libc::close(fd);
+        }
+        let mut status = 0;
+        while libc::waitpid(pid, &raw mut status, 0) < 0 {}
+        status
+    };
+    if libc::WIFSIGNALED(status) {
+        sys::die(libc::WTERMSIG(status))
+    }
+    // SAFETY: no pointers.
+    unsafe { libc::_exit(libc::WEXITSTATUS(status)) }
+}
+
+fn mount(proc: bool) {
+    let kind = if proc { c"proc" } else { c"tmpfs" };
+    // SAFETY: strings that outlive the calls.
+    unsafe {
+        sys::check(
+            libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()),
+            "private mounts",
+        );
+        sys::check(libc::mount(kind.as_ptr(), c"/proc".as_ptr(), kind.as_ptr(), 0, null_mut()), "mount /proc");
+    }
+}

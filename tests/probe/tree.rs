@@ -1,0 +1,91 @@
+//! Descendants and orphans.
+
+use std::ffi::c_int;
+use std::fs;
+
+use crate::{Words, receive, sys};
+
+/// Orphans that end at once, and the most children that the parent had of them.
+pub(crate) fn orphans(count: c_int) -> c_int {
+    // SAFETY: no arguments.
+    let parent = unsafe { libc::getppid() };
+    let mut most = 0;
+    for i in 0..count {
+        let middle = sys::fork();
+        if middle == 0 {
+            if sys::fork() > 0 && i % 2 == 0 {
+                // SAFETY: no pointers. Every other orphan is one before it has ended, not after.
+                unsafe { libc::sched_yield() };
+            }
+            // SAFETY: no pointers.
+            unsafe { libc::_exit(0) };
+        }
+        reap(middle);
+        if i % 25 == 0 {
+            most = most.max(children(parent));
+        }
+    }
+    sys::say(&format!("most {most}"));
+    // Only ourselves: every orphan has been reaped.
+    while children(parent) > 1 {
+        // SAFETY: no arguments.
+        unsafe { libc::sched_yield() };
+    }
+    sys::say("none left");
+    0
+}
+
+fn children(pid: c_int) -> usize {
+    let file = format!("/proc/{pid}/task/{pid}/children");
+    fs::read_to_string(&file)
+        .map_or_else(|error| sys::fail(&format!("{file}: {error}")), |text| text.split_whitespace().count())
+}
+
+fn reap(pid: c_int) {
+    // SAFETY: no status is asked for.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
+/// Every second one in a session of its own, every third one an orphan, all ready before we are.
+pub(crate) fn tree(words: &mut Words) -> ! {
+    let count = words.number();
+    let mut rest = words.command();
+    let stubborn = rest.first().is_some_and(|word| word == "--stubborn");
+    if stubborn {
+        rest.remove(0);
+    }
+    let mut ends = [0; 2];
+    // SAFETY: the array takes two descriptors.
+    sys::check(unsafe { libc::pipe(ends.as_mut_ptr()) }, "pipe");
+    for i in 0..count {
+        let pid = sys::fork();
+        if pid == 0 {
+            if i % 3 == 0 && sys::fork() > 0 {
+                // SAFETY: no pointers.
+                unsafe { libc::_exit(0) };
+            }
+            if i % 2 == 0 {
+                // SAFETY: no arguments.
+                unsafe { libc::setsid() };
+            }
+            if stubborn {
+                sys::mask(libc::SIG_SETMASK, u64::MAX);
+            }
+            // SAFETY: the buffer is one byte.
+            unsafe {
+                libc::write(ends[1], b".".as_ptr().cast(), 1);
+                libc::close(ends[0]);
+                libc::close(ends[1]);
+            }
+            sys::pause();
+        }
+        if i % 3 == 0 {
+            reap(pid);
+        }
+    }
+    for _ in 0..count {
+        // SAFETY: the buffer is one byte.
+        unsafe { libc::read(ends[0], [0_u8].as_mut_ptr().cast(), 1) };
+    }
+    receive::signals(&mut Words(rest.into_iter()))
+}

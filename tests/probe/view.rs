@@ -1,0 +1,99 @@
+//! What a process inherits, a fact a line; lines that begin with `id` differ from process to process.
+
+use std::ffi::{CString, c_int};
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::{Words, sys};
+
+const STATUS: [&str; 18] = [
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "SigPnd",
+    "ShdPnd",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Cpus_allowed",
+    "Threads",
+];
+
+pub(crate) fn view(words: &mut Words) -> c_int {
+    // Descriptors first: reading anything opens one.
+    let open: Vec<c_int> = (0..256).filter(|fd| flags(*fd, libc::F_GETFD) >= 0).collect();
+    let mut out = String::new();
+    for fd in open {
+        let target = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+        let target = target.to_string_lossy().split(':').next().map(str::to_owned).unwrap_or_default();
+        let _ = writeln!(out, "fd {fd} {target} {:o} {:o}", flags(fd, libc::F_GETFL), flags(fd, libc::F_GETFD));
+    }
+    for line in fs::read_to_string("/proc/self/status").unwrap_or_default().lines() {
+        if STATUS.iter().any(|name| line.split(':').next() == Some(name)) {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+    for file in ["limits", "oom_score_adj", "timerslack_ns", "personality"] {
+        let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        for line in text.lines() {
+            let _ = writeln!(out, "{file} {line}");
+        }
+    }
+    let cwd = std::env::current_dir().unwrap_or_default();
+    let _ = writeln!(out, "cwd {}", hex(cwd.as_os_str().as_bytes()));
+    for (name, value) in std::env::vars_os() {
+        let _ = writeln!(out, "env {}={}", hex(name.as_bytes()), hex(value.as_bytes()));
+    }
+    let mut to = None;
+    while let Some(word) = words.word() {
+        if word == "--to" {
+            to = words.word();
+        } else {
+            let _ = writeln!(out, "arg {}", hex(word.as_bytes()));
+        }
+    }
+    // SAFETY: no pointers.
+    let (nice, pid, parent, group, session) = unsafe {
+        (libc::getpriority(libc::PRIO_PROCESS, 0), libc::getpid(), libc::getppid(), libc::getpgrp(), libc::getsid(0))
+    };
+    let _ = writeln!(out, "nice {nice}\nid pid {pid}\nid parent {parent}\nid group {group}\nid session {session}");
+    match to {
+        None => print(1, &out),
+        Some(file) => {
+            let file = CString::new(file.as_bytes()).unwrap_or_default();
+            // SAFETY: a string that outlives the call.
+            print(
+                sys::check(unsafe { libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600) }, "open"),
+                &out,
+            );
+        }
+    }
+    0
+}
+
+fn flags(fd: c_int, which: c_int) -> c_int {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(fd, which) }
+}
+
+/// Text that every test can read, whatever the bytes are.
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte).to_string() } else { format!("\\x{byte:02x}") })
+        .collect()
+}
+
+fn print(fd: c_int, text: &str) {
+    // SAFETY: the buffer is valid for its length.
+    unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) };
+}
