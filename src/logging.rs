@@ -66,14 +66,11 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     } else if let Some(filter) = std::env::var_os(FILTER) {
         // Tried first on the parser below env_logger's, which would print to stderr and panic if it could not.
         let filter = filter.to_string_lossy();
-        match env_filter::Builder::new().try_parse(&filter) {
-            Ok(_) => drop(builder.parse_filters(&filter)),
-            Err(error) => {
-                result = Err(Error::own(format!(
-                    "bad {FILTER} '{}': {error}; write a level, such as debug",
-                    escape(&filter)
-                )))
-            }
+        if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
+            let filter = escape(&filter);
+            result = Err(Error::own(format!("bad {FILTER} '{filter}': {error}; write a level, such as debug")));
+        } else {
+            builder.parse_filters(&filter);
         }
     }
     let notice = move |lost| {

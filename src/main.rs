@@ -36,7 +36,6 @@ use exit::Exit;
 use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
-#[cfg_attr(test, allow(dead_code, reason = "called by C's main, which a test program does not have"))]
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     let cli = match cli::parse(args) {
         Ok(cli) => cli,

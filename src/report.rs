@@ -88,14 +88,14 @@ impl History {
     /// Notes one step and says what there is to say about it.
     pub(crate) fn note(&mut self, step: &Step<'_>) -> Option<Line> {
         match step.event {
-            Event::Signal(received) => self.signal(step, received),
+            Event::Signal(received) => Some(self.signal(step, received)),
             Event::ChildExited(exit) => self.child_exited(step, exit),
             Event::Timeout => self.timeout(step),
             Event::NoChildren | Event::Refused => None,
         }
     }
 
-    fn signal(&mut self, step: &Step<'_>, received: Received) -> Option<Line> {
+    fn signal(&mut self, step: &Step<'_>, received: Received) -> Line {
         let who = step.who.as_ref().map_or_else(|| received.side.to_string(), Who::text);
         let signal = received.signal;
         let asked = format!("{signal} from {who}");
@@ -109,21 +109,21 @@ impl History {
                 } else {
                     ""
                 };
-                Some((
+                (
                     Level::Info,
                     format!("stop request {asked}: {sent}, {}{again}", self.next(step.now, step.after, until)),
-                ))
+                )
             }
             (State::Running { .. }, State::Killing { .. }) => {
                 self.stop = Some((asked.clone(), step.now));
                 self.killed(step, format!("the grace period is 0 and {asked} came"));
-                Some((Level::Warn, format!("stop request {asked}: sent SIGKILL to {to}, for the grace period is 0")))
+                (Level::Warn, format!("stop request {asked}: sent SIGKILL to {to}, for the grace period is 0"))
             }
             (State::Stopping { .. } | State::Draining { .. }, State::Killing { .. }) => {
                 self.killed(step, format!("{asked} was a second stop request"));
-                Some((Level::Warn, format!("second stop request {asked}: sent SIGKILL to {to}")))
+                (Level::Warn, format!("second stop request {asked}: sent SIGKILL to {to}"))
             }
-            (_, after) => Some(self.passed(step, signal, &asked, after)),
+            (_, after) => self.passed(step, signal, &asked, after),
         }
     }
 
@@ -241,22 +241,32 @@ impl History {
 
     fn killed(&mut self, step: &Step<'_>, why: String) {
         self.kill.get_or_insert(why);
-        self.descendants_killed += step.reached - usize::from(self.ended.is_none()).min(step.reached);
+        self.descendants_killed += self.others(step);
     }
 
+    /// How many processes besides the child the step reached.
+    fn others(&self, step: &Step<'_>) -> usize {
+        step.reached.saturating_sub(usize::from(self.ended.is_none()))
+    }
+
+    /// Whom the step's action was for.
     fn target(&self, step: &Step<'_>) -> String {
-        let others = step.reached - usize::from(self.ended.is_none()).min(step.reached);
+        let others = self.others(step);
         match step.actions.first() {
             Some(Action::Send { to: Target::All, .. }) if self.ended.is_some() => descendants(others),
             Some(Action::Send { to: Target::All, .. }) if others > 0 => {
                 format!("{} and {}", self.child, descendants(others))
             }
-            _ => self.child.clone(),
+            Some(Action::Send { .. } | Action::Exit(_)) | None => self.child.clone(),
         }
     }
 
+    /// What the step's action did.
     fn sent(&self, step: &Step<'_>) -> Option<String> {
         match step.actions.first() {
+            Some(Action::Send { signal, .. }) if step.reached == 0 => {
+                Some(format!("{signal} could not be sent to {}", self.target(step)))
+            }
             Some(Action::Send { signal, .. }) => Some(format!("sent {signal} to {}", self.target(step))),
             Some(Action::Exit(_)) | None => None,
         }
@@ -289,5 +299,189 @@ pub(crate) fn wait(wait: Duration) -> String {
         1000..60_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
         1000..60_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
         _ => humantime::format_duration(Duration::from_secs(wait.as_secs())).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{KillMode, Ladder, Machine};
+    use crate::signal::{Remap, SignalSet};
+
+    /// A machine and its history, played against a clock that stands where it is told to.
+    struct Play {
+        machine: Machine,
+        history: History,
+        start: Instant,
+    }
+
+    impl Play {
+        #[allow(clippy::disallowed_methods)]
+        fn new(ladder: &str) -> Self {
+            let settings = Settings {
+                ladder: ladder.parse().unwrap(),
+                stop_on: SignalSet::of(&[Signal::TERM, Signal::INT]),
+                hangup_stops: true,
+                on_repeat: OnRepeat::Kill,
+                kill_mode: KillMode::Mixed,
+                wait_tree: false,
+                max_runtime: Some(Duration::from_secs(3600)),
+                remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
+                shared_group: true,
+                leader: false,
+                pid1: false,
+            };
+            let start = Instant::now();
+            let history = History::new("ng\u{1b}inx", 7, start, settings.clone());
+            Self { machine: Machine::new(settings, start), history, start }
+        }
+
+        /// The line that `event` makes after so many seconds, if its actions reach so many processes.
+        fn line(&mut self, after: f32, event: Event, reached: usize) -> String {
+            let now = self.start + Duration::from_secs_f32(after);
+            let before = self.machine.state();
+            let actions = self.machine.step(now, event);
+            let who = match event {
+                Event::Signal(received) => {
+                    let sender = Sender { kernel: received.side == Side::Terminal, pid: 40, uid: 1000 };
+                    Some(Who { side: received.side, sender, name: Some("ba\nsh".into()) })
+                }
+                _ => None,
+            };
+            let step = Step { now, event, who, before, after: self.machine.state(), actions: &actions, reached };
+            self.history.note(&step).map_or(String::new(), |(_, line)| line)
+        }
+
+        fn signal(&mut self, after: f32, side: Side, signal: &str, reached: usize) -> String {
+            self.line(after, Event::Signal(Received { signal: signal.parse().unwrap(), side, value: None }), reached)
+        }
+
+        fn end(&self, after: f32, exit: Exit) -> String {
+            self.history.end(self.start + Duration::from_secs_f32(after), exit).1
+        }
+    }
+
+    const KILLED: Exit = Exit::Signal(Signal::KILL);
+
+    #[test]
+    fn a_stop_that_is_obeyed() {
+        let mut play = Play::new("TERM/10s/KILL");
+        assert_eq!(
+            play.signal(1.0, Side::Manager, "TERM", 1),
+            "stop request SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager): sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 10s"
+        );
+        assert_eq!(play.line(2.5, Event::ChildExited(Exit::Code(0)), 0), "");
+        assert_eq!(
+            play.end(2.5, Exit::Code(0)),
+            "'ng\\u{1b}inx' (pid 7) exited with 0 after 2.5s, 1.5s after SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager)"
+        );
+    }
+
+    #[test]
+    fn a_stop_that_escalates() {
+        let mut play = Play::new("TERM/2s/QUIT/1s/KILL");
+        assert_eq!(
+            play.signal(1.0, Side::Outside, "TERM", 1),
+            "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGQUIT in 2s"
+        );
+        assert_eq!(
+            play.line(3.0, Event::Timeout, 1),
+            "'ng\\u{1b}inx' (pid 7) goes on: sent SIGQUIT to 'ng\\u{1b}inx' (pid 7), SIGKILL in 1s"
+        );
+        assert_eq!(
+            play.line(4.0, Event::Timeout, 3),
+            "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+        );
+        play.line(4.0, Event::ChildExited(KILLED), 0);
+        assert_eq!(
+            play.end(4.0, KILLED),
+            "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; 2 descendants killed"
+        );
+    }
+
+    #[test]
+    fn the_terminal_is_answered() {
+        let mut play = Play::new("INT/8s/KILL");
+        assert_eq!(
+            play.signal(1.0, Side::Terminal, "INT", 0),
+            "stop request SIGINT from the terminal: 'ng\\u{1b}inx' (pid 7) has it already, SIGKILL in 8s; once more kills at once"
+        );
+        assert_eq!(
+            play.signal(2.0, Side::Manager, "INT", 0),
+            "SIGINT from pid 40 'ba\\nsh' (uid 1000, manager) not forwarded: 'ng\\u{1b}inx' (pid 7) is being stopped already, SIGKILL in 7s"
+        );
+        assert_eq!(
+            play.signal(3.0, Side::Terminal, "INT", 1),
+            "second stop request SIGINT from the terminal: sent SIGKILL to 'ng\\u{1b}inx' (pid 7)"
+        );
+        assert_eq!(
+            play.signal(3.0, Side::Terminal, "INT", 0),
+            "SIGINT from the terminal not forwarded: 'ng\\u{1b}inx' (pid 7) is being killed"
+        );
+    }
+
+    #[test]
+    fn what_is_left_behind_is_counted() {
+        let mut play = Play::new("TERM/8s/KILL");
+        assert_eq!(
+            play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
+            "'ng\\u{1b}inx' (pid 7) exited with 3, 1 descendant left: sent SIGTERM, SIGKILL in 8s"
+        );
+        assert_eq!(play.line(9.0, Event::Timeout, 1), "grace period of 8s is over: sent SIGKILL to 1 descendant");
+        assert_eq!(
+            play.end(9.0, Exit::Code(3)),
+            "'ng\\u{1b}inx' (pid 7) exited with 3 after 9s: 8s grace period expired after its end; 1 descendant killed"
+        );
+    }
+
+    #[test]
+    fn every_signal_is_answered_for() {
+        let mut play = Play::new("TERM/8s/KILL");
+        for (signal, reached, line) in [
+            ("HUP", 1, "forwarded SIGHUP from outside to 'ng\\u{1b}inx' (pid 7)"),
+            ("USR1", 1, "forwarded SIGUSR1 from outside to 'ng\\u{1b}inx' (pid 7) as SIGUSR2"),
+            ("USR2", 0, "SIGUSR2 from outside dropped, as --remap says"),
+        ] {
+            assert_eq!(play.signal(1.0, Side::Outside, signal, reached), line);
+        }
+        assert_eq!(
+            play.signal(2.0, Side::Outside, "TERM", 0),
+            "stop request SIGTERM from outside: SIGTERM could not be sent to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
+        );
+    }
+
+    #[test]
+    fn the_run_time_and_another_exit_are_told() {
+        let mut play = Play::new("TERM/8s/KILL");
+        assert_eq!(
+            play.line(3600.0, Event::Timeout, 1),
+            "'ng\\u{1b}inx' (pid 7) has run for 1h: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
+        );
+        play.line(3600.5, Event::ChildExited(Exit::Signal(Signal::TERM)), 0);
+        assert_eq!(
+            play.end(3600.5, Exit::TIMED_OUT),
+            "'ng\\u{1b}inx' (pid 7) was killed by SIGTERM after 1h, 500ms after the run time of 1h was over; bowout exits with 124"
+        );
+    }
+
+    #[test]
+    fn durations_are_for_people() {
+        for (millis, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1050, "1.0s"),
+            (59_999, "59.9s"),
+            (60_000, "1m"),
+            (3_723_004, "1h 2m 3s"),
+        ] {
+            assert_eq!(wait(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn the_ladders_first_rung_may_be_what_was_received() {
+        let ladder = Ladder::new(None, Some(Duration::from_secs(8)));
+        assert_eq!(ladder.to_string(), "received/8s/KILL");
     }
 }

@@ -92,12 +92,11 @@ impl FromStr for Signal {
         let real_time = |rest: &str, sign: char, base: u8| {
             let offset: i32 = match rest.strip_prefix(sign) {
                 Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
-                Some(_) => return None,
                 None if rest.is_empty() => 0,
-                None => return None,
+                Some(_) | None => return None,
             };
             let number = i32::from(base).checked_add(if sign == '-' { -offset } else { offset })?;
-            Self::new(number).filter(|s| s.0 >= RTMIN)
+            Self::new(number).filter(|signal| signal.0 >= RTMIN)
         };
         if let Some(rest) = bare.strip_prefix("RTMIN") {
             return real_time(rest, '+', RTMIN).ok_or_else(unknown);
@@ -216,8 +215,8 @@ mod tests {
             let signal = Signal::new(n).unwrap();
             assert_eq!(n.to_string().parse(), Ok(signal));
             let name = signal.to_string();
-            if name.starts_with("SIG") {
-                for spelling in [name.clone(), name[3..].to_owned(), name.to_lowercase()] {
+            if let Some(bare) = name.strip_prefix("SIG") {
+                for spelling in [name.clone(), bare.to_owned(), name.to_lowercase()] {
                     assert_eq!(spelling.parse(), Ok(signal), "{spelling}");
                 }
             } else {

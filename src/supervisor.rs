@@ -172,7 +172,7 @@ impl Supervisor {
             }
         }
         trace!("{event:?}: {before:?} -> {after:?}, {actions:?}");
-        for refusal in refusals.iter() {
+        for refusal in &refusals {
             self.tell_refusal(refusal);
         }
         let step = Step { now, event, who, before, after, actions: &actions, reached };
@@ -185,7 +185,7 @@ impl Supervisor {
             && !matches!(before, State::Done(_))
         {
             if matches!((event, before), (Event::Timeout, State::Killing { .. })) {
-                self.tell_survivors();
+                tell_survivors();
             }
             let exit = self.config.exit_rules.apply(exit, process::is_pid1());
             if self.failure.is_none() {
@@ -259,16 +259,16 @@ impl Supervisor {
             signal => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),
         }
     }
+}
 
-    /// Says who has outlived SIGKILL.
-    fn tell_survivors(&self) {
-        for process in tree::descendants().unwrap_or_default() {
-            let name = escape(&process.name);
-            error!(
-                "cannot kill '{name}' (pid {}): it is in state {} and has not answered SIGKILL",
-                process.pid, process.state
-            );
-        }
+/// Says who has outlived SIGKILL.
+fn tell_survivors() {
+    for process in tree::descendants().unwrap_or_default() {
+        let name = escape(&process.name);
+        error!(
+            "cannot kill '{name}' (pid {}): it is in state {} and has not answered SIGKILL",
+            process.pid, process.state
+        );
     }
 }
 

@@ -9,7 +9,6 @@ pub(crate) mod child;
 pub(crate) mod end;
 pub(crate) mod process;
 pub(crate) mod signals;
-#[cfg(not(test))]
 mod start;
 pub(crate) mod stderr;
 pub(crate) mod tree;

@@ -12,8 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use super::signals::Inherited;
 use super::{end, process};
 
-/// What the C runtime calls.
-#[unsafe(no_mangle)]
+/// What the C runtime calls; a test program has a `main` of its own.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, allow(dead_code))]
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     let inherited = Inherited::capture();
     process::occupy_standard_descriptors();

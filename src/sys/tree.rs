@@ -118,10 +118,10 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     // Whoever lost its parent between the reading of the two has a new one by now.
     let there: HashSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
-        if !there.contains(&process.parent) {
-            if let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started) {
-                *process = now;
-            }
+        if !there.contains(&process.parent)
+            && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
+        {
+            *process = now;
         }
     }
     let mut family = HashSet::from([us]);
@@ -180,17 +180,20 @@ fn send_one(process: &Process, signal: Signal, wake: bool) -> io::Result<()> {
     let us = std::process::id() as libc::pid_t;
     let held = if process.parent == us { None } else { hold(process)? };
     let send = |signal: Signal| match &held {
-        // SAFETY: a descriptor of ours and numbers; no siginfo is passed.
-        Some(fd) => {
-            match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.number(), 0, 0) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        }
+        Some(fd) => pidfd_send_signal(fd, signal),
         None => signals::send(process.pid, signal, None),
     };
     send(signal)?;
     if wake { send(Signal::CONT) } else { Ok(()) }
+}
+
+/// pidfd_send_signal(2): `ESRCH` where the process is reaped.
+fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    // SAFETY: a descriptor of ours and numbers; no siginfo is passed.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.number(), 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Holds a descendant that is not our own child, and makes sure that it still is the one that was found. `None` where pidfds
@@ -223,7 +226,7 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
             Ok(()) => tally.reached += 1,
             Err(error) => {
-                tally.refused.push((Process { pid, parent: 0, state: '?', started: 0, name: "?".into() }, error))
+                tally.refused.push((Process { pid, parent: 0, state: '?', started: 0, name: "?".into() }, error));
             }
         }
     }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -394,6 +394,13 @@ impl Dir {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// A program that any user may run, wherever this one was built.
+    pub fn program(&self, program: impl AsRef<Path>) -> PathBuf {
+        let path = self.file(program.as_ref().file_name().expect("a name").to_str().expect("text"));
+        fs::copy(&program, &path).expect("copied");
+        path
     }
 
     /// A file with these permissions.

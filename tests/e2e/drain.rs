@@ -34,6 +34,18 @@ fn none_of_two_thousand_stubborn_descendants_survives() {
     }
 }
 
+/// A descendant may be gone by the time it is signalled, and have left another one.
+#[test]
+fn descendants_that_fork_while_they_are_killed_do_not_survive() {
+    for home in homes() {
+        let mut bowout = Start::new(["--grace", "300ms"]).at(home).probe(["breed", "20", "2"]);
+        bowout.ready();
+        bowout.kill(TERM);
+        bowout.out.rest();
+        assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
+    }
+}
+
 #[test]
 fn descendants_that_obey_are_asked_when_the_child_has_ended() {
     for home in homes() {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::common::{
-    Dir, Home, Lines, NONE, NOTHING, Start, Status, homes, no_namespaces, not_root, probe, skip, timed, until,
+    BOWOUT, Dir, Home, Lines, NONE, NOTHING, Start, Status, homes, no_namespaces, not_root, probe, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -263,11 +263,12 @@ fn a_child_that_may_not_be_signalled_does_not_hold_pid_1() {
     if skip(not_root()) || skip(no_namespaces()) {
         return;
     }
-    let uid = ["with", "--uid", "65534", "--"];
-    let child = [probe().to_str().expect("text"), "signals"];
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    let child = ["with", "--uid", "65534", "--", program.to_str().expect("text"), "signals"];
     for home in homes() {
         let start = Start::new(["--grace", "400ms"]).at(home).with(["--no-cap-kill"]);
-        let mut bowout = start.probe(uid.iter().chain(&child));
+        let mut bowout = start.probe(child);
         bowout.ready();
         let (status, took) = timed(|| {
             bowout.kill(TERM);
@@ -296,6 +297,29 @@ fn a_traced_child_delays_the_end_and_costs_no_time() {
     });
     assert!(took < SOON, "{took:?}");
     assert_eq!(status, Status::Code(137));
+}
+
+#[test]
+fn a_fork_that_fails_is_an_own_failure() {
+    let dir = Dir::new();
+    let root: &[&str] = if not_root().is_none() { &["--uid", "65534"] } else { &[] };
+    let setup: Vec<&str> = ["--nproc", "1"].iter().chain(root).copied().collect();
+    let mut bowout = Start::plain().program(dir.program(BOWOUT)).with(setup).command(["echo", "started"]);
+    assert_eq!(bowout.end(), Status::Code(125));
+    assert_eq!(bowout.out.rest(), NOTHING);
+    let log = bowout.log();
+    assert!(log.len() == 1 && log[0].starts_with("bowout: "), "{log:#?}");
+}
+
+#[test]
+fn too_few_descriptors_are_an_own_failure() {
+    for home in homes() {
+        let mut bowout = Start::plain().at(home).with(["--nofile", "3"]).command(["echo", "started"]);
+        assert_eq!(bowout.end(), Status::Code(125), "{home:?}");
+        assert_eq!(bowout.out.rest(), NOTHING);
+        let log = bowout.log();
+        assert!(log.len() == 1 && log[0].starts_with("bowout: "), "{log:#?}");
+    }
 }
 
 #[test]

@@ -36,6 +36,21 @@ fn the_request_names_signal_sender_and_side() {
 }
 
 #[test]
+fn the_last_line_tells_who_ended_the_program_how_and_how_long_it_took() {
+    let log = stopped(Start::plain());
+    let me = std::process::id().to_string();
+    let last = &log[1];
+    for word in ["TERM", "manager", &me, "exited with 3"] {
+        assert!(last.contains(word), "{word}: {last}");
+    }
+    let time = |word: &str| {
+        word.trim_end_matches(|c: char| !c.is_alphanumeric()).ends_with('s')
+            && word.starts_with(|c: char| c.is_ascii_digit())
+    };
+    assert!(last.split(' ').any(time), "no time: {last}");
+}
+
+#[test]
 fn an_escalation_is_told() {
     let mut bowout = Start::new(["--grace", "100ms"]).probe(["signals"]);
     bowout.ready();

@@ -57,6 +57,8 @@ fn a_script_without_an_interpreter_line_runs_through_the_shell() {
         assert_eq!(bowout.out.rest(), [format!("{} 2 two words", script.display())]);
         assert_eq!(bowout.end(), Status::Code(9));
     }
+    // As execvp has it, an empty one is a script with nothing to do.
+    assert_eq!(Start::plain().command([dir.write("empty", "", 0o755)]).end(), Status::Code(0));
 }
 
 #[test]

@@ -313,3 +313,30 @@ fn inside_a_namespace_and_outside_are_two_sides() {
     bowout.kill(TERM);
     assert!(bowout.settle().contains(&TERM), "not killed");
 }
+
+/// A service manager that signals a whole cgroup reaches both; to the inner one they are two sides, and one wish.
+#[test]
+fn a_bowout_below_a_bowout_stops_once() {
+    let inner =
+        [crate::common::BOWOUT, "--grace", "never", "--", crate::common::probe().to_str().expect("text"), "signals"];
+    let mut outer = Start::new(["--grace", "never"]).command(inner);
+    outer.ready();
+    let inner = outer.child_pid();
+    outer.kill(TERM);
+    assert_eq!(outer.settle(), [TERM, CONT]);
+    // SAFETY: a descendant of ours, not yet reaped, for it cannot end before its child.
+    unsafe { libc::kill(inner, TERM) };
+    let seen = outer.settle();
+    assert!(!seen.contains(&TERM), "{seen:?}");
+    outer.kill(TERM);
+    assert_eq!(outer.end(), Status::Signal(KILL));
+}
+
+#[test]
+fn a_death_is_passed_on_through_two_bowouts() {
+    let inner = [crate::common::BOWOUT, "--", crate::common::probe().to_str().expect("text"), "idle"];
+    let mut outer = Start::plain().command(inner);
+    outer.ready();
+    outer.kill(libc::SIGINT);
+    assert_eq!(outer.end(), Status::Signal(libc::SIGINT));
+}

@@ -25,6 +25,7 @@ exit N | die SIG             end so
 orphans N                    make N orphans; print the most children that the parent had at any time
 tree N [--stubborn] [signals' options]
                              N descendants, some orphaned, some in their own session; then as signals
+breed N MS                   N lines of processes, each of which forks the next and ends after MS
 view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
@@ -97,6 +98,7 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"die" => sys::die(signal(&words.text())),
         b"orphans" => tree::orphans(words.number()),
         b"tree" => tree::tree(&mut words),
+        b"breed" => tree::breed(words.number(), words.number()),
         b"view" => view::view(&mut words),
         b"kill" => place::kill(&mut words),
         b"trace" => place::trace(words.number()),

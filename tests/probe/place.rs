@@ -42,6 +42,7 @@ pub(crate) fn with(words: &mut Words) -> ! {
                 libc::close(fd);
             }),
             "--nofile" => limit(libc::RLIMIT_NOFILE, Some(words.number())),
+            "--nproc" => limit(libc::RLIMIT_NPROC, Some(words.number())),
             "--core" => limit(libc::RLIMIT_CORE, None),
             // SAFETY: no pointers.
             "--umask" => unsafe {

@@ -46,6 +46,24 @@ fn reap(pid: c_int) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
 }
 
+/// Moving targets: whoever kills one of them must not miss the next. They end by SIGKILL alone.
+pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
+    sys::mask(libc::SIG_SETMASK, u64::MAX);
+    for _ in 0..lines {
+        if sys::fork() == 0 {
+            // SAFETY: no arguments, no descriptors.
+            unsafe {
+                libc::setsid();
+                while libc::fork() == 0 {
+                    libc::poll(std::ptr::null_mut(), 0, life);
+                }
+                libc::_exit(0);
+            }
+        }
+    }
+    receive::signals(&mut Words(Vec::new().into_iter()))
+}
+
 /// Every second one in a session of its own, every third one an orphan, all ready before we are.
 pub(crate) fn tree(words: &mut Words) -> ! {
     let count = words.number();
