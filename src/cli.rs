@@ -4,6 +4,7 @@
 #[cfg(test)]
 use std::ffi::OsStr;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
@@ -15,6 +16,9 @@ use crate::exit::{Mirror, Recode};
 use crate::logging::{Format, Verbosity};
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
 use crate::signal::{Rewrite, Signal, SignalSet, catchable};
+
+/// The names of those that bowout can be installed in the place of. Whoever uses them at a terminal means the command by Ctrl-C.
+const INITS: [&str; 5] = ["docker-init", "podman-init", "tini", "dumb-init", "catatonit"];
 
 /// The grace period without `--grace`: below docker's and podman's 10 s, so that the last line is written (contract C4).
 pub(crate) const GRACE: &str = "8s";
@@ -32,6 +36,8 @@ pub(crate) struct Given<T> {
 pub(crate) struct Cli {
     pub(crate) command: OsString,
     pub(crate) args: Vec<OsString>,
+    /// Called by the name of an init that stands in front of shells and REPLs ([`INITS`]).
+    pub(crate) as_init: bool,
     pub(crate) grace: Option<Given<Option<Duration>>>,
     pub(crate) escalate: Option<Given<Ladder>>,
     pub(crate) stop_signal: Option<Given<Signal>>,
@@ -67,11 +73,13 @@ pub(crate) enum Stop {
 /// # Errors
 /// [`Stop`]: there is nothing to run.
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
     if let Some(cli) = without_options(args, std::env::vars_os().map(|(name, _)| name)) {
-        return Ok(cli);
+        return Ok(Cli { as_init, ..cli });
     }
     let matches = definition().try_get_matches_from(args).map_err(|error| explain(&error))?;
-    Ok(collect(matches))
+    Ok(Cli { as_init, ..collect(matches) })
 }
 
 /// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the start-up to find that nothing was
@@ -238,6 +246,7 @@ fn collect(mut matches: ArgMatches) -> Cli {
     Cli {
         command: words.next().unwrap_or_default(),
         args: words.collect(),
+        as_init: false,
         grace: given::<Wait>(&mut matches, "grace").map(|wait| Given { value: wait.value.0, typed: wait.typed }),
         escalate: given(&mut matches, "escalate"),
         stop_signal: given(&mut matches, "stop-signal"),

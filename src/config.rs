@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) ladder: Ladder,
     /// `None`: [`STOP_ON`], as far as bowout was not started with these ignored.
     pub(crate) stop_on: Option<SignalSet>,
+    /// Ctrl-C and Ctrl-\ are stop requests.
+    pub(crate) keys_stop: bool,
     pub(crate) on_repeat: OnRepeat,
     pub(crate) max_runtime: Option<Duration>,
     pub(crate) kill_mode: KillMode,
@@ -45,6 +47,8 @@ impl Config {
             kill_mode,
             command: cli.command,
             args: cli.args,
+            // Who says what stops, means it, by whatever name.
+            keys_stop: !cli.as_init || cli.stop_on.is_some(),
             stop_on: cli.stop_on,
             on_repeat: cli.on_repeat,
             max_runtime: cli.max_runtime,
@@ -125,6 +129,12 @@ mod tests {
         assert_eq!(Config::new(typed_grace).unwrap().ladder, Ladder::new(None, FIVE));
         let typed_mode = Cli { kill_mode: given(KillMode::Group, false), single_child: true, ..Cli::default() };
         assert_eq!(Config::new(typed_mode).unwrap().kill_mode, KillMode::Process);
+    }
+
+    #[test]
+    fn an_init_leaves_the_keys_to_its_command() {
+        let init = |stop_on| Config::new(Cli { as_init: true, stop_on, ..Cli::default() }).unwrap().keys_stop;
+        assert_eq!([init(None), init(Some(STOP_ON))], [false, true]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(crate) enum OnRepeat {
     Ignore,
 }
 
-/// What the machine is to go by: the user's wishes, and two facts of the place.
+/// What the machine is to go by: the user's wishes, and some facts of the place.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) ladder: Ladder,
@@ -61,8 +61,10 @@ pub(crate) struct Settings {
     pub(crate) wait_tree: bool,
     pub(crate) max_runtime: Option<Duration>,
     pub(crate) remap: Remap,
-    /// The child is in our process group, so that what the terminal sends reaches it without us.
-    pub(crate) shared_group: bool,
+    /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user means the shell's command.
+    pub(crate) keys_stop: bool,
+    /// There is a terminal, and the shell on it controls jobs: when the child stops, so do we.
+    pub(crate) job_control: bool,
     /// We lead the session: a hang-up reaches us and not the child (contract T3).
     pub(crate) leader: bool,
     /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant (contract T2).
@@ -76,6 +78,8 @@ pub(crate) struct Received {
     pub(crate) side: Side,
     /// The value of a queued signal (sigqueue(3)), to be passed on with it.
     pub(crate) value: Option<u64>,
+    /// The child is in our process group at this moment: what was sent to the group has reached it without us.
+    pub(crate) shared_group: bool,
 }
 
 /// What can happen.
@@ -84,6 +88,15 @@ pub(crate) enum Event {
     Signal(Received),
     /// The child has ended and is not reaped yet.
     ChildExited(Exit),
+    /// The child was stopped by this signal. `wants_terminal`: for want of the terminal, which is ours to lend.
+    ChildStopped {
+        signal: Signal,
+        wants_terminal: bool,
+    },
+    /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were never `suspended`.
+    Resumed {
+        suspended: bool,
+    },
     /// No process is left that is ours to wait for (`ECHILD`).
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).
@@ -120,6 +133,10 @@ pub(crate) enum Target {
 pub(crate) enum Action {
     /// With `wake`, SIGCONT follows to the same target, so that what is stopped can act on the signal (contract T7).
     Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// Stop as the child was stopped, until the user's `fg` or `bg`.
+    SuspendSelf(Signal),
+    /// Make the child's process group the foreground group.
+    LendTerminal,
     /// End, once the child is reaped.
     Exit(Exit),
 }
@@ -138,6 +155,8 @@ pub(crate) struct Machine {
     /// Every descendant has had SIGTERM.
     told: bool,
     timed_out: bool,
+    /// Since when the user has the job stopped, and by which signal.
+    paused: Option<(Instant, Signal)>,
 }
 
 impl Machine {
@@ -152,6 +171,7 @@ impl Machine {
             sent: SignalSet::default(),
             told: false,
             timed_out: false,
+            paused: None,
         }
     }
 
@@ -172,7 +192,7 @@ impl Machine {
     /// Whether the side of this signal's sender changes anything. Where it does not, nobody need look for it, and the signal
     /// is forwarded sooner.
     pub(crate) fn weighs_side(&self, signal: Signal) -> bool {
-        self.settings.stop_on.contains(signal) || (self.settings.shared_group && !self.settings.pid1)
+        self.settings.stop_on.contains(signal) || (self.settings.job_control && !self.settings.pid1)
     }
 
     /// Takes one event at `now` and says what is to be done about it.
@@ -184,6 +204,8 @@ impl Machine {
                 Some(signal) => self.signalled(now, received, signal),
             },
             Event::ChildExited(exit) => self.child_exited(now, exit),
+            Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
+            Event::Resumed { suspended } => self.resumed(now, suspended),
             Event::NoChildren => match self.state {
                 State::Running { ended: Some(exit) }
                 | State::Stopping { ended: Some(exit), .. }
@@ -212,16 +234,14 @@ impl Machine {
                 self.asked[received.side as usize] = Some(now);
                 self.climb(now, 0, Some((received, signal)), ended)
             }
-            State::Stopping { ended, .. } if stop => {
-                match (self.repeats(now, received.side), self.settings.on_repeat) {
-                    (false, _) => self.send_once(received, signal, ended),
-                    (true, OnRepeat::Kill) => self.kill(now, ended),
-                    (true, OnRepeat::Forward) if self.child_has(received) => vec![],
-                    (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), ended),
-                    (true, OnRepeat::Ignore) => vec![],
-                }
-            }
-            State::Draining { exit, .. } if stop => match (self.repeats(now, received.side), self.settings.on_repeat) {
+            State::Stopping { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
+                (false, _) => self.send_once(received, signal, ended),
+                (true, OnRepeat::Kill) => self.kill(now, ended),
+                (true, OnRepeat::Forward) if self.child_has(received) => vec![],
+                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), ended),
+                (true, OnRepeat::Ignore) => vec![],
+            },
+            State::Draining { exit, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
                 (true, OnRepeat::Kill) => self.kill(now, Some(exit)),
                 // The drain is what was asked for, and nobody is left to forward to.
                 (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => vec![],
@@ -274,6 +294,34 @@ impl Machine {
             | State::Draining { .. }
             | State::Done(_) => vec![],
         }
+    }
+
+    /// Job control (contracts T5, T6): the shell waits for us and has to see the stop.
+    fn child_stopped(&mut self, now: Instant, signal: Signal, wants_terminal: bool) -> Vec<Action> {
+        match self.state {
+            State::Running { .. } | State::Stopping { .. } if !self.settings.job_control => vec![],
+            State::Running { .. } | State::Stopping { .. } if wants_terminal => {
+                vec![Action::LendTerminal, wake_child()]
+            }
+            State::Running { .. } | State::Stopping { .. } => {
+                self.paused = Some((now, signal));
+                vec![Action::SuspendSelf(signal)]
+            }
+            // SIGKILL wakes what is stopped.
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
+        }
+    }
+
+    /// The time between the stop and the end of it does not count.
+    fn resumed(&mut self, now: Instant, suspended: bool) -> Vec<Action> {
+        let Some((since, signal)) = self.paused.take() else { return vec![] };
+        let shift = |until: &mut Option<Instant>| *until = until.and_then(|until| until.checked_add(now - since));
+        shift(&mut self.runs_until);
+        if let State::Stopping { until, .. } = &mut self.state {
+            shift(until);
+        }
+        // Where nobody can wake the job, Ctrl-Z must not freeze it; but whoever has sent SIGSTOP means it.
+        if suspended || signal != Signal::STOP { vec![wake_child()] } else { vec![] }
     }
 
     fn timeout(&mut self, now: Instant) -> Vec<Action> {
@@ -364,15 +412,19 @@ impl Machine {
         self.settings.ladder.rung(0).and_then(|rung| rung.signal).unwrap_or(forwarded)
     }
 
-    /// Notes that `side` asks, and says whether it had asked in an earlier turn.
-    fn repeats(&mut self, now: Instant, side: Side) -> bool {
-        let first = *self.asked[side as usize].get_or_insert(now);
-        first < now
+    /// Notes that its side asks, and says whether it had asked in an earlier turn. A hang-up repeats nothing: one closed window
+    /// is told by the shell and by the kernel, and is no impatience.
+    fn repeats(&mut self, now: Instant, Received { signal, side, .. }: Received) -> bool {
+        if signal == Signal::HUP && side == Side::Terminal {
+            return false;
+        }
+        *self.asked[side as usize].get_or_insert(now) < now
     }
 
     fn is_stop_request(&self, received: Received) -> bool {
         match (received.signal, received.side) {
             (Signal::HUP, Side::Terminal) => self.settings.hangup_stops,
+            (Signal::INT | Signal::QUIT, Side::Terminal) if !self.settings.keys_stop => false,
             // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
             (Signal::WINCH, Side::Terminal) => false,
             (signal, _) => self.settings.stop_on.contains(signal),
@@ -382,7 +434,7 @@ impl Machine {
     /// Whether the signal has reached the child without us: from the terminal, which signals the whole foreground group, or
     /// from a `kill 0` in the child (contracts T2, T3).
     fn child_has(&self, received: Received) -> bool {
-        self.settings.shared_group
+        received.shared_group
             && match received.side {
                 Side::Terminal => match received.signal {
                     Signal::HUP => !self.settings.leader,
@@ -392,6 +444,10 @@ impl Machine {
                 Side::Outside | Side::Manager | Side::Process => false,
             }
     }
+}
+
+fn wake_child() -> Action {
+    Action::Send { signal: Signal::CONT, value: None, to: Target::Child, wake: false }
 }
 
 /// What a terminal sends to its foreground process group (termios(3), tty_ioctl(4)).

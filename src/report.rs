@@ -35,6 +35,17 @@ impl Who {
     }
 }
 
+impl Received {
+    /// The key that the user has pressed.
+    fn key(self) -> Option<&'static str> {
+        match (self.side, self.signal) {
+            (Side::Terminal, Signal::INT) => Some("Ctrl-C"),
+            (Side::Terminal, Signal::QUIT) => Some("Ctrl-\\"),
+            _ => None,
+        }
+    }
+}
+
 /// One step of the machine and what came of its actions.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
@@ -75,6 +86,11 @@ impl History {
         Self { settings, child, started, stop: None, kill: None, ended: None, core: false, descendants_killed: 0 }
     }
 
+    /// How the child has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        self.ended
+    }
+
     /// The child, as every line names it.
     pub(crate) fn child(&self) -> &str {
         &self.child
@@ -91,6 +107,15 @@ impl History {
             Event::Signal(received) => Some(self.signal(step, received)),
             Event::ChildExited(exit) => self.child_exited(step, exit),
             Event::Timeout => self.timeout(step),
+            Event::ChildStopped { signal, wants_terminal } => {
+                let what = if wants_terminal { "lending it the terminal" } else { "stopping with it" };
+                let what = if self.settings.job_control { what } else { "it is left so" };
+                Some((Level::Debug, format!("{} was stopped by {signal}: {what}", self.child)))
+            }
+            Event::Resumed { suspended: false } if step.reached > 0 => {
+                Some((Level::Info, format!("{} was stopped and nobody could wake it: sent SIGCONT to it", self.child)))
+            }
+            Event::Resumed { .. } => Some((Level::Debug, format!("{} is continued", self.child))),
             Event::NoChildren | Event::Refused => None,
         }
     }
@@ -103,15 +128,20 @@ impl History {
         match (step.before, step.after) {
             (State::Running { .. }, State::Stopping { until, .. }) => {
                 self.stop = Some((asked.clone(), step.now));
+                let next = self.next(step.now, step.after, until);
                 let sent = self.sent(step).unwrap_or_else(|| format!("{to} has it already"));
-                let again = if received.side == Side::Terminal && self.settings.on_repeat == OnRepeat::Kill {
-                    "; once more kills at once"
-                } else {
-                    ""
-                };
                 (
                     Level::Info,
-                    format!("stop request {asked}: {sent}, {}{again}", self.next(step.now, step.after, until)),
+                    match received.key() {
+                        Some(key) => {
+                            let again = match self.settings.on_repeat {
+                                OnRepeat::Kill => format!("; {key} again kills it at once"),
+                                OnRepeat::Forward | OnRepeat::Ignore => String::new(),
+                            };
+                            format!("{key}: waiting for {} to end, {next}{again}", self.child)
+                        }
+                        None => format!("stop request {asked}: {sent}, {next}"),
+                    },
                 )
             }
             (State::Running { .. }, State::Killing { .. }) => {
@@ -131,7 +161,9 @@ impl History {
     fn passed(&self, step: &Step<'_>, signal: Signal, asked: &str, after: State) -> Line {
         if let Some(Action::Send { signal: sent, .. }) = step.actions.first() {
             let remapped = if *sent == signal { String::new() } else { format!(" as {sent}") };
-            return (Level::Info, format!("forwarded {asked} to {}{remapped}", self.target(step)));
+            // The companion of every stop signal and of every `fg`.
+            let level = if signal == Signal::CONT { Level::Debug } else { Level::Info };
+            return (level, format!("forwarded {asked} to {}{remapped}", self.target(step)));
         }
         let terminal = step.who.as_ref().is_some_and(|who| who.side == Side::Terminal);
         match after {
@@ -257,7 +289,9 @@ impl History {
             Some(Action::Send { to: Target::All, .. }) if others > 0 => {
                 format!("{} and {}", self.child, descendants(others))
             }
-            Some(Action::Send { .. } | Action::Exit(_)) | None => self.child.clone(),
+            Some(Action::Send { .. } | Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_)) | None => {
+                self.child.clone()
+            }
         }
     }
 
@@ -268,7 +302,7 @@ impl History {
                 Some(format!("{signal} could not be sent to {}", self.target(step)))
             }
             Some(Action::Send { signal, .. }) => Some(format!("sent {signal} to {}", self.target(step))),
-            Some(Action::Exit(_)) | None => None,
+            Some(Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_)) | None => None,
         }
     }
 
@@ -327,7 +361,8 @@ mod tests {
                 wait_tree: false,
                 max_runtime: Some(Duration::from_secs(3600)),
                 remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
-                shared_group: true,
+                keys_stop: true,
+                job_control: true,
                 leader: false,
                 pid1: false,
             };
@@ -353,7 +388,11 @@ mod tests {
         }
 
         fn signal(&mut self, after: f32, side: Side, signal: &str, reached: usize) -> String {
-            self.line(after, Event::Signal(Received { signal: signal.parse().unwrap(), side, value: None }), reached)
+            self.line(
+                after,
+                Event::Signal(Received { signal: signal.parse().unwrap(), side, value: None, shared_group: true }),
+                reached,
+            )
         }
 
         fn end(&self, after: f32, exit: Exit) -> String {
@@ -404,7 +443,7 @@ mod tests {
         let mut play = Play::new("INT/8s/KILL");
         assert_eq!(
             play.signal(1.0, Side::Terminal, "INT", 0),
-            "stop request SIGINT from the terminal: 'ng\\u{1b}inx' (pid 7) has it already, SIGKILL in 8s; once more kills at once"
+            "Ctrl-C: waiting for 'ng\\u{1b}inx' (pid 7) to end, SIGKILL in 8s; Ctrl-C again kills it at once"
         );
         assert_eq!(
             play.signal(2.0, Side::Manager, "INT", 0),

@@ -19,9 +19,10 @@ use crate::origin::{Kin, Side};
 use crate::policy::{Action, Event, KillMode, Machine, Received, Settings, State, Target};
 use crate::report::{History, Step, Who};
 use crate::signal::{Signal, SignalSet};
-use crate::sys::child::{self, Child, Peek, Spawn};
+use crate::sys::child::{self, Change, Child, Peek, Spawn};
 use crate::sys::signals::{Inherited, Intake, Intaken};
-use crate::sys::{self, process, tree, tty};
+use crate::sys::tty::{self, Terminal};
+use crate::sys::{self, process, tree};
 
 /// One supervision.
 struct Supervisor {
@@ -31,6 +32,9 @@ struct Supervisor {
     kin: Kin,
     machine: Machine,
     history: History,
+    terminal: Option<Terminal>,
+    /// The time of this turn.
+    now: Instant,
     /// The command could not be run, and why.
     failure: Option<Error>,
     /// Whom we could not signal and have said so of.
@@ -65,25 +69,26 @@ impl Supervisor {
                 warn!("cannot become subreaper: {error}; descendants that lose their parent are not supervised");
             }
         }
-        let shared_group = tty::is_controlled();
+        let terminal = Terminal::open();
         let spawn = Spawn {
             command: &config.command,
             args: &config.args,
             inherited,
-            own_group: !shared_group,
+            own_group: terminal.is_none(),
             die_with_us: config.kill_mode != KillMode::Process,
         };
         let command = config.command.to_string_lossy();
         let child = spawn.spawn().map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
-        let settings = settings(&config, inherited, pid1, shared_group);
+        let settings = settings(&config, inherited, pid1, terminal.is_some());
         let now = clock();
         let machine = Machine::new(settings.clone(), now);
         let history = History::new(&command, child.pid(), now, settings);
         let mut ours = vec![intake.as_fd()];
         ours.extend(child.exec_pending());
+        ours.extend(terminal.as_ref().map(AsFd::as_fd));
         process::release(&ours);
         let kin = Kin { parent, child: child.pid() };
-        Ok(Self { kin, machine, history, intake, child, config, failure: None, refused: vec![] })
+        Ok(Self { kin, machine, history, terminal, now, intake, child, config, failure: None, refused: vec![] })
     }
 
     /// One turn of the loop; gives what to end with once that is settled.
@@ -92,21 +97,21 @@ impl Supervisor {
         fds.extend(self.child.exec_pending());
         sys::wait::until(self.machine.deadline(), &fds);
         let batch = self.intake.read();
-        let now = clock();
+        self.now = clock();
         self.exec_result();
         if batch.children
-            && let Some(exit) = self.children(now)
+            && let Some(exit) = self.children()
         {
             return Some(exit);
         }
         for intaken in batch.signals {
-            let exit = self.signal(now, intaken);
+            let exit = self.signal(intaken);
             if exit.is_some() {
                 return exit;
             }
         }
-        if self.machine.deadline().is_some_and(|deadline| deadline <= now) {
-            return self.step(now, Event::Timeout, None);
+        if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
+            return self.step(Event::Timeout, None);
         }
         None
     }
@@ -123,8 +128,8 @@ impl Supervisor {
         }
     }
 
-    /// Reaps all that has ended.
-    fn children(&mut self, now: Instant) -> Option<Exit> {
+    /// Reaps all that has ended, then sees whether the child was stopped.
+    fn children(&mut self) -> Option<Exit> {
         loop {
             match child::peek() {
                 Peek::Ended(ended) if self.child.is_ours() && ended.pid == self.child.pid() => {
@@ -133,7 +138,7 @@ impl Supervisor {
                     if ended.core {
                         self.history.dumped_core();
                     }
-                    let exit = self.step(now, Event::ChildExited(ended.exit), None);
+                    let exit = self.step(Event::ChildExited(ended.exit), None);
                     self.child.reap();
                     if exit.is_some() {
                         return exit;
@@ -144,31 +149,58 @@ impl Supervisor {
                     let level = if self.config.warn_on_reap { log::Level::Warn } else { log::Level::Debug };
                     log!(level, "reaped orphan pid {}, which {}", ended.pid, ended.exit);
                 }
-                Peek::None => return None,
-                Peek::NoChildren => return self.step(now, Event::NoChildren, None),
+                Peek::None => return self.stopped(),
+                Peek::NoChildren => return self.step(Event::NoChildren, None),
             }
         }
     }
 
-    fn signal(&mut self, now: Instant, intaken: Intaken) -> Option<Exit> {
-        let Intaken { signal, sender, value } = intaken;
+    fn stopped(&mut self) -> Option<Exit> {
+        match self.child.change()? {
+            Change::Stopped(signal) => {
+                let terminal = self.terminal.as_ref().filter(|_| signal == Signal::TTIN || signal == Signal::TTOU);
+                let wants_terminal =
+                    terminal.zip(self.child.group()).is_some_and(|(terminal, group)| terminal.can_lend(group));
+                self.step(Event::ChildStopped { signal, wants_terminal }, None)
+            }
+            Change::Continued => None,
+        }
+    }
+
+    fn signal(&mut self, intaken: Intaken) -> Option<Exit> {
+        let Intaken { signal, mut sender, value } = intaken;
+        // A shell whose terminal hangs up tells its jobs itself, each as a group; the kernel tells the shell alone (contract T3).
+        sender.kernel |= signal == Signal::HUP
+            && self.terminal.is_some()
+            && sender.pid == tty::session_leader()
+            && tty::is_hung_up();
         let weighs = self.machine.weighs_side(signal);
         let side = self.kin.side(sender, |pid| weighs && tree::descends(pid));
         let named = weighs && !matches!(side, Side::Terminal | Side::Outside);
         let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
-        self.step(now, Event::Signal(Received { signal, side, value }), Some(Who { side, sender, name }))
+        let shared_group = matches!(side, Side::Terminal | Side::Tree)
+            && self.terminal.is_some()
+            && self.child.group() == Some(tty::own_group());
+        self.step(Event::Signal(Received { signal, side, value, shared_group }), Some(Who { side, sender, name }))
     }
 
     /// Has the machine take an event, performs what it says, then logs both.
-    fn step(&mut self, now: Instant, event: Event, who: Option<Who>) -> Option<Exit> {
+    fn step(&mut self, event: Event, who: Option<Who>) -> Option<Exit> {
+        let now = self.now;
         let before = self.machine.state();
         let actions = self.machine.step(now, event);
         let after = self.machine.state();
         let mut reached = 0;
         let mut refusals = vec![];
+        let mut suspended = None;
         for action in &actions {
-            if let Action::Send { signal, value, to, wake } = *action {
-                reached += self.send(signal, value, to, wake, &mut refusals);
+            match *action {
+                Action::Send { signal, value, to, wake } => {
+                    reached += self.send(signal, value, to, wake, &mut refusals)
+                }
+                Action::SuspendSelf(signal) => suspended = Some(self.suspend(signal)),
+                Action::LendTerminal => self.lend_terminal(),
+                Action::Exit(_) => {}
             }
         }
         trace!("{event:?}: {before:?} -> {after:?}, {actions:?}");
@@ -187,6 +219,9 @@ impl Supervisor {
             if matches!((event, before), (Event::Timeout, State::Killing { .. })) {
                 tell_survivors();
             }
+            if let Some(terminal) = &self.terminal {
+                terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));
+            }
             let exit = self.config.exit_rules.apply(exit, process::is_pid1());
             if self.failure.is_none() {
                 let (level, line) = self.history.end(now, exit);
@@ -194,11 +229,27 @@ impl Supervisor {
             }
             return Some(exit);
         }
+        if let Some(suspended) = suspended {
+            // The turn goes on at another time of day.
+            self.now = clock();
+            return self.step(Event::Resumed { suspended }, None);
+        }
         let killing = actions.iter().any(|action| matches!(action, Action::Send { signal: Signal::KILL, .. }));
         if killing && reached == 0 && !refusals.is_empty() {
-            return self.step(now, Event::Refused, None);
+            return self.step(Event::Refused, None);
         }
         None
+    }
+
+    /// Stops us until somebody continues us; whether it did.
+    fn suspend(&self, signal: Signal) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.suspend(signal, self.child.group()))
+    }
+
+    fn lend_terminal(&self) {
+        if let Some((terminal, group)) = self.terminal.as_ref().zip(self.child.group()) {
+            terminal.lend(group);
+        }
     }
 
     /// Signals the child or everyone; gives how many were reached, and adds to `refusals` who was not and why.
@@ -272,7 +323,7 @@ fn tell_survivors() {
     }
 }
 
-fn settings(config: &Config, inherited: &Inherited, pid1: bool, shared_group: bool) -> Settings {
+fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: bool) -> Settings {
     // What is ignored on entry stays ignored, as under nohup and in a script's background jobs (contract T4): it is passed on
     // and asks for nothing. PID 1 has nobody who could have meant it so.
     let ignored = if pid1 { SignalSet::default() } else { inherited.ignored };
@@ -285,7 +336,8 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, shared_group: bo
         wait_tree: config.wait_tree,
         max_runtime: config.max_runtime,
         remap: config.remap.clone(),
-        shared_group,
+        keys_stop: config.keys_stop,
+        job_control,
         leader: tty::leads_session(),
         pid1,
     }

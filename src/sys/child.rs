@@ -6,7 +6,7 @@
 //!
 //! Caveat: PDEATHSIG is best effort. Running a set-user-ID program clears it (PR_SET_PDEATHSIG(2const)).
 
-use std::ffi::{CString, OsStr, OsString, c_char};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -19,6 +19,7 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::unistd::{ForkResult, Pid};
 
+use super::environment::Environment;
 use super::signals::{self, Inherited};
 use crate::exit::Exit;
 use crate::signal::Signal;
@@ -63,6 +64,13 @@ pub(crate) struct Ended {
     pub(crate) core: bool,
 }
 
+/// What became of the child without its ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Stopped(Signal),
+    Continued,
+}
+
 /// What [`peek`] sees.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Peek {
@@ -104,11 +112,7 @@ struct Plan {
     /// The paths to try, in order.
     candidates: Vec<CString>,
     argv: Vec<CString>,
-}
-
-unsafe extern "C" {
-    /// The environment as it was received (environ(7)); never changed by us.
-    static environ: *const *const c_char;
+    environment: Environment,
 }
 
 /// Where to look without PATH: what execvp(3) of glibc uses.
@@ -129,12 +133,12 @@ impl Plan {
         };
         let argv = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
         let argv = argv.map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { candidates, argv })
+        Ok(Self { candidates, argv, environment: Environment::new() })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
     /// mask is put back.
-    fn carry_out(&self, spawn: &Spawn<'_>, parent: Pid, report: &OwnedFd) -> ! {
+    fn carry_out(mut self, spawn: &Spawn<'_>, parent: Pid, report: &OwnedFd) -> ! {
         if spawn.own_group {
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
         }
@@ -146,6 +150,7 @@ impl Plan {
                 unsafe { libc::_exit(i32::from(Exit::OWN_FAILURE.number())) }
             }
         }
+        self.environment.rewrite();
         spawn.inherited.restore();
         let error = self.explain(self.exec());
         let _ = nix::unistd::write(report, &error.encode());
@@ -158,8 +163,8 @@ impl Plan {
         let argv: Vec<_> = self.argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
         let mut denied = None;
         for path in &self.candidates {
-            // SAFETY: argv is an array of C strings that ends with a null pointer, and so is environ.
-            unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environ) };
+            // SAFETY: argv is an array of C strings that ends with a null pointer, and so is the environment.
+            unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), self.environment.as_ptr()) };
             match Errno::last() {
                 Errno::ENOEXEC => {
                     let script = [SHELL.as_ptr(), path.as_ptr()]
@@ -167,7 +172,7 @@ impl Plan {
                         .chain(argv[1..].iter().copied())
                         .collect::<Vec<_>>();
                     // SAFETY: as above; argv[1..] brings the null pointer.
-                    unsafe { libc::execve(SHELL.as_ptr(), script.as_ptr(), environ) };
+                    unsafe { libc::execve(SHELL.as_ptr(), script.as_ptr(), self.environment.as_ptr()) };
                     return Errno::ENOEXEC;
                 }
                 error @ Errno::EACCES => denied = Some(error),
@@ -276,6 +281,26 @@ impl Child {
         Some(result)
     }
 
+    /// The child's process group at this moment; `None` once it is reaped.
+    pub(crate) fn group(&self) -> Option<Pid> {
+        if self.reaped { None } else { nix::unistd::getpgid(Some(Pid::from_raw(self.pid))).ok() }
+    }
+
+    /// Whether the child was stopped or continued since this was last asked: `waitid(2)` with `WSTOPPED` and `WCONTINUED`.
+    pub(crate) fn change(&self) -> Option<Change> {
+        if self.reaped {
+            return None;
+        }
+        let (result, info) = waitid(libc::P_PID, self.pid, libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG);
+        // SAFETY: waitid fills in these two fields, or leaves zeros (waitid(2)).
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        match info.si_code {
+            _ if result != 0 || pid == 0 => None,
+            libc::CLD_CONTINUED => Some(Change::Continued),
+            _ => Signal::new(status).map(Change::Stopped),
+        }
+    }
+
     /// Takes the child's status off the kernel, which may then give its PID to anyone.
     pub(crate) fn reap(&mut self) {
         self.reaped = true;
@@ -285,12 +310,7 @@ impl Child {
 
 /// Looks for a process of ours that has ended and leaves it unreaped: `waitid(2)` with `WNOWAIT`.
 pub(crate) fn peek() -> Peek {
-    // SAFETY: waitid writes a siginfo_t where it is told to; with WNOHANG and nothing to tell, it writes zeros.
-    let (result, info) = unsafe {
-        let mut info: libc::siginfo_t = mem::zeroed();
-        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        (libc::waitid(libc::P_ALL, 0, &raw mut info, flags), info)
-    };
+    let (result, info) = waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
     if result != 0 {
         return if Errno::last() == Errno::ECHILD { Peek::NoChildren } else { Peek::None };
     }
@@ -304,6 +324,14 @@ pub(crate) fn peek() -> Peek {
         _ => Exit::Code(status as u8),
     };
     Peek::Ended(Ended { pid, exit, core: info.si_code == libc::CLD_DUMPED })
+}
+
+fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc::c_int, libc::siginfo_t) {
+    // SAFETY: waitid writes a siginfo_t where it is told to; with WNOHANG and nothing to tell, it writes zeros.
+    unsafe {
+        let mut info: libc::siginfo_t = mem::zeroed();
+        (libc::waitid(which, pid as libc::id_t, &raw mut info, flags), info)
+    }
 }
 
 /// Reaps a process that [`peek`] has shown: `waitpid(2)`, which then returns at once.

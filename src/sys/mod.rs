@@ -7,6 +7,7 @@
 
 pub(crate) mod child;
 pub(crate) mod end;
+mod environment;
 pub(crate) mod process;
 pub(crate) mod signals;
 mod start;

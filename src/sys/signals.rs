@@ -62,6 +62,14 @@ pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     SignalSet::from_bits(old)
 }
 
+/// Whether a blocked signal waits to be read: `rt_sigpending` (sigpending(2)).
+pub(super) fn is_pending(signal: Signal) -> bool {
+    let mut pending = 0_u64;
+    // SAFETY: the pointer is to a set of the size that is named.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, SET_SIZE) };
+    SignalSet::from_bits(pending).contains(signal)
+}
+
 fn is_ignored(signal: Signal) -> bool {
     // SAFETY: a zeroed sigaction is a valid place to write one to, and nothing is installed.
     unsafe {

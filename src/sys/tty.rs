@@ -1,23 +1,125 @@
-//! The terminal: whether there is one, and whether it is ours to lead.
+//! The terminal: whether there is one, whose it is, and the job control of a shell that started us.
+//!
+//! Caveat: terminal modes are put back only behind a child that died of a signal. One that exited has had its chance, and may have
+//! been there to change them (stty(1)); shells draw the same line.
 
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
-/// Whether we have a controlling terminal, by opening it (tty(4)): ENXIO without one. Where there is no /dev/tty, one of the
-/// standard descriptors may still be it (tcgetsid(3)).
-pub(crate) fn is_controlled() -> bool {
-    match open("/dev/tty", OFlag::O_RDONLY | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty()) {
-        Ok(_) => true,
-        Err(nix::errno::Errno::ENOENT) => {
-            // SAFETY: tcgetsid and getsid take and return numbers.
-            let ours = |fd| unsafe { libc::tcgetsid(fd) == libc::getsid(0) };
-            (0..=2).any(ours)
-        }
-        Err(_) => false,
+use super::signals::{self, set_disposition, set_mask};
+use crate::signal::{Signal, SignalSet};
+
+/// The controlling terminal as we found it.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    fd: OwnedFd,
+    /// Its modes, if we were in the foreground and it was ours to judge.
+    modes: Option<Termios>,
+}
+
+impl Terminal {
+    /// Opens the controlling terminal (tty(4)): nothing where there is none. Where there is no /dev/tty, one of the standard descriptors may
+    /// still be it (tcgetsid(3)).
+    pub(crate) fn open() -> Option<Self> {
+        let fd = match open_tty() {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => standard_tty()?,
+            Err(_) => return None,
+        };
+        let ours = tcgetpgrp(&fd) == Ok(getpgrp());
+        let modes = if ours { tcgetattr(&fd).ok() } else { None };
+        Some(Self { fd, modes })
     }
+
+    /// Whether a child in `group` was stopped for want of a terminal that is ours to lend: we are in the foreground and it is not.
+    pub(crate) fn can_lend(&self, group: Pid) -> bool {
+        group != getpgrp() && tcgetpgrp(&self.fd) == Ok(getpgrp())
+    }
+
+    /// Makes `group` the foreground group (tcsetpgrp(3)). SIGTTOU is blocked, so that this works from the background, too; what
+    /// fails here shows in the child's next stop.
+    pub(crate) fn lend(&self, group: Pid) {
+        let _ = tcsetpgrp(&self.fd, group);
+    }
+
+    /// Stops us by `signal`, as the child was stopped, until somebody continues us; gives back whether we were stopped at all: the
+    /// kernel does not stop a member of an orphaned process group, which no shell could wake, nor PID 1 (setpgid(2)). A child of ours that held
+    /// the terminal in a group of its own gets it back with us.
+    pub(crate) fn suspend(&self, signal: Signal, group: Option<Pid>) -> bool {
+        // SIGSTOP would stop us where nobody can wake us.
+        let signal = if signal == Signal::STOP { Signal::TSTP } else { signal };
+        let held = tcgetpgrp(&self.fd).ok().filter(|holder| Some(*holder) == group && *holder != getpgrp());
+        set_disposition(signal, libc::SIG_DFL);
+        // Sent while it is blocked and joined by what the terminal may have sent meanwhile: one stop, however many asked.
+        let _ = signals::send(std::process::id() as i32, signal, None);
+        set_mask(SignalSet::ALL.without(signal));
+        set_mask(SignalSet::ALL);
+        if let Some(holder) = held.filter(|_| tcgetpgrp(&self.fd) == Ok(getpgrp())) {
+            self.lend(holder);
+        }
+        // Only SIGCONT ends a stop, and it is blocked: it waits for the intake.
+        signals::is_pending(Signal::CONT)
+    }
+
+    /// Leaves the terminal as it was found: its modes, behind a child that had no chance to do so, and the foreground group, if the one
+    /// that has it is no more.
+    pub(crate) fn restore(&self, modes: bool) {
+        if let Some(found) = self.modes.as_ref().filter(|_| modes) {
+            // Not TCSADRAIN, which waits for output that Ctrl-S may hold up for ever.
+            let _ = tcsetattr(&self.fd, SetArg::TCSANOW, found);
+        }
+        if let Ok(holder) = tcgetpgrp(&self.fd)
+            && holder != getpgrp()
+            && nix::sys::signal::killpg(holder, None) == Err(Errno::ESRCH)
+        {
+            self.lend(getpgrp());
+        }
+    }
+}
+
+impl AsFd for Terminal {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn open_tty() -> Result<OwnedFd, Errno> {
+    open("/dev/tty", OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())
+}
+
+/// A copy of the standard descriptor that is our controlling terminal.
+fn standard_tty() -> Option<OwnedFd> {
+    (0..=2).find_map(|fd| {
+        // SAFETY: the standard descriptors are open for as long as we are (sys::start).
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        // SAFETY: numbers only.
+        let session = unsafe { libc::tcgetsid(fd.as_raw_fd()) };
+        let ours = getsid(None).is_ok_and(|ours| ours.as_raw() == session);
+        if ours { fd.try_clone_to_owned().ok() } else { None }
+    })
+}
+
+/// Whether the terminal that we had is gone: /dev/tty no longer leads anywhere (ENXIO, tty(4)).
+pub(crate) fn is_hung_up() -> bool {
+    matches!(open_tty(), Err(Errno::ENXIO | Errno::EIO))
+}
+
+/// The process that leads our session.
+pub(crate) fn session_leader() -> i32 {
+    getsid(None).map_or(0, Pid::as_raw)
+}
+
+/// Our process group.
+pub(crate) fn own_group() -> Pid {
+    getpgrp()
 }
 
 /// Whether we lead our session, so that a hang-up of its terminal is sent to us.
 pub(crate) fn leads_session() -> bool {
-    nix::unistd::getsid(None) == Ok(nix::unistd::getpid())
+    session_leader() == std::process::id() as i32
 }

@@ -34,15 +34,21 @@ fn settings() -> Settings {
         wait_tree: false,
         max_runtime: None,
         remap: Remap::default(),
-        shared_group: false,
+        keys_stop: true,
+        job_control: false,
         leader: false,
         pid1: false,
     }
 }
 
-/// `signal` from `side`, with no value.
+/// `signal` from `side`, with no value, to a child in its own group.
 fn from(side: Side, signal: Signal) -> Event {
-    Event::Signal(Received { signal, side, value: None })
+    Event::Signal(Received { signal, side, value: None, shared_group: false })
+}
+
+/// `signal` from `side`, which has reached the whole group and the child in it.
+fn to_group(side: Side, signal: Signal) -> Event {
+    Event::Signal(Received { signal, side, value: None, shared_group: true })
 }
 
 fn usr1() -> Signal {
@@ -61,6 +67,8 @@ fn show(action: Action) -> String {
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
         }
+        Action::SuspendSelf(signal) => format!("suspend {signal}"),
+        Action::LendTerminal => "lend".into(),
         Action::Exit(exit) => format!("exit {}", show_exit(exit)),
     }
 }

@@ -202,22 +202,76 @@ fn nobody_is_killed_twice_for_impatience() {
 
 #[test]
 fn ctrl_c_reaches_the_child_once() {
-    let terminal = Settings { shared_group: true, ..settings() };
-    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::INT), "").deadline(9000, "KILL>all");
-    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::INT), "").then(
-        2000,
-        from(Side::Terminal, Signal::INT),
-        "KILL>all",
-    );
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    Play::new(settings()).then(1000, ctrl_c, "").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, ctrl_c, "").then(2000, ctrl_c, "KILL>all");
     // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child lacks.
-    Play::new(terminal.clone())
-        .then(1000, from(Side::Terminal, Signal::INT), "")
+    Play::new(settings())
+        .then(1000, ctrl_c, "")
         .then(1001, from(Side::Manager, Signal::INT), "")
         .deadline(9000, "KILL>all");
     // A stop signal of the user's choice is sent, for the terminal has sent another.
-    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..terminal };
-    Play::new(chosen).then(1000, from(Side::Terminal, Signal::INT), "QUIT+CONT>child").deadline(9000, "KILL>all");
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
+    Play::new(chosen).then(1000, ctrl_c, "QUIT+CONT>child").deadline(9000, "KILL>all");
+    // A child that has left our group has not had it.
     Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, "KILL>all");
+}
+
+#[test]
+fn the_keys_can_be_left_to_the_child() {
+    let init = || Settings { keys_stop: false, job_control: true, ..settings() };
+    for key in [Signal::INT, Signal::QUIT] {
+        Play::new(init()).then(1000, to_group(Side::Terminal, key), "").idle("Running");
+        Play::new(init()).then(1000, from(Side::Outside, key), &format!("{}+CONT>child", &key.to_string()[3..]));
+    }
+}
+
+#[test]
+fn ctrl_z_stops_the_clock() {
+    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    let woken = Event::Resumed { suspended: true };
+    let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    Play::new(job())
+        .then(1000, to_group(Side::Terminal, Signal::INT), "")
+        .then(3000, stopped, "suspend SIGTSTP")
+        .then(503_000, woken, "CONT>child")
+        .deadline(509_000, "KILL>all");
+    Play::new(job())
+        .then(10_000, stopped, "suspend SIGTSTP")
+        .then(500_000, woken, "CONT>child")
+        .deadline(550_000, "TERM+CONT>child");
+    // Never is shifted to never.
+    let never = Settings { ladder: Ladder::new(None, None), job_control: true, ..settings() };
+    Play::new(never)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, stopped, "suspend SIGTSTP")
+        .then(3000, woken, "CONT>child")
+        .idle("Stopping#0@never");
+}
+
+#[test]
+fn a_job_that_nobody_can_wake_goes_on() {
+    let job = || Settings { job_control: true, ..settings() };
+    let stopped = |signal| Event::ChildStopped { signal, wants_terminal: false };
+    for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
+        Play::new(job())
+            .then(1000, stopped(signal), &format!("suspend {signal}"))
+            .then(1000, Event::Resumed { suspended: false }, "CONT>child")
+            .idle("Running");
+    }
+    // Whoever has sent SIGSTOP means it.
+    Play::new(job())
+        .then(1000, stopped(Signal::STOP), "suspend SIGSTOP")
+        .then(1000, Event::Resumed { suspended: false }, "")
+        .idle("Running");
+    // Without a terminal there is no job control.
+    Play::new(settings()).then(1000, stopped(Signal::TSTP), "").idle("Running");
+}
+
+#[test]
+fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
+    let wants = Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true };
+    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend CONT>child").idle("Running");
 }
 
 #[test]
@@ -225,14 +279,16 @@ fn a_hang_up_stops_and_a_reload_does_not() {
     Play::new(settings()).then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child").deadline(9000, "KILL>all");
     Play::new(settings()).then(1000, from(Side::Manager, Signal::HUP), "HUP>child").idle("Running");
     // Only the session's leader is told; anyone else in the foreground group has had it together with the child.
-    let terminal = Settings { shared_group: true, ..settings() };
-    Play::new(terminal.clone()).then(1000, from(Side::Terminal, Signal::HUP), "").deadline(9000, "KILL>all");
-    Play::new(Settings { leader: true, ..terminal })
-        .then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child")
-        .deadline(9000, "KILL>all");
-    Play::new(Settings { hangup_stops: false, ..settings() })
-        .then(1000, from(Side::Terminal, Signal::HUP), "HUP>child")
-        .idle("Running");
+    let hangup = to_group(Side::Terminal, Signal::HUP);
+    Play::new(settings()).then(1000, hangup, "").deadline(9000, "KILL>all");
+    let leader = Settings { leader: true, ..settings() };
+    Play::new(leader).then(1000, hangup, "HUP+CONT>child").deadline(9000, "KILL>all");
+    let nohup = Settings { hangup_stops: false, leader: true, ..settings() };
+    Play::new(nohup).then(1000, hangup, "HUP>child").idle("Running");
+    // The shell tells its jobs, and when it ends, the kernel tells them again.
+    Play::new(settings()).then(1000, hangup, "").then(1005, hangup, "").deadline(9000, "KILL>all");
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    Play::new(settings()).then(1000, ctrl_c, "").then(1005, hangup, "").then(2000, ctrl_c, "KILL>all");
 }
 
 #[test]
@@ -247,17 +303,15 @@ fn a_resize_never_stops_but_a_winch_can() {
 
 #[test]
 fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
-    let terminal = Settings { shared_group: true, ..settings() };
     for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {
-        Play::new(terminal.clone()).then(1000, from(Side::Tree, signal), "").deadline(9000, "KILL>all");
+        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").deadline(9000, "KILL>all");
     }
     for signal in [Signal::HUP, usr1()] {
-        Play::new(terminal.clone()).then(1000, from(Side::Tree, signal), "").idle("Running");
+        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").idle("Running");
     }
     // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the child.
-    Play::new(Settings { pid1: true, ..terminal })
-        .then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child")
-        .deadline(9000, "KILL>all");
+    let pid1 = Settings { pid1: true, ..settings() };
+    Play::new(pid1).then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
     Play::new(settings()).then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
 }
 
@@ -357,11 +411,7 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
     Play::new(remap(&["TERM:0"])).then(1000, process(Signal::TERM), "").idle("Running");
     Play::new(remap(&["USR1:TERM"])).then(1000, process(usr1()), "TERM>child").idle("Running");
     // The terminal has told the child INT, and the user wants TERM.
-    Play::new(Settings { shared_group: true, ..remap(&["INT:TERM"]) }).then(
-        1000,
-        from(Side::Terminal, Signal::INT),
-        "TERM+CONT>child",
-    );
+    Play::new(remap(&["INT:TERM"])).then(1000, to_group(Side::Terminal, Signal::INT), "TERM+CONT>child");
 }
 
 #[test]
@@ -380,7 +430,7 @@ fn who_cannot_be_killed_is_given_up_on() {
 
 #[test]
 fn a_value_is_passed_on() {
-    let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42) });
+    let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42), shared_group: false });
     Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");
 }
 

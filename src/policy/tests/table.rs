@@ -10,8 +10,11 @@ fn variants() -> Vec<(&'static str, Settings)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
     vec![
         ("defaults: own group, mixed, 8s", settings()),
-        ("terminal: shared group", Settings { shared_group: true, ..settings() }),
-        ("terminal, PID 1, session leader", Settings { shared_group: true, pid1: true, leader: true, ..settings() }),
+        ("terminal: shared group, job control", Settings { job_control: true, ..settings() }),
+        (
+            "terminal, PID 1, session leader, called docker-init",
+            Settings { job_control: true, pid1: true, leader: true, keys_stop: false, ..settings() },
+        ),
         ("--kill-mode process", Settings { kill_mode: KillMode::Process, ..settings() }),
         ("--kill-mode group", Settings { kill_mode: KillMode::Group, ..settings() }),
         ("--wait-tree", Settings { wait_tree: true, ..settings() }),
@@ -35,9 +38,12 @@ fn variants() -> Vec<(&'static str, Settings)> {
 fn states() -> Vec<(&'static str, Vec<(u64, Event)>)> {
     let term = from(Side::Process, Signal::TERM);
     let exited = Event::ChildExited(Exit::Code(3));
+    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
     vec![
         ("start", vec![]),
+        ("stopped", vec![(100, stopped)]),
         ("TERM", vec![(100, term)]),
+        ("TERM stopped", vec![(100, term), (200, stopped)]),
         ("exit", vec![(100, exited)]),
         ("TERM exit", vec![(100, term), (200, exited)]),
         ("TERM TERM", vec![(100, term), (200, term)]),
@@ -46,7 +52,9 @@ fn states() -> Vec<(&'static str, Vec<(u64, Event)>)> {
     ]
 }
 
-fn events() -> Vec<(&'static str, Event)> {
+/// With job control, the child is in our group.
+fn events(job_control: bool) -> Vec<(&'static str, Event)> {
+    let from = if job_control { to_group } else { from };
     vec![
         ("TERM process", from(Side::Process, Signal::TERM)),
         ("TERM manager", from(Side::Manager, Signal::TERM)),
@@ -67,8 +75,18 @@ fn events() -> Vec<(&'static str, Event)> {
         ("USR1 tree", from(Side::Tree, usr1())),
         (
             "RTMIN+3=42 outside",
-            Event::Signal(Received { signal: "RTMIN+3".parse().unwrap(), side: Side::Outside, value: Some(42) }),
+            Event::Signal(Received {
+                signal: "RTMIN+3".parse().unwrap(),
+                side: Side::Outside,
+                value: Some(42),
+                shared_group: false,
+            }),
         ),
+        ("stopped by TSTP", Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }),
+        ("stopped by STOP", Event::ChildStopped { signal: Signal::STOP, wants_terminal: false }),
+        ("wants the terminal", Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true }),
+        ("woken", Event::Resumed { suspended: true }),
+        ("never suspended", Event::Resumed { suspended: false }),
         ("child exits", Event::ChildExited(Exit::Signal(Signal::TERM))),
         ("no children", Event::NoChildren),
         ("refused", Event::Refused),
@@ -89,7 +107,7 @@ fn table() -> String {
                 let _ = machine.step(at(time), event);
             }
             writeln!(text, "\n{path}: {}", show_state(machine.state())).unwrap();
-            for (name, event) in events() {
+            for (name, event) in events(settings.job_control) {
                 let mut machine = machine.clone();
                 let before = machine.state();
                 let now = if event == Event::Timeout { machine.deadline().unwrap_or(at(1000)) } else { at(1000) };

@@ -14,24 +14,32 @@ struct World {
     nobody_left: bool,
     kills_of_child: usize,
     exits: usize,
+    suspended: bool,
+    job_control: bool,
 }
 
 impl World {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: &Settings) -> Self {
         Self {
-            machine: Machine::new(settings, at(0)),
+            machine: Machine::new(settings.clone(), at(0)),
             now: at(0),
             child_ended: false,
             nobody_left: false,
             kills_of_child: 0,
             exits: 0,
+            suspended: false,
+            job_control: settings.job_control,
         }
     }
 
-    /// What can happen next. Times move on by a millisecond, or to the deadline.
+    /// What can happen next; while we are stopped ourselves, only the end of that. Times move on by a millisecond, or to the deadline.
     fn possible(&self) -> Vec<(Instant, Event)> {
         let next = self.now + Duration::from_millis(1);
-        let mut events: Vec<_> = SIGNALS.iter().map(|&(side, signal)| (next, from(side, signal))).collect();
+        if self.suspended {
+            return [false, true].map(|suspended| (next, Event::Resumed { suspended })).to_vec();
+        }
+        let send = if self.job_control { to_group } else { from };
+        let mut events: Vec<_> = SIGNALS.iter().map(|&(side, signal)| (next, send(side, signal))).collect();
         // Pending together with what came before.
         events.push((self.now, from(Side::Process, Signal::TERM)));
         if !self.child_ended {
@@ -41,6 +49,9 @@ impl World {
         }
         if matches!(self.machine.state(), State::Killing { .. }) {
             events.push((next, Event::Refused));
+        }
+        if !self.child_ended {
+            events.push((next, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }));
         }
         if let Some(deadline) = self.machine.deadline() {
             events.push((deadline.max(next), Event::Timeout));
@@ -56,6 +67,7 @@ impl World {
         let reaped = self.child_ended;
         self.child_ended |= matches!(event, Event::ChildExited(_));
         self.nobody_left |= event == Event::NoChildren;
+        self.suspended &= !matches!(event, Event::Resumed { .. });
         for action in self.machine.step(now, event) {
             match action {
                 Action::Send { signal, to, .. } => {
@@ -65,6 +77,8 @@ impl World {
                         self.kills_of_child += usize::from(!reaped);
                     }
                 }
+                Action::SuspendSelf(_) => self.suspended = true,
+                Action::LendTerminal => {}
                 Action::Exit(_) => self.exits += 1,
             }
         }
@@ -85,6 +99,10 @@ impl World {
     /// to stop and there is a deadline, is killed in bounded time.
     fn ends(&self) {
         let mut gentle = self.clone();
+        if self.suspended {
+            gentle.take(gentle.now + Duration::from_millis(1), Event::Resumed { suspended: true });
+        }
+        let mut stubborn = gentle.clone();
         for event in [Event::ChildExited(Exit::Code(3)), Event::NoChildren] {
             let due = match event {
                 Event::ChildExited(_) => !gentle.child_ended,
@@ -95,7 +113,6 @@ impl World {
             }
         }
         assert!(matches!(gentle.machine.state(), State::Done(_)), "cannot end: {}", show_state(gentle.machine.state()));
-        let mut stubborn = self.clone();
         for _ in 0..100 {
             match stubborn.machine.deadline() {
                 Some(deadline) => stubborn.take(deadline.max(stubborn.now), Event::Timeout),
@@ -107,7 +124,8 @@ impl World {
     }
 }
 
-/// A request from each of three sides, one that is only forwarded.
+/// A request from each of three sides, one that is only forwarded. What the terminal and the tree send has reached the child, where
+/// there is job control.
 const SIGNALS: [(Side, Signal); 4] = [
     (Side::Process, Signal::TERM),
     (Side::Manager, Signal::INT),
@@ -135,7 +153,7 @@ fn walk(world: &World, left: usize, path: &mut Vec<Event>, count: &mut usize) {
 fn every_short_sequence_keeps_the_invariants() {
     let mut count = 0;
     for kill_mode in [KillMode::Process, KillMode::Mixed, KillMode::Group] {
-        for (wait_tree, shared_group, ladder, runs) in [
+        for (wait_tree, job_control, ladder, runs) in [
             (false, false, "TERM/2s/KILL", None),
             (false, true, "INT/2s/QUIT/1s/KILL", Some(Duration::from_secs(1))),
             (true, false, "TERM/2s/KILL", Some(Duration::from_secs(1))),
@@ -145,8 +163,8 @@ fn every_short_sequence_keeps_the_invariants() {
                 continue;
             }
             let ladder = ladder.parse().unwrap();
-            let settings = Settings { ladder, kill_mode, wait_tree, shared_group, max_runtime: runs, ..settings() };
-            walk(&World::new(settings), LENGTH, &mut vec![], &mut count);
+            let settings = Settings { ladder, kill_mode, wait_tree, job_control, max_runtime: runs, ..settings() };
+            walk(&World::new(&settings), LENGTH, &mut vec![], &mut count);
         }
     }
     assert!(count > 1_000_000, "walked only {count} prefixes");

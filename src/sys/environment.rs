@@ -1,0 +1,111 @@
+//! The variables that name a PID: rewritten for the child where, and only where, they named us.
+//!
+//! LISTEN_PID and WATCHDOG_PID tell a process that its sockets and its watchdog are meant for it and for none of its children
+//! (sd_listen_fds(3), sd_watchdog_enabled(3)); LISTEN_PIDFDID says the same by the inode of a pidfd, since systemd 259; SYSTEMD_EXEC_PID tells
+//! whether a process was started by systemd directly (systemd.exec(5)). The child is to find what it would have found without us.
+//! Nothing is set or removed in our own environment.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+
+unsafe extern "C" {
+    /// The environment as it was received (environ(7)); never changed by us.
+    static environ: *const *const c_char;
+}
+
+/// The variables that hold a PID.
+const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
+/// The variable that holds the inode of a pidfd.
+const PIDFD: &str = "LISTEN_PIDFDID";
+
+/// The child's environment.
+pub(super) struct Environment {
+    /// The pointers to pass to execve(2), with the null pointer at their end; empty where what was received can be passed.
+    pointers: Vec<*const c_char>,
+    /// What is to be replaced, and by what kind of name.
+    named: Vec<(usize, Named)>,
+    /// What some of the pointers point to.
+    replaced: Vec<CString>,
+}
+
+#[derive(Clone, Copy)]
+enum Named {
+    Pid(&'static str),
+    Pidfd,
+}
+
+impl Environment {
+    /// Looks for variables that name us.
+    pub(super) fn new() -> Self {
+        let mut named = vec![];
+        let mut pointers = vec![];
+        // SAFETY: environ is an array of C strings that ends with a null pointer, and nobody changes it.
+        unsafe {
+            let mut entry = environ;
+            while !entry.is_null() && !(*entry).is_null() {
+                if let Some(name) = names_us(CStr::from_ptr(*entry).to_bytes()) {
+                    named.push((pointers.len(), name));
+                }
+                pointers.push(*entry);
+                entry = entry.add(1);
+            }
+        }
+        pointers.push(std::ptr::null());
+        Self { pointers, named, replaced: vec![] }
+    }
+
+    /// Has the variables name the calling process: the child, between fork and exec. What cannot be said is left out, for a wrong
+    /// name is worse than none.
+    pub(super) fn rewrite(&mut self) {
+        let mut gone = vec![];
+        for (index, name) in self.named.drain(..) {
+            let text = match name {
+                Named::Pid(name) => Some(format!("{name}={}", std::process::id())),
+                Named::Pidfd => own_pidfd_inode().map(|inode| format!("{PIDFD}={inode}")),
+            };
+            match text.and_then(|text| CString::new(text).ok()) {
+                Some(text) => {
+                    self.pointers[index] = text.as_ptr();
+                    // The string stays where it is when the CString is moved.
+                    self.replaced.push(text);
+                }
+                None => gone.push(index),
+            }
+        }
+        for index in gone.into_iter().rev() {
+            self.pointers.remove(index);
+        }
+    }
+
+    /// For execve(2): C strings and a null pointer, valid for as long as `self`.
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// Whether a variable, `NAME=VALUE`, names this process, and how.
+fn names_us(variable: &[u8]) -> Option<Named> {
+    // Cheap, for it is asked of every variable: nearly none begins so.
+    if !matches!(variable.first(), Some(b'L' | b'W' | b'S')) {
+        return None;
+    }
+    let variable = std::str::from_utf8(variable).ok()?;
+    let (name, value) = variable.split_once('=')?;
+    if let Some(name) = PID.into_iter().find(|known| *known == name) {
+        return (value == std::process::id().to_string()).then_some(Named::Pid(name));
+    }
+    (name == PIDFD && own_pidfd_inode().is_some_and(|inode| value == inode.to_string())).then_some(Named::Pidfd)
+}
+
+/// The inode of a pidfd on ourselves: unlike a PID, it is never used again (pidfd_open(2), since Linux 6.9).
+fn own_pidfd_inode() -> Option<u64> {
+    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+    let fd = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0);
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))?
+    };
+    debug_assert!(fd.as_raw_fd() > 2);
+    fstat(&fd).ok().map(|stat| stat.st_ino)
+}
