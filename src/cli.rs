@@ -1,14 +1,12 @@
 //! The command line: exactly what was typed, or came from a `BOWOUT_…` variable. Checks words one by one; what they mean
 //! together is `config`'s. Does nothing but read.
 
-#[cfg(test)]
-use std::ffi::OsStr;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
@@ -19,6 +17,9 @@ use crate::signal::{Rewrite, Signal, SignalSet, catchable};
 
 /// The names of those that bowout can be installed in the place of. Whoever uses them at a terminal means the command by Ctrl-C.
 const INITS: [&str; 5] = ["docker-init", "podman-init", "tini", "dumb-init", "catatonit"];
+
+/// What dockerd parses of its init for `docker info` (contract C13).
+const DOCKER_VERSION: &str = concat!("tini version ", env!("CARGO_PKG_VERSION"), " - git.bowout\n");
 
 /// The grace period without `--grace`: below docker's and podman's 10 s, so that the last line is written (contract C4).
 pub(crate) const GRACE: &str = "8s";
@@ -78,7 +79,10 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
     if let Some(cli) = without_options(args, std::env::vars_os().map(|(name, _)| name)) {
         return Ok(Cli { as_init, ..cli });
     }
-    let matches = definition().try_get_matches_from(args).map_err(|error| explain(&error))?;
+    let matches = definition().try_get_matches_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => Stop::Info(DOCKER_VERSION.into()),
+        _ => explain(&error),
+    })?;
     Ok(Cli { as_init, ..collect(matches) })
 }
 
@@ -284,11 +288,26 @@ fn explain(error: &clap::Error) -> Stop {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let text = text.split("\n\nUsage:").next().unwrap_or(text);
             let text = text.split("\n\nFor more information").next().unwrap_or(text);
-            let parts: Vec<String> =
-                text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-            Stop::Usage(format!("{}; see 'bowout --help'", parts.join("; ")))
+            let parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+            let origin = variable(error).map(|name| format!("; it comes from {name}")).unwrap_or_default();
+            Stop::Usage(format!("{}{origin}; see 'bowout --help'", parts.collect::<Vec<_>>().join("; ")))
         }
     }
+}
+
+/// The variable that holds the value which clap complains of: clap names the option only, and nobody has typed it.
+fn variable(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (option, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let long = option.strip_prefix("--")?.split(' ').next()?;
+    let definition = definition();
+    let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(long))?;
+    let set = std::env::var_os(arg.get_env()?)?;
+    let holds = set == value || set.to_string_lossy().split(',').any(|part| part == value);
+    holds.then(|| arg.get_env().map(|name| name.to_string_lossy().into_owned()))?
 }
 
 /// One of a few words, each with its meaning.

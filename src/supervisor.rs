@@ -196,7 +196,7 @@ impl Supervisor {
         for action in &actions {
             match *action {
                 Action::Send { signal, value, to, wake } => {
-                    reached += self.send(signal, value, to, wake, &mut refusals)
+                    reached += self.send(signal, value, to, wake, &mut refusals);
                 }
                 Action::SuspendSelf(signal) => suspended = Some(self.suspend(signal)),
                 Action::LendTerminal => self.lend_terminal(),

@@ -70,22 +70,27 @@ pub(super) fn is_pending(signal: Signal) -> bool {
     SignalSet::from_bits(pending).contains(signal)
 }
 
-fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: a zeroed sigaction is a valid place to write one to, and nothing is installed.
-    unsafe {
-        let mut old: libc::sigaction = mem::zeroed();
-        libc::sigaction(signal.number(), std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
-    }
+/// The kernel's `struct sigaction` for `SIG_DFL` and `SIG_IGN`: the handler comes first, and flags, restorer and mask, in whatever
+/// order the architecture has them, are zero.
+#[repr(C)]
+#[derive(Default)]
+struct Disposition {
+    handler: libc::sighandler_t,
+    rest: [usize; 4],
 }
 
-/// `sigaction(2)` with `SIG_DFL` or `SIG_IGN`. Fails only for SIGKILL and SIGSTOP, and then changes nothing.
-pub(super) fn set_disposition(signal: Signal, disposition: libc::sighandler_t) {
-    // SAFETY: a zeroed sigaction with one of the two constants installs no function.
-    unsafe {
-        let mut new: libc::sigaction = mem::zeroed();
-        new.sa_sigaction = disposition;
-        libc::sigaction(signal.number(), &raw const new, std::ptr::null_mut());
-    }
+fn is_ignored(signal: Signal) -> bool {
+    let mut old = Disposition::default();
+    // SAFETY: `old` is at least as long as what is written, and nothing is installed.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal.number(), 0_usize, &raw mut old, SET_SIZE) };
+    old.handler == libc::SIG_IGN
+}
+
+/// `rt_sigaction` with `SIG_DFL` or `SIG_IGN` (sigaction(2)). Fails only for SIGKILL and SIGSTOP, and then changes nothing.
+pub(super) fn set_disposition(signal: Signal, handler: libc::sighandler_t) {
+    let new = Disposition { handler, ..Disposition::default() };
+    // SAFETY: `new` is at least as long as what is read, and installs no function.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal.number(), &raw const new, 0_usize, SET_SIZE) };
 }
 
 /// A signal as it was read.
