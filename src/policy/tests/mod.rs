@@ -8,6 +8,7 @@ mod walk;
 use std::sync::LazyLock;
 
 use super::*;
+use crate::signal::Remap;
 
 /// One origin of time for all tests; instants can only be made from a clock.
 #[allow(clippy::disallowed_methods)]

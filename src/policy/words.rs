@@ -1,0 +1,125 @@
+//! The vocabulary of the machine: what it goes by, what can happen to it, where it can stand, what it can ask for.
+
+use std::time::{Duration, Instant};
+
+use super::Ladder;
+use crate::exit::Exit;
+use crate::origin::Side;
+use crate::signal::{Remap, Signal, SignalSet};
+
+/// Who is signalled at which stage; systemd's terms (systemd.kill(5)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum KillMode {
+    /// The child alone, from the first signal to SIGKILL; what it leaves behind is left behind.
+    Process,
+    /// The stop signal to the child, SIGKILL to every descendant, and a drain between.
+    #[default]
+    Mixed,
+    /// As mixed, and every descendant has the stop signal, too.
+    Group,
+}
+
+/// What a second stop request from a side that has already asked means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OnRepeat {
+    /// SIGKILL at once.
+    #[default]
+    Kill,
+    /// Forwarded like the first.
+    Forward,
+    /// Nothing.
+    Ignore,
+}
+
+/// What the machine is to go by: the user's wishes, and some facts of the place.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) ladder: Ladder,
+    pub(crate) stop_on: SignalSet,
+    /// A hang-up of the terminal is a stop request; not so under nohup.
+    pub(crate) hangup_stops: bool,
+    pub(crate) on_repeat: OnRepeat,
+    pub(crate) kill_mode: KillMode,
+    /// The child's own end is no end: supervise until the last descendant is gone.
+    pub(crate) wait_tree: bool,
+    pub(crate) max_runtime: Option<Duration>,
+    pub(crate) remap: Remap,
+    /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user means the shell's command.
+    pub(crate) keys_stop: bool,
+    /// There is a terminal, and the shell on it controls jobs: when the child stops, so do we.
+    pub(crate) job_control: bool,
+    /// We lead the session: a hang-up reaches us and not the child (contract T3).
+    pub(crate) leader: bool,
+    /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant (contract T2).
+    pub(crate) pid1: bool,
+}
+
+/// A signal that has reached bowout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) signal: Signal,
+    pub(crate) side: Side,
+    /// The value of a queued signal (sigqueue(3)), to be passed on with it.
+    pub(crate) value: Option<u64>,
+    /// The child is in our process group at this moment: what was sent to the group has reached it without us.
+    pub(crate) shared_group: bool,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Signal(Received),
+    /// The child has ended and is not reaped yet.
+    ChildExited(Exit),
+    /// The child was stopped by this signal. `wants_terminal`: for want of the terminal, which is ours to lend.
+    ChildStopped {
+        signal: Signal,
+        wants_terminal: bool,
+    },
+    /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were never `suspended`.
+    Resumed {
+        suspended: bool,
+    },
+    /// No process is left that is ours to wait for (`ECHILD`).
+    NoChildren,
+    /// SIGKILL was refused by everything that is left (`EPERM`).
+    Refused,
+    /// [`Machine::deadline`] has come.
+    Timeout,
+}
+
+/// Where the supervision stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// No stop is under way. `ended` only with `--wait-tree`: the child is gone and its descendants go on.
+    Running { ended: Option<Exit> },
+    /// Step `rung` of the ladder has been sent and has until then.
+    Stopping { rung: usize, until: Option<Instant>, ended: Option<Exit> },
+    /// The child is gone, its descendants are being ended and have until then.
+    Draining { exit: Exit, until: Option<Instant> },
+    /// SIGKILL is sent; what refuses to die is sent it `again` and given up on at `until`.
+    Killing { ended: Option<Exit>, again: Instant, until: Instant },
+    /// Nothing is left to do but to end like this.
+    Done(Exit),
+}
+
+/// Who an action is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Child,
+    /// The child and every descendant.
+    All,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// With `wake`, SIGCONT follows to the same target, so that what is stopped can act on the signal (contract T7).
+    Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// Stop as the child was stopped, until the user's `fg` or `bg`.
+    SuspendSelf(Signal),
+    /// Make the child's process group the foreground group.
+    LendTerminal,
+    /// End, once the child is reaped.
+    Exit(Exit),
+}
