@@ -2,10 +2,10 @@
 //! together is `config`'s. Does nothing but read.
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::{BoolishValueParser, OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -32,6 +32,17 @@ pub(crate) struct Given<T> {
     pub(crate) typed: bool,
 }
 
+/// Where `--report` is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReportTo {
+    File(PathBuf),
+    /// `fd:N`.
+    Descriptor(i32),
+}
+
+/// Where Kubernetes looks for a message by default.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
 /// What the user said. `None` and empty are "nothing said".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cli {
@@ -44,6 +55,8 @@ pub(crate) struct Cli {
     pub(crate) stop_signal: Option<Given<Signal>>,
     pub(crate) stop_on: Option<SignalSet>,
     pub(crate) on_repeat: OnRepeat,
+    pub(crate) stop_delay: Duration,
+    pub(crate) pre_stop: Vec<OsString>,
     pub(crate) max_runtime: Option<Duration>,
     pub(crate) kill_mode: Option<Given<KillMode>>,
     /// `-g`.
@@ -56,6 +69,8 @@ pub(crate) struct Cli {
     pub(crate) exit_status: Mirror,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) warn_on_reap: bool,
+    pub(crate) report: Option<ReportTo>,
+    pub(crate) termination_log: Option<PathBuf>,
     pub(crate) verbosity: Verbosity,
     pub(crate) log_format: Format,
 }
@@ -76,10 +91,15 @@ pub(crate) enum Stop {
 pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
     let name = args.first().map(Path::new).and_then(Path::file_name);
     let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
-    if let Some(cli) = without_options(args, std::env::vars_os().map(|(name, _)| name)) {
+    if let Some(cli) = without_options(args, std::env::vars_os()) {
         return Ok(Cli { as_init, ..cli });
     }
-    let matches = definition().try_get_matches_from(args).map_err(|error| match error.kind() {
+    // Templates of compose files and pods make empty variables where they mean none.
+    let definition = definition().mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None::<&str>),
+        _ => arg,
+    });
+    let matches = definition.try_get_matches_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => Stop::Info(DOCKER_VERSION.into()),
         _ => explain(&error),
     })?;
@@ -88,13 +108,13 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
 
 /// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the start-up to find that nothing was
 /// said. `None` is for clap to judge.
-fn without_options(args: &[OsString], mut env: impl Iterator<Item = OsString>) -> Option<Cli> {
+fn without_options(args: &[OsString], mut env: impl Iterator<Item = (OsString, OsString)>) -> Option<Cli> {
     let (command, rest) = match args.get(1..)? {
         [dashes, command, rest @ ..] if dashes == "--" => (command, rest),
         [command, rest @ ..] if !command.as_encoded_bytes().starts_with(b"-") => (command, rest),
         _ => return None,
     };
-    if env.any(|name| name.as_encoded_bytes().starts_with(b"BOWOUT_")) {
+    if env.any(|(name, value)| name.as_encoded_bytes().starts_with(b"BOWOUT_") && !value.is_empty()) {
         return None;
     }
     Some(Cli { command: command.clone(), args: rest.to_vec(), ..Cli::default() })
@@ -104,7 +124,10 @@ fn without_options(args: &[OsString], mut env: impl Iterator<Item = OsString>) -
 pub(crate) fn definition() -> Command {
     Command::new("bowout")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Runs a command, passes every signal on to it, gives it a bounded time to end when asked to, kills what does not, and ends as it ended.")
+        .about(
+            "Runs a command, passes every signal on to it, gives it a bounded time to end when asked to, \
+             kills what does not, and ends as it ended.",
+        )
         .override_usage("bowout [OPTIONS] [--] COMMAND [ARG]...")
         .help_template("{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}")
         .after_help(AFTER_HELP)
@@ -114,7 +137,15 @@ pub(crate) fn definition() -> Command {
         .args(signals().map(|arg| arg.help_heading("Who gets which signal")))
         .args(ending().map(|arg| arg.help_heading("How it ends")))
         .args(log().map(|arg| arg.help_heading("Log")))
-        .arg(Arg::new("command").value_name("COMMAND").required(true).hide(true).num_args(1..).trailing_var_arg(true).value_parser(value_parser!(OsString)))
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .required(true)
+                .hide(true)
+                .num_args(1..)
+                .trailing_var_arg(true)
+                .value_parser(value_parser!(OsString)),
+        )
 }
 
 const AFTER_HELP: &str = "\
@@ -123,111 +154,106 @@ that shows one, can be set by its variable; what is typed wins.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed, 126 COMMAND cannot be run, 127 COMMAND not found.
 Full description: man bowout";
 
+/// An option that takes a value, with its variable.
 fn option(name: &'static str, value: &'static str, env: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).env(env).hide_env_values(true).help(help)
 }
 
+/// A switch without a variable.
 fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-fn stopping() -> [Arg; 6] {
+/// A switch with its variable, which takes true and false, yes and no, 1 and 0.
+fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg {
+    switch(name, help).env(env).hide_env_values(true).value_parser(BoolishValueParser::new())
+}
+
+/// An option that is given once for each time it is to count.
+fn count(name: &'static str, short: char, env: &'static str, help: &'static str) -> Arg {
+    let count = Arg::new(name).short(short).long(name).action(ArgAction::Count).value_parser(parse_count);
+    count.env(env).hide_env_values(true).help(help)
+}
+
+fn stopping() -> [Arg; 8] {
+    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]";
+    let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
+    let signal = "What COMMAND is sent first [default: the signal received]";
+    let stop_on = "Which signals ask for the stop; a hang-up of the terminal always does [default: TERM,INT,QUIT,ABRT]";
+    let repeat = "What a second request from the same side does [default: kill]";
+    let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
+    let delay = "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+    let runtime = "Stop COMMAND when it has run so long; exit with 124";
     [
-        option(
-            "grace",
-            "DURATION",
-            "BOWOUT_GRACE",
-            "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]",
-        )
-        .short('t')
-        .value_parser(parse_wait_word),
-        option(
-            "escalate",
-            "LADDER",
-            "BOWOUT_ESCALATE",
-            "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL",
-        )
-        .value_parser(|text: &str| text.parse::<Ladder>()),
-        option(
-            "stop-signal",
-            "SIGNAL",
-            "BOWOUT_STOP_SIGNAL",
-            "What COMMAND is sent first [default: the signal received]",
-        )
-        .value_parser(|text: &str| text.parse::<Signal>()),
-        option(
-            "stop-on",
-            "SIGNAL,...",
-            "BOWOUT_STOP_ON",
-            "Which signals ask for the stop [default: TERM,INT,QUIT,ABRT]; a hang-up of the terminal always does",
-        )
-        .value_parser(parse_set),
-        option(
-            "on-repeat",
-            "WHAT",
-            "BOWOUT_ON_REPEAT",
-            "What a second request from the same side does [default: kill]",
-        )
-        .value_parser(choice(REPEATS)),
-        option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", "Stop COMMAND when it has run so long; exit with 124")
-            .value_parser(parse_wait_word),
+        option("grace", "DURATION", "BOWOUT_GRACE", grace).short('t').value_parser(parse_wait_word),
+        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
+        option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal).value_parser(|text: &str| text.parse::<Signal>()),
+        option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
+        option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
+        option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
+            .action(ArgAction::Append)
+            .value_parser(value_parser!(OsString)),
+        option("stop-delay", "DURATION", "BOWOUT_STOP_DELAY", delay).value_parser(parse_delay),
+        option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", runtime).value_parser(parse_runtime),
     ]
 }
 
 fn signals() -> [Arg; 7] {
+    let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
+                [default: mixed]";
+    let tree = "COMMAND's own end is no end: wait for the last descendant (for programs that daemonise)";
+    let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
+    let death = "Be sent SIGNAL when the process that started bowout dies";
     [
-        option("kill-mode", "MODE", "BOWOUT_KILL_MODE", "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too [default: mixed]")
-            .short('k')
-            .value_parser(choice(KILL_MODES)),
+        option("kill-mode", "MODE", "BOWOUT_KILL_MODE", mode).short('k').value_parser(choice(KILL_MODES)),
         switch("group", "--kill-mode group").short('g'),
         switch("single-child", "--kill-mode process").short('c'),
-        switch("wait-tree", "COMMAND's own end is no end: wait for the last descendant (for programs that daemonise)")
-            .env("BOWOUT_WAIT_TREE").hide_env_values(true).value_parser(BoolishValueParser::new()),
-        option("remap", "FROM:TO", "BOWOUT_REMAP", "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas")
-            .short('r').visible_alias("rewrite").action(ArgAction::Append).value_delimiter(',').value_parser(|text: &str| text.parse::<Rewrite>()),
-        option("parent-death-signal", "SIGNAL", "BOWOUT_PARENT_DEATH_SIGNAL", "Be sent SIGNAL when the process that started bowout dies")
-            .short('p').value_parser(catchable),
+        env_switch("wait-tree", "BOWOUT_WAIT_TREE", tree),
+        option("remap", "FROM:TO", "BOWOUT_REMAP", remap)
+            .short('r')
+            .visible_alias("rewrite")
+            .action(ArgAction::Append)
+            .value_delimiter(',')
+            .value_parser(|text: &str| text.parse::<Rewrite>()),
+        option("parent-death-signal", "SIGNAL", "BOWOUT_PARENT_DEATH_SIGNAL", death)
+            .short('p')
+            .value_parser(|text: &str| text.parse::<Signal>()),
         switch("subreaper", "Accepted for tini's sake: always on").short('s'),
     ]
 }
 
-fn ending() -> [Arg; 2] {
+fn ending() -> [Arg; 4] {
+    let remap =
+        "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
+                  [default: auto, the same death unless PID 1]";
+    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor";
+    let message = "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
     [
-        option("remap-exit", "CODE[:NEW]", "BOWOUT_REMAP_EXIT", "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas")
-            .short('e').action(ArgAction::Append).value_delimiter(',').value_parser(|text: &str| text.parse::<Recode>()),
-        option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", "Pass COMMAND's death by signal S on as 128+S ('code') or as the same death ('signal') [default: auto, the same death unless PID 1]")
-            .value_parser(choice(MIRRORS)),
+        option("remap-exit", "CODE[:NEW]", "BOWOUT_REMAP_EXIT", remap)
+            .short('e')
+            .action(ArgAction::Append)
+            .value_delimiter(',')
+            .value_parser(|text: &str| text.parse::<Recode>()),
+        option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
+        option("report", "FILE", "BOWOUT_REPORT", report)
+            .value_parser(OsStringValueParser::new().try_map(parse_report)),
+        option("termination-log", "FILE", "BOWOUT_TERMINATION_LOG", message)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value(TERMINATION_LOG)
+            .value_parser(value_parser!(PathBuf)),
     ]
 }
 
 fn log() -> [Arg; 6] {
+    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
+    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
     [
-        Arg::new("verbose")
-            .short('v')
-            .long("verbose")
-            .action(ArgAction::Count)
-            .env("BOWOUT_VERBOSE")
-            .hide_env_values(true)
-            .help("Say more: -v debug, -vv trace"),
-        Arg::new("quiet")
-            .short('q')
-            .long("quiet")
-            .action(ArgAction::Count)
-            .env("BOWOUT_QUIET")
-            .hide_env_values(true)
-            .help("Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]"),
-        option(
-            "log-format",
-            "FORMAT",
-            "BOWOUT_LOG_FORMAT",
-            "How log lines look [default: auto, 'journal' on the journal, else 'text']",
-        )
-        .value_parser(choice(FORMATS)),
-        switch("warn-on-reap", "Warn of each orphan that is reaped")
-            .short('w')
-            .env("BOWOUT_WARN_ON_REAP")
-            .hide_env_values(true)
-            .value_parser(BoolishValueParser::new()),
+        count("verbose", 'v', "BOWOUT_VERBOSE", "Say more: -v debug, -vv trace"),
+        count("quiet", 'q', "BOWOUT_QUIET", quiet),
+        option("log-format", "FORMAT", "BOWOUT_LOG_FORMAT", format).value_parser(choice(FORMATS)),
+        env_switch("warn-on-reap", "BOWOUT_WARN_ON_REAP", "Warn of each orphan that is reaped").short('w'),
         Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this"),
         Arg::new("version").short('V').long("version").action(ArgAction::Version).help("Print the version"),
     ]
@@ -240,6 +266,33 @@ fn parse_wait_word(text: &str) -> Result<Wait, String> {
 /// A newtype, for clap takes an `Option` to be an option that was not given.
 #[derive(Clone, Copy, Debug)]
 struct Wait(Option<Duration>);
+
+/// Of `-v` and `-q`, as their variables say it.
+fn parse_count(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| "write how often the option would be given, such as 1".into())
+}
+
+fn parse_runtime(text: &str) -> Result<Wait, String> {
+    match parse_wait(text)? {
+        Some(Duration::ZERO) => Err("no command can run in no time: write never for no limit".into()),
+        wait => Ok(Wait(wait)),
+    }
+}
+
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none".into())
+}
+
+fn parse_report(text: OsString) -> Result<ReportTo, String> {
+    match text.to_str().and_then(|text| text.strip_prefix("fd:")) {
+        None => Ok(ReportTo::File(text.into())),
+        Some(number) => {
+            let fd = number.parse().ok().filter(|fd| *fd >= 0);
+            fd.map(ReportTo::Descriptor)
+                .ok_or_else(|| format!("'{number}' is no descriptor: write fd:3, or ./fd:{number} for a file"))
+        }
+    }
+}
 
 fn parse_set(text: &str) -> Result<SignalSet, String> {
     text.split(',').try_fold(SignalSet::default(), |set, word| Ok(set.with(catchable(word)?)))
@@ -258,6 +311,10 @@ fn collect(mut matches: ArgMatches) -> Cli {
         stop_on: matches.remove_one("stop-on"),
         on_repeat: matches.remove_one("on-repeat").unwrap_or_default(),
         max_runtime: matches.remove_one::<Wait>("max-runtime").and_then(|wait| wait.0),
+        stop_delay: matches.remove_one("stop-delay").unwrap_or_default(),
+        pre_stop: matches.remove_many("pre-stop").into_iter().flatten().collect(),
+        report: matches.remove_one("report"),
+        termination_log: matches.remove_one("termination-log"),
         group: matches.get_flag("group"),
         single_child: matches.get_flag("single-child"),
         wait_tree: matches.get_flag("wait-tree"),
@@ -266,7 +323,11 @@ fn collect(mut matches: ArgMatches) -> Cli {
         exit_status: matches.remove_one("exit-status").unwrap_or_default(),
         parent_death_signal: matches.remove_one("parent-death-signal"),
         warn_on_reap: matches.get_flag("warn-on-reap"),
-        verbosity: Verbosity { more: matches.get_count("verbose"), less: matches.get_count("quiet") },
+        verbosity: Verbosity {
+            more: matches.get_count("verbose"),
+            less: matches.get_count("quiet"),
+            typed: ["verbose", "quiet"].iter().any(|id| matches.value_source(id) == Some(ValueSource::CommandLine)),
+        },
         log_format: matches.remove_one("log-format").unwrap_or_default(),
     }
 }
@@ -288,7 +349,9 @@ fn explain(error: &clap::Error) -> Stop {
             let text = text.strip_prefix("error: ").unwrap_or(&text);
             let text = text.split("\n\nUsage:").next().unwrap_or(text);
             let text = text.split("\n\nFor more information").next().unwrap_or(text);
-            let parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+            // clap's advice to write the option behind `--` would make it the command.
+            let parts = text.split("\n\n").filter(|part| !part.contains("tip: to pass"));
+            let parts = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
             let origin = variable(error).map(|name| format!("; it comes from {name}")).unwrap_or_default();
             Stop::Usage(format!("{}{origin}; see 'bowout --help'", parts.collect::<Vec<_>>().join("; ")))
         }
@@ -302,7 +365,7 @@ fn variable(error: &clap::Error) -> Option<String> {
         _ => None,
     };
     let (option, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let long = option.strip_prefix("--")?.split(' ').next()?;
+    let long = option.strip_prefix("--")?.split([' ', '.', '=']).next()?;
     let definition = definition();
     let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(long))?;
     let set = std::env::var_os(arg.get_env()?)?;
@@ -370,7 +433,9 @@ mod tests {
         for line in [&[][..], &["--"], &["-v", "ls"], &["-"], &["--grace=1s", "ls"]] {
             assert_eq!(without_options(&words(line), std::iter::empty()), None, "{line:?}");
         }
-        assert_eq!(without_options(&words(&["ls"]), [OsString::from("BOWOUT_GRACE")].into_iter()), None);
+        let set = |value: &str| [(OsString::from("BOWOUT_GRACE"), OsString::from(value))].into_iter();
+        assert_eq!(without_options(&words(&["ls"]), set("1s")), None);
+        assert!(without_options(&words(&["ls"]), set("")).is_some());
         assert_eq!(without_options(&[], std::iter::empty()), None);
     }
 
@@ -388,6 +453,7 @@ mod tests {
     fn options_end_at_the_first_word_that_is_none() {
         let cli = by_clap(&["-v", "-k", "group", "ls", "-v", "--", "--bogus"]).unwrap();
         assert_eq!((cli.command, cli.args), ("ls".into(), ["-v", "--", "--bogus"].map(OsString::from).to_vec()));
+        assert!(cli.verbosity.typed);
         assert_eq!((cli.verbosity.more, cli.kill_mode.map(|k| k.value)), (1, Some(KillMode::Group)));
     }
 
@@ -418,6 +484,9 @@ mod tests {
             (&["--bogus", "x"][..], "'--bogus'"),
             (&["--grace", "10", "x"], "write 10s"),
             (&["--grace"], "--grace <DURATION>"),
+            (&["--max-runtime", "0", "x"], "write never"),
+            (&["--stop-delay", "never", "x"], "for ever"),
+            (&["--report", "fd:x", "x"], "fd:3"),
             (&["-k", "all", "x"], "process, mixed, group"),
             (&["--stop-on", "TERM,KILL", "x"], "SIGKILL cannot be caught"),
             (&["--remap", "15", "x"], "no FROM:TO"),
@@ -429,6 +498,16 @@ mod tests {
             let text = usage(line);
             assert!(text.contains(says) && text.contains("bowout --help") && !text.contains('\n'), "{line:?}: {text}");
         }
+    }
+
+    #[test]
+    fn a_report_goes_to_a_file_or_a_descriptor() {
+        let report = |word| by_clap(&["--report", word, "x"]).unwrap().report;
+        assert_eq!(report("fd:7"), Some(ReportTo::Descriptor(7)));
+        assert_eq!(report("./fd:7"), Some(ReportTo::File("./fd:7".into())));
+        let log = |word| by_clap(&[word, "x"]).unwrap().termination_log;
+        assert_eq!(log("--termination-log"), Some(TERMINATION_LOG.into()));
+        assert_eq!(log("--termination-log=f"), Some("f".into()));
     }
 
     #[test]

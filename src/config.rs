@@ -1,9 +1,10 @@
 //! The configuration: the command line, checked as a whole. The only thing that the rest of the program sees of it.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Cli, GRACE, Given};
+use crate::cli::{Cli, GRACE, Given, ReportTo};
 use crate::error::Error;
 use crate::exit::ExitRules;
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
@@ -23,6 +24,8 @@ pub(crate) struct Config {
     /// Ctrl-C and Ctrl-\ are stop requests.
     pub(crate) keys_stop: bool,
     pub(crate) on_repeat: OnRepeat,
+    pub(crate) stop_delay: Duration,
+    pub(crate) pre_stop: Vec<OsString>,
     pub(crate) max_runtime: Option<Duration>,
     pub(crate) kill_mode: KillMode,
     pub(crate) wait_tree: bool,
@@ -30,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) exit_rules: ExitRules,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) warn_on_reap: bool,
+    pub(crate) report: Option<ReportTo>,
+    pub(crate) termination_log: Option<PathBuf>,
 }
 
 impl Config {
@@ -42,8 +47,15 @@ impl Config {
         if cli.wait_tree && kill_mode == KillMode::Process {
             return Err(contradiction("--wait-tree", "--kill-mode process"));
         }
+        let ladder = ladder(&cli)?;
+        let wait = ladder.rung(0).and_then(|rung| rung.wait);
+        if wait.is_some_and(|wait| wait <= cli.stop_delay) {
+            return Err(Error::own(
+                "--stop-delay leaves nothing of the grace period: give more --grace or less --stop-delay",
+            ));
+        }
         Ok(Self {
-            ladder: ladder(&cli)?,
+            ladder,
             kill_mode,
             command: cli.command,
             args: cli.args,
@@ -51,12 +63,16 @@ impl Config {
             keys_stop: !cli.as_init || cli.stop_on.is_some(),
             stop_on: cli.stop_on,
             on_repeat: cli.on_repeat,
+            stop_delay: cli.stop_delay,
+            pre_stop: cli.pre_stop,
             max_runtime: cli.max_runtime,
             wait_tree: cli.wait_tree,
             remap: Remap::new(cli.remap),
             exit_rules: ExitRules { recode: cli.remap_exit, mirror: cli.exit_status },
             parent_death_signal: cli.parent_death_signal,
             warn_on_reap: cli.warn_on_reap,
+            report: cli.report,
+            termination_log: cli.termination_log,
         })
     }
 }
@@ -152,5 +168,15 @@ mod tests {
             assert_eq!(error.exit(), crate::exit::Exit::OWN_FAILURE);
             assert!(error.to_string().contains("contradict"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_delay_must_leave_something() {
+        let delayed = |secs| Config::new(Cli { stop_delay: Duration::from_secs(secs), ..Cli::default() });
+        assert!(delayed(7).is_ok());
+        assert!(delayed(8).unwrap_err().to_string().contains("--stop-delay"));
+        let at_once =
+            Cli { grace: given(Some(Duration::ZERO), true), stop_delay: Duration::from_secs(1), ..Cli::default() };
+        assert!(Config::new(at_once).is_ok(), "SIGKILL at once waits for nothing");
     }
 }

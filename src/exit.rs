@@ -1,8 +1,10 @@
 //! How a process ended, and how bowout ends because of it. Arithmetic only: `sys::end` carries it out.
 
-use crate::signal::Signal;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use crate::signal::Signal;
 
 /// How a process ended: wait(2)'s two cases, kept apart to the very end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,15 @@ impl fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "was killed by {signal}"),
         }
     }
+}
+
+/// What a process and the children that it has waited for have used (getrusage(2)).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    /// KiB.
+    pub(crate) max_rss: u64,
 }
 
 /// `--exit-status`: how the death of the child by a signal is passed on.

@@ -28,13 +28,15 @@ pub(crate) enum Format {
 pub(crate) struct Verbosity {
     pub(crate) more: u8,
     pub(crate) less: u8,
+    /// Typed, and so worth more than [`FILTER`]; their own variables are worth less, for the filter says it closer.
+    pub(crate) typed: bool,
 }
 
 impl Verbosity {
     /// The level; `None` where nothing was said, so that the environment may say it.
     fn level(self) -> Option<LevelFilter> {
         match i16::from(self.more) - i16::from(self.less) {
-            _ if self == Self::default() => None,
+            _ if (self.more, self.less) == (0, 0) => None,
             ..=-3 => Some(LevelFilter::Off),
             -2 => Some(LevelFilter::Error),
             -1 => Some(LevelFilter::Warn),
@@ -63,7 +65,8 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     let mut result = Ok(());
     if let Some(level) = verbosity.level() {
         builder.filter_level(level);
-    } else if let Some(filter) = std::env::var_os(FILTER) {
+    }
+    if let Some(filter) = std::env::var_os(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty()) {
         // Tried first on the parser below env_logger's, which would print to stderr and panic if it could not.
         let filter = filter.to_string_lossy();
         if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
@@ -149,7 +152,7 @@ mod tests {
 
     #[test]
     fn verbosity_has_five_steps_and_a_silence() {
-        let level = |more, less| Verbosity { more, less }.level();
+        let level = |more, less| Verbosity { more, less, typed: true }.level();
         assert_eq!([level(0, 0), level(1, 1)], [None, Some(LevelFilter::Info)]);
         assert_eq!([level(1, 0), level(9, 0)], [Some(LevelFilter::Debug), Some(LevelFilter::Trace)]);
         assert_eq!(

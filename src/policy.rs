@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     asked: [Option<Instant>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
     sent: SignalSet,
+    /// What is to be sent when the preparations are over.
+    waiting: SignalSet,
     /// Every descendant has had SIGTERM.
     told: bool,
     timed_out: bool,
@@ -54,6 +56,7 @@ impl Machine {
             runs_until,
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
+            waiting: SignalSet::default(),
             told: false,
             timed_out: false,
             paused: None,
@@ -68,7 +71,7 @@ impl Machine {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Running { .. } => self.runs_until,
-            State::Stopping { until, .. } | State::Draining { until, .. } => until,
+            State::Preparing { until, .. } | State::Stopping { until, .. } | State::Draining { until, .. } => until,
             State::Killing { again, until, .. } => Some(again.min(until)),
             State::Done(_) => None,
         }
@@ -89,15 +92,27 @@ impl Machine {
                 Some(signal) => self.signalled(now, received, signal),
             },
             Event::ChildExited(exit) => self.child_exited(now, exit),
+            Event::HookExited => match self.state {
+                State::Preparing { hook: Some(hook), grace, ended, .. } => self.prepare(now, hook + 1, grace, ended),
+                // It has outlived what it was run for.
+                State::Running { .. }
+                | State::Preparing { hook: None, .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Killing { .. }
+                | State::Done(_) => vec![],
+            },
             Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
             Event::Resumed { suspended } => self.resumed(now, suspended),
             Event::NoChildren => match self.state {
                 State::Running { ended: Some(exit) }
+                | State::Preparing { ended: Some(exit), .. }
                 | State::Stopping { ended: Some(exit), .. }
                 | State::Killing { ended: Some(exit), .. }
                 | State::Draining { exit, .. } => self.finish(exit),
                 // The child cannot vanish while it is ours to reap; a PID 1 must not hang if it does all the same.
                 State::Running { ended: None }
+                | State::Preparing { ended: None, .. }
                 | State::Stopping { ended: None, .. }
                 | State::Killing { ended: None, .. } => self.finish(Exit::OWN_FAILURE),
                 State::Done(_) => vec![],
@@ -105,7 +120,11 @@ impl Machine {
             Event::Refused => match self.state {
                 State::Killing { ended, .. } => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
                 // Only SIGKILL's refusal is an event.
-                State::Running { .. } | State::Stopping { .. } | State::Draining { .. } | State::Done(_) => vec![],
+                State::Running { .. }
+                | State::Preparing { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Done(_) => vec![],
             },
             Event::Timeout => self.timeout(now),
         }
@@ -113,12 +132,21 @@ impl Machine {
 
     /// A signal that is not dropped, and `signal`, what the child is to have of it.
     fn signalled(&mut self, now: Instant, received: Received, signal: Signal) -> Vec<Action> {
-        let stop = self.is_stop_request(received);
+        let stop = self.settings.is_stop_request(received);
         match self.state {
             State::Running { ended } if stop => {
                 self.asked[received.side as usize] = Some(now);
-                self.climb(now, 0, Some((received, signal)), ended)
+                self.begin(now, Some((received, signal)), ended)
             }
+            State::Preparing { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
+                (true, OnRepeat::Kill) => self.kill(now, ended),
+                (true, OnRepeat::Ignore) => vec![],
+                // There is only one way to forward it: with the first.
+                (false, _) | (true, OnRepeat::Forward) => {
+                    self.await_stop(received, signal);
+                    vec![]
+                }
+            },
             State::Stopping { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
                 (false, _) => self.send_once(received, signal, ended),
                 (true, OnRepeat::Kill) => self.kill(now, ended),
@@ -131,9 +159,11 @@ impl Machine {
                 // The drain is what was asked for, and nobody is left to forward to.
                 (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => vec![],
             },
-            State::Running { .. } | State::Stopping { .. } if self.child_has(received) => vec![],
-            State::Running { ended } | State::Stopping { ended, .. } => {
+            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
                 let to = if ended.is_some() { Target::All } else { Target::Child };
+                if self.child_has(received) {
+                    return vec![];
+                }
                 vec![Action::Send { signal, value: received.value, to, wake: false }]
             }
             // The child is gone or is being killed.
@@ -153,16 +183,29 @@ impl Machine {
                 self.state = State::Stopping { rung, until, ended: Some(exit) };
                 vec![]
             }
+            State::Preparing { hook, until, grace, ended: None } if self.settings.wait_tree => {
+                self.state = State::Preparing { hook, until, grace, ended: Some(exit) };
+                vec![]
+            }
             State::Running { ended: None }
+            | State::Preparing { ended: None, .. }
             | State::Stopping { ended: None, .. }
             | State::Killing { ended: None, .. }
                 if alone =>
             {
-                self.finish(exit)
+                let mut actions = self.end_hook();
+                actions.extend(self.finish(exit));
+                actions
             }
             State::Running { ended: None } => {
                 let until = ladder.total(0).and_then(|wait| now.checked_add(wait));
                 self.drain(now, exit, until)
+            }
+            State::Preparing { grace, ended: None, .. } => {
+                let until = grace.zip(ladder.total(1)).and_then(|(grace, rest)| grace.checked_add(rest));
+                let mut actions = self.end_hook();
+                actions.extend(self.drain(now, exit, until));
+                actions
             }
             State::Stopping { rung, until, ended: None } => {
                 let until = until.zip(ladder.total(rung + 1)).and_then(|(until, rest)| until.checked_add(rest));
@@ -174,6 +217,7 @@ impl Machine {
             }
             // It ends once.
             State::Running { ended: Some(_) }
+            | State::Preparing { ended: Some(_), .. }
             | State::Stopping { ended: Some(_), .. }
             | State::Killing { ended: Some(_), .. }
             | State::Draining { .. }
@@ -184,13 +228,15 @@ impl Machine {
     /// Job control (contracts T5, T6): the shell waits for us and has to see the stop.
     fn child_stopped(&mut self, now: Instant, signal: Signal, wants_terminal: bool) -> Vec<Action> {
         match self.state {
-            State::Running { .. } | State::Stopping { .. } if !self.settings.job_control => vec![],
-            State::Running { .. } | State::Stopping { .. } if wants_terminal => {
-                vec![Action::LendTerminal, wake_child()]
-            }
-            State::Running { .. } | State::Stopping { .. } => {
-                self.paused = Some((now, signal));
-                vec![Action::SuspendSelf(signal)]
+            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
+                if !self.settings.job_control {
+                    vec![]
+                } else if wants_terminal {
+                    vec![Action::LendTerminal, wake_child()]
+                } else {
+                    self.paused = Some((now, signal));
+                    vec![Action::SuspendSelf(signal)]
+                }
             }
             // SIGKILL wakes what is stopped.
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
@@ -202,8 +248,11 @@ impl Machine {
         let Some((since, signal)) = self.paused.take() else { return vec![] };
         let shift = |until: &mut Option<Instant>| *until = until.and_then(|until| until.checked_add(now - since));
         shift(&mut self.runs_until);
-        if let State::Stopping { until, .. } = &mut self.state {
-            shift(until);
+        match &mut self.state {
+            State::Preparing { until, grace, .. } => [until, grace].into_iter().for_each(shift),
+            State::Stopping { until, .. } => shift(until),
+            // Nothing of ours runs out there, or nobody is paused.
+            State::Running { .. } | State::Draining { .. } | State::Killing { .. } | State::Done(_) => {}
         }
         // Where nobody can wake the job, Ctrl-Z must not freeze it; but whoever has sent SIGSTOP means it.
         if suspended || signal != Signal::STOP { vec![wake_child()] } else { vec![] }
@@ -217,9 +266,14 @@ impl Machine {
         match self.state {
             State::Running { ended } => {
                 self.timed_out = true;
-                self.climb(now, 0, None, ended)
+                self.begin(now, None, ended)
             }
-            State::Stopping { rung, ended, .. } => self.climb(now, rung + 1, None, ended),
+            State::Preparing { grace, ended, .. } => {
+                let mut actions = self.end_hook();
+                actions.extend(self.stop(grace, ended));
+                actions
+            }
+            State::Stopping { rung, ended, .. } => self.climb(now, rung + 1, ended),
             State::Draining { exit, .. } => self.kill(now, Some(exit)),
             State::Killing { ended, until, .. } if now >= until => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
             State::Killing { ended, until, .. } => {
@@ -230,15 +284,50 @@ impl Machine {
         }
     }
 
-    /// Steps on to `rung`; past the last there is SIGKILL. The first step may follow from a stop request and what the child
-    /// is to have of it, and takes its signal from there where the ladder names none.
-    fn climb(&mut self, now: Instant, rung: usize, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
+    /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
+    fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
+        let Some(Rung { wait, .. }) = self.settings.ladder.rung(0) else { return self.kill(now, ended) };
+        match by {
+            Some((received, forwarded)) => self.await_stop(received, forwarded),
+            None => self.waiting = self.waiting.with(self.stop_signal(Signal::TERM)),
+        }
+        self.prepare(now, 0, wait.and_then(|wait| now.checked_add(wait)), ended)
+    }
+
+    /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.
+    fn prepare(&mut self, now: Instant, hook: usize, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
+        let delay = self.settings.stop_delay;
+        // However long the hooks take, the child is left a quarter of the time for its own end, or what the delay leaves of it.
+        let wait = self.settings.ladder.rung(0).and_then(|rung| rung.wait).unwrap_or_default();
+        let latest = grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
+        if hook < self.settings.hooks {
+            self.state = State::Preparing { hook: Some(hook), until: latest, grace, ended };
+            vec![Action::RunHook(hook)]
+        } else if delay > Duration::ZERO {
+            let until = [now.checked_add(delay), latest].into_iter().flatten().min();
+            self.state = State::Preparing { hook: None, until, grace, ended };
+            vec![]
+        } else {
+            self.stop(grace, ended)
+        }
+    }
+
+    /// The first step of the ladder: the stop signal, or all that were received while it was being prepared.
+    fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
+        self.state = State::Stopping { rung: 0, until: grace, ended };
+        self.send_waiting(ended)
+    }
+
+    /// Steps on to `rung`; past the last there is SIGKILL.
+    fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
         let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
         self.state = State::Stopping { rung, until: wait.and_then(|wait| now.checked_add(wait)), ended };
-        match by {
-            Some((received, forwarded)) => self.send_once(received, forwarded, ended),
-            None => self.send_stop(signal.unwrap_or(Signal::TERM), ended),
-        }
+        self.send_stop(signal.unwrap_or(Signal::TERM), ended)
+    }
+
+    /// For the hook that runs, if one does.
+    fn end_hook(&self) -> Vec<Action> {
+        if matches!(self.state, State::Preparing { hook: Some(_), .. }) { vec![Action::EndHook] } else { vec![] }
     }
 
     fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
@@ -254,8 +343,10 @@ impl Machine {
     }
 
     fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
+        let mut actions = self.end_hook();
         self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
-        self.send_kill(ended)
+        actions.extend(self.send_kill(ended));
+        actions
     }
 
     fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
@@ -273,15 +364,25 @@ impl Machine {
         vec![Action::Exit(exit)]
     }
 
-    /// Passes a stop request on, unless the child has this signal already: from us, or without us.
-    fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
+    /// Notes what a stop request is to bring the child, unless the child has it already: from us, or without us.
+    fn await_stop(&mut self, received: Received, forwarded: Signal) {
         let signal = self.stop_signal(forwarded);
         let has_it = signal == received.signal && self.child_has(received);
-        if self.sent.contains(signal) {
-            return vec![];
+        if !has_it && !self.sent.contains(signal) {
+            self.waiting = self.waiting.with(signal);
         }
         self.sent = self.sent.with(signal);
-        if has_it { vec![] } else { self.send_stop(signal, ended) }
+    }
+
+    /// Passes a stop request on, likewise.
+    fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
+        self.await_stop(received, forwarded);
+        self.send_waiting(ended)
+    }
+
+    fn send_waiting(&mut self, ended: Option<Exit>) -> Vec<Action> {
+        let signals = std::mem::take(&mut self.waiting);
+        signals.iter().flat_map(|signal| self.send_stop(signal, ended)).collect()
     }
 
     fn send_stop(&mut self, signal: Signal, ended: Option<Exit>) -> Vec<Action> {
@@ -304,16 +405,6 @@ impl Machine {
             return false;
         }
         *self.asked[side as usize].get_or_insert(now) < now
-    }
-
-    fn is_stop_request(&self, received: Received) -> bool {
-        match (received.signal, received.side) {
-            (Signal::HUP, Side::Terminal) => self.settings.hangup_stops,
-            (Signal::INT | Signal::QUIT, Side::Terminal) if !self.settings.keys_stop => false,
-            // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
-            (Signal::WINCH, Side::Terminal) => false,
-            (signal, _) => self.settings.stop_on.contains(signal),
-        }
     }
 
     /// Whether the signal has reached the child without us: from the terminal, which signals the whole foreground group, or

@@ -1,52 +1,28 @@
-//! What happened, told to people: the history of one supervision, and the log lines that it makes. Pure: it is told every step, and
-//! says what to write; it does not write.
-//!
-//! Every line names what happened, to whom, why, and what comes next if anything does.
+//! What happened, told to people and machines: the history of one supervision, and the log lines, the report and the termination
+//! message that it makes. Pure: it is told every step and says what to write; it does not write.
 
+mod json;
+mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::logging::escape;
 use crate::origin::{Sender, Side};
-use crate::policy::{Action, Event, OnRepeat, Received, Settings, State, Target};
+use crate::policy::{Action, Event, Settings, State, Target};
 use crate::signal::Signal;
 
-/// Who sent a signal, as the log names it.
+/// Who sent a signal, as it is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Who {
     pub(crate) side: Side,
     pub(crate) sender: Sender,
     /// The sender's name, where it was still there to be asked.
     pub(crate) name: Option<String>,
-}
-
-impl Who {
-    fn text(&self) -> String {
-        match (self.side, &self.name) {
-            (Side::Terminal, _) => "the terminal".into(),
-            (Side::Outside, _) => "outside".into(),
-            (side, Some(name)) => {
-                format!("pid {} '{}' (uid {}, {side})", self.sender.pid, escape(name), self.sender.uid)
-            }
-            (side, None) => format!("pid {} (uid {}, {side})", self.sender.pid, self.sender.uid),
-        }
-    }
-}
-
-impl Received {
-    /// The key that the user has pressed.
-    fn key(self) -> Option<&'static str> {
-        match (self.side, self.signal) {
-            (Side::Terminal, Signal::INT) => Some("Ctrl-C"),
-            (Side::Terminal, Signal::QUIT) => Some("Ctrl-\\"),
-            _ => None,
-        }
-    }
 }
 
 /// One step of the machine and what came of its actions.
@@ -63,30 +39,94 @@ pub(crate) struct Step<'a> {
     pub(crate) reached: usize,
 }
 
+impl Step<'_> {
+    /// The first signal that the step sent.
+    fn sent(&self) -> Option<(Signal, Target)> {
+        self.actions.iter().find_map(|action| match *action {
+            Action::Send { signal, to, .. } => Some((signal, to)),
+            Action::RunHook(_) | Action::EndHook | Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_) => {
+                None
+            }
+        })
+    }
+
+    /// Whether the state changed from one kind to another.
+    fn enters(&self, is: fn(&State) -> bool) -> bool {
+        is(&self.after) && !is(&self.before)
+    }
+}
+
 /// A line and how much it matters.
 pub(crate) type Line = (Level, String);
+
+/// Why and when the stop began.
+#[derive(Debug)]
+struct Stop {
+    /// None where it was `--max-runtime`.
+    by: Option<(Signal, Who)>,
+    at: Instant,
+}
 
 /// What has happened so far.
 #[derive(Debug)]
 pub(crate) struct History {
     settings: Settings,
-    /// `'nginx' (pid 7)`.
-    child: String,
+    /// The command and its arguments.
+    command: Vec<String>,
+    hooks: Vec<String>,
+    pid: i32,
     started: Instant,
-    /// Why the stop began, and when.
-    stop: Option<(String, Instant)>,
+    started_at: SystemTime,
+    stop: Option<Stop>,
+    /// What was sent to stop the child and its descendants, in order.
+    rungs: Vec<(Signal, Instant)>,
     /// Why SIGKILL was sent.
     kill: Option<String>,
     ended: Option<Exit>,
     core: bool,
+    usage: Usage,
+    /// How many descendants were there when the child had ended.
+    left: usize,
     descendants_killed: usize,
+    orphans: usize,
 }
 
 impl History {
-    /// The history of a child that was started at `started`.
-    pub(crate) fn new(command: &str, pid: i32, started: Instant, settings: Settings) -> Self {
-        let child = format!("'{}' (pid {pid})", escape(command));
-        Self { settings, child, started, stop: None, kill: None, ended: None, core: false, descendants_killed: 0 }
+    /// The history of `command`, a child that was started at `started`, which was `started_at` on the wall clock.
+    pub(crate) fn new(
+        command: Vec<String>,
+        hooks: Vec<String>,
+        pid: i32,
+        started: Instant,
+        started_at: SystemTime,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            settings,
+            command,
+            hooks,
+            pid,
+            started,
+            started_at,
+            stop: None,
+            rungs: vec![],
+            kill: None,
+            ended: None,
+            core: false,
+            usage: Usage::default(),
+            left: 0,
+            descendants_killed: 0,
+            orphans: 0,
+        }
+    }
+
+    /// The child, as every line names it: `'nginx' (pid 7)`.
+    pub(crate) fn child(&self) -> String {
+        format!("'{}' (pid {})", self.name(), self.pid)
+    }
+
+    fn name(&self) -> String {
+        escape(self.command.first().map_or("", String::as_str))
     }
 
     /// How the child has ended, if it has.
@@ -94,234 +134,107 @@ impl History {
         self.ended
     }
 
-    /// The child, as every line names it.
-    pub(crate) fn child(&self) -> &str {
-        &self.child
-    }
-
     /// Notes that the child has left a core.
     pub(crate) fn dumped_core(&mut self) {
         self.core = true;
     }
 
+    /// Notes what the child has used, once it is reaped.
+    pub(crate) fn used(&mut self, usage: Usage) {
+        self.usage = usage;
+    }
+
+    /// Notes that an orphan was reaped.
+    pub(crate) fn reaped_orphan(&mut self) {
+        self.orphans += 1;
+    }
+
+    /// The signal that the stop began with, as hooks are told it.
+    pub(crate) fn stop_signal(&self) -> Signal {
+        self.stop.as_ref().and_then(|stop| stop.by.as_ref()).map_or(Signal::TERM, |(signal, _)| *signal)
+    }
+
     /// Notes one step and says what there is to say about it.
     pub(crate) fn note(&mut self, step: &Step<'_>) -> Option<Line> {
-        match step.event {
-            Event::Signal(received) => Some(self.signal(step, received)),
-            Event::ChildExited(exit) => self.child_exited(step, exit),
-            Event::Timeout => self.timeout(step),
-            Event::ChildStopped { signal, wants_terminal } => {
-                let what = if wants_terminal { "lending it the terminal" } else { "stopping with it" };
-                let what = if self.settings.job_control { what } else { "it is left so" };
-                Some((Level::Debug, format!("{} was stopped by {signal}: {what}", self.child)))
-            }
-            Event::Resumed { suspended: false } if step.reached > 0 => {
-                Some((Level::Info, format!("{} was stopped and nobody could wake it: sent SIGCONT to it", self.child)))
-            }
-            Event::Resumed { .. } => Some((Level::Debug, format!("{} is continued", self.child))),
-            Event::NoChildren | Event::Refused => None,
-        }
+        self.record(step);
+        self.line(step)
     }
 
-    fn signal(&mut self, step: &Step<'_>, received: Received) -> Line {
-        let who = step.who.as_ref().map_or_else(|| received.side.to_string(), Who::text);
-        let signal = received.signal;
-        let asked = format!("{signal} from {who}");
-        let to = self.target(step);
-        match (step.before, step.after) {
-            (State::Running { .. }, State::Stopping { until, .. }) => {
-                self.stop = Some((asked.clone(), step.now));
-                let next = self.next(step.now, step.after, until);
-                let sent = self.sent(step).unwrap_or_else(|| format!("{to} has it already"));
-                (
-                    Level::Info,
-                    match received.key() {
-                        Some(key) => {
-                            let again = match self.settings.on_repeat {
-                                OnRepeat::Kill => format!("; {key} again kills it at once"),
-                                OnRepeat::Forward | OnRepeat::Ignore => String::new(),
-                            };
-                            format!("{key}: waiting for {} to end, {next}{again}", self.child)
-                        }
-                        None => format!("stop request {asked}: {sent}, {next}"),
-                    },
-                )
-            }
-            (State::Running { .. }, State::Killing { .. }) => {
-                self.stop = Some((asked.clone(), step.now));
-                self.killed(step, format!("the grace period is 0 and {asked} came"));
-                (Level::Warn, format!("stop request {asked}: sent SIGKILL to {to}, for the grace period is 0"))
-            }
-            (State::Stopping { .. } | State::Draining { .. }, State::Killing { .. }) => {
-                self.killed(step, format!("{asked} was a second stop request"));
-                (Level::Warn, format!("second stop request {asked}: sent SIGKILL to {to}"))
-            }
-            (_, after) => self.passed(step, signal, &asked, after),
+    fn record(&mut self, step: &Step<'_>) {
+        if let Event::ChildExited(exit) = step.event {
+            self.ended = Some(exit);
+            self.left = step.reached;
         }
-    }
-
-    /// A signal that changed no state.
-    fn passed(&self, step: &Step<'_>, signal: Signal, asked: &str, after: State) -> Line {
-        if let Some(Action::Send { signal: sent, .. }) = step.actions.first() {
-            let remapped = if *sent == signal { String::new() } else { format!(" as {sent}") };
-            // The companion of every stop signal and of every `fg`.
-            let level = if signal == Signal::CONT { Level::Debug } else { Level::Info };
-            return (level, format!("forwarded {asked} to {}{remapped}", self.target(step)));
-        }
-        let terminal = step.who.as_ref().is_some_and(|who| who.side == Side::Terminal);
-        match after {
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => (
-                Level::Info,
-                format!(
-                    "{asked} not forwarded: {} {}",
-                    self.child,
-                    if self.ended.is_some() { "has ended" } else { "is being killed" }
-                ),
-            ),
-            State::Running { .. } | State::Stopping { .. } if self.settings.remap.apply(signal).is_none() => {
-                (Level::Info, format!("{asked} dropped, as --remap says"))
-            }
-            State::Stopping { until, .. } if !terminal => (
-                Level::Info,
-                format!(
-                    "{asked} not forwarded: {} is being stopped already, {}",
-                    self.child,
-                    self.next(step.now, after, until)
-                ),
-            ),
-            // A resize or job control: the terminal has told the child itself.
-            State::Running { .. } | State::Stopping { .. } => {
-                (Level::Debug, format!("{asked} not forwarded: {} has it already", self.child))
-            }
-        }
-    }
-
-    fn child_exited(&mut self, step: &Step<'_>, exit: Exit) -> Option<Line> {
-        self.ended = Some(exit);
-        let ended = self.ending(exit);
-        match step.after {
-            State::Draining { until, .. } if step.reached > 0 => {
-                let next = self.next(step.now, step.after, until);
-                Some((Level::Warn, format!("{ended}, {} left: sent SIGTERM, {next}", descendants(step.reached))))
-            }
-            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && step.reached > 0 => {
-                self.killed(step, "the grace period was over".into());
-                Some((Level::Warn, format!("{ended}, {} left: sent SIGKILL", descendants(step.reached))))
-            }
-            State::Running { .. } | State::Stopping { .. } => {
-                Some((Level::Info, format!("{ended}, waiting for its descendants")))
-            }
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => None,
-        }
-    }
-
-    fn timeout(&mut self, step: &Step<'_>) -> Option<Line> {
-        let to = self.target(step);
-        match (step.before, step.after) {
-            (State::Running { .. }, State::Stopping { until, .. }) => {
-                let why = format!("the run time of {} was over", wait(self.settings.max_runtime.unwrap_or_default()));
-                self.stop = Some((why, step.now));
-                let sent = self.sent(step).unwrap_or_default();
-                Some((
-                    Level::Warn,
-                    format!(
-                        "{} has run for {}: {sent}, {}",
-                        self.child,
-                        wait(step.now - self.started),
-                        self.next(step.now, step.after, until)
-                    ),
-                ))
-            }
-            (State::Stopping { .. }, State::Stopping { until, .. }) => {
-                let sent = self.sent(step).unwrap_or_default();
-                Some((Level::Warn, format!("{to} goes on: {sent}, {}", self.next(step.now, step.after, until))))
-            }
-            (State::Running { .. } | State::Stopping { .. } | State::Draining { .. }, State::Killing { .. }) => {
-                let grace = wait(self.settings.ladder.total(0).unwrap_or_default());
-                let after = self.stop.as_ref().map_or("its end".into(), |(why, _)| why.clone());
-                self.killed(step, format!("{grace} grace period expired after {after}"));
-                Some((Level::Warn, format!("grace period of {grace} is over: sent SIGKILL to {to}")))
-            }
-            (State::Killing { .. }, State::Killing { .. }) => {
-                Some((Level::Debug, format!("sent SIGKILL again to {to}")))
-            }
-            (_, _) => None,
-        }
-    }
-
-    /// The last line: who ended, how, after how long, and because of whom.
-    pub(crate) fn end(&self, now: Instant, exit: Exit) -> Line {
-        let mut line = match self.ended {
-            Some(ended) => self.ending(ended),
-            None => format!("{} could not be killed", self.child),
+        // A request that came together with the child's end is the likely cause of it, though it stops nothing any more.
+        let asked = match step.event {
+            Event::Signal(received) => self.settings.is_stop_request(received) && !self.settings.drops(received.signal),
+            Event::Timeout => matches!(step.before, State::Running { .. }),
+            _ => false,
         };
-        line += &format!(" after {}", wait(now - self.started));
-        match (&self.kill, &self.stop) {
-            (Some(kill), _) => line += &format!(": {kill}"),
-            (None, Some((why, at))) => line += &format!(", {} after {why}", wait(now - *at)),
-            (None, None) => {}
+        if asked && self.stop.is_none() {
+            let by = match (step.event, step.who.clone()) {
+                (Event::Signal(received), Some(who)) => Some((received.signal, who)),
+                _ => None,
+            };
+            self.stop = Some(Stop { by, at: step.now });
         }
-        if self.descendants_killed > 0 {
-            line += &format!("; {} killed", descendants(self.descendants_killed));
+        let stopping = !matches!(step.after, State::Running { .. });
+        let again = matches!((step.before, step.after), (State::Killing { .. }, State::Killing { .. }));
+        for action in step.actions {
+            if let Action::Send { signal, wake, .. } = *action
+                && stopping
+                && !again
+                && step.reached > 0
+                && (wake || signal == Signal::KILL)
+            {
+                self.rungs.push((signal, step.now));
+            }
         }
-        if self.ended.is_none_or(|ended| ended.number() != exit.number()) {
-            line += &format!("; bowout exits with {}", exit.number());
+        if step.enters(|state| matches!(state, State::Killing { .. })) {
+            self.kill = Some(self.reason_to_kill(step));
+            self.descendants_killed = self.others(step);
         }
-        (Level::Info, line)
     }
 
-    fn ending(&self, exit: Exit) -> String {
-        format!("{} {exit}{}", self.child, if self.core { " (core dumped)" } else { "" })
+    fn reason_to_kill(&self, step: &Step<'_>) -> String {
+        let why = self.why().unwrap_or_else(|| "its end".into());
+        match (step.event, step.before) {
+            (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} came"),
+            (Event::Signal(received), _) => {
+                format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
+            }
+            _ => {
+                format!("{} grace period expired after {why}", wait(self.settings.ladder.total(0).unwrap_or_default()))
+            }
+        }
     }
 
-    fn killed(&mut self, step: &Step<'_>, why: String) {
-        self.kill.get_or_insert(why);
-        self.descendants_killed += self.others(step);
+    /// Why the stop began: `SIGTERM from outside`.
+    fn why(&self) -> Option<String> {
+        Some(self.stop.as_ref()?.by.as_ref().map_or_else(
+            || format!("the run time of {} was over", wait(self.settings.max_runtime.unwrap_or_default())),
+            |(signal, who)| told(*signal, Some(who)),
+        ))
     }
 
     /// How many processes besides the child the step reached.
     fn others(&self, step: &Step<'_>) -> usize {
         step.reached.saturating_sub(usize::from(self.ended.is_none()))
     }
+}
 
-    /// Whom the step's action was for.
-    fn target(&self, step: &Step<'_>) -> String {
-        let others = self.others(step);
-        match step.actions.first() {
-            Some(Action::Send { to: Target::All, .. }) if self.ended.is_some() => descendants(others),
-            Some(Action::Send { to: Target::All, .. }) if others > 0 => {
-                format!("{} and {}", self.child, descendants(others))
-            }
-            Some(Action::Send { .. } | Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_)) | None => {
-                self.child.clone()
-            }
+/// `SIGTERM from pid 40 'bash' (uid 0, manager)`.
+fn told(signal: Signal, who: Option<&Who>) -> String {
+    let who = match who {
+        None => "an unknown sender".into(),
+        Some(Who { side: Side::Terminal, .. }) => "the terminal".into(),
+        Some(Who { side: Side::Outside, .. }) => "outside".into(),
+        Some(Who { side, sender, name: Some(name) }) => {
+            format!("pid {} '{}' (uid {}, {side})", sender.pid, escape(name), sender.uid)
         }
-    }
-
-    /// What the step's action did.
-    fn sent(&self, step: &Step<'_>) -> Option<String> {
-        match step.actions.first() {
-            Some(Action::Send { signal, .. }) if step.reached == 0 => {
-                Some(format!("{signal} could not be sent to {}", self.target(step)))
-            }
-            Some(Action::Send { signal, .. }) => Some(format!("sent {signal} to {}", self.target(step))),
-            Some(Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_)) | None => None,
-        }
-    }
-
-    /// What happens at the end of the wait.
-    fn next(&self, now: Instant, state: State, until: Option<Instant>) -> String {
-        let rung = match state {
-            State::Stopping { rung, .. } => self.settings.ladder.rung(rung + 1).and_then(|rung| rung.signal),
-            _ => None,
-        };
-        match until {
-            Some(until) => {
-                format!("{} in {}", rung.unwrap_or(Signal::KILL), wait(until.saturating_duration_since(now)))
-            }
-            None => "no deadline".into(),
-        }
-    }
+        Some(Who { side, sender, name: None }) => format!("pid {} (uid {}, {side})", sender.pid, sender.uid),
+    };
+    format!("{signal} from {who}")
 }
 
 fn descendants(n: usize) -> String {
@@ -329,7 +242,7 @@ fn descendants(n: usize) -> String {
 }
 
 /// A duration for people: tenths of a second below a minute, whole seconds from there.
-pub(crate) fn wait(wait: Duration) -> String {
+fn wait(wait: Duration) -> String {
     let millis = wait.as_millis();
     match millis {
         0..1000 => format!("{millis}ms"),

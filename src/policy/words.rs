@@ -43,6 +43,10 @@ pub(crate) struct Settings {
     /// The child's own end is no end: supervise until the last descendant is gone.
     pub(crate) wait_tree: bool,
     pub(crate) max_runtime: Option<Duration>,
+    /// How many `--pre-stop` hooks there are.
+    pub(crate) hooks: usize,
+    /// `--stop-delay`: how long to wait behind the hooks until the stop signal is sent.
+    pub(crate) stop_delay: Duration,
     pub(crate) remap: Remap,
     /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user means the shell's command.
     pub(crate) keys_stop: bool,
@@ -52,6 +56,24 @@ pub(crate) struct Settings {
     pub(crate) leader: bool,
     /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant (contract T2).
     pub(crate) pid1: bool,
+}
+
+impl Settings {
+    /// Whether `--remap` drops this signal.
+    pub(crate) fn drops(&self, signal: Signal) -> bool {
+        self.remap.apply(signal).is_none()
+    }
+
+    /// Whether this asks for the stop (design 2.2).
+    pub(crate) fn is_stop_request(&self, received: Received) -> bool {
+        match (received.signal, received.side) {
+            (Signal::HUP, Side::Terminal) => self.hangup_stops,
+            (Signal::INT | Signal::QUIT, Side::Terminal) if !self.keys_stop => false,
+            // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
+            (Signal::WINCH, Side::Terminal) => false,
+            (signal, _) => self.stop_on.contains(signal),
+        }
+    }
 }
 
 /// A signal that has reached bowout.
@@ -71,6 +93,8 @@ pub(crate) enum Event {
     Signal(Received),
     /// The child has ended and is not reaped yet.
     ChildExited(Exit),
+    /// The hook that was running has ended, or could not be started.
+    HookExited,
     /// The child was stopped by this signal. `wants_terminal`: for want of the terminal, which is ours to lend.
     ChildStopped {
         signal: Signal,
@@ -93,6 +117,9 @@ pub(crate) enum Event {
 pub(crate) enum State {
     /// No stop is under way. `ended` only with `--wait-tree`: the child is gone and its descendants go on.
     Running { ended: Option<Exit> },
+    /// The stop is asked for and the stop signal not yet sent: hook number `hook` runs, or, behind the last, the delay, until then at the
+    /// latest. The time of the ladder's first step runs already, to `grace`.
+    Preparing { hook: Option<usize>, until: Option<Instant>, grace: Option<Instant>, ended: Option<Exit> },
     /// Step `rung` of the ladder has been sent and has until then.
     Stopping { rung: usize, until: Option<Instant>, ended: Option<Exit> },
     /// The child is gone, its descendants are being ended and have until then.
@@ -116,6 +143,10 @@ pub(crate) enum Target {
 pub(crate) enum Action {
     /// With `wake`, SIGCONT follows to the same target, so that what is stopped can act on the signal (contract T7).
     Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// Start this `--pre-stop` hook.
+    RunHook(usize),
+    /// SIGKILL to the hook that runs, and to its process group.
+    EndHook,
     /// Stop as the child was stopped, until the user's `fg` or `bg`.
     SuspendSelf(Signal),
     /// Make the child's process group the foreground group.

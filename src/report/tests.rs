@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::{KillMode, Ladder, Machine};
+use crate::policy::{OnRepeat, Received};
 use crate::signal::{Remap, SignalSet};
 
 /// A machine and its history, played against a clock that stands where it is told to.
@@ -22,6 +23,8 @@ impl Play {
             kill_mode: KillMode::Mixed,
             wait_tree: false,
             max_runtime: Some(Duration::from_secs(3600)),
+            hooks: 0,
+            stop_delay: Duration::ZERO,
             remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
             keys_stop: true,
             job_control: true,
@@ -29,7 +32,14 @@ impl Play {
             pid1: false,
         };
         let start = Instant::now();
-        let history = History::new("ng\u{1b}inx", 7, start, settings.clone());
+        let history = History::new(
+            vec!["ng\u{1b}inx".into(), "-g".into()],
+            vec![],
+            7,
+            start,
+            SystemTime::UNIX_EPOCH,
+            settings.clone(),
+        );
         Self { machine: Machine::new(settings, start), history, start }
     }
 

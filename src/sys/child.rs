@@ -13,6 +13,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -21,7 +22,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::environment::Environment;
 use super::signals::{self, Inherited};
-use crate::exit::Exit;
+use crate::exit::{Exit, Usage};
 use crate::signal::Signal;
 
 /// What to start and how.
@@ -30,6 +31,12 @@ pub(crate) struct Spawn<'a> {
     pub(crate) command: &'a OsStr,
     pub(crate) args: &'a [OsString],
     pub(crate) inherited: &'a Inherited,
+    /// Variables that the child has besides what we have.
+    pub(crate) variables: &'a [(&'static str, String)],
+    /// Where it starts; `None` is where we are.
+    pub(crate) directory: Option<&'a Path>,
+    /// Its stdout is our stderr, for our own stdout is let go of by then.
+    pub(crate) to_stderr: bool,
     /// Give the child a process group of its own.
     pub(crate) own_group: bool,
     /// Have the kernel kill the child when bowout dies.
@@ -44,6 +51,18 @@ pub(crate) struct Child {
     own_group: bool,
     /// Where the child says why it could not run the command; closed by a successful exec.
     exec: Option<OwnedFd>,
+}
+
+/// A process group that is led by an unreaped child of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessGroup(libc::pid_t);
+
+impl ProcessGroup {
+    /// SIGKILL to all of it, by one kill(2), which a fork inside the group cannot outrun (fork(2) fails with a signal pending), where a walk
+    /// over the tree can be. Whoever left the group is the walk's; so are errors, for it meets them again.
+    pub(crate) fn kill(self) {
+        let _ = signals::send(-self.0, Signal::KILL, None);
+    }
 }
 
 /// Why the command does not run.
@@ -84,7 +103,7 @@ pub(crate) enum Peek {
 
 impl Spawn<'_> {
     /// `fork(2)`, and in the child everything up to `execve(2)`. Returns before the exec, which may take for ever (contract
-    /// K5); [`Child::exec_error`] has its result.
+    /// K5); [`Child::exec_result`] has its result.
     ///
     /// # Errors
     /// As pipe2(2) and fork(2), or a NUL byte in an argument.
@@ -133,7 +152,7 @@ impl Plan {
         };
         let argv = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
         let argv = argv.map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { candidates, argv, environment: Environment::new() })
+        Ok(Self { candidates, argv, environment: Environment::new(spawn.variables) })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
@@ -151,6 +170,13 @@ impl Plan {
             }
         }
         self.environment.rewrite();
+        // A hook that starts elsewhere, or whose output goes nowhere, is better than no hook.
+        if let Some(directory) = spawn.directory {
+            let _ = nix::unistd::chdir(directory);
+        }
+        if spawn.to_stderr {
+            let _ = nix::unistd::dup2_stdout(std::io::stderr());
+        }
         spawn.inherited.restore();
         let error = self.explain(self.exec());
         let _ = nix::unistd::write(report, &error.encode());
@@ -254,13 +280,9 @@ impl Child {
         if self.reaped { Err(Errno::ESRCH.into()) } else { signals::send(self.pid, signal, value) }
     }
 
-    /// SIGKILL to the child's own group, if it has one: one call, which a fork inside the group cannot outrun (fork(2) fails
-    /// with a signal pending), where a walk over the tree can be. Whoever left the group is the walk's. Errors are not told,
-    /// for the walk meets them again.
-    pub(crate) fn kill_group(&self) {
-        if self.own_group && !self.reaped {
-            let _ = signals::send(-self.pid, Signal::KILL, None);
-        }
+    /// The process group that we gave the child, for as long as its number cannot be anyone else's.
+    pub(crate) fn own_group(&self) -> Option<ProcessGroup> {
+        (self.own_group && !self.reaped).then_some(ProcessGroup(self.pid))
     }
 
     /// Readable when the exec has succeeded or failed.
@@ -301,10 +323,11 @@ impl Child {
         }
     }
 
-    /// Takes the child's status off the kernel, which may then give its PID to anyone.
-    pub(crate) fn reap(&mut self) {
+    /// Takes the child's status off the kernel, which may then give its PID to anyone; gives what it and its own waited-for children
+    /// have used.
+    pub(crate) fn reap(&mut self) -> Usage {
         self.reaped = true;
-        reap(self.pid);
+        reap(self.pid)
     }
 }
 
@@ -334,8 +357,14 @@ fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc:
     }
 }
 
-/// Reaps a process that [`peek`] has shown: `waitpid(2)`, which then returns at once.
-pub(crate) fn reap(pid: libc::pid_t) {
-    // SAFETY: a null status is not written to.
-    unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+/// Reaps a process that [`peek`] has shown: `wait4(2)`, which then returns at once.
+pub(crate) fn reap(pid: libc::pid_t) -> Usage {
+    // SAFETY: a null status is not written to; the usage is, or stays zero.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        libc::wait4(pid, std::ptr::null_mut(), libc::WNOHANG, &raw mut usage);
+        usage
+    };
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    Usage { user: time(usage.ru_utime), system: time(usage.ru_stime), max_rss: usage.ru_maxrss as u64 }
 }

@@ -24,10 +24,10 @@ const PIDFD: &str = "LISTEN_PIDFDID";
 pub(super) struct Environment {
     /// The pointers to pass to execve(2), with the null pointer at their end; empty where what was received can be passed.
     pointers: Vec<*const c_char>,
-    /// What is to be replaced, and by what kind of name.
+    /// What is to be rewritten, and by what kind of name.
     named: Vec<(usize, Named)>,
-    /// What some of the pointers point to.
-    replaced: Vec<CString>,
+    /// What some of the pointers point to; a string stays where it is when its CString is moved.
+    own: Vec<CString>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,10 +37,12 @@ enum Named {
 }
 
 impl Environment {
-    /// Looks for variables that name us.
-    pub(super) fn new() -> Self {
+    /// Looks for variables that name us, and adds `more`, which come first and so are what getenv(3) finds.
+    pub(super) fn new(more: &[(&str, String)]) -> Self {
         let mut named = vec![];
-        let mut pointers = vec![];
+        let added: Vec<CString> =
+            more.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect();
+        let mut pointers: Vec<_> = added.iter().map(|variable| variable.as_ptr()).collect();
         // SAFETY: environ is an array of C strings that ends with a null pointer, and nobody changes it.
         unsafe {
             let mut entry = environ;
@@ -53,7 +55,7 @@ impl Environment {
             }
         }
         pointers.push(std::ptr::null());
-        Self { pointers, named, replaced: vec![] }
+        Self { pointers, named, own: added }
     }
 
     /// Has the variables name the calling process: the child, between fork and exec. What cannot be said is left out, for a wrong
@@ -68,8 +70,7 @@ impl Environment {
             match text.and_then(|text| CString::new(text).ok()) {
                 Some(text) => {
                     self.pointers[index] = text.as_ptr();
-                    // The string stays where it is when the CString is moved.
-                    self.replaced.push(text);
+                    self.own.push(text);
                 }
                 None => gone.push(index),
             }

@@ -8,6 +8,8 @@
 pub(crate) mod child;
 pub(crate) mod end;
 mod environment;
+pub(crate) mod files;
+mod output;
 pub(crate) mod process;
 pub(crate) mod signals;
 mod start;

@@ -1,49 +1,34 @@
-//! Lines to stderr that can neither block nor fail anything: written, or counted as lost.
-//!
-//! stderr may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full, or closed. The child
-//! shares its open file description, so that O_NONBLOCK must never be set on it; each kind has a way of its own instead
-//! (contract K16). What a line was lost to is not told line by line: the count is, once there is room again.
+//! The log's lines on stderr: written without blocking, or counted as lost. What a line was lost to is not told line by line:
+//! the count is, once there is room again.
 
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::fstat;
 
-/// The longest record: up to here a write to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
-const LONGEST: usize = 4096;
+use super::output::{LONGEST, Output};
 
-/// The descriptor of [`Way::Reopened`]; -1 without one. There is one stderr in a process, and one log.
-static REOPENED: AtomicI32 = AtomicI32::new(-1);
+/// The descriptor besides stderr itself that is written to; -1 without one. There is one stderr in a process, and one log.
+static OWN: AtomicI32 = AtomicI32::new(-1);
+/// How many lines were lost in all.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were lost in all.
+pub(crate) fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
 
 /// The descriptor besides stderr itself that must stay open for the log.
 pub(super) fn own_descriptor() -> Option<BorrowedFd<'static>> {
-    let fd = REOPENED.load(Ordering::Relaxed);
+    let fd = OWN.load(Ordering::Relaxed);
     // SAFETY: the log holds it for as long as we are.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// How this stderr is written to without blocking.
-#[derive(Debug)]
-enum Way {
-    /// A file or a block device: a write does not wait for anyone.
-    Plain,
-    /// `send(2)` with `MSG_DONTWAIT`.
-    Socket,
-    /// `pwritev2(2)` with `RWF_NOWAIT`: pipes, since Linux 6.4.
-    NoWait,
-    /// A non-blocking file description of our own, from opening it again: FIFOs and terminals, and pipes before 6.4.
-    Reopened(OwnedFd),
-    /// Asked before each write whether there is room: where /proc is missing or the file is somebody else's (contract C14).
-    Polled,
-}
-
 /// stderr.
 pub(crate) struct Stderr {
-    way: Way,
+    output: Output<'static>,
     /// Makes the line that tells how many were lost.
     notice: Box<dyn Fn(u64) -> String + Send>,
     /// How many lines were lost since this was last told.
@@ -53,17 +38,16 @@ pub(crate) struct Stderr {
 }
 
 impl Stderr {
-    /// Looks at what stderr is. A closed one is written to like a file, and every line is lost.
+    /// stderr as it is now.
     pub(crate) fn new(notice: impl Fn(u64) -> String + Send + 'static) -> Self {
-        let kind =
-            fstat(stderr()).map_or(SFlag::S_IFREG, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
-        let way = match kind {
-            SFlag::S_IFSOCK => Way::Socket,
-            SFlag::S_IFIFO => Way::NoWait,
-            SFlag::S_IFCHR => reopen(),
-            _ => Way::Plain,
-        };
-        Self { way, notice: Box::new(notice), lost: 0, torn: false }
+        let stderr = Self { output: Output::new(stderr()), notice: Box::new(notice), lost: 0, torn: false };
+        stderr.remember();
+        stderr
+    }
+
+    fn remember(&self) {
+        let own = self.output.own_descriptor().map_or(-1, AsRawFd::as_raw_fd);
+        OWN.store(own, Ordering::Relaxed);
     }
 
     /// Writes one record, which ends with a newline, and says whether all of it was written. What is longer than can be
@@ -78,41 +62,10 @@ impl Stderr {
             line.truncate(LONGEST - 4);
             line.extend_from_slice(b"...\n");
         }
-        let mut result = self.attempt(&line);
-        if result == Err(Errno::EOPNOTSUPP) {
-            self.way = reopen();
-            result = self.attempt(&line);
-        }
-        let written = result.unwrap_or(0);
+        let written = self.output.write(&line).unwrap_or(0);
+        self.remember();
         self.torn = if written == 0 { self.torn } else { written < line.len() };
         written == line.len()
-    }
-
-    fn attempt(&self, line: &[u8]) -> Result<usize, Errno> {
-        match &self.way {
-            Way::Plain => nix::unistd::write(stderr(), line),
-            Way::Reopened(fd) => nix::unistd::write(fd, line),
-            Way::Socket => {
-                // SAFETY: the buffer is as long as is said.
-                let sent = unsafe {
-                    libc::send(
-                        libc::STDERR_FILENO,
-                        line.as_ptr().cast(),
-                        line.len(),
-                        libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                    )
-                };
-                Errno::result(sent).map(|sent| sent as usize)
-            }
-            Way::NoWait => write_nowait(line),
-            Way::Polled => {
-                let mut fds = [PollFd::new(stderr(), PollFlags::POLLOUT)];
-                match poll(&mut fds, PollTimeout::ZERO)? {
-                    0 => Err(Errno::EAGAIN),
-                    _ => nix::unistd::write(stderr(), line),
-                }
-            }
-        }
     }
 }
 
@@ -124,6 +77,7 @@ impl Write for Stderr {
         }
         if !self.record(record) {
             self.lost += 1;
+            LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(record.len())
     }
@@ -145,26 +99,12 @@ fn stderr() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) }
 }
 
-/// `pwritev2(2)` with `RWF_NOWAIT`. EOPNOTSUPP from a FIFO, from a pipe before Linux 6.4, and from one that has seen a splice(2).
-fn write_nowait(bytes: &[u8]) -> Result<usize, Errno> {
-    let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: one vector, which points to as many bytes as it says; they are only read. -1 is the position of a stream.
-    let written = unsafe { libc::pwritev2(libc::STDERR_FILENO, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
-    Errno::result(written).map(|written| written as usize)
-}
-
-/// `O_NOCTTY`: a session leader without a terminal must not get one this way (open(2)).
-fn reopen() -> Way {
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    open("/proc/self/fd/2", flags, Mode::empty()).map_or(Way::Polled, |fd| {
-        REOPENED.store(fd.as_raw_fd(), Ordering::Relaxed);
-        Way::Reopened(fd)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{FromRawFd, IntoRawFd};
+    use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
 
     use super::*;
 

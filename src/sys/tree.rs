@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 
 use nix::errno::Errno;
 
+use super::child::ProcessGroup;
 use super::signals;
 use crate::signal::Signal;
 
@@ -150,12 +151,18 @@ fn has_no_children(us: libc::pid_t) -> bool {
             .all(|process| process.is_dead())
 }
 
-/// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes on until a pass finds nobody new.
-pub(crate) fn send(signal: Signal, wake: bool) -> Tally {
+/// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass
+/// finds nobody new.
+pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> Tally {
     let mut tally = Tally::default();
     let mut met = HashSet::new();
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
-        let Some(tree) = descendants() else { return without_proc(signal, wake) };
+        let tree = descendants();
+        // Only now, so that whoever dies of it has been seen alive and is counted.
+        if let Some(group) = group.filter(|_| signal == Signal::KILL) {
+            group.kill();
+        }
+        let Some(tree) = tree else { return without_proc(signal, wake) };
         let mut new = false;
         for process in tree {
             if !met.insert((process.pid, process.started)) {

@@ -34,6 +34,8 @@ fn settings() -> Settings {
         kill_mode: KillMode::Mixed,
         wait_tree: false,
         max_runtime: None,
+        hooks: 0,
+        stop_delay: Duration::ZERO,
         remap: Remap::default(),
         keys_stop: true,
         job_control: false,
@@ -68,6 +70,8 @@ fn show(action: Action) -> String {
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
         }
+        Action::RunHook(hook) => format!("hook#{hook}"),
+        Action::EndHook => "end-hook".into(),
         Action::SuspendSelf(signal) => format!("suspend {signal}"),
         Action::LendTerminal => "lend".into(),
         Action::Exit(exit) => format!("exit {}", show_exit(exit)),
@@ -91,6 +95,10 @@ fn show_state(state: State) -> String {
     let gone = |ended: Option<Exit>| ended.map(|exit| format!(" gone:{}", show_exit(exit))).unwrap_or_default();
     match state {
         State::Running { ended } => format!("Running{}", gone(ended)),
+        State::Preparing { hook, until: t, grace, ended } => {
+            let step = hook.map_or("delay".into(), |hook| format!("hook#{hook}"));
+            format!("Preparing {step}@{}/{}{}", until(t), until(grace), gone(ended))
+        }
         State::Stopping { rung, until: t, ended } => format!("Stopping#{rung}@{}{}", until(t), gone(ended)),
         State::Draining { exit, until: t } => format!("Draining@{} gone:{}", until(t), show_exit(exit)),
         State::Killing { ended, again, until } => format!("Killing@{}/{}{}", millis(again), millis(until), gone(ended)),

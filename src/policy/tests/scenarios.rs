@@ -429,6 +429,88 @@ fn who_cannot_be_killed_is_given_up_on() {
 }
 
 #[test]
+fn hooks_run_in_order_then_the_delay_passes_then_the_stop_signal_is_sent() {
+    let prepared = || Settings { hooks: 2, stop_delay: Duration::from_secs(1), ..settings() };
+    Play::new(prepared())
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(2000, Event::HookExited, "hook#1")
+        .then(2500, Event::HookExited, "")
+        .deadline(3500, "TERM+CONT>child")
+        .deadline(9000, "KILL>all");
+    Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
+        .then(1000, process(Signal::TERM), "")
+        .then(1500, process(usr1()), "USR1>child")
+        .then(1600, from(Side::Manager, Signal::INT), "")
+        .deadline(4000, "INT+CONT>child TERM+CONT>child")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn a_hook_that_hangs_leaves_the_child_a_quarter() {
+    Play::new(Settings { hooks: 2, ..settings() })
+        .then(1000, process(Signal::TERM), "hook#0")
+        .deadline(7000, "end-hook TERM+CONT>child")
+        .then(7001, Event::HookExited, "")
+        .deadline(9000, "KILL>all");
+    // Or what the delay leaves of it, if that was asked for.
+    Play::new(Settings { hooks: 1, stop_delay: Duration::from_secs(7), ..settings() })
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(1500, Event::HookExited, "")
+        .deadline(8000, "TERM+CONT>child")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn preparations_are_cut_short() {
+    let prepared = || Settings { hooks: 1, stop_delay: Duration::from_secs(1), ..settings() };
+    Play::new(prepared())
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(2000, EXIT_3, "end-hook TERM+CONT>all")
+        .then(2001, Event::HookExited, "")
+        .deadline(9000, "KILL>all");
+    Play::new(prepared()).then(1000, process(Signal::TERM), "hook#0").then(
+        2000,
+        process(Signal::TERM),
+        "end-hook KILL>all",
+    );
+    Play::new(Settings { kill_mode: KillMode::Process, ..prepared() })
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(2000, EXIT_3, "end-hook exit 3")
+        .idle("Done:3");
+    Play::new(Settings { wait_tree: true, ..prepared() })
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(2000, EXIT_3, "")
+        .then(3000, Event::HookExited, "")
+        .deadline(4000, "TERM+CONT>all")
+        .then(4001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
+fn without_a_grace_period_nothing_is_prepared() {
+    let none = Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), hooks: 1, ..settings() };
+    Play::new(none).then(1000, process(Signal::TERM), "KILL>all");
+    let never =
+        Settings { ladder: Ladder::new(None, None), hooks: 1, stop_delay: Duration::from_secs(1), ..settings() };
+    Play::new(never)
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(5000, Event::HookExited, "")
+        .deadline(6000, "TERM+CONT>child")
+        .idle("Stopping#0@never");
+}
+
+#[test]
+fn the_preparations_wait_for_a_stopped_job() {
+    let job = Settings { stop_delay: Duration::from_secs(2), job_control: true, ..settings() };
+    Play::new(job)
+        .then(1000, process(Signal::TERM), "")
+        .then(2000, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }, "suspend SIGTSTP")
+        .then(102_000, Event::Resumed { suspended: true }, "CONT>child")
+        .deadline(103_000, "TERM+CONT>child")
+        .deadline(109_000, "KILL>all");
+}
+
+#[test]
 fn a_value_is_passed_on() {
     let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42), shared_group: false });
     Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");

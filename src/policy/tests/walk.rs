@@ -15,6 +15,8 @@ struct World {
     kills_of_child: usize,
     exits: usize,
     suspended: bool,
+    hook: bool,
+    hook_ended: bool,
     job_control: bool,
 }
 
@@ -28,6 +30,8 @@ impl World {
             kills_of_child: 0,
             exits: 0,
             suspended: false,
+            hook: false,
+            hook_ended: false,
             job_control: settings.job_control,
         }
     }
@@ -50,6 +54,9 @@ impl World {
         if matches!(self.machine.state(), State::Killing { .. }) {
             events.push((next, Event::Refused));
         }
+        if self.hook {
+            events.push((next, Event::HookExited));
+        }
         if !self.child_ended {
             events.push((next, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }));
         }
@@ -67,6 +74,9 @@ impl World {
         let reaped = self.child_ended;
         self.child_ended |= matches!(event, Event::ChildExited(_));
         self.nobody_left |= event == Event::NoChildren;
+        if event == Event::HookExited {
+            (self.hook, self.hook_ended) = (false, false);
+        }
         self.suspended &= !matches!(event, Event::Resumed { .. });
         for action in self.machine.step(now, event) {
             match action {
@@ -79,12 +89,22 @@ impl World {
                 }
                 Action::SuspendSelf(_) => self.suspended = true,
                 Action::LendTerminal => {}
+                Action::RunHook(_) => {
+                    assert!(!self.hook, "two hooks at a time");
+                    self.hook = true;
+                }
+                Action::EndHook => {
+                    assert!(self.hook, "ends a hook that does not run");
+                    self.hook_ended = true;
+                }
                 Action::Exit(_) => self.exits += 1,
             }
         }
         assert!(self.kills_of_child <= 1, "kills the child twice");
         let done = matches!(self.machine.state(), State::Done(_));
         assert_eq!(self.exits, usize::from(done), "one exit, and with it the end");
+        let killed_all = self.nobody_left || self.hook_ended || matches!(event, Event::Refused | Event::Timeout);
+        assert!(!done || !self.hook || killed_all, "leaves a hook behind");
         assert!(!self.nobody_left || done, "goes on with nobody left");
         if let Some(deadline) = self.machine.deadline() {
             assert!(!done, "a deadline behind the end");
@@ -154,6 +174,7 @@ fn every_short_sequence_keeps_the_invariants() {
     let mut count = 0;
     for kill_mode in [KillMode::Process, KillMode::Mixed, KillMode::Group] {
         for (wait_tree, job_control, ladder, runs) in [
+            (false, false, "TERM/3s/KILL", None),
             (false, false, "TERM/2s/KILL", None),
             (false, true, "INT/2s/QUIT/1s/KILL", Some(Duration::from_secs(1))),
             (true, false, "TERM/2s/KILL", Some(Duration::from_secs(1))),
@@ -162,8 +183,20 @@ fn every_short_sequence_keeps_the_invariants() {
             if wait_tree && kill_mode == KillMode::Process {
                 continue;
             }
+            // The walk through the preparations.
+            let hooks = usize::from(ladder == "TERM/3s/KILL");
+            let stop_delay = Duration::from_secs(hooks as u64);
             let ladder = ladder.parse().unwrap();
-            let settings = Settings { ladder, kill_mode, wait_tree, job_control, max_runtime: runs, ..settings() };
+            let settings = Settings {
+                hooks,
+                stop_delay,
+                ladder,
+                kill_mode,
+                wait_tree,
+                job_control,
+                max_runtime: runs,
+                ..settings()
+            };
             walk(&World::new(&settings), LENGTH, &mut vec![], &mut count);
         }
     }

@@ -1,0 +1,85 @@
+//! The report for machines: one JSON object (RFC 8259). Times are RFC 3339 in UTC, durations milliseconds.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use humantime::format_rfc3339_millis;
+use serde_json::{Value, json};
+
+use super::{History, Stop};
+use crate::exit::Exit;
+use crate::origin::Side;
+
+impl History {
+    /// The report of a supervision that is over: bowout ends with `exit`, and `lost` log lines were not written.
+    pub(crate) fn report(&self, now: Instant, exit: Exit, lost: u64) -> String {
+        let wall = |at: Instant| stamp(self.started_at + (at - self.started));
+        let report = json!({
+            "bowout": env!("CARGO_PKG_VERSION"),
+            "command": self.command,
+            "pid": self.pid,
+            "start": stamp(self.started_at),
+            "end": wall(now),
+            "run_time_ms": millis(now - self.started),
+            "child": self.ended.map(|ended| how(ended, Some(self.core))),
+            "exit": how(exit, None),
+            "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
+            "descendants": {
+                "left": self.left,
+                "ended": self.left.saturating_sub(self.descendants_killed),
+                "killed": self.descendants_killed,
+            },
+            "orphans_reaped": self.orphans,
+            "user_time_ms": millis(self.usage.user),
+            "system_time_ms": millis(self.usage.system),
+            "max_rss_kib": self.usage.max_rss,
+            "log_lines_lost": lost,
+        });
+        format!("{report}\n")
+    }
+
+    fn stop_report(&self, stop: &Stop, now: Instant) -> Value {
+        let since = |at: Instant| millis(at.saturating_duration_since(stop.at));
+        let rungs: Vec<_> = self
+            .rungs
+            .iter()
+            .map(|(signal, at)| json!({ "signal": signal.to_string(), "after_ms": since(*at) }))
+            .collect();
+        let by = stop.by.as_ref().map(|(signal, who)| {
+            let known = !matches!(who.side, Side::Terminal | Side::Outside);
+            json!({
+                "signal": signal.to_string(),
+                "side": who.side.to_string(),
+                "pid": known.then_some(who.sender.pid),
+                "uid": known.then_some(who.sender.uid),
+                "name": who.name,
+            })
+        });
+        json!({
+            "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
+            "by": by,
+            "at": stamp(self.started_at + (stop.at - self.started)),
+            // Null where the child had it from the terminal.
+            "forwarded_after_ms": self.rungs.first().map(|(_, at)| since(*at)),
+            "rungs": rungs,
+            "escalated": self.kill,
+            "took_ms": since(now),
+            "grace_ms": self.settings.ladder.total(0).map(millis),
+        })
+    }
+}
+
+fn how(exit: Exit, core: Option<bool>) -> Value {
+    match (exit, core) {
+        (Exit::Code(code), _) => json!({ "code": code }),
+        (Exit::Signal(signal), None) => json!({ "signal": signal.to_string() }),
+        (Exit::Signal(signal), Some(core)) => json!({ "signal": signal.to_string(), "core": core }),
+    }
+}
+
+fn stamp(at: SystemTime) -> String {
+    format_rfc3339_millis(at).to_string()
+}
+
+fn millis(wait: Duration) -> u64 {
+    wait.as_millis().try_into().unwrap_or(u64::MAX)
+}

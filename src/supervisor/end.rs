@@ -1,0 +1,41 @@
+//! The end: the terminal as it was, the last line, the report and the termination message. Whatever fails here is told, and
+//! changes nothing of how bowout ends.
+
+use log::{log, warn};
+
+use super::Supervisor;
+use crate::exit::Exit;
+use crate::logging::escape;
+use crate::sys::{files, process, stderr};
+
+impl Supervisor<'_> {
+    /// Settles everything; gives what bowout ends with.
+    pub(super) fn end(&self, exit: Exit) -> Exit {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));
+        }
+        let exit = match &self.failure {
+            Some(failure) => failure.exit(),
+            None => self.config.exit_rules.apply(exit, process::is_pid1()),
+        };
+        if self.failure.is_none() {
+            let (level, line) = self.history.end(self.now, exit);
+            log!(level, "{line}");
+        }
+        if let Some(path) = &self.config.termination_log {
+            let message = match &self.failure {
+                Some(failure) => failure.to_string(),
+                None => self.history.termination_message(self.now),
+            };
+            if let Err(error) = files::write_termination_message(path, &message) {
+                warn!("cannot write termination message to '{}': {error}", escape(&path.to_string_lossy()));
+            }
+        }
+        if let Some(report) = &self.report
+            && let Err(error) = report.write(&self.history.report(self.now, exit, stderr::lost()))
+        {
+            warn!("cannot write report: {error}");
+        }
+        exit
+    }
+}

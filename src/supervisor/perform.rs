@@ -1,0 +1,155 @@
+//! Performing: each action of the policy carried out by `sys`, and what came of it.
+
+use std::io;
+
+use log::{debug, error, info, warn};
+
+use super::{Supervisor, clock};
+use crate::exit::Exit;
+use crate::logging::escape;
+use crate::policy::{Action, Event, State, Target};
+use crate::signal::Signal;
+use crate::sys::child::{Ended, Spawn};
+use crate::sys::tree;
+
+/// What came of the actions of one step.
+#[derive(Debug, Default)]
+pub(super) struct Performed {
+    /// How many processes were signalled.
+    pub(super) reached: usize,
+    pub(super) refusals: Vec<Refusal>,
+    /// We were to stop ourselves, and did or could not.
+    pub(super) suspended: Option<bool>,
+    /// The hook that is to be run, once the step is told.
+    pub(super) hook: Option<usize>,
+}
+
+/// A process that may not be signalled.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pid: i32,
+    name: String,
+    signal: Signal,
+    error: io::Error,
+}
+
+impl Supervisor<'_> {
+    /// Carries out all actions of one step.
+    pub(super) fn perform(&mut self, actions: &[Action]) -> Performed {
+        let mut done = Performed::default();
+        for action in actions {
+            match *action {
+                Action::Send { signal, value, to: Target::Child, wake } => {
+                    self.send_to_child(signal, value, wake, &mut done);
+                }
+                Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, &mut done),
+                Action::RunHook(hook) => done.hook = Some(hook),
+                Action::EndHook => {
+                    if let Some(group) = self.hook.as_ref().and_then(|(_, hook)| hook.own_group()) {
+                        group.kill();
+                    }
+                }
+                Action::SuspendSelf(signal) => {
+                    let group = self.child.group();
+                    done.suspended =
+                        Some(self.terminal.as_ref().is_some_and(|terminal| terminal.suspend(signal, group)));
+                }
+                Action::LendTerminal => {
+                    if let Some((terminal, group)) = self.terminal.as_ref().zip(self.child.group()) {
+                        terminal.lend(group);
+                    }
+                }
+                Action::Exit(_) => {}
+            }
+        }
+        done
+    }
+
+    fn send_to_child(&self, signal: Signal, value: Option<u64>, wake: bool, done: &mut Performed) {
+        match self.child.send(signal, value) {
+            Ok(()) => done.reached += 1,
+            Err(error) => {
+                let name = self.history.child();
+                done.refusals.push(Refusal { pid: self.child.pid(), name, signal, error });
+                return;
+            }
+        }
+        if wake {
+            // It can only have ended meanwhile.
+            let _ = self.child.send(Signal::CONT, None);
+        }
+    }
+
+    fn send_to_all(&self, signal: Signal, wake: bool, done: &mut Performed) {
+        let tally = tree::send(signal, wake, self.child.own_group());
+        done.reached += tally.reached;
+        done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
+            let name = format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state);
+            Refusal { pid: process.pid, name, signal, error }
+        }));
+    }
+
+    /// Once a process: what is refused now will be refused again.
+    pub(super) fn tell_refusal(&mut self, Refusal { pid, name, signal, error }: &Refusal) {
+        if *signal != Signal::KILL && self.refused.contains(pid) {
+            return;
+        }
+        self.refused.push(*pid);
+        match *signal {
+            Signal::KILL => error!("cannot kill {name}: {error}"),
+            signal => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),
+        }
+    }
+
+    /// Starts a `--pre-stop` hook; what it could not be started by is told, and is its end.
+    pub(super) fn run_hook(&mut self, hook: usize) {
+        let name = self.history.hook(hook);
+        let args = ["-c".into(), self.config.pre_stop[hook].clone()];
+        let left = match self.machine.state() {
+            State::Preparing { grace, .. } => grace.map(|grace| grace.saturating_duration_since(clock())),
+            State::Running { .. }
+            | State::Stopping { .. }
+            | State::Draining { .. }
+            | State::Killing { .. }
+            | State::Done(_) => None,
+        };
+        let mut variables = vec![
+            ("BOWOUT_CHILD_PID", self.child.pid().to_string()),
+            ("BOWOUT_SIGNAL", self.history.stop_signal().to_string()),
+        ];
+        variables.extend(left.map(|left| ("BOWOUT_GRACE_LEFT_MS", left.as_millis().to_string())));
+        let spawn = Spawn {
+            command: "/bin/sh".as_ref(),
+            args: &args,
+            inherited: self.inherited,
+            variables: &variables,
+            directory: self.directory.as_deref(),
+            to_stderr: true,
+            own_group: true,
+            die_with_us: true,
+        };
+        match spawn.spawn() {
+            Ok(child) => {
+                info!("running pre-stop hook {name} (pid {})", child.pid());
+                self.hook = Some((hook, child));
+            }
+            Err(error) => {
+                warn!("cannot start pre-stop hook {name}: {error}; going on without it");
+                self.step(Event::HookExited, None);
+            }
+        }
+    }
+
+    /// The hook that ran has ended.
+    pub(super) fn hook_ended(&mut self, ended: Ended) {
+        let Some((hook, mut child)) = self.hook.take() else { return };
+        let name = self.history.hook(hook);
+        match (child.exec_result(), ended.exit) {
+            (Some(Err(error)), _) => warn!("cannot run pre-stop hook {name}: {error}; going on without it"),
+            (_, Exit::Code(0)) => debug!("pre-stop hook {name} has ended"),
+            (_, exit) => warn!("pre-stop hook {name} {exit}; going on"),
+        }
+        child.reap();
+        self.step(Event::HookExited, None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The start: everything that can fail and must be told before the child is there, then the spawn, then letting go of what is
+//! the child's.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::SystemTime;
+
+use log::warn;
+
+use super::{Supervisor, clock};
+use crate::cli::ReportTo;
+use crate::config::{Config, STOP_ON};
+use crate::error::Error;
+use crate::logging::escape;
+use crate::origin::Kin;
+use crate::policy::{KillMode, Machine, Settings};
+use crate::report::History;
+use crate::signal::{Signal, SignalSet};
+use crate::sys::child::Spawn;
+use crate::sys::files::Destination;
+use crate::sys::process;
+use crate::sys::signals::{Inherited, Intake};
+use crate::sys::tty::{self, Terminal};
+
+impl<'a> Supervisor<'a> {
+    /// Starts the command.
+    ///
+    /// # Errors
+    /// What keeps it from being started; nothing was, then.
+    pub(super) fn start(mut config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
+        let parent = process::parent();
+        let pid1 = process::is_pid1();
+        let intake = Intake::open().map_err(|error| own("cannot receive signals", &error))?;
+        let report = destination(config.report.as_ref())?;
+        // As they are now: the working directory will be another.
+        if let Some(path) = &mut config.termination_log {
+            *path = std::path::absolute(&*path).map_err(|error| own("cannot find the termination log", &error))?;
+        }
+        let directory = if config.pre_stop.is_empty() { None } else { std::env::current_dir().ok() };
+        if let Some(signal) = config.parent_death_signal {
+            process::set_parent_death_signal(signal, parent)
+                .map_err(|error| own(&format!("cannot ask for {signal} at the parent's death"), &error))?;
+        }
+        if !pid1 && let Err(error) = process::become_subreaper() {
+            // Orphans go to PID 1 then, and nobody here waits for them.
+            warn!("cannot become subreaper: {error}; descendants that lose their parent are not supervised");
+        }
+        let terminal = Terminal::open();
+        let settings = settings(&config, inherited, pid1, terminal.is_some());
+        let command = config.command.to_string_lossy();
+        let spawn = Spawn {
+            command: &config.command,
+            args: &config.args,
+            inherited,
+            variables: &[],
+            directory: None,
+            to_stderr: false,
+            own_group: terminal.is_none(),
+            die_with_us: config.kill_mode != KillMode::Process,
+        };
+        let child = spawn.spawn().map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
+        let now = clock();
+        let machine = Machine::new(settings.clone(), now);
+        let words = [&config.command].into_iter().chain(&config.args);
+        let history = History::new(
+            words.map(lossy).collect(),
+            config.pre_stop.iter().map(lossy).collect(),
+            child.pid(),
+            now,
+            wall_clock(),
+            settings,
+        );
+        let mut ours = vec![intake.as_fd()];
+        ours.extend(child.exec_pending());
+        ours.extend(terminal.as_ref().map(AsFd::as_fd));
+        ours.extend(report.as_ref().and_then(Destination::own_descriptor).map(AsFd::as_fd));
+        process::release(&ours);
+        let kin = Kin { parent, child: child.pid() };
+        Ok(Self {
+            inherited,
+            intake,
+            child,
+            hook: None,
+            kin,
+            machine,
+            history,
+            terminal,
+            report,
+            directory,
+            now,
+            failure: None,
+            refused: vec![],
+            config,
+        })
+    }
+}
+
+fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {
+    match to {
+        None => Ok(None),
+        Some(ReportTo::File(path)) => {
+            Destination::file(path).map(Some).map_err(|error| own("cannot find the report", &error))
+        }
+        Some(ReportTo::Descriptor(fd)) => {
+            Destination::descriptor(*fd).map(Some).map_err(|error| own(&format!("cannot report to fd:{fd}"), &error))
+        }
+    }
+}
+
+fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: bool) -> Settings {
+    // What is ignored on entry stays ignored, as under nohup and in a script's background jobs (contract T4): it is passed on
+    // and asks for nothing. PID 1 has nobody who could have meant it so.
+    let ignored = if pid1 { SignalSet::default() } else { inherited.ignored };
+    Settings {
+        ladder: config.ladder.clone(),
+        stop_on: config.stop_on.unwrap_or(STOP_ON.minus(ignored)),
+        hangup_stops: !ignored.contains(Signal::HUP),
+        on_repeat: config.on_repeat,
+        kill_mode: config.kill_mode,
+        wait_tree: config.wait_tree,
+        max_runtime: config.max_runtime,
+        hooks: config.pre_stop.len(),
+        stop_delay: config.stop_delay,
+        remap: config.remap.clone(),
+        keys_stop: config.keys_stop,
+        job_control,
+        leader: tty::leads_session(),
+        pid1,
+    }
+}
+
+fn lossy(word: &std::ffi::OsString) -> String {
+    word.to_string_lossy().into_owned()
+}
+
+/// The wall clock, for the report alone.
+#[allow(clippy::disallowed_methods, reason = "the report says when the child was started")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+fn own(what: &str, error: &io::Error) -> Error {
+    Error::own(format!("{what}: {error}"))
+}

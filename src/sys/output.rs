@@ -1,0 +1,106 @@
+//! Writes that can neither block nor fail anything, to a descriptor that others share.
+//!
+//! It may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full, or closed. The child shares
+//! its open file description, so that O_NONBLOCK must never be set on it; each kind has a way of its own instead (contract K16).
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, SFlag, fstat};
+
+/// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
+pub(super) const LONGEST: usize = 4096;
+
+/// How a descriptor is written to without blocking.
+#[derive(Debug)]
+enum Way {
+    /// A file or a block device: a write does not wait for anyone.
+    Plain,
+    /// `send(2)` with `MSG_DONTWAIT`.
+    Socket,
+    /// `pwritev2(2)` with `RWF_NOWAIT`: pipes, since Linux 6.4.
+    NoWait,
+    /// A non-blocking file description of our own, from opening it again: FIFOs and terminals, and pipes before 6.4.
+    Reopened(OwnedFd),
+    /// Asked before each write whether there is room: where /proc is missing or the file is somebody else's (contract C14).
+    Polled,
+}
+
+/// A descriptor to write to.
+#[derive(Debug)]
+pub(super) struct Output<'a> {
+    fd: BorrowedFd<'a>,
+    way: Way,
+}
+
+impl<'a> Output<'a> {
+    /// Looks at what it is. One that is closed is taken for a file, and every write fails.
+    pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
+        let kind = fstat(fd).map_or(SFlag::S_IFREG, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        let way = match kind {
+            SFlag::S_IFSOCK => Way::Socket,
+            SFlag::S_IFIFO => Way::NoWait,
+            SFlag::S_IFCHR => reopen(fd),
+            _ => Way::Plain,
+        };
+        Self { fd, way }
+    }
+
+    /// The descriptor besides the one given that is used to write.
+    pub(super) fn own_descriptor(&self) -> Option<&OwnedFd> {
+        match &self.way {
+            Way::Reopened(fd) => Some(fd),
+            Way::Plain | Way::Socket | Way::NoWait | Way::Polled => None,
+        }
+    }
+
+    /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now.
+    ///
+    /// # Errors
+    /// `EAGAIN` where there is none; else as write(2).
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self.attempt(bytes) {
+            // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a filter without pwritev2.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(self.way, Way::NoWait) => {
+                self.way = reopen(self.fd);
+                self.attempt(bytes)
+            }
+            result => result,
+        }
+    }
+
+    fn attempt(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let raw = self.fd.as_raw_fd();
+        match &self.way {
+            Way::Plain => nix::unistd::write(self.fd, bytes),
+            Way::Reopened(fd) => nix::unistd::write(fd, bytes),
+            Way::Socket => {
+                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+                // SAFETY: the buffer is as long as is said.
+                let sent = unsafe { libc::send(raw, bytes.as_ptr().cast(), bytes.len(), flags) };
+                Errno::result(sent).map(|sent| sent as usize)
+            }
+            Way::NoWait => {
+                let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                // SAFETY: one vector, which points to as many bytes as it says; they are only read. -1 is the position of a stream.
+                let written = unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
+                Errno::result(written).map(|written| written as usize)
+            }
+            Way::Polled => {
+                let mut fds = [PollFd::new(self.fd, PollFlags::POLLOUT)];
+                match poll(&mut fds, PollTimeout::ZERO)? {
+                    0 => Err(Errno::EAGAIN),
+                    _ => nix::unistd::write(self.fd, bytes),
+                }
+            }
+        }
+    }
+}
+
+/// `O_NOCTTY`: a session leader without a terminal must not get one this way (open(2)).
+fn reopen(fd: BorrowedFd<'_>) -> Way {
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(), flags, Mode::empty()).map_or(Way::Polled, Way::Reopened)
+}
