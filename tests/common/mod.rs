@@ -6,11 +6,13 @@
 #![allow(dead_code)]
 
 pub mod leftovers;
+pub mod pty;
 pub mod start;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -220,10 +222,17 @@ pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
         .collect()
 }
 
+/// These signals, no other, in this order, no more often; less of them where the kill came before the process had the time.
+pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
+    assert!(sent.starts_with(seen), "{seen:?} is not the beginning of {sent:?}");
+}
+
 /// bowout, running; killed with all that it started when the test is through with it.
 pub struct Running {
     /// bowout's own, as this process sees it.
     pub pid: i32,
+    /// Holds on to bowout where somebody else reaps it: its number may become another's.
+    handle: OwnedFd,
     home: Home,
     child: Child,
     mark: String,
@@ -248,24 +257,31 @@ impl Running {
 
     /// From here: the process that started bowout, or one outside its namespace.
     pub fn kill(&self, signal: i32) {
-        assert!(self.ended.is_none(), "bowout has ended");
-        // SAFETY: our own child, or its, not yet reaped.
-        assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0, "kill {signal}");
+        let handle = self.handle.as_raw_fd();
+        // SAFETY: no information is passed; the kernel makes it up as for kill.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
+        assert_eq!(done, 0, "kill {signal}: {}", std::io::Error::last_os_error());
     }
 
     pub fn queue(&self, signal: i32, value: i32) {
-        assert!(self.ended.is_none(), "bowout has ended");
+        self.assert_alive();
         let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
-        // SAFETY: as for kill; the value is a number.
+        // SAFETY: bowout, which was alive just now; the value is a number.
         assert_eq!(unsafe { libc::sigqueue(self.pid, signal, value) }, 0, "sigqueue {signal}");
     }
 
     /// From a process that is neither manager nor descendant.
     pub fn kill_from_elsewhere(&self, signal: i32) {
-        assert!(self.ended.is_none(), "bowout has ended");
+        self.assert_alive();
         let mut command = Command::new(probe());
         command.args(["kill", &self.pid.to_string(), &signal.to_string()]);
         assert!(leftovers::output(&mut command).status.success(), "kill {signal} from elsewhere");
+    }
+
+    fn assert_alive(&self) {
+        let mut poll = libc::pollfd { fd: self.handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid structure.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 0) }, 0, "bowout has ended");
     }
 
     /// Stops bowout, has these signals sent, and lets it go on: they are pending together.
@@ -366,6 +382,15 @@ impl Drop for Running {
             eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
         }
         leftovers::kill(&self.mark, &mut self.child);
+    }
+}
+
+/// Holds on to a process.
+pub fn hold(pid: i32) -> Option<OwnedFd> {
+    // SAFETY: no pointers; the descriptor is ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as i32;
+        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd))
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use super::{BOWOUT, Lines, NOTHING, Running, children, leftovers, no_namespaces, probe, skip, until};
+use super::{BOWOUT, Lines, NOTHING, Running, children, hold, leftovers, no_namespaces, probe, skip, until};
 
 /// Where bowout runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Start {
         let mark = leftovers::unique();
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).env_clear().env(leftovers::MARK, &mark).env("PROBE", probe());
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).envs(self.env.drain(..));
+        command.env("PATH", path()).envs(self.env.drain(..));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -202,17 +202,30 @@ impl Start {
         let child = leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         // It holds the write ends.
         drop(command);
-        let pid = child.id() as i32;
-        let mut running = Running { pid, home: self.home, child, mark, ended: None, out, err };
-        if self.home == Home::Pid1 {
-            // It may have ended already.
-            running.pid = until("PID 1 is there", || match children(pid).first() {
-                Some(pid) => Some(*pid),
-                None => running.child.try_wait().expect("our child").map(|_| pid),
-            });
-        }
-        running
+        let launcher = child.id() as i32;
+        let bowout = || match self.home {
+            Home::Subreaper => Some(launcher),
+            // It may have ended already, and the launcher with it.
+            Home::Pid1 => children(launcher)
+                .first()
+                .copied()
+                .or_else(|| leftovers::stat(launcher).filter(|stat| stat.state == 'Z').map(|_| launcher)),
+        };
+        let (pid, handle) = until("bowout is there", || {
+            let pid = bowout()?;
+            let handle = hold(pid)?;
+            // Whoever was held is bowout if it still is now.
+            (bowout() == Some(pid)).then_some((pid, handle))
+        });
+        Running { pid, handle, home: self.home, child, mark, ended: None, out, err }
     }
+}
+
+/// The directories of PATH that may be searched: with one that may not, no command is ever "not found".
+fn path() -> OsString {
+    let all = std::env::var_os("PATH").unwrap_or_default();
+    let readable = std::env::split_paths(&all).filter(|dir| std::fs::read_dir(dir).is_ok());
+    std::env::join_paths(readable).expect("it was a PATH")
 }
 
 fn end(given: Option<Stdio>) -> (Lines, Stdio) {

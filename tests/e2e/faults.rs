@@ -8,7 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::common::{
-    BOWOUT, Dir, Home, Lines, NONE, NOTHING, Start, Status, homes, no_namespaces, not_root, probe, skip, timed, until,
+    BOWOUT, Dir, Got, Home, Lines, NONE, NOTHING, Start, Status, assert_at_most, homes, no_namespaces, not_root, probe,
+    signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -76,28 +77,42 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     }
 }
 
+/// bowout at `home` with this stderr, full and unread, does all that it does otherwise.
+fn full_stderr(home: Home, start: impl Fn() -> Start) {
+    for (kind, write, read) in full() {
+        let before = flags(&write);
+        let stderr = write.try_clone().expect("a copy");
+        let mut bowout = start().at(home).stderr(stderr).probe(["signals"]);
+        bowout.ready();
+        bowout.kill(libc::SIGUSR1);
+        bowout.expect(libc::SIGUSR1);
+        assert_eq!(flags(&write), before, "{kind}: the child shares these flags");
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            bowout.end()
+        });
+        assert_eq!(status, bowout.died(KILL), "{home:?} {kind}");
+        assert!(took < SOON, "{kind}: {took:?}");
+        assert_eq!(flags(&write), before, "{kind}");
+        drop(read);
+    }
+}
+
 #[test]
 fn a_full_stderr_delays_nothing() {
     for home in homes() {
-        for (kind, write, read) in full() {
-            let before = flags(&write);
-            let stderr = write.try_clone().expect("a copy");
-            let mut bowout = Start::new(["-vvv", "--grace", "300ms"]).at(home).stderr(stderr).probe(["signals"]);
-            bowout.ready();
-            bowout.kill(libc::SIGUSR1);
-            bowout.expect(libc::SIGUSR1);
-            assert_eq!(flags(&write), before, "{kind}: the child shares these flags");
-            let (status, took) = timed(|| {
-                bowout.kill(TERM);
-                bowout.expect(TERM);
-                bowout.expect(libc::SIGCONT);
-                bowout.end()
-            });
-            assert_eq!(status, bowout.died(KILL), "{home:?} {kind}");
-            assert!(took < SOON, "{kind}: {took:?}");
-            assert_eq!(flags(&write), before, "{kind}");
-            drop(read);
-        }
+        full_stderr(home, || Start::new(["-vvv", "--grace", "300ms"]));
+    }
+}
+
+/// Where it cannot be opened anew.
+#[test]
+fn a_full_stderr_delays_nothing_without_proc() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    for home in homes() {
+        full_stderr(home, || Start::new(["-vvv", "--grace", "300ms"]).no_proc());
     }
 }
 
@@ -144,8 +159,7 @@ fn a_broken_stderr_changes_nothing() {
             bowout.expect(libc::SIGUSR1);
             assert_eq!(bowout.settle(), NONE, "{home:?}");
             bowout.kill(TERM);
-            bowout.expect(TERM);
-            bowout.expect(libc::SIGCONT);
+            assert_at_most(&signals_of("", &bowout.out.rest()), &[TERM, libc::SIGCONT]);
             assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
         }
     }
@@ -178,10 +192,10 @@ fn closed_descriptors_change_nothing() {
             bowout.kill(libc::SIGUSR1);
             bowout.expect(libc::SIGUSR1);
             bowout.kill(TERM);
-            bowout.expect(TERM);
-            bowout.expect(libc::SIGCONT);
             // A log line that went to whatever had become descriptor 2 would not have passed unnoticed.
-            assert_eq!(bowout.out.rest(), NOTHING);
+            let lines = bowout.out.rest();
+            assert_at_most(&signals_of("", &lines), &[TERM, libc::SIGCONT]);
+            assert!(lines.iter().all(|line| Got::parse(line).is_some()), "{lines:?}");
             assert_eq!(bowout.end(), bowout.died(KILL), "{home:?} {closed}");
         }
         for options in [&[][..], &["-vvv"]] {
@@ -226,7 +240,6 @@ fn pid_1_without_proc_stops_everything() {
     bowout.kill(libc::SIGUSR1);
     bowout.expect(libc::SIGUSR1);
     bowout.kill(TERM);
-    bowout.expect(TERM);
     assert_eq!(bowout.end(), bowout.died(KILL));
     let mut bowout = Start::new(["--grace", "1h"])
         .at(Home::Pid1)
@@ -314,11 +327,14 @@ fn a_fork_that_fails_is_an_own_failure() {
 #[test]
 fn too_few_descriptors_are_an_own_failure() {
     for home in homes() {
-        let mut bowout = Start::plain().at(home).with(["--nofile", "3"]).command(["echo", "started"]);
-        assert_eq!(bowout.end(), Status::Code(125), "{home:?}");
-        assert_eq!(bowout.out.rest(), NOTHING);
-        let log = bowout.log();
-        assert!(log.len() == 1 && log[0].starts_with("bowout: "), "{log:#?}");
+        // Enough for the dynamic loader, and not for bowout.
+        for limit in ["4", "5"] {
+            let mut bowout = Start::plain().at(home).with(["--nofile", limit]).command(["echo", "started"]);
+            assert_eq!(bowout.end(), Status::Code(125), "{home:?}");
+            assert_eq!(bowout.out.rest(), NOTHING);
+            let log = bowout.log();
+            assert!(log.len() == 1 && log[0].starts_with("bowout: "), "{log:#?}");
+        }
     }
 }
 

@@ -15,6 +15,8 @@ mod fidelity;
 mod idle;
 mod log;
 mod modes;
+mod pid_variables;
 mod signals;
 mod spawn;
 mod stop;
+mod terminal;

@@ -8,9 +8,11 @@
 // Clocks and threads are bowout's concern, not that of its command.
 #![allow(clippy::disallowed_methods)]
 
+mod names;
 mod place;
 mod receive;
 mod sys;
+mod terminal;
 mod tree;
 mod view;
 
@@ -26,6 +28,9 @@ orphans N                    make N orphans; print the most children that the pa
 tree N [--stubborn] [signals' options]
                              N descendants, some orphaned, some in their own session; then as signals
 breed N MS                   N lines of processes, each of which forks the next and ends after MS
+terminal [--catch SIG,...] [--exit SIG:CODE] [--to FILE] [--group | --foreground] [--raw] [--read] [--stop SIG]
+                             report these signals alone; before it, take and use the terminal so
+named VAR... -- COMMAND      have VAR name this process, then exec | names: who this is, and whom they name
 view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
@@ -99,6 +104,9 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"orphans" => tree::orphans(words.number()),
         b"tree" => tree::tree(&mut words),
         b"breed" => tree::breed(words.number(), words.number()),
+        b"terminal" => terminal::terminal(&mut words),
+        b"named" => names::named(&mut words),
+        b"names" => names::names(),
         b"view" => view::view(&mut words),
         b"kill" => place::kill(&mut words),
         b"trace" => place::trace(words.number()),

@@ -1,0 +1,438 @@
+//! A real terminal, and a real shell on it.
+//!
+//! A terminal has one reader, the test: whatever waits reads. No thread holds the master, so that closing it is a hang-up.
+
+use std::io::Error;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use super::{BOWOUT, Dir, Status, children, leftovers, probe, watchdog};
+
+pub const CTRL_C: &str = "\x03";
+pub const CTRL_BACKSLASH: &str = "\x1c";
+pub const CTRL_Z: &str = "\x1a";
+
+/// Before and after the exit status in the prompt of the shell, and of a shell inside it.
+pub const PROMPT: [&str; 2] = ["[[", "]] "];
+pub const INNER_PROMPT: [&str; 2] = ["((", ")) "];
+
+/// What a pty is to the program that is started on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its controlling terminal: it leads the session.
+    Controlling,
+    /// Its stdin, stdout and stderr; it leads a session without a terminal.
+    Standard,
+}
+
+/// A program on a terminal; killed with all that it started when the test is through with it.
+pub struct Pty {
+    master: Option<OwnedFd>,
+    child: Child,
+    pub pid: i32,
+    mark: String,
+    ended: Option<ExitStatus>,
+    /// All that was ever written to the terminal, and how much of it was looked at.
+    screen: Vec<u8>,
+    looked: usize,
+    /// How long a fact may take to come true.
+    pub patience: Duration,
+    /// Where it runs, and its home.
+    pub dir: Dir,
+}
+
+fn check(done: i32, what: &str) -> i32 {
+    assert!(done >= 0, "{what}: {}", Error::last_os_error());
+    done
+}
+
+/// The master and the slave of a new terminal.
+fn open() -> (OwnedFd, OwnedFd) {
+    // SAFETY: the name's buffer is as long as it is said to be; the descriptors are ours.
+    unsafe {
+        let master = check(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC), "posix_openpt");
+        let master = OwnedFd::from_raw_fd(master);
+        check(libc::grantpt(master.as_raw_fd()), "grantpt");
+        check(libc::unlockpt(master.as_raw_fd()), "unlockpt");
+        let mut name = [0; 64];
+        assert_eq!(libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()), 0, "ptsname_r");
+        let slave = check(libc::open(name.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC), "the slave");
+        (master, OwnedFd::from_raw_fd(slave))
+    }
+}
+
+fn resize(master: &OwnedFd, rows: u16, columns: u16) {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: a valid structure.
+    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, "TIOCSWINSZ");
+}
+
+/// Where programs are looked for: bowout's and the probe's directories first.
+fn search() -> std::ffi::OsString {
+    let ours = [Path::new(BOWOUT), probe().as_path()].map(|program| program.parent().expect("a directory").to_owned());
+    let theirs = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(ours.into_iter().chain(std::env::split_paths(&theirs))).expect("a search path")
+}
+
+impl Pty {
+    pub fn start(role: Role, line: &[&str]) -> Self {
+        let (master, slave) = open();
+        // Before anybody could be told of a change; wide, so that what is typed stays on a line.
+        resize(&master, 24, 200);
+        let dir = Dir::new();
+        let mark = leftovers::unique();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).current_dir(&dir.0).env_clear().env(leftovers::MARK, &mark).env("PATH", search());
+        command.env("HOME", &dir.0).env("TERM", "dumb").env("LC_ALL", "C").env("HISTFILE", "/dev/null");
+        command.env("INPUTRC", "/dev/null").env("PS1", PROMPT.join("$?")).env("INNER", INNER_PROMPT.join("$?"));
+        let standard = || slave.try_clone().expect("a copy of the slave");
+        command.stdin(standard()).stdout(standard()).stderr(standard());
+        let set_up = move || {
+            // SAFETY: the only pointers are to zeroes of the size that the kernel reads. As in `Start`; 0 is the terminal.
+            unsafe {
+                let none = [0_u64; 4];
+                for signal in 1..=64 {
+                    libc::syscall(libc::SYS_rt_sigaction, signal, none.as_ptr(), 0, 8);
+                }
+                libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                let failed =
+                    libc::setsid() < 0 || (role == Role::Controlling && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0);
+                if failed { Err(Error::last_os_error()) } else { Ok(()) }
+            }
+        };
+        // SAFETY: system calls alone, on values that are there already.
+        unsafe { command.pre_exec(set_up) };
+        let child = leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        // They hold the slave: its last close is the end of the screen.
+        drop((command, slave));
+        let pid = child.id() as i32;
+        Self {
+            master: Some(master),
+            child,
+            pid,
+            mark,
+            ended: None,
+            screen: Vec::new(),
+            looked: 0,
+            patience: watchdog(),
+            dir,
+        }
+    }
+
+    fn master(&self) -> i32 {
+        self.master.as_ref().expect("the terminal is open").as_raw_fd()
+    }
+
+    pub fn resize(&self, rows: u16, columns: u16) {
+        resize(self.master.as_ref().expect("the terminal is open"), rows, columns);
+    }
+
+    /// Closes the master, as a window or a connection does.
+    pub fn hang_up(&mut self) {
+        self.read(0);
+        self.master = None;
+    }
+
+    pub fn type_keys(&self, keys: &str) {
+        // SAFETY: the buffer is valid for its length.
+        let done = unsafe { libc::write(self.master(), keys.as_ptr().cast(), keys.len()) };
+        assert_eq!(done, keys.len() as isize, "typed {keys:?}");
+    }
+
+    /// The foreground process group.
+    pub fn foreground(&self) -> i32 {
+        // SAFETY: no pointers.
+        unsafe { libc::tcgetpgrp(self.master()) }
+    }
+
+    /// Whether lines are edited and keys signal: the mode of a terminal that no program has taken over.
+    pub fn is_raw(&self) -> bool {
+        // SAFETY: tcgetattr fills in the structure.
+        let flags = unsafe {
+            let mut modes: libc::termios = std::mem::zeroed();
+            check(libc::tcgetattr(self.master(), &raw mut modes), "tcgetattr");
+            modes.c_lflag
+        };
+        flags & libc::ICANON == 0
+    }
+
+    /// Takes what has been written, waiting for something for so long, in ms.
+    fn read(&mut self, wait: i32) {
+        let Some(master) = &self.master else {
+            // SAFETY: no descriptors.
+            unsafe { libc::poll(std::ptr::null_mut(), 0, wait) };
+            return;
+        };
+        let mut poll = libc::pollfd { fd: master.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut buffer = [0_u8; 4096];
+        // SAFETY: one valid structure; the buffer is valid for its length.
+        let got = unsafe {
+            let wait =
+                if libc::poll(&raw mut poll, 1, wait) > 0 && poll.revents & libc::POLLIN == 0 { wait } else { 0 };
+            if wait > 0 {
+                // No process holds the terminal any more.
+                libc::poll(std::ptr::null_mut(), 0, wait);
+            }
+            if poll.revents & libc::POLLIN == 0 { 0 } else { libc::read(poll.fd, buffer.as_mut_ptr().cast(), 4096) }
+        };
+        self.screen.extend_from_slice(&buffer[..usize::try_from(got).unwrap_or(0)]);
+    }
+
+    /// Waits for a fact, reading the screen meanwhile; nothing if it does not come true.
+    pub fn comes<T>(&mut self, mut fact: impl FnMut(&mut Self) -> Option<T>) -> Option<T> {
+        let end = Instant::now() + self.patience;
+        loop {
+            if let Some(value) = fact(self) {
+                return Some(value);
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            self.read(1);
+        }
+    }
+
+    /// Likewise, for a fact that must come true.
+    pub fn until<T>(&mut self, what: &str, fact: impl FnMut(&mut Self) -> Option<T>) -> T {
+        self.comes(fact).unwrap_or_else(|| panic!("watchdog: {what}, after:\n{}", self.screen()))
+    }
+
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen).into_owned()
+    }
+
+    /// What was not looked at yet.
+    pub fn unread(&self) -> String {
+        String::from_utf8_lossy(&self.screen[self.looked..]).into_owned()
+    }
+
+    /// Looks no further than this; gives what was passed over.
+    fn look_past(&mut self, length: usize) -> String {
+        let from = self.looked;
+        self.looked += length;
+        String::from_utf8_lossy(&self.screen[from..self.looked]).into_owned()
+    }
+
+    /// Waits for this text and gives all up to its end; the next look begins behind it.
+    pub fn see(&mut self, text: &str) -> String {
+        self.until(&format!("{text:?} on the screen"), |pty| {
+            let at = find(&pty.screen[pty.looked..], text.as_bytes())?;
+            Some(pty.look_past(at + text.len()))
+        })
+    }
+
+    /// Waits for the prompt; gives the exit status in it, and what came before.
+    pub fn prompt_of(&mut self, prompt: [&str; 2]) -> (i32, String) {
+        self.until("the prompt", |pty| pty.find_prompt(prompt))
+    }
+
+    pub fn find_prompt(&mut self, [open, close]: [&str; 2]) -> Option<(i32, String)> {
+        let unread = &self.screen[self.looked..];
+        let mut from = 0;
+        loop {
+            let at = from + find(&unread[from..], open.as_bytes())?;
+            let status = &unread[at + open.len()..];
+            let length = find(status, close.as_bytes())?;
+            if let Some(status) = std::str::from_utf8(&status[..length]).ok().and_then(|text| text.parse().ok()) {
+                let before = self.look_past(at);
+                self.looked += open.len() + length + close.len();
+                return Some((status, before));
+            }
+            from = at + open.len();
+        }
+    }
+
+    /// The PID of a probe that says that it is ready.
+    pub fn ready(&mut self) -> i32 {
+        self.see("ready ");
+        let line = self.see("\n");
+        line.trim_end().parse().unwrap_or_else(|_| panic!("ready {line:?}"))
+    }
+
+    /// Waits until a probe reports this signal; gives what came before.
+    pub fn got(&mut self, signal: i32) -> String {
+        self.see(&format!("got {signal} "))
+    }
+
+    /// Waits until the process of this PID is in this state.
+    pub fn state(&mut self, pid: i32, state: char) {
+        self.until(&format!("{pid} in state {state}"), |_| (state_of(pid) == Some(state)).then_some(()));
+    }
+
+    /// Waits for the end of the program that was started on the terminal.
+    pub fn wait(&mut self) -> Status {
+        let status = match self.ended {
+            Some(status) => status,
+            None => self.until("the end", |pty| pty.child.try_wait().expect("our child")),
+        };
+        self.ended = Some(status);
+        leftovers::forget(self.child.id());
+        status.into()
+    }
+
+    /// The text of a file of the test, so far.
+    pub fn file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.file(name)).unwrap_or_default()
+    }
+
+    /// Waits until a file of the test has this text in it.
+    pub fn see_in(&mut self, name: &str, text: &str) -> String {
+        self.until(&format!("{text:?} in {name}"), |pty| Some(pty.file(name)).filter(|all| all.contains(text)))
+    }
+
+    /// The PID of a probe that writes to a file of the test.
+    pub fn ready_in(&mut self, name: &str) -> i32 {
+        self.until(&format!("a PID in {name}"), |pty| {
+            let text = pty.file(name);
+            let (line, _) = text.strip_prefix("ready ")?.split_once('\n')?;
+            line.parse().ok()
+        })
+    }
+}
+
+impl Drop for Pty {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("screen:\n{}", self.screen());
+        }
+        leftovers::kill(&self.mark, &mut self.child);
+    }
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// The state of a process that is there.
+pub fn state_of(pid: i32) -> Option<char> {
+    leftovers::stat(pid).map(|stat| stat.state)
+}
+
+/// Whether it is there and not stopped.
+pub fn runs(pid: i32) -> bool {
+    state_of(pid).is_some_and(|state| "RSD".contains(state))
+}
+
+/// Whether it is in one of the system calls by which keys are waited for; where the kernel does not say, whether it waits at all.
+fn waits_for_keys(pid: i32) -> bool {
+    const CALLS: [libc::c_long; 3] = [libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_read];
+    match std::fs::read_to_string(format!("/proc/{pid}/syscall")) {
+        Ok(text) => CALLS.iter().any(|call| text.split(' ').next() == Some(&call.to_string())),
+        Err(_) => state_of(pid) == Some('S'),
+    }
+}
+
+pub fn parent_of(pid: i32) -> i32 {
+    leftovers::stat(pid).expect("a process").parent
+}
+
+pub fn group_of(pid: i32) -> i32 {
+    // SAFETY: no pointers.
+    check(unsafe { libc::getpgid(pid) }, "getpgid")
+}
+
+/// To a process that the test has started.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: no pointers.
+    check(unsafe { libc::kill(pid, signal) }, "kill");
+}
+
+/// Where a program is, if it is installed: the distribution's own first.
+pub fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = ["/usr/bin", "/bin"].map(PathBuf::from).into_iter();
+    first.chain(std::env::split_paths(&path)).map(|dir| dir.join(program)).find(|file| file.exists())
+}
+
+/// Why a test that needs this program cannot be run, if so.
+pub fn missing(program: &str) -> Option<String> {
+    installed(program).is_none().then(|| format!("{program} is not installed"))
+}
+
+/// An interactive bash on a terminal.
+pub struct Shell(pub Pty);
+
+impl Shell {
+    /// At its first prompt. `bash` is one that reads no file of the user's.
+    pub fn start() -> Self {
+        Self::at(Role::Controlling, &["bash", "--norc", "--noprofile", "-i"])
+    }
+
+    pub fn at(role: Role, line: &[&str]) -> Self {
+        let mut shell = Self(Pty::start(role, line));
+        assert_eq!(shell.prompt().0, 0);
+        shell
+    }
+
+    /// Waits until the shell is back; gives the exit status that it saw, and what was written before.
+    pub fn prompt(&mut self) -> (i32, String) {
+        let seen = self.0.prompt_of(PROMPT);
+        let shell = self.0.pid;
+        // A key that signals before that is answered with the next key only: bash looks for signals, then waits for keys.
+        self.0.until("the shell waits for keys", |_| waits_for_keys(shell).then_some(()));
+        seen
+    }
+
+    /// At the prompt: has the shell run this.
+    pub fn line(&mut self, line: &str) {
+        self.0.type_keys(&format!("{line}\r"));
+        self.0.see(&format!("{line}\r\n"));
+    }
+
+    /// Likewise, to the next prompt.
+    pub fn run(&mut self, line: &str) -> (i32, String) {
+        self.line(line);
+        self.prompt()
+    }
+
+    /// Starts a probe under bowout; its PID and bowout's.
+    pub fn probe(&mut self, line: &str) -> (i32, i32) {
+        self.line(line);
+        let child = self.0.ready();
+        (child, parent_of(child))
+    }
+
+    /// Ctrl-Z, and that the shell says so; both are stopped.
+    pub fn suspend(&mut self, child: i32, bowout: i32) {
+        self.0.type_keys(CTRL_Z);
+        self.stopped(child, bowout);
+    }
+
+    /// The shell has the terminal back, the job is stopped.
+    pub fn stopped(&mut self, child: i32, bowout: i32) {
+        self.0.see("Stopped");
+        assert!(self.prompt().0 > 128);
+        self.0.state(child, 'T');
+        self.0.state(bowout, 'T');
+        assert_eq!(self.0.foreground(), self.0.pid);
+    }
+
+    /// `fg` or `bg`, and that both run again.
+    pub fn resume(&mut self, how: &str, child: i32, bowout: i32) {
+        self.line(how);
+        for pid in [child, bowout] {
+            self.0.until("the job runs", |_| runs(pid).then_some(()));
+        }
+        let shell = self.0.pid;
+        let wanted = if how == "fg" { group_of(bowout) } else { shell };
+        self.0.until("whose the terminal is", |pty| (pty.foreground() == wanted).then_some(()));
+    }
+
+    /// The child, and all that bowout did until now: a signal through bowout arrives after what was before it. Gives what came
+    /// before on the screen.
+    pub fn answers(&mut self, bowout: i32) -> String {
+        kill(bowout, libc::SIGUSR1);
+        self.0.got(libc::SIGUSR1)
+    }
+}
+
+/// Every child of bowout is gone but these.
+pub fn only_child(bowout: i32) -> i32 {
+    let all = children(bowout);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0]
+}

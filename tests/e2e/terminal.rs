@@ -1,0 +1,697 @@
+//! At the terminal: bowout before a program in a real bash on a real terminal, as if it were not there.
+
+use crate::common::pty::{
+    CTRL_BACKSLASH, CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, only_child,
+    parent_of, runs, state_of,
+};
+use crate::common::{BOWOUT, Status, no_namespaces, skip};
+
+/// Catches these and USR1, by which it answers.
+const CATCH: &str = "probe terminal --catch";
+
+/// Sent by the kernel.
+const FROM_TERMINAL: &str = "128 0\r\n";
+
+fn times(text: &str, what: &str) -> usize {
+    text.matches(what).count()
+}
+
+/// The keys of a stop request, the signal behind each, and how the log names it.
+const KEYS: [(&str, i32, &str); 2] = [(CTRL_C, libc::SIGINT, "Ctrl-C"), (CTRL_BACKSLASH, libc::SIGQUIT, "Ctrl-\\")];
+
+#[test]
+fn one_key_reaches_the_child_once_and_is_answered() {
+    for (key, signal, name) in KEYS {
+        let mut shell = Shell::start();
+        let (child, bowout) = shell.probe(&format!("bowout --grace 1h {CATCH} INT,QUIT,USR1"));
+        shell.0.type_keys(key);
+        let deadline =
+            format!("{name}: waiting for 'probe' (pid {child}) to end, SIGKILL in 1h; {name} again kills it");
+        shell.0.until("both lines", |pty| {
+            let seen = pty.unread();
+            (seen.contains(&deadline) && seen.contains(&format!("got {signal} {FROM_TERMINAL}"))).then_some(())
+        });
+        let seen = shell.answers(bowout);
+        assert_eq!((times(&seen, "got "), times(&seen, "waiting for")), (2, 1), "{seen}");
+    }
+}
+
+/// In a script, where the shell does not look at bowout, so that bowout can be held up until the child has its own.
+#[test]
+fn what_the_terminal_sent_is_not_sent_again() {
+    for (key, signal, name) in KEYS {
+        let mut shell = Shell::start();
+        let (child, bowout) = shell.probe(&format!("bash -c 'bowout --grace 1h {CATCH} INT,QUIT,USR1; :'"));
+        kill(bowout, libc::SIGSTOP);
+        shell.0.state(bowout, 'T');
+        shell.0.type_keys(key);
+        shell.0.got(signal);
+        kill(bowout, libc::SIGCONT);
+        shell.0.see(&format!("{name}: waiting for"));
+        let seen = shell.answers(bowout);
+        assert_eq!(times(&seen, "got "), 1, "{seen}");
+        assert!(runs(child));
+    }
+}
+
+/// One key wakes them all, and all write. A terminal takes one line at a time, and refuses another at once where it may not wait.
+#[test]
+fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
+    const WRITERS: usize = 6;
+    let mut shell = Shell::start();
+    let writer = format!("{CATCH} INT");
+    shell.line(&format!(
+        "bowout -vv --stop-on TERM sh -c 'for i in {}; do {writer} & done; exec {writer}'",
+        ["."; WRITERS - 1].join(" ")
+    ));
+    for _ in 0..WRITERS {
+        shell.0.ready();
+    }
+    for round in 1..=200 {
+        shell.0.type_keys(CTRL_C);
+        for _ in 0..WRITERS {
+            shell.0.got(libc::SIGINT);
+        }
+        let what = format!("line {round} of bowout's");
+        shell.0.until(&what, |pty| (times(&pty.screen(), "has it already") == round).then_some(()));
+    }
+}
+
+#[test]
+fn a_second_key_kills_at_once() {
+    for (key, signal, name) in KEYS {
+        for grace in ["never", "1h"] {
+            let mut shell = Shell::start();
+            shell.probe(&format!("bowout --grace {grace} {CATCH} INT,QUIT,USR1"));
+            shell.0.type_keys(key);
+            shell.0.see(&format!("{name}: waiting for"));
+            shell.0.type_keys(key);
+            shell.0.see(&format!("second stop request SIG{} from the terminal", ["INT", "QUIT"][signal as usize - 2]));
+            assert_eq!(shell.prompt().0, 128 + libc::SIGKILL, "{name} {grace}");
+        }
+    }
+}
+
+#[test]
+fn a_resize_reaches_the_child_once() {
+    let mut shell = Shell::start();
+    let (_, bowout) = shell.probe(&format!("bash -c 'bowout {CATCH} {},USR1; :'", libc::SIGWINCH));
+    kill(bowout, libc::SIGSTOP);
+    shell.0.state(bowout, 'T');
+    shell.0.resize(30, 100);
+    shell.0.got(libc::SIGWINCH);
+    kill(bowout, libc::SIGCONT);
+    let seen = shell.answers(bowout);
+    assert_eq!(times(&seen, "got "), 1, "{seen}");
+}
+
+#[test]
+fn ctrl_z_stops_the_job_and_the_shell_resumes_it() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout {CATCH} USR1"));
+    for how in ["fg", "fg"] {
+        shell.suspend(child, bowout);
+        shell.resume(how, child, bowout);
+        shell.answers(bowout);
+    }
+    shell.suspend(child, bowout);
+    shell.resume("bg", child, bowout);
+    shell.prompt();
+    shell.answers(bowout);
+    shell.resume("fg", child, bowout);
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
+}
+
+/// As without bowout, which goes first.
+#[test]
+fn fg_wakes_the_child_once() {
+    for bowout in ["", "bowout "] {
+        let mut shell = Shell::start();
+        shell.line(&format!("{bowout}{CATCH} CONT,USR1"));
+        let child = shell.0.ready();
+        let first = if bowout.is_empty() { child } else { parent_of(child) };
+        for _ in 0..5 {
+            shell.suspend(child, first);
+            shell.resume("fg", child, first);
+            let mut seen = shell.answers(first);
+            if !seen.contains("got 18 ") {
+                seen += &shell.0.got(libc::SIGCONT);
+            }
+            // What comes with the second answer comes after all that bowout did about the first.
+            seen += &shell.answers(first);
+            assert_eq!(times(&seen, "got 18 "), 1, "{bowout:?} {seen}");
+        }
+    }
+}
+
+#[test]
+fn ctrl_z_stops_and_resumes_a_script_or_a_pipeline_as_a_whole() {
+    for line in ["sh -c 'CMD; :'", "bash -c 'CMD; :'", "CMD | cat", "(CMD; :)"] {
+        let mut shell = Shell::start();
+        let (child, bowout) = shell.probe(&line.replace("CMD", &format!("bowout {CATCH} USR1")));
+        for _ in 0..2 {
+            shell.suspend(child, bowout);
+            shell.resume("fg", child, bowout);
+            shell.answers(bowout);
+        }
+        shell.0.type_keys(CTRL_C);
+        shell.prompt();
+        assert_eq!((state_of(child), state_of(bowout)), (None, None), "{line}");
+    }
+}
+
+#[test]
+fn the_grace_period_does_not_run_while_the_job_is_stopped() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout --grace 5s {CATCH} INT,USR1"));
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("SIGKILL in 5s");
+    shell.suspend(child, bowout);
+    // Longer than the grace period.
+    assert_eq!(shell.run("bowout -qq --max-runtime 6s probe idle").0, 124);
+    shell.resume("fg", child, bowout);
+    shell.answers(bowout);
+    shell.0.see("grace period of 5s is over");
+    assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
+}
+
+#[test]
+fn a_child_that_stops_itself_stops_the_job() {
+    for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGSTOP] {
+        let mut shell = Shell::start();
+        let (child, bowout) = shell.probe(&format!("bowout {CATCH} USR1 --stop {signal}"));
+        shell.stopped(child, bowout);
+        shell.resume("fg", child, bowout);
+        shell.0.see("back");
+        shell.answers(bowout);
+    }
+}
+
+#[test]
+fn a_shell_below_bowout_has_job_control() {
+    let mut shell = Shell::start();
+    let modes = shell.run("stty -g").1;
+    shell.line("PS1=\"$INNER\" bowout bash --norc --noprofile -i");
+    assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
+    let bowout = only_child(shell.0.pid);
+    let inner = only_child(bowout);
+    assert_eq!((group_of(inner), shell.0.foreground()), (inner, inner));
+    shell.0.type_keys(&format!("{CATCH} USR1\r"));
+    let child = shell.0.ready();
+    shell.0.type_keys(CTRL_Z);
+    shell.0.see("Stopped");
+    assert!(shell.0.prompt_of(INNER_PROMPT).0 > 128);
+    assert_eq!((state_of(child), runs(bowout)), (Some('T'), true));
+    shell.0.type_keys("fg\r");
+    shell.0.until("the child runs", |_| runs(child).then_some(()));
+    kill(child, libc::SIGUSR1);
+    shell.0.got(libc::SIGUSR1);
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 128 + libc::SIGINT);
+    for _ in 0..2 {
+        shell.0.type_keys("suspend\r");
+        shell.stopped(inner, bowout);
+        shell.line("fg");
+        shell.0.until("the inner shell has the terminal", |pty| (pty.foreground() == inner).then_some(()));
+        shell.0.type_keys("echo in$((1))side\r");
+        shell.0.see("in1side");
+        shell.0.prompt_of(INNER_PROMPT);
+    }
+    shell.0.type_keys("exit 7\r");
+    assert_eq!(shell.prompt().0, 7);
+    assert_eq!(shell.run("stty -g").1, modes);
+    assert_eq!(shell.0.foreground(), shell.0.pid);
+}
+
+#[test]
+fn an_editor_works_is_stopped_and_resumed() {
+    if skip(missing("vi")) {
+        return;
+    }
+    let mut shell = Shell::start();
+    let modes = shell.run("stty -g").1;
+    shell.line("TERM=vt100 bowout vi text");
+    shell.0.until("vi has the terminal", |pty| pty.is_raw().then_some(()));
+    shell.0.see("~");
+    let bowout = only_child(shell.0.pid);
+    let child = only_child(bowout);
+    shell.0.type_keys("ifirst\x1b");
+    shell.0.see("first");
+    shell.0.type_keys(CTRL_Z);
+    shell.stopped(child, bowout);
+    assert_eq!(shell.run("stty -g").1, modes);
+    shell.line("fg");
+    shell.0.until("vi has the terminal", |pty| (pty.is_raw() && pty.foreground() == group_of(bowout)).then_some(()));
+    shell.0.type_keys("osecond\x1b:wq\r");
+    assert_eq!(shell.prompt().0, 0);
+    assert_eq!(shell.0.file("text"), "first\nsecond\n");
+    assert_eq!(shell.run("stty -g").1, modes);
+}
+
+#[test]
+fn a_pager_works_is_stopped_and_resumed() {
+    if skip(missing("less")) {
+        return;
+    }
+    let mut shell = Shell::start();
+    let modes = shell.run("stty -g").1;
+    shell.run("seq -f 'line-%g' 500 >lines");
+    shell.line("TERM=vt100 bowout less lines");
+    shell.0.see("line-5");
+    let bowout = only_child(shell.0.pid);
+    let child = only_child(bowout);
+    shell.0.type_keys(CTRL_Z);
+    shell.stopped(child, bowout);
+    assert_eq!(shell.run("stty -g").1, modes);
+    shell.line("fg");
+    shell.0.until("less has the terminal", |pty| pty.is_raw().then_some(()));
+    shell.0.type_keys("/line-321\r");
+    shell.0.see("line-325");
+    shell.0.type_keys("q");
+    assert_eq!(shell.prompt().0, 0);
+    assert_eq!(shell.run("stty -g").1, modes);
+}
+
+#[test]
+fn ctrl_c_is_left_to_a_repl_that_is_started_so() {
+    let Some(python) = installed("python3") else {
+        skip(missing("python3"));
+        return;
+    };
+    let mut shell = Shell::start();
+    shell.line(&format!("PYTHON_BASIC_REPL=1 bowout --stop-on TERM,HUP {} -q -i", python.display()));
+    shell.0.see(">>> ");
+    for round in 1..=2 {
+        shell.0.type_keys("import signal; print('wait', 'ing'); signal.pause()\r");
+        shell.0.see("wait ing");
+        shell.0.type_keys(CTRL_C);
+        shell.0.see("KeyboardInterrupt");
+        shell.0.see(">>> ");
+        shell.0.type_keys(&format!("print({round} * 21)\r"));
+        shell.0.see(&format!("\n{}\r\n", round * 21));
+        shell.0.see(">>> ");
+    }
+    let bowout = only_child(shell.0.pid);
+    kill(bowout, libc::SIGTERM);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGTERM);
+    assert_eq!(times(&shell.0.screen(), "Ctrl-C:"), 0);
+}
+
+#[test]
+fn a_program_with_a_group_of_its_own_is_lent_the_terminal() {
+    for script in ["", "bash -c '"] {
+        let end = if script.is_empty() { "" } else { "; read line; echo \"the script read $line\"'" };
+        let mut shell = Shell::start();
+        let (child, _) = shell.probe(&format!("{script}bowout {CATCH} USR1,TERM --exit TERM:7 --group --read{end}"));
+        shell.0.type_keys("hello\r");
+        shell.0.see("read hello.");
+        assert_eq!((group_of(child), shell.0.foreground()), (child, child));
+        kill(child, libc::SIGTERM);
+        if !script.is_empty() {
+            shell.0.see("exited with 7");
+            shell.0.type_keys("more\r");
+            shell.0.see("the script read more");
+        }
+        shell.prompt();
+        assert_eq!(shell.0.foreground(), shell.0.pid);
+    }
+}
+
+#[test]
+fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout {CATCH} USR1 --foreground"));
+    for _ in 0..2 {
+        assert_eq!(shell.0.foreground(), child);
+        shell.suspend(child, bowout);
+        shell.line("fg");
+        shell.0.until("the child has the terminal", |pty| (pty.foreground() == child).then_some(()));
+        shell.answers(bowout);
+    }
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
+}
+
+/// Ctrl-C reaches such a child alone; bowout ends as it ends.
+#[test]
+fn terminal_modes_are_as_before_when_the_child_was_killed() {
+    for (grace, signal, to_child) in
+        [("0", libc::SIGTERM, false), ("1h", libc::SIGKILL, true), ("1h", libc::SIGTERM, false)]
+    {
+        let mut shell = Shell::start();
+        let (child, bowout) =
+            shell.probe(&format!("bash -c 'stty -g; bowout --grace {grace} probe terminal --raw; stty -g; :'"));
+        let before = shell.0.screen().lines().rev().nth(1).expect("modes").to_owned();
+        assert!(shell.0.is_raw());
+        kill(if to_child { child } else { bowout }, signal);
+        let (_, after) = shell.prompt();
+        assert!(before.contains(':') && after.lines().any(|line| line == before), "{before}\n{after}");
+    }
+}
+
+#[test]
+fn the_foreground_group_is_as_before_when_its_group_was_killed() {
+    let mut shell = Shell::start();
+    let (child, bowout) =
+        shell.probe("bash -c 'bowout probe terminal --foreground; read line; echo \"the script read $line\"'");
+    let script = group_of(bowout);
+    assert_eq!(shell.0.foreground(), child);
+    kill(child, libc::SIGKILL);
+    shell.0.until("the script has the terminal", |pty| (pty.foreground() == script).then_some(()));
+    shell.0.type_keys("more\r");
+    shell.0.see("the script read more");
+    assert_eq!(shell.prompt().0, 0);
+}
+
+#[test]
+fn a_background_job_is_left_alone_by_the_keys() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout {CATCH} INT,QUIT,USR1 &"));
+    shell.0.type_keys("\r");
+    shell.prompt();
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
+    let seen = shell.answers(bowout);
+    assert_eq!((times(&seen, "got "), times(&seen, "waiting for")), (1, 0), "{seen}");
+    shell.line("fg");
+    shell.0.until("it has the terminal", |pty| (pty.foreground() == group_of(bowout)).then_some(()));
+    shell.0.type_keys(CTRL_C);
+    shell.0.got(libc::SIGINT);
+    assert!(runs(child));
+}
+
+/// What a shell prints of a command, under bowout and without it.
+fn assert_same(line: &str) {
+    let run = |bowout: &str| Shell::start().run(&line.replace("bowout", bowout));
+    assert_eq!(run("bowout -q"), run(""), "{line}");
+}
+
+#[test]
+fn pipelines_end_as_without_bowout() {
+    assert_same("bowout printf 'b\\na\\n' | sort; echo \"${PIPESTATUS[*]}\"");
+    assert_same("printf 'b\\na\\n' | bowout sort; echo \"${PIPESTATUS[*]}\"");
+    assert_same("bowout yes | head -n 1; echo \"${PIPESTATUS[*]}\"");
+    assert_same("yes | bowout head -n 1; echo \"${PIPESTATUS[*]}\"");
+    assert_same("bowout yes | bowout head -n 1 | bowout cat; echo \"${PIPESTATUS[*]}\"");
+}
+
+#[test]
+fn a_pipeline_ends_when_the_child_closes_it() {
+    let mut shell = Shell::start();
+    let rest = format!("{CATCH} USR1 --to /dev/tty");
+    shell.line(&format!("bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"));
+    shell.0.see("the end of it");
+    // Past the echo; then the fact that it was before bowout's end.
+    let child = shell.0.screen().rfind("ready ").map(|at| shell.0.screen()[at + 6..].to_owned());
+    let child: i32 = match child.and_then(|text| text.lines().next()?.parse().ok()) {
+        Some(child) => child,
+        None => shell.0.ready(),
+    };
+    shell.answers(parent_of(child));
+    kill(child, libc::SIGTERM);
+    shell.prompt();
+}
+
+#[test]
+fn a_writer_ends_when_the_child_closes_the_pipeline() {
+    let mut shell = Shell::start();
+    let rest = format!("{CATCH} USR1 --to /dev/tty");
+    shell.line(&format!("(yes; echo yes ended $? >/dev/tty) | bowout sh -c 'exec <&-; exec {rest}'"));
+    let child = shell.0.ready();
+    if !shell.0.screen().contains("yes ended 141") {
+        shell.0.see("yes ended 141");
+    }
+    shell.answers(parent_of(child));
+}
+
+#[test]
+fn a_pipeline_has_one_ctrl_c() {
+    let mut shell = Shell::start();
+    let (_, bowout) = shell.probe(&format!("bowout --grace 1h {CATCH} INT,USR1 | (trap '' INT; cat)"));
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("Ctrl-C: waiting for");
+    shell.answers(bowout);
+    assert_eq!(times(&shell.0.screen(), "got 2 "), 1);
+}
+
+#[test]
+fn a_script_in_a_terminal_reads_it_and_has_one_ctrl_c() {
+    let mut shell = Shell::start();
+    std::fs::write(
+        shell.0.dir.file("script"),
+        format!("trap : INT\nbowout --grace 1h {CATCH} INT,USR1,TERM --exit TERM:7 --read\necho the script saw $?\n"),
+    )
+    .expect("a script");
+    let (child, bowout) = shell.probe("sh script");
+    shell.0.type_keys("hello\r");
+    shell.0.see("read hello.");
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("Ctrl-C: waiting for");
+    shell.answers(bowout);
+    kill(child, libc::SIGTERM);
+    shell.0.see("the script saw 7");
+    shell.prompt();
+    assert_eq!(times(&shell.0.screen(), "got 2 "), 1);
+}
+
+#[test]
+fn nohup_outlives_the_terminal() {
+    let mut shell = Shell::start();
+    shell.run(&format!("nohup bowout -v {CATCH} USR1,USR2 --exit USR2:7 --to out 2>log &"));
+    let child = shell.0.ready_in("out");
+    let bowout = parent_of(child);
+    kill(bowout, libc::SIGHUP);
+    shell.0.see_in("log", "forwarded SIGHUP");
+    shell.0.hang_up();
+    shell.0.wait();
+    kill(bowout, libc::SIGUSR1);
+    shell.0.see_in("out", "got 10 ");
+    kill(bowout, libc::SIGUSR2);
+    shell.0.see_in("log", "exited with 7");
+}
+
+#[test]
+fn a_session_of_its_own_knows_no_keys_and_no_hang_up() {
+    let mut shell = Shell::start();
+    shell.run(&format!("setsid -f bowout {CATCH} INT,HUP,USR1,USR2 --exit USR2:7 --to out 2>log"));
+    let child = shell.0.ready_in("out");
+    let bowout = parent_of(child);
+    assert_eq!(group_of(child), child);
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
+    shell.0.hang_up();
+    shell.0.wait();
+    kill(bowout, libc::SIGUSR1);
+    let seen = shell.0.see_in("out", "got 10 ");
+    assert_eq!(times(&seen, "got "), 1, "{seen}");
+    kill(bowout, libc::SIGUSR2);
+    shell.0.see_in("log", "exited with 7");
+}
+
+#[test]
+fn log_lines_from_the_background_stop_nothing() {
+    let mut shell = Shell::start();
+    shell.run("stty tostop");
+    shell.line(&format!("bowout -v {CATCH} USR1 --to out &"));
+    let child = shell.0.ready_in("out");
+    let bowout = parent_of(child);
+    kill(bowout, libc::SIGUSR1);
+    shell.0.see("forwarded SIGUSR1");
+    shell.0.see_in("out", "got 10 ");
+    assert!(runs(child) && runs(bowout));
+    assert_eq!(times(&shell.0.screen(), "Stopped"), 0);
+    // The setting is on: a command that writes is stopped.
+    shell.line("sh -c 'echo x' &");
+    shell.0.until("a writer in the background is stopped", |pty| {
+        pty.type_keys("\r");
+        pty.unread().contains("Stopped").then_some(())
+    });
+}
+
+#[test]
+fn a_hang_up_gives_the_child_of_a_session_leader_its_grace_period() {
+    let mut pty = Pty::start(
+        Role::Controlling,
+        &["sh", "-c", &format!("exec bowout --grace 1h {CATCH} HUP,USR1,USR2 --exit USR2:7 --to out 2>log")],
+    );
+    let bowout = pty.pid;
+    pty.ready_in("out");
+    pty.hang_up();
+    pty.see_in("log", "stop request SIGHUP from the terminal");
+    pty.see_in("log", "SIGKILL in 1h");
+    kill(bowout, libc::SIGUSR1);
+    let seen = pty.see_in("out", "got 10 ");
+    assert_eq!(times(&seen, "got 1 "), 1, "{seen}");
+    kill(bowout, libc::SIGUSR2);
+    assert_eq!(pty.wait(), Status::Code(7));
+    assert_eq!(times(&pty.file("out"), "got 1 "), 1);
+}
+
+/// The shell tells its jobs, and the kernel the foreground group when the shell has ended: each may, bowout does not.
+#[test]
+fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
+    let mut shell = Shell::start();
+    shell.line(&format!("bowout --grace 1h {CATCH} HUP,USR1,USR2 --exit USR2:7 --to out 2>log"));
+    let child = shell.0.ready_in("out");
+    let (bowout, leader) = (parent_of(child), shell.0.pid);
+    shell.0.hang_up();
+    shell.0.wait();
+    shell.0.see_in("log", "stop request SIGHUP from the terminal");
+    shell.0.see_in("log", "SIGKILL in 1h");
+    kill(bowout, libc::SIGUSR1);
+    let seen = shell.0.see_in("out", "got 10 ");
+    let hang_ups: Vec<&str> = seen.lines().filter(|line| line.starts_with("got 1 ")).collect();
+    assert!((1..=2).contains(&hang_ups.len()), "{seen}");
+    let from_shell = format!("got 1 0 {leader}");
+    let allowed = [from_shell.as_str(), "got 1 128 0"];
+    for hang_up in &hang_ups {
+        assert!(allowed.contains(hang_up) && hang_ups.iter().filter(|other| other == &hang_up).count() == 1, "{seen}");
+    }
+    kill(bowout, libc::SIGUSR2);
+    shell.0.see_in("log", "exited with 7");
+}
+
+/// As without bowout, which goes first.
+#[test]
+fn a_loop_in_the_shell_ends_on_ctrl_c_as_without_bowout() {
+    for bowout in ["", "bowout "] {
+        let mut shell = Shell::start();
+        shell.line(&format!("for i in 1 2 3; do {bowout}probe idle; done; echo after the loop"));
+        shell.0.ready();
+        shell.0.type_keys(CTRL_C);
+        let (status, seen) = shell.prompt();
+        assert_eq!((status, times(&seen, "after the loop"), times(&seen, "ready ")), (130, 0, 0), "{bowout:?} {seen}");
+
+        shell.line(&format!("for i in 1 2 3; do {bowout}{CATCH} INT --exit INT:0; done; echo after the loop"));
+        for _ in 0..3 {
+            shell.0.ready();
+            shell.0.type_keys(CTRL_C);
+            shell.0.got(libc::SIGINT);
+        }
+        let (status, seen) = shell.prompt();
+        assert_eq!((status, times(&seen, "after the loop")), (0, 1), "{bowout:?} {seen}");
+    }
+}
+
+/// As `docker run -it` starts it.
+fn pid1(line: &str) -> Pty {
+    let line: Vec<&str> = ["probe", "ns", "--", "setsid", "-c"].into_iter().chain(line.split(' ')).collect();
+    Pty::start(Role::Standard, &line)
+}
+
+/// The child of a PID 1, as this process sees it.
+fn below(pty: &Pty) -> (i32, i32) {
+    let bowout = only_child(pty.pid);
+    (only_child(bowout), bowout)
+}
+
+#[test]
+fn ctrl_z_never_freezes_a_container() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    for how in ["", " --foreground"] {
+        let mut pty = pid1(&format!("bowout -v {CATCH} USR1,CONT{how}"));
+        pty.ready();
+        let (child, bowout) = below(&pty);
+        for _ in 0..2 {
+            pty.type_keys(CTRL_Z);
+            // Shown once it was sent.
+            pty.see("^Z");
+            if !how.is_empty() {
+                pty.see("nobody could wake it");
+            }
+            kill(bowout, libc::SIGUSR1);
+            pty.got(libc::SIGUSR1);
+            assert!(runs(child) && runs(bowout));
+        }
+    }
+}
+
+#[test]
+fn a_child_of_pid_1_that_somebody_stops_stays_stopped() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let mut pty = pid1(&format!("bowout -vv {CATCH} USR1"));
+    pty.ready();
+    let (child, bowout) = below(&pty);
+    kill(child, libc::SIGSTOP);
+    pty.see("was stopped by SIGSTOP");
+    kill(bowout, libc::SIGUSR1);
+    pty.see("forwarded SIGUSR1");
+    assert_eq!(state_of(child), Some('T'));
+    kill(child, libc::SIGCONT);
+    pty.got(libc::SIGUSR1);
+}
+
+#[test]
+fn an_init_by_name_leaves_the_keys_to_its_child() {
+    for name in ["docker-init", "podman-init", "tini", "dumb-init", "catatonit"] {
+        for copy in [false, true] {
+            let mut shell = Shell::start();
+            let file = shell.0.dir.file(name);
+            if copy {
+                std::fs::copy(BOWOUT, file).expect("a copy");
+            } else {
+                std::os::unix::fs::symlink(BOWOUT, file).expect("a link");
+            }
+            // A stop request would kill at once.
+            let (child, init) = shell.probe(&format!("BOWOUT_GRACE=0 ./{name} -- {CATCH} INT,QUIT,USR1"));
+            for (key, signal, _) in KEYS {
+                for _ in 0..2 {
+                    shell.0.type_keys(key);
+                    shell.0.see(&format!("got {signal} {FROM_TERMINAL}"));
+                    let seen = shell.answers(init);
+                    assert_eq!(times(&seen, "got "), 1, "{name} {seen}");
+                }
+            }
+            assert!(runs(child));
+            assert_eq!(times(&shell.0.screen(), "waiting for"), 0, "{name}");
+            kill(init, libc::SIGTERM);
+            assert_eq!(shell.prompt().0, 128 + libc::SIGKILL, "{name}");
+        }
+    }
+}
+
+/// What is typed by hand before `exec`, so that both start from the same state.
+const STATES: [&str; 9] = [
+    ":",
+    "trap '' HUP",
+    "trap '' INT QUIT",
+    "trap '' TTIN TTOU TSTP",
+    "trap '' PIPE",
+    "umask 027; cd /usr; ulimit -s 4096; ulimit -c 0",
+    "echo 500 >/proc/self/oom_score_adj",
+    "exec 0<&-",
+    "exec 7</dev/null 9</dev/null",
+];
+
+#[test]
+fn on_a_terminal_the_view_equals_that_of_a_direct_exec() {
+    let setups = ["--block TERM,USR1", "--block 20,21,22,CONT,WINCH", "--ignore CHLD"];
+    let states = STATES.iter().map(|state| format!("{state}; exec nice -n 3 "));
+    let setups = setups.iter().map(|setup| format!("exec probe with {setup} -- "));
+    for state in states.chain(setups) {
+        let mut shell = Shell::start();
+        shell.run("export E2E_BYTES=$'\\xff\\xfe' COLUMNS LINES");
+        let mut view = |bowout: &str, to: &str| {
+            assert_eq!(shell.run(&format!("bash -c \"{state}{bowout}probe view --to $PWD/{to}\"; :")).0, 0);
+            let own = ["id pid ", "id parent ", "id group ", "env _="];
+            let text = shell.0.file(to);
+            let lines = text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own)));
+            lines.map(|line| line.replace(to, "")).collect::<Vec<_>>()
+        };
+        let (direct, below) = (view("", "one"), view("bowout -q ", "two"));
+        assert!(direct.iter().any(|line| line == &format!("id session {}", shell.0.pid)), "{direct:?}");
+        assert_eq!(below, direct, "{state}");
+    }
+}
+
+#[test]
+fn the_child_is_in_the_group_of_its_job() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout {CATCH} USR1"));
+    assert_eq!((group_of(child), group_of(bowout), shell.0.foreground()), (bowout, bowout, bowout));
+}
