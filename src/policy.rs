@@ -21,7 +21,7 @@ pub(crate) use ladder::{Ladder, Rung, parse_wait};
 pub(crate) use words::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
 
 /// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
-const KILL_AGAIN: Duration = Duration::from_millis(100);
+const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
 /// down. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
 const UNKILLABLE: Duration = Duration::from_secs(2);
@@ -37,8 +37,8 @@ pub(crate) struct Machine {
     asked: [Option<Instant>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
     sent: SignalSet,
-    /// What is to be sent when the preparations are over.
-    waiting: SignalSet,
+    /// What is to be sent when the preparations are over, with the value that it was queued with.
+    waiting: Vec<(Signal, Option<u64>)>,
     /// Every descendant has had SIGTERM.
     told: bool,
     timed_out: bool,
@@ -56,7 +56,7 @@ impl Machine {
             runs_until,
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
-            waiting: SignalSet::default(),
+            waiting: vec![],
             told: false,
             timed_out: false,
             paused: None,
@@ -118,7 +118,7 @@ impl Machine {
                 State::Done(_) => vec![],
             },
             Event::Refused => match self.state {
-                State::Killing { ended, .. } => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
+                State::Killing { .. } => self.give_up(),
                 // Only SIGKILL's refusal is an event.
                 State::Running { .. }
                 | State::Preparing { .. }
@@ -151,7 +151,7 @@ impl Machine {
                 (false, _) => self.send_once(received, signal, ended),
                 (true, OnRepeat::Kill) => self.kill(now, ended),
                 (true, OnRepeat::Forward) if self.child_has(received) => vec![],
-                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), ended),
+                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), None, ended),
                 (true, OnRepeat::Ignore) => vec![],
             },
             State::Draining { exit, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
@@ -275,7 +275,7 @@ impl Machine {
             }
             State::Stopping { rung, ended, .. } => self.climb(now, rung + 1, ended),
             State::Draining { exit, .. } => self.kill(now, Some(exit)),
-            State::Killing { ended, until, .. } if now >= until => self.finish(ended.unwrap_or(Exit::UNKILLABLE)),
+            State::Killing { until, .. } if now >= until => self.give_up(),
             State::Killing { ended, until, .. } => {
                 self.state = State::Killing { ended, again: now + KILL_AGAIN, until };
                 self.send_kill(ended)
@@ -289,7 +289,7 @@ impl Machine {
         let Some(Rung { wait, .. }) = self.settings.ladder.rung(0) else { return self.kill(now, ended) };
         match by {
             Some((received, forwarded)) => self.await_stop(received, forwarded),
-            None => self.waiting = self.waiting.with(self.stop_signal(Signal::TERM)),
+            None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
         }
         self.prepare(now, 0, wait.and_then(|wait| now.checked_add(wait)), ended)
     }
@@ -322,7 +322,7 @@ impl Machine {
     fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
         let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
         self.state = State::Stopping { rung, until: wait.and_then(|wait| now.checked_add(wait)), ended };
-        self.send_stop(signal.unwrap_or(Signal::TERM), ended)
+        self.send_stop(signal.unwrap_or(Signal::TERM), None, ended)
     }
 
     /// For the hook that runs, if one does.
@@ -358,6 +358,12 @@ impl Machine {
         vec![Action::Send { signal: Signal::KILL, value: None, to, wake: false }]
     }
 
+    /// Something is left running, and whatever the child's own status was, this is not to look like a good end.
+    fn give_up(&mut self) -> Vec<Action> {
+        self.state = State::Done(Exit::UNKILLABLE);
+        vec![Action::Exit(Exit::UNKILLABLE)]
+    }
+
     fn finish(&mut self, exit: Exit) -> Vec<Action> {
         let exit = if self.timed_out { Exit::TIMED_OUT } else { exit };
         self.state = State::Done(exit);
@@ -369,7 +375,8 @@ impl Machine {
         let signal = self.stop_signal(forwarded);
         let has_it = signal == received.signal && self.child_has(received);
         if !has_it && !self.sent.contains(signal) {
-            self.waiting = self.waiting.with(signal);
+            // A value belongs to the signal that it was queued with.
+            self.waiting.push((signal, received.value.filter(|_| signal == forwarded)));
         }
         self.sent = self.sent.with(signal);
     }
@@ -381,16 +388,16 @@ impl Machine {
     }
 
     fn send_waiting(&mut self, ended: Option<Exit>) -> Vec<Action> {
-        let signals = std::mem::take(&mut self.waiting);
-        signals.iter().flat_map(|signal| self.send_stop(signal, ended)).collect()
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().flat_map(|(signal, value)| self.send_stop(signal, value, ended)).collect()
     }
 
-    fn send_stop(&mut self, signal: Signal, ended: Option<Exit>) -> Vec<Action> {
+    fn send_stop(&mut self, signal: Signal, value: Option<u64>, ended: Option<Exit>) -> Vec<Action> {
         let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree || ended.is_some();
         let to = if everyone { Target::All } else { Target::Child };
         self.sent = self.sent.with(signal);
         self.told |= everyone && signal == Signal::TERM;
-        vec![Action::Send { signal, value: None, to, wake: true }]
+        vec![Action::Send { signal, value, to, wake: true }]
     }
 
     /// What the child is sent first: what the user chose, or what came.

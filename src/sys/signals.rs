@@ -163,9 +163,9 @@ impl Batch {
         let Some(signal) = Signal::new(info.ssi_signo as i32) else { return };
         let sender = Sender { kernel: info.ssi_code > 0, pid: info.ssi_pid as i32, uid: info.ssi_uid };
         if signal == Signal::CHLD {
-            // Whatever it says of itself: the kernel keeps one, and under memory pressure one without its sender.
+            // Whatever it says of itself: the kernel keeps one of them, and under memory pressure one that has lost its sender.
             self.children = true;
-            if sender.kernel || sender.pid == 0 {
+            if sender.kernel {
                 return;
             }
         }

@@ -8,7 +8,7 @@
 //! signals everything in its namespace (`kill(-1)`), exec sessions included; another process finds its direct children by
 //! asking waitid(2) for every PID there can be, which takes a second, and deeper ones when they become direct.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -103,13 +103,16 @@ pub(crate) fn descends(pid: libc::pid_t) -> bool {
     false
 }
 
-/// All live descendants, the child included; nothing where there is no /proc.
+/// All live descendants, the child included, parents before their children; nothing where there is no /proc.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
     let us = std::process::id() as libc::pid_t;
     if !proc_is_ours() {
         return None;
     }
-    if has_no_children(us) {
+    if let Some(children) = children(us)
+        && children.iter().all(|pid| Process::read(*pid).is_none_or(|process| process.is_dead()))
+    {
+        // The usual end, when nothing is left, and no reason to read all of /proc.
         return Some(vec![]);
     }
     let mut table: Vec<Process> = std::fs::read_dir("/proc")
@@ -140,22 +143,19 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     Some(tree)
 }
 
-/// The quick answer for the usual end, when nothing is left: `/proc/PID/task/TID/children` names our direct children, zombies
-/// included, and is exact for them because nobody else reaps them. False where the kernel has no such file.
-fn has_no_children(us: libc::pid_t) -> bool {
+/// Our direct children, zombies included: `/proc/PID/task/TID/children` is exact for them, because nobody else reaps them
+/// (proc_tid_children(5)). Nothing where the kernel has no such file.
+fn children(us: libc::pid_t) -> Option<Vec<libc::pid_t>> {
     let mut text = vec![];
-    File::open(format!("/proc/{us}/task/{us}/children")).and_then(|mut file| file.read_to_end(&mut text)).is_ok()
-        && String::from_utf8_lossy(&text)
-            .split_ascii_whitespace()
-            .filter_map(|pid| Process::read(pid.parse().ok()?))
-            .all(|process| process.is_dead())
+    File::open(format!("/proc/{us}/task/{us}/children")).and_then(|mut file| file.read_to_end(&mut text)).ok()?;
+    Some(String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass
 /// finds nobody new.
 pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> Tally {
     let mut tally = Tally::default();
-    let mut met = HashSet::new();
+    let mut met = HashMap::from([(std::process::id() as libc::pid_t, 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
         let tree = descendants();
         // Only now, so that whoever dies of it has been seen alive and is counted.
@@ -165,16 +165,19 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> T
         let Some(tree) = tree else { return without_proc(signal, wake) };
         let mut new = false;
         for process in tree {
-            if !met.insert((process.pid, process.started)) {
+            if met.insert(process.pid, process.started) == Some(process.started) {
                 continue;
             }
             new = true;
-            match send_one(&process, signal, wake) {
+            match send_one(&process, &met, signal, wake) {
                 Ok(()) => tally.reached += 1,
-                // It has ended by itself.
+                // It has ended by itself, or was never ours.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => tally.refused.push((process, error)),
             }
+        }
+        if signal == Signal::KILL {
+            kill_children();
         }
         if !new {
             break;
@@ -183,9 +186,28 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> T
     tally
 }
 
-fn send_one(process: &Process, signal: Signal, wake: bool) -> io::Result<()> {
+/// SIGKILL to our direct children, as quickly as can be: what forks its successor and ends, over and over, is gone by the time
+/// that all of /proc is read, but its successor is our child from then on. Counted by nobody, for zombies are among them.
+fn kill_children() {
     let us = std::process::id() as libc::pid_t;
-    let held = if process.parent == us { None } else { hold(process)? };
+    let mut killed = HashSet::new();
+    for _ in 0..PASSES {
+        let before = killed.len();
+        for pid in children(us).unwrap_or_default() {
+            // EPERM is told by the pass over /proc.
+            let _ = signals::send(pid, Signal::KILL, None);
+            killed.insert(pid);
+        }
+        if killed.len() == before {
+            break;
+        }
+    }
+}
+
+/// Signals one of those that were `met`, each with its start.
+fn send_one(process: &Process, met: &HashMap<libc::pid_t, u64>, signal: Signal, wake: bool) -> io::Result<()> {
+    let us = std::process::id() as libc::pid_t;
+    let held = if process.parent == us { None } else { hold(process, met)? };
     let send = |signal: Signal| match &held {
         Some(fd) => pidfd_send_signal(fd, signal),
         None => signals::send(process.pid, signal, None),
@@ -203,9 +225,10 @@ fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Holds a descendant that is not our own child, and makes sure that it still is the one that was found. `None` where pidfds
-/// cannot be had (a kernel before 5.3, a filter, no descriptor left): its number is then used at once after a second look.
-fn hold(process: &Process) -> io::Result<Option<OwnedFd>> {
+/// Holds a descendant that is not our own child, and makes sure that it is one: /proc is read one process after the other, and a
+/// number read early may be a stranger's, with children of its own, when those are read. `None` where pidfds cannot be had (a
+/// kernel before 5.3, a filter, no descriptor left): its number is then used at once after the second look.
+fn hold(process: &Process, met: &HashMap<libc::pid_t, u64>) -> io::Result<Option<OwnedFd>> {
     // SAFETY: numbers only; a descriptor that is returned is nobody else's.
     let held = unsafe {
         match libc::syscall(libc::SYS_pidfd_open, process.pid, 0) {
@@ -214,9 +237,11 @@ fn hold(process: &Process) -> io::Result<Option<OwnedFd>> {
             _ => None,
         }
     };
-    let same = |now: &Process| now.started == process.started;
-    // Its parent may have ended since, and it be our child or a sibling's; a number that was given away has another start.
-    if Process::read(process.pid).as_ref().is_some_and(same) { Ok(held) } else { Err(Errno::ESRCH.into()) }
+    let us = std::process::id() as libc::pid_t;
+    let is_known = |pid| pid == us || Process::read(pid).is_some_and(|now| met.get(&pid) == Some(&now.started));
+    // It is the one that was found, and its parent of this moment is of the family, found before it and still the same.
+    let ours = Process::read(process.pid).is_some_and(|now| now.started == process.started && is_known(now.parent));
+    if ours { Ok(held) } else { Err(Errno::ESRCH.into()) }
 }
 
 fn without_proc(signal: Signal, wake: bool) -> Tally {

@@ -420,12 +420,12 @@ fn who_cannot_be_killed_is_given_up_on() {
         || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
     killing().then(9000, Event::Refused, "exit 137").idle("Done:137");
     let mut stuck = killing();
-    for n in 1..20 {
-        stuck = stuck.deadline(9000 + n * 100, "KILL>all");
+    for n in 1..100 {
+        stuck = stuck.deadline(9000 + n * 20, "KILL>all");
     }
     stuck.deadline(11_000, "exit 137").idle("Done:137");
-    // A descendant that cannot be killed does not change how the child ended.
-    killing().then(9001, EXIT_3, "").then(9001, Event::Refused, "exit 3").idle("Done:3");
+    // A descendant that is left running is no good end, whatever the child's was.
+    killing().then(9001, EXIT_3, "").then(9001, Event::Refused, "exit 137").idle("Done:137");
 }
 
 #[test]
@@ -441,7 +441,7 @@ fn hooks_run_in_order_then_the_delay_passes_then_the_stop_signal_is_sent() {
         .then(1000, process(Signal::TERM), "")
         .then(1500, process(usr1()), "USR1>child")
         .then(1600, from(Side::Manager, Signal::INT), "")
-        .deadline(4000, "INT+CONT>child TERM+CONT>child")
+        .deadline(4000, "TERM+CONT>child INT+CONT>child")
         .deadline(9000, "KILL>all");
 }
 
@@ -514,6 +514,12 @@ fn the_preparations_wait_for_a_stopped_job() {
 fn a_value_is_passed_on() {
     let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42), shared_group: false });
     Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");
+    let term =
+        |value| Event::Signal(Received { signal: Signal::TERM, side: Side::Process, value, shared_group: false });
+    Play::new(settings()).then(1000, term(Some(42)), "TERM=42+CONT>child").deadline(9000, "KILL>all");
+    // The stop signal of the user's choice was queued by nobody.
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
+    Play::new(chosen).then(1000, term(Some(42)), "QUIT+CONT>child");
 }
 
 #[test]

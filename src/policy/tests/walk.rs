@@ -133,10 +133,12 @@ impl World {
             }
         }
         assert!(matches!(gentle.machine.state(), State::Done(_)), "cannot end: {}", show_state(gentle.machine.state()));
-        for _ in 0..100 {
-            match stubborn.machine.deadline() {
-                Some(deadline) => stubborn.take(deadline.max(stubborn.now), Event::Timeout),
-                None => break,
+        for _ in 0..10 {
+            match (stubborn.machine.state(), stubborn.machine.deadline()) {
+                // What comes between is SIGKILL again and again.
+                (State::Killing { until, .. }, _) => stubborn.take(until, Event::Timeout),
+                (_, Some(deadline)) => stubborn.take(deadline.max(stubborn.now), Event::Timeout),
+                (_, None) => break,
             }
         }
         let state = stubborn.machine.state();
