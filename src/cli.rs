@@ -32,6 +32,20 @@ pub(crate) struct Given<T> {
     pub(crate) typed: bool,
 }
 
+/// What is done for a command that speaks to a service manager, or for a manager whose service does not (sd_notify(3)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Notify {
+    /// A relay where there is a NOTIFY_SOCKET.
+    #[default]
+    Auto,
+    /// As auto; and bowout itself says that the service is ready when the command is being run.
+    Exec,
+    /// A relay, even if there is nobody to pass anything on to: the command can ask for more time.
+    Relay,
+    /// Nothing: the command finds NOTIFY_SOCKET as bowout did.
+    Off,
+}
+
 /// Where `--report` is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReportTo {
@@ -42,6 +56,10 @@ pub(crate) enum ReportTo {
 
 /// Where Kubernetes looks for a message by default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// A duration or `never`; a type of its own, for clap takes an `Option` to be an option that was not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait(pub(crate) Option<Duration>);
 
 /// What the user said. `None` and empty are "nothing said".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +73,7 @@ pub(crate) struct Cli {
     pub(crate) stop_signal: Option<Given<Signal>>,
     pub(crate) stop_on: Option<SignalSet>,
     pub(crate) on_repeat: OnRepeat,
+    pub(crate) grace_max: Option<Wait>,
     pub(crate) stop_delay: Duration,
     pub(crate) pre_stop: Vec<OsString>,
     pub(crate) max_runtime: Option<Duration>,
@@ -69,6 +88,7 @@ pub(crate) struct Cli {
     pub(crate) exit_status: Mirror,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) warn_on_reap: bool,
+    pub(crate) notify: Notify,
     pub(crate) report: Option<ReportTo>,
     pub(crate) termination_log: Option<PathBuf>,
     pub(crate) verbosity: Verbosity,
@@ -175,7 +195,7 @@ fn count(name: &'static str, short: char, env: &'static str, help: &'static str)
     count.env(env).hide_env_values(true).help(help)
 }
 
-fn stopping() -> [Arg; 8] {
+fn stopping() -> [Arg; 9] {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]";
     let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
     let signal = "What COMMAND is sent first [default: the signal received]";
@@ -183,9 +203,12 @@ fn stopping() -> [Arg; 8] {
     let repeat = "What a second request from the same side does [default: kill]";
     let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
     let delay = "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+    let most =
+        "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
     let runtime = "Stop COMMAND when it has run so long; exit with 124";
     [
         option("grace", "DURATION", "BOWOUT_GRACE", grace).short('t').value_parser(parse_wait_word),
+        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_wait_word),
         option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
         option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal).value_parser(|text: &str| text.parse::<Signal>()),
         option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
@@ -222,11 +245,13 @@ fn signals() -> [Arg; 7] {
     ]
 }
 
-fn ending() -> [Arg; 4] {
+fn ending() -> [Arg; 5] {
     let remap =
         "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
     let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
                   [default: auto, the same death unless PID 1]";
+    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
+                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
     let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor";
     let message = "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
     [
@@ -236,6 +261,7 @@ fn ending() -> [Arg; 4] {
             .value_delimiter(',')
             .value_parser(|text: &str| text.parse::<Recode>()),
         option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
+        option("notify", "HOW", "BOWOUT_NOTIFY", notify).value_parser(choice(NOTIFY)),
         option("report", "FILE", "BOWOUT_REPORT", report)
             .value_parser(OsStringValueParser::new().try_map(parse_report)),
         option("termination-log", "FILE", "BOWOUT_TERMINATION_LOG", message)
@@ -262,10 +288,6 @@ fn log() -> [Arg; 6] {
 fn parse_wait_word(text: &str) -> Result<Wait, String> {
     parse_wait(text).map(Wait)
 }
-
-/// A newtype, for clap takes an `Option` to be an option that was not given.
-#[derive(Clone, Copy, Debug)]
-struct Wait(Option<Duration>);
 
 /// Of `-v` and `-q`, as their variables say it.
 fn parse_count(text: &str) -> Result<u8, String> {
@@ -313,6 +335,8 @@ fn collect(mut matches: ArgMatches) -> Cli {
         max_runtime: matches.remove_one::<Wait>("max-runtime").and_then(|wait| wait.0),
         stop_delay: matches.remove_one("stop-delay").unwrap_or_default(),
         pre_stop: matches.remove_many("pre-stop").into_iter().flatten().collect(),
+        grace_max: matches.remove_one("grace-max"),
+        notify: matches.remove_one("notify").unwrap_or_default(),
         report: matches.remove_one("report"),
         termination_log: matches.remove_one("termination-log"),
         group: matches.get_flag("group"),
@@ -385,6 +409,8 @@ const KILL_MODES: &[(&str, KillMode)] =
 const REPEATS: &[(&str, OnRepeat)] =
     &[("kill", OnRepeat::Kill), ("forward", OnRepeat::Forward), ("ignore", OnRepeat::Ignore)];
 const MIRRORS: &[(&str, Mirror)] = &[("auto", Mirror::Auto), ("code", Mirror::Code), ("signal", Mirror::Signal)];
+const NOTIFY: &[(&str, Notify)] =
+    &[("auto", Notify::Auto), ("exec", Notify::Exec), ("relay", Notify::Relay), ("off", Notify::Off)];
 const FORMATS: &[(&str, Format)] =
     &[("auto", Format::Auto), ("text", Format::Text), ("journal", Format::Journal), ("json", Format::Json)];
 

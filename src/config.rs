@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Cli, GRACE, Given, ReportTo};
+use crate::cli::{Cli, GRACE, Given, Notify, ReportTo};
 use crate::error::Error;
 use crate::exit::ExitRules;
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
@@ -24,6 +24,8 @@ pub(crate) struct Config {
     /// Ctrl-C and Ctrl-\ are stop requests.
     pub(crate) keys_stop: bool,
     pub(crate) on_repeat: OnRepeat,
+    /// None is for ever.
+    pub(crate) grace_max: Option<Duration>,
     pub(crate) stop_delay: Duration,
     pub(crate) pre_stop: Vec<OsString>,
     pub(crate) max_runtime: Option<Duration>,
@@ -33,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) exit_rules: ExitRules,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) warn_on_reap: bool,
+    pub(crate) notify: Notify,
     pub(crate) report: Option<ReportTo>,
     pub(crate) termination_log: Option<PathBuf>,
 }
@@ -48,6 +51,11 @@ impl Config {
             return Err(contradiction("--wait-tree", "--kill-mode process"));
         }
         let ladder = ladder(&cli)?;
+        let grace = ladder.total(0);
+        let grace_max = cli.grace_max.map_or_else(|| grace.and_then(|grace| grace.checked_mul(2)), |wait| wait.0);
+        if cli.grace_max.is_some() && grace_max.is_some_and(|most| grace.is_none_or(|grace| most < grace)) {
+            return Err(Error::own("--grace-max is less than the grace period: give more, or less --grace"));
+        }
         let wait = ladder.rung(0).and_then(|rung| rung.wait);
         if wait.is_some_and(|wait| wait <= cli.stop_delay) {
             return Err(Error::own(
@@ -63,6 +71,7 @@ impl Config {
             keys_stop: !cli.as_init || cli.stop_on.is_some(),
             stop_on: cli.stop_on,
             on_repeat: cli.on_repeat,
+            grace_max,
             stop_delay: cli.stop_delay,
             pre_stop: cli.pre_stop,
             max_runtime: cli.max_runtime,
@@ -71,6 +80,7 @@ impl Config {
             exit_rules: ExitRules { recode: cli.remap_exit, mirror: cli.exit_status },
             parent_death_signal: cli.parent_death_signal,
             warn_on_reap: cli.warn_on_reap,
+            notify: cli.notify,
             report: cli.report,
             termination_log: cli.termination_log,
         })
@@ -118,6 +128,7 @@ fn kill_mode(cli: &Cli) -> Result<KillMode, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Wait;
 
     const FIVE: Option<Duration> = Some(Duration::from_secs(5));
 
@@ -168,6 +179,19 @@ mod tests {
             assert_eq!(error.exit(), crate::exit::Exit::OWN_FAILURE);
             assert!(error.to_string().contains("contradict"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_most_is_twice_the_grace_period_and_never_less_than_it() {
+        let most = |grace, most: Option<Option<Duration>>| {
+            let cli = Cli { grace: given(grace, true), grace_max: most.map(Wait), ..Cli::default() };
+            Config::new(cli).map(|config| config.grace_max)
+        };
+        assert_eq!(most(FIVE, None), Ok(Some(Duration::from_secs(10))));
+        assert_eq!(most(FIVE, Some(None)), Ok(None));
+        assert_eq!(most(FIVE, Some(FIVE)), Ok(FIVE));
+        assert_eq!(most(None, None), Ok(None));
+        assert!(most(FIVE, Some(Some(Duration::from_secs(4)))).is_err() && most(None, Some(FIVE)).is_err());
     }
 
     #[test]

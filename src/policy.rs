@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     state: State,
     /// When `--max-runtime` is over.
     runs_until: Option<Instant>,
+    /// When the stop began.
+    begun: Option<Instant>,
     /// When each side first asked for the stop.
     asked: [Option<Instant>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
@@ -54,6 +56,7 @@ impl Machine {
             settings,
             state: State::Running { ended: None },
             runs_until,
+            begun: None,
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
             waiting: vec![],
@@ -75,6 +78,23 @@ impl Machine {
             State::Killing { again, until, .. } => Some(again.min(until)),
             State::Done(_) => None,
         }
+    }
+
+    /// When the stop that is under way is over at the latest, its last bounded wait included; `None` is never.
+    pub(crate) fn over_at(&self) -> Option<Instant> {
+        let ladder = &self.settings.ladder;
+        let kill = match self.state {
+            State::Preparing { grace, .. } => {
+                grace.zip(ladder.total(1)).and_then(|(grace, rest)| grace.checked_add(rest))
+            }
+            State::Stopping { rung, until, .. } => {
+                until.zip(ladder.total(rung + 1)).and_then(|(until, rest)| until.checked_add(rest))
+            }
+            State::Draining { until, .. } => until,
+            State::Killing { until, .. } => return Some(until),
+            State::Running { .. } | State::Done(_) => None,
+        };
+        kill.and_then(|kill| kill.checked_add(UNKILLABLE))
     }
 
     /// Whether the side of this signal's sender changes anything. Where it does not, nobody need look for it, and the signal
@@ -102,6 +122,7 @@ impl Machine {
                 | State::Killing { .. }
                 | State::Done(_) => vec![],
             },
+            Event::ExtendGrace(wait) => self.extend(now, wait),
             Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
             Event::Resumed { suspended } => self.resumed(now, suspended),
             Event::NoChildren => match self.state {
@@ -255,7 +276,11 @@ impl Machine {
             State::Running { .. } | State::Draining { .. } | State::Killing { .. } | State::Done(_) => {}
         }
         // Where nobody can wake the job, Ctrl-Z must not freeze it; but whoever has sent SIGSTOP means it.
-        if suspended || signal != Signal::STOP { vec![wake_child()] } else { vec![] }
+        let mut actions = if suspended || signal != Signal::STOP { vec![wake_child()] } else { vec![] };
+        if self.begun.is_some() && suspended {
+            actions.push(Action::NotifyStopping);
+        }
+        actions
     }
 
     fn timeout(&mut self, now: Instant) -> Vec<Action> {
@@ -286,12 +311,37 @@ impl Machine {
 
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
     fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
-        let Some(Rung { wait, .. }) = self.settings.ladder.rung(0) else { return self.kill(now, ended) };
-        match by {
-            Some((received, forwarded)) => self.await_stop(received, forwarded),
-            None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
-        }
-        self.prepare(now, 0, wait.and_then(|wait| now.checked_add(wait)), ended)
+        self.begun = Some(now);
+        let mut actions = match self.settings.ladder.rung(0) {
+            None => self.kill(now, ended),
+            Some(Rung { wait, .. }) => {
+                match by {
+                    Some((received, forwarded)) => self.await_stop(received, forwarded),
+                    None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
+                }
+                self.prepare(now, 0, wait.and_then(|wait| now.checked_add(wait)), ended)
+            }
+        };
+        actions.push(Action::NotifyStopping);
+        actions
+    }
+
+    /// The child wants more time: as much as it asks for, never less than it had, and not beyond `--grace-max`.
+    fn extend(&mut self, now: Instant, wait: Duration) -> Vec<Action> {
+        let ladder = &self.settings.ladder;
+        let latest = self.begun.zip(self.settings.grace_max).and_then(|(begun, max)| begun.checked_add(max));
+        let (until, rest) = match &mut self.state {
+            State::Preparing { grace, .. } => (grace, ladder.total(1)),
+            State::Stopping { rung, until, .. } => (until, ladder.total(*rung + 1)),
+            State::Draining { until, .. } => (until, Some(Duration::ZERO)),
+            State::Running { .. } | State::Killing { .. } | State::Done(_) => return vec![],
+        };
+        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun) else { return vec![] };
+        // The steps that follow keep their time.
+        let latest = latest.map(|latest| rest.and_then(|rest| latest.checked_sub(rest)).unwrap_or(before));
+        let after = latest.map_or(asked, |latest| asked.min(latest)).max(before);
+        *until = Some(after);
+        if after > before { vec![Action::NotifyStopping] } else { vec![] }
     }
 
     /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.

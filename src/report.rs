@@ -44,9 +44,12 @@ impl Step<'_> {
     fn sent(&self) -> Option<(Signal, Target)> {
         self.actions.iter().find_map(|action| match *action {
             Action::Send { signal, to, .. } => Some((signal, to)),
-            Action::RunHook(_) | Action::EndHook | Action::SuspendSelf(_) | Action::LendTerminal | Action::Exit(_) => {
-                None
-            }
+            Action::NotifyStopping
+            | Action::RunHook(_)
+            | Action::EndHook
+            | Action::SuspendSelf(_)
+            | Action::LendTerminal
+            | Action::Exit(_) => None,
         })
     }
 

@@ -13,8 +13,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use log::{Level, debug, error, log, log_enabled, trace};
+use log::{Level, debug, error, log, log_enabled, trace, warn};
 
+use crate::cli::Notify;
 use crate::config::Config;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -25,6 +26,7 @@ use crate::report::{History, Step, Who};
 use crate::signal::Signal;
 use crate::sys::child::{self, Change, Child, Ended, Peek};
 use crate::sys::files::Destination;
+use crate::sys::notify::Relay;
 use crate::sys::signals::{Inherited, Intake, Intaken};
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{self, tree};
@@ -41,6 +43,7 @@ struct Supervisor<'a> {
     machine: Machine,
     history: History,
     terminal: Option<Terminal>,
+    relay: Option<Relay>,
     report: Option<Destination>,
     /// Where bowout was started, for the hooks; nowhere without any.
     directory: Option<PathBuf>,
@@ -72,7 +75,8 @@ impl Supervisor<'_> {
     fn turn(&mut self) {
         let mut fds = vec![self.intake.as_fd()];
         fds.extend(self.child.exec_pending());
-        sys::wait::until(self.machine.deadline(), &fds);
+        fds.extend(self.relay.as_ref().and_then(Relay::readable));
+        sys::wait::until(self.machine.deadline(), &fds, self.relay.as_ref().and_then(Relay::writable));
         let batch = self.intake.read();
         self.now = clock();
         self.exec_result();
@@ -82,19 +86,42 @@ impl Supervisor<'_> {
         for intaken in batch.signals {
             self.signal(intaken);
         }
+        self.relay();
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.step(Event::Timeout, None);
         }
     }
 
+    /// Passes on what the child has told the manager.
+    fn relay(&mut self) {
+        let Some(relay) = &mut self.relay else { return };
+        let heard = relay.turn();
+        if let Some((count, why)) = heard.dropped {
+            warn!("dropped {count} sd_notify messages: {why}");
+        }
+        if let Some(wait) = heard.extend {
+            self.step(Event::ExtendGrace(wait), None);
+        }
+    }
+
     fn exec_result(&mut self) {
-        match self.child.exec_result() {
-            None => {}
-            Some(Ok(())) => debug!("started {}", self.history.child()),
+        let told = match self.child.exec_result() {
+            None => return,
+            Some(Ok(())) => {
+                debug!("started {}", self.history.child());
+                "READY=1".into()
+            }
             Some(Err(error)) => {
                 let message = format!("cannot run '{}': {error}", escape(&self.config.command.to_string_lossy()));
+                let told = format!("STATUS={message}\nERRNO={}", error.errno());
                 self.failure = Some(Error::exec(message, error.exit()));
+                told
             }
+        };
+        if self.config.notify == Notify::Exec
+            && let Some(relay) = &mut self.relay
+        {
+            relay.tell(&told);
         }
     }
 

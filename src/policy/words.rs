@@ -47,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) hooks: usize,
     /// `--stop-delay`: how long to wait behind the hooks until the stop signal is sent.
     pub(crate) stop_delay: Duration,
+    /// The longest that the child can have the grace period extended to; none is for ever.
+    pub(crate) grace_max: Option<Duration>,
     pub(crate) remap: Remap,
     /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user means the shell's command.
     pub(crate) keys_stop: bool,
@@ -95,6 +97,8 @@ pub(crate) enum Event {
     ChildExited(Exit),
     /// The hook that was running has ended, or could not be started.
     HookExited,
+    /// The child asks for so much time from now (sd_notify(3), `EXTEND_TIMEOUT_USEC=`).
+    ExtendGrace(Duration),
     /// The child was stopped by this signal. `wants_terminal`: for want of the terminal, which is ours to lend.
     ChildStopped {
         signal: Signal,
@@ -147,6 +151,8 @@ pub(crate) enum Action {
     RunHook(usize),
     /// SIGKILL to the hook that runs, and to its process group.
     EndHook,
+    /// Tell the service manager that the stop is under way, and until when.
+    NotifyStopping,
     /// Stop as the child was stopped, until the user's `fg` or `bg`.
     SuspendSelf(Signal),
     /// Make the child's process group the foreground group.

@@ -30,6 +30,18 @@ impl History {
                 Some((Level::Info, format!("{child} was stopped and nobody could wake it: sent SIGCONT to it")))
             }
             Event::Resumed { .. } => Some((Level::Debug, format!("{} is continued", self.child()))),
+            Event::ExtendGrace(asked) => match step.after {
+                State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
+                    let had = if step.actions.is_empty() {
+                        "has as much already, or all that --grace-max allows"
+                    } else {
+                        "has it"
+                    };
+                    let (child, asked) = (self.child(), wait(asked));
+                    Some((Level::Info, format!("{child} asks for {asked} to end and {had}: {}", self.next(step))))
+                }
+                State::Running { .. } | State::Killing { .. } | State::Done(_) => None,
+            },
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
                 Some((Level::Info, format!("{}, {}", self.sent(step)?, self.next(step))))
             }
@@ -155,6 +167,22 @@ impl History {
                 Some((Level::Debug, format!("sent SIGKILL again to {to}")))
             }
             (_, _) => None,
+        }
+    }
+
+    /// What the service manager shows while the stop is under way.
+    pub(crate) fn status(&self, now: Instant, state: State) -> String {
+        let step =
+            Step { now, event: Event::NoChildren, who: None, before: state, after: state, actions: &[], reached: 0 };
+        match state {
+            State::Preparing { .. } => format!("{} is to be stopped: {}", self.child(), self.preparing(&step)),
+            State::Draining { .. } => {
+                format!("waiting for the descendants of {} to end, {}", self.child(), self.next(&step))
+            }
+            State::Running { .. } | State::Stopping { .. } => {
+                format!("waiting for {} to end, {}", self.child(), self.next(&step))
+            }
+            State::Killing { .. } | State::Done(_) => format!("{} is being killed", self.child()),
         }
     }
 

@@ -25,6 +25,7 @@ impl Play {
             max_runtime: Some(Duration::from_secs(3600)),
             hooks: 0,
             stop_delay: Duration::ZERO,
+            grace_max: None,
             remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
             keys_stop: true,
             job_control: true,

@@ -10,7 +10,9 @@ use crate::sys::{files, process, stderr};
 
 impl Supervisor<'_> {
     /// Settles everything; gives what bowout ends with.
-    pub(super) fn end(&self, exit: Exit) -> Exit {
+    pub(super) fn end(&mut self, exit: Exit) -> Exit {
+        // Its last words.
+        self.relay();
         if let Some(terminal) = &self.terminal {
             terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));
         }

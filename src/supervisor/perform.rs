@@ -1,9 +1,11 @@
 //! Performing: each action of the policy carried out by `sys`, and what came of it.
 
 use std::io;
+use std::time::Duration;
 
 use log::{debug, error, info, warn};
 
+use super::start::notify_socket;
 use super::{Supervisor, clock};
 use crate::exit::Exit;
 use crate::logging::escape;
@@ -11,6 +13,11 @@ use crate::policy::{Action, Event, State, Target};
 use crate::signal::Signal;
 use crate::sys::child::{Ended, Spawn};
 use crate::sys::tree;
+
+/// What the manager is asked to wait beyond the last moment at which we end.
+const MARGIN: Duration = Duration::from_secs(1);
+/// What it is asked to wait where there is no such moment.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What came of the actions of one step.
 #[derive(Debug, Default)]
@@ -49,6 +56,7 @@ impl Supervisor<'_> {
                         group.kill();
                     }
                 }
+                Action::NotifyStopping => self.notify_stopping(),
                 Action::SuspendSelf(signal) => {
                     let group = self.child.group();
                     done.suspended =
@@ -63,6 +71,15 @@ impl Supervisor<'_> {
             }
         }
         done
+    }
+
+    /// Tells the manager that the stop is under way, and has it wait for as long as we do: its own timeout may be shorter (contract S8).
+    fn notify_stopping(&mut self) {
+        let left = self.machine.over_at().map_or(A_YEAR, |over| over.saturating_duration_since(self.now) + MARGIN);
+        let status = self.history.status(self.now, self.machine.state());
+        if let Some(relay) = &mut self.relay {
+            relay.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}\nSTATUS={status}", left.as_micros()));
+        }
     }
 
     fn send_to_child(&self, signal: Signal, value: Option<u64>, wake: bool, done: &mut Performed) {
@@ -114,10 +131,11 @@ impl Supervisor<'_> {
             | State::Done(_) => None,
         };
         let mut variables = vec![
-            ("BOWOUT_CHILD_PID", self.child.pid().to_string()),
-            ("BOWOUT_SIGNAL", self.history.stop_signal().to_string()),
+            ("BOWOUT_CHILD_PID", self.child.pid().to_string().into()),
+            ("BOWOUT_SIGNAL", self.history.stop_signal().to_string().into()),
         ];
-        variables.extend(left.map(|left| ("BOWOUT_GRACE_LEFT_MS", left.as_millis().to_string())));
+        variables.extend(self.relay.as_ref().map(notify_socket));
+        variables.extend(left.map(|left| ("BOWOUT_GRACE_LEFT_MS", left.as_millis().to_string().into())));
         let spawn = Spawn {
             command: "/bin/sh".as_ref(),
             args: &args,

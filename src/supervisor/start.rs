@@ -1,6 +1,7 @@
 //! The start: everything that can fail and must be told before the child is there, then the spawn, then letting go of what is
 //! the child's.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::SystemTime;
@@ -8,7 +9,7 @@ use std::time::SystemTime;
 use log::warn;
 
 use super::{Supervisor, clock};
-use crate::cli::ReportTo;
+use crate::cli::{Notify, ReportTo};
 use crate::config::{Config, STOP_ON};
 use crate::error::Error;
 use crate::logging::escape;
@@ -18,6 +19,7 @@ use crate::report::History;
 use crate::signal::{Signal, SignalSet};
 use crate::sys::child::Spawn;
 use crate::sys::files::Destination;
+use crate::sys::notify::Relay;
 use crate::sys::process;
 use crate::sys::signals::{Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
@@ -45,6 +47,7 @@ impl<'a> Supervisor<'a> {
             // Orphans go to PID 1 then, and nobody here waits for them.
             warn!("cannot become subreaper: {error}; descendants that lose their parent are not supervised");
         }
+        let relay = relay(config.notify);
         let terminal = Terminal::open();
         let settings = settings(&config, inherited, pid1, terminal.is_some());
         let command = config.command.to_string_lossy();
@@ -52,7 +55,7 @@ impl<'a> Supervisor<'a> {
             command: &config.command,
             args: &config.args,
             inherited,
-            variables: &[],
+            variables: &relay.iter().map(notify_socket).collect::<Vec<_>>(),
             directory: None,
             to_stderr: false,
             own_group: terminal.is_none(),
@@ -74,6 +77,7 @@ impl<'a> Supervisor<'a> {
         ours.extend(child.exec_pending());
         ours.extend(terminal.as_ref().map(AsFd::as_fd));
         ours.extend(report.as_ref().and_then(Destination::own_descriptor).map(AsFd::as_fd));
+        ours.extend(relay.iter().flat_map(Relay::descriptors));
         process::release(&ours);
         let kin = Kin { parent, child: child.pid() };
         Ok(Self {
@@ -85,6 +89,7 @@ impl<'a> Supervisor<'a> {
             machine,
             history,
             terminal,
+            relay,
             report,
             directory,
             now,
@@ -93,6 +98,32 @@ impl<'a> Supervisor<'a> {
             config,
         })
     }
+}
+
+/// The relay, where there is somebody to pass on to or somebody to listen for. A unit that may not open it goes on without one: the
+/// child finds NOTIFY_SOCKET as we did.
+fn relay(notify: Notify) -> Option<Relay> {
+    let manager = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+    let wanted = match notify {
+        Notify::Auto | Notify::Exec => manager.is_some(),
+        Notify::Relay => true,
+        Notify::Off => false,
+    };
+    if !wanted {
+        return None;
+    }
+    match Relay::open(manager.as_deref()) {
+        Ok(relay) => Some(relay),
+        Err(error) => {
+            warn!("cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");
+            None
+        }
+    }
+}
+
+/// The variable that leads a process to the relay.
+pub(super) fn notify_socket(relay: &Relay) -> (&'static str, OsString) {
+    ("NOTIFY_SOCKET", relay.address().to_owned())
 }
 
 fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {
@@ -121,6 +152,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         max_runtime: config.max_runtime,
         hooks: config.pre_stop.len(),
         stop_delay: config.stop_delay,
+        grace_max: config.grace_max,
         remap: config.remap.clone(),
         keys_stop: config.keys_stop,
         job_control,
@@ -129,7 +161,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
     }
 }
 
-fn lossy(word: &std::ffi::OsString) -> String {
+fn lossy(word: &OsString) -> String {
     word.to_string_lossy().into_owned()
 }
 

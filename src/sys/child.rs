@@ -32,7 +32,7 @@ pub(crate) struct Spawn<'a> {
     pub(crate) args: &'a [OsString],
     pub(crate) inherited: &'a Inherited,
     /// Variables that the child has besides what we have.
-    pub(crate) variables: &'a [(&'static str, String)],
+    pub(crate) variables: &'a [(&'static str, OsString)],
     /// Where it starts; `None` is where we are.
     pub(crate) directory: Option<&'a Path>,
     /// Its stdout is our stderr, for our own stdout is let go of by then.
@@ -232,13 +232,17 @@ impl ExecError {
         }
     }
 
+    /// The error as errno(3) counts.
+    pub(crate) fn errno(self) -> i32 {
+        match self {
+            Self::NotFound | Self::NoInterpreter => Errno::ENOENT as i32,
+            Self::CannotRun(errno) => errno as i32,
+        }
+    }
+
     /// For the pipe from the child: one write, so that it comes whole (pipe(7), `PIPE_BUF`).
     fn encode(self) -> [u8; 5] {
-        let errno = match self {
-            Self::NotFound | Self::NoInterpreter => Errno::ENOENT,
-            Self::CannotRun(errno) => errno,
-        };
-        let [a, b, c, d] = (errno as i32).to_ne_bytes();
+        let [a, b, c, d] = self.errno().to_ne_bytes();
         [self.exit().number(), a, b, c, d]
     }
 

@@ -5,8 +5,9 @@
 //! whether a process was started by systemd directly (systemd.exec(5)). The child is to find what it would have found without us.
 //! Nothing is set or removed in our own environment.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::stat::fstat;
 
@@ -37,20 +38,27 @@ enum Named {
 }
 
 impl Environment {
-    /// Looks for variables that name us, and adds `more`, which come first and so are what getenv(3) finds.
-    pub(super) fn new(more: &[(&str, String)]) -> Self {
+    /// Looks for variables that name us, and puts `more` in the place of those that have their names.
+    pub(super) fn new(more: &[(&str, OsString)]) -> Self {
         let mut named = vec![];
-        let added: Vec<CString> =
-            more.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()).collect();
+        let added: Vec<CString> = more
+            .iter()
+            .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
+            .collect();
         let mut pointers: Vec<_> = added.iter().map(|variable| variable.as_ptr()).collect();
         // SAFETY: environ is an array of C strings that ends with a null pointer, and nobody changes it.
         unsafe {
             let mut entry = environ;
             while !entry.is_null() && !(*entry).is_null() {
-                if let Some(name) = names_us(CStr::from_ptr(*entry).to_bytes()) {
-                    named.push((pointers.len(), name));
+                let variable = CStr::from_ptr(*entry).to_bytes();
+                let is =
+                    |name: &str| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
+                if !more.iter().any(|(name, _)| is(name)) {
+                    if let Some(name) = names_us(variable) {
+                        named.push((pointers.len(), name));
+                    }
+                    pointers.push(*entry);
                 }
-                pointers.push(*entry);
                 entry = entry.add(1);
             }
         }

@@ -9,6 +9,7 @@ pub(crate) mod child;
 pub(crate) mod end;
 mod environment;
 pub(crate) mod files;
+pub(crate) mod notify;
 mod output;
 pub(crate) mod process;
 pub(crate) mod signals;

@@ -36,6 +36,7 @@ fn settings() -> Settings {
         max_runtime: None,
         hooks: 0,
         stop_delay: Duration::ZERO,
+        grace_max: Some(Duration::from_secs(16)),
         remap: Remap::default(),
         keys_stop: true,
         job_control: false,
@@ -72,6 +73,7 @@ fn show(action: Action) -> String {
         }
         Action::RunHook(hook) => format!("hook#{hook}"),
         Action::EndHook => "end-hook".into(),
+        Action::NotifyStopping => "notify".into(),
         Action::SuspendSelf(signal) => format!("suspend {signal}"),
         Action::LendTerminal => "lend".into(),
         Action::Exit(exit) => format!("exit {}", show_exit(exit)),

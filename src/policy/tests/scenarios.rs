@@ -13,7 +13,9 @@ impl Play {
 
     /// At `time`, `event` leads to exactly `actions`.
     fn then(mut self, time: u64, event: Event, actions: &str) -> Self {
-        let done = self.0.step(at(time), event);
+        // That the manager is told of the stop is asserted where it matters.
+        let mut done = self.0.step(at(time), event);
+        done.retain(|action| *action != Action::NotifyStopping);
         assert_eq!(show_all(&done), actions, "at {time}: {event:?} in {}", show_state(self.0.state()));
         self
     }
@@ -508,6 +510,58 @@ fn the_preparations_wait_for_a_stopped_job() {
         .then(102_000, Event::Resumed { suspended: true }, "CONT>child")
         .deadline(103_000, "TERM+CONT>child")
         .deadline(109_000, "KILL>all");
+}
+
+#[test]
+fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
+    let job = Settings { job_control: true, ..settings() };
+    let mut machine = Machine::new(job, at(0));
+    let mut step = |time, event| {
+        let actions = machine.step(at(time), event);
+        (show_all(&actions), machine.over_at().map(millis))
+    };
+    let (term, usr1) = (process(Signal::TERM), process(usr1()));
+    assert_eq!(step(500, usr1), ("USR1>child".into(), None));
+    assert_eq!(step(1000, term), ("TERM+CONT>child notify".into(), Some(11_000)));
+    assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(11_000)));
+    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(11_000)));
+    assert_eq!(step(3000, Event::Resumed { suspended: true }), ("CONT>child notify".into(), Some(12_000)));
+    assert_eq!(step(10_000, Event::Timeout), ("KILL>all".into(), Some(12_000)));
+}
+
+#[test]
+fn the_child_can_ask_for_more_time_up_to_the_most() {
+    let more = |secs| Event::ExtendGrace(Duration::from_secs(secs));
+    let mut machine = Machine::new(settings(), at(0));
+    assert_eq!(machine.step(at(500), more(60)), [], "nothing is being stopped");
+    let _ = machine.step(at(1000), process(Signal::TERM));
+    for (time, secs, actions, until) in [
+        // Less than it has.
+        (2000, 1, &[][..], 9000),
+        (8000, 4, &[Action::NotifyStopping][..], 12_000),
+        // Sixteen seconds after the stop request it is over.
+        (11_000, 60, &[Action::NotifyStopping][..], 17_000),
+        (12_000, 60, &[][..], 17_000),
+    ] {
+        assert_eq!(machine.step(at(time), more(secs)), actions);
+        assert_eq!(machine.deadline().map(millis), Some(until));
+    }
+    assert_eq!(show_all(&machine.step(at(17_000), Event::Timeout)), "KILL>all");
+    assert_eq!(machine.step(at(17_001), more(60)), []);
+    // The steps that follow keep their time.
+    let ladder = Settings { grace_max: Some(Duration::from_secs(40)), ..with_ladder("TERM/30s/QUIT/5s/KILL") };
+    Play::new(ladder)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, more(600), "")
+        .deadline(36_000, "QUIT+CONT>child")
+        .deadline(41_000, "KILL>all");
+    // The drain, too; and no limit is no limit.
+    Play::new(Settings { grace_max: None, ..settings() })
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(3000, more(600), "")
+        .deadline(603_000, "KILL>all");
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn events(job_control: bool) -> Vec<(&'static str, Event)> {
         ("woken", Event::Resumed { suspended: true }),
         ("never suspended", Event::Resumed { suspended: false }),
         ("child exits", Event::ChildExited(Exit::Signal(Signal::TERM))),
+        ("wants 20s more", Event::ExtendGrace(Duration::from_secs(20))),
         ("hook exits", Event::HookExited),
         ("no children", Event::NoChildren),
         ("refused", Event::Refused),

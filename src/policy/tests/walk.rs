@@ -44,6 +44,7 @@ impl World {
         }
         let send = if self.job_control { to_group } else { from };
         let mut events: Vec<_> = SIGNALS.iter().map(|&(side, signal)| (next, send(side, signal))).collect();
+        events.push((next, Event::ExtendGrace(Duration::from_secs(30))));
         // Pending together with what came before.
         events.push((self.now, from(Side::Process, Signal::TERM)));
         if !self.child_ended {
@@ -88,7 +89,7 @@ impl World {
                     }
                 }
                 Action::SuspendSelf(_) => self.suspended = true,
-                Action::LendTerminal => {}
+                Action::LendTerminal | Action::NotifyStopping => {}
                 Action::RunHook(_) => {
                     assert!(!self.hook, "two hooks at a time");
                     self.hook = true;

@@ -1,0 +1,362 @@
+//! The sd_notify relay: a socket of our own for the child, everything it says passed on to the manager from our PID, for the manager
+//! listens to its main process alone (sd_notify(3), `NotifyAccess=main`).
+//!
+//! Owns both sockets, and what the manager has no room for. Never waits: a manager whose socket is full is written to when it has room,
+//! and until then nothing is taken from the child, which then waits as it would without us. Descriptors that pass through are closed
+//! here as soon as they are sent: a barrier is one that the sender sees closed (contract S16).
+//!
+//! Caveat: a sender that has ended by the time we look can no longer be told to be a descendant; it is believed if it was of
+//! our user. The socket is open to all users where we are root, for the child may have become another one; who may be heard is
+//! decided by credentials, not by the mode.
+
+mod manager;
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::tree;
+use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
+
+/// The longest message that a manager takes, in bytes; longer ones are dropped whole, by it and by us (contract S15).
+const LONGEST: usize = 4096;
+/// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
+const AT_ONCE: usize = 64;
+
+/// A message on its way.
+#[derive(Debug)]
+struct Datagram {
+    text: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// What the child said that concerns the stop.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// It asks for this much time from now (`EXTEND_TIMEOUT_USEC=`).
+    pub(crate) extend: Option<Duration>,
+    /// How many messages were dropped, and why the last of them was.
+    pub(crate) dropped: Option<(usize, String)>,
+}
+
+/// Both ends.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    socket: OwnedFd,
+    /// The child's NOTIFY_SOCKET.
+    address: OsString,
+    /// To be removed at the end.
+    path: Option<PathBuf>,
+    manager: Option<Manager>,
+    waiting: VecDeque<Datagram>,
+}
+
+impl Relay {
+    /// Opens a socket for the child; `manager` is the NOTIFY_SOCKET that we were given, if any.
+    ///
+    /// # Errors
+    /// As socket(2) and bind(2): above all a unit that must not use `AF_UNIX`.
+    pub(crate) fn open(manager: Option<&OsStr>) -> io::Result<Self> {
+        let socket = datagram_socket(libc::AF_UNIX)?;
+        let enable: libc::c_int = 1;
+        let (size, on) = (mem::size_of_val(&enable) as libc::socklen_t, (&raw const enable).cast());
+        // SAFETY: an int of the size that is named.
+        check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, on, size) })?;
+        let path = runtime_directory().map(|folder| folder.join(format!("bowout-{}.notify", std::process::id())));
+        let (address, path) = match path.filter(|path| bind_path(&socket, path).is_ok()) {
+            Some(path) => (path.clone().into_os_string(), Some(path)),
+            None => (bind_anywhere(&socket)?, None),
+        };
+        let manager = manager.and_then(Manager::new);
+        Ok(Self { socket, address, path, manager, waiting: VecDeque::new() })
+    }
+
+    /// The child's NOTIFY_SOCKET.
+    pub(crate) fn address(&self) -> &OsStr {
+        &self.address
+    }
+
+    /// The descriptors that must stay open.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(self.socket.as_fd()), self.manager.as_ref().and_then(Manager::descriptor)].into_iter().flatten()
+    }
+
+    /// What to wait for: the child, or the manager's room for what is waiting.
+    pub(crate) fn readable(&self) -> Option<BorrowedFd<'_>> {
+        self.waiting.is_empty().then(|| self.socket.as_fd())
+    }
+
+    /// See [`Relay::readable`].
+    pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
+        if self.waiting.is_empty() { None } else { self.manager.as_ref().and_then(Manager::descriptor) }
+    }
+
+    /// A message of our own.
+    pub(crate) fn tell(&mut self, text: &str) {
+        if self.manager.is_some() {
+            self.waiting.push_back(Datagram { text: text.as_bytes().to_vec(), descriptors: vec![] });
+            self.flush();
+        }
+    }
+
+    /// Passes on what can be.
+    pub(crate) fn turn(&mut self) -> Heard {
+        let mut heard = Heard::default();
+        self.flush();
+        for _ in 0..AT_ONCE {
+            if !self.waiting.is_empty() {
+                break;
+            }
+            match receive(&self.socket) {
+                Ok(Received::Nothing) => break,
+                Ok(Received::Message(datagram)) => self.pass(datagram, &mut heard),
+                Ok(Received::Refused(why)) => drop_message(&mut heard, why),
+                Err(error) => {
+                    drop_message(&mut heard, error.to_string());
+                    break;
+                }
+            }
+        }
+        heard
+    }
+
+    fn pass(&mut self, Datagram { text, descriptors }: Datagram, heard: &mut Heard) {
+        let message = Message::parse(&text);
+        heard.extend = message.extend.or(heard.extend);
+        if self.manager.is_none() || message.text.is_empty() {
+            return;
+        }
+        let descriptors = if message.keeps_descriptors { descriptors } else { vec![] };
+        self.waiting.push_back(Datagram { text: message.text, descriptors });
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let Some(manager) = &mut self.manager else { return };
+        while let Some(datagram) = self.waiting.front() {
+            match manager.send(datagram) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Sent, or a manager that is gone: what it does not hear it cannot miss.
+                Ok(()) | Err(_) => drop(self.waiting.pop_front()),
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // The folder may be gone with the unit.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn drop_message(heard: &mut Heard, why: String) {
+    let before = heard.dropped.take().map_or(0, |(count, _)| count);
+    heard.dropped = Some((before + 1, why));
+}
+
+/// A message of the child's as it may be passed on.
+#[derive(Debug, PartialEq, Eq)]
+struct Message {
+    /// Byte for byte what came, unless a line had to be left out.
+    text: Vec<u8>,
+    extend: Option<Duration>,
+    keeps_descriptors: bool,
+}
+
+/// What would make the child the manager's main process, after which nobody would listen to us (contract S17).
+const OURS: [&[u8]; 4] = [b"MAINPID=", b"MAINPIDFDID=", b"MAINPIDFD=", b"NOTIFYACCESS="];
+
+impl Message {
+    fn parse(text: &[u8]) -> Self {
+        let ours = |line: &[u8]| OURS.iter().any(|name| line.starts_with(name));
+        let lines = || text.split(|&b| b == b'\n');
+        let extend = lines()
+            .filter_map(|line| line.strip_prefix(b"EXTEND_TIMEOUT_USEC="))
+            .filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok())
+            .map(Duration::from_micros)
+            .next_back();
+        let kept = if lines().any(ours) {
+            lines().filter(|line| !ours(line)).collect::<Vec<_>>().join(&b'\n')
+        } else {
+            text.to_vec()
+        };
+        // The pidfd of MAINPIDFD=1 goes where its line goes.
+        let pidfd = lines().any(|line| line.starts_with(b"MAINPIDFD=")) && !lines().any(|line| line == b"FDSTORE=1");
+        Self { text: kept, extend, keeps_descriptors: !pidfd }
+    }
+}
+
+enum Received {
+    Nothing,
+    Message(Datagram),
+    /// Not to be passed on, and why.
+    Refused(String),
+}
+
+/// Room for the control data of one message: credentials and as many descriptors as there can be. Aligned as a `cmsghdr`.
+#[repr(C, align(8))]
+struct Control([u8; 1200]);
+
+/// `recvmsg(2)` of one message. Descriptors that come with a message that is refused are closed.
+#[allow(clippy::cast_ptr_alignment, reason = "read unaligned")]
+fn receive(socket: &OwnedFd) -> io::Result<Received> {
+    let mut text = vec![0; LONGEST + 1];
+    let mut control = Control([0; 1200]);
+    let mut vector = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: text.len() };
+    let mut descriptors = vec![];
+    let mut sender = None;
+    // SAFETY: the header points to buffers of the sizes that it names, which outlive the call; the control data is walked by
+    // the macros of cmsg(3), and each descriptor in it is new and nobody else's.
+    let (length, flags) = unsafe {
+        let mut header: libc::msghdr = mem::zeroed();
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = control.0.len() as _;
+        let length = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC);
+        if length < 0 {
+            let error = io::Error::last_os_error();
+            return if error.kind() == io::ErrorKind::WouldBlock { Ok(Received::Nothing) } else { Err(error) };
+        }
+        let mut part = libc::CMSG_FIRSTHDR(&raw const header);
+        while !part.is_null() {
+            let data = libc::CMSG_DATA(part);
+            let size = (*part).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            match ((*part).cmsg_level, (*part).cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                    for i in 0..size / mem::size_of::<libc::c_int>() {
+                        let fd = (data as *const libc::c_int).add(i).read_unaligned();
+                        descriptors.push(OwnedFd::from_raw_fd(fd));
+                    }
+                }
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                    sender = Some((data as *const libc::ucred).read_unaligned());
+                }
+                _ => {}
+            }
+            part = libc::CMSG_NXTHDR(&raw const header, part);
+        }
+        (length as usize, header.msg_flags)
+    };
+    if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || length > LONGEST {
+        return Ok(Received::Refused("it is longer than 4096 bytes, or there is no room for its descriptors".into()));
+    }
+    text.truncate(length);
+    match sender {
+        Some(sender) if is_heard(sender) && !text.contains(&0) => Ok(Received::Message(Datagram { text, descriptors })),
+        Some(sender) => Ok(Received::Refused(format!(
+            "pid {} (uid {}) is no descendant, or it holds a NUL byte",
+            sender.pid, sender.uid
+        ))),
+        None => Ok(Received::Refused("it comes without credentials".into())),
+    }
+}
+
+/// The child and its descendants; of senders that are gone already, those of our user.
+fn is_heard(sender: libc::ucred) -> bool {
+    // SAFETY: takes and returns numbers.
+    let us = unsafe { libc::geteuid() };
+    tree::descends(sender.pid) || (sender.uid == us && tree::Process::read(sender.pid).is_none())
+}
+
+/// The folder that systemd made for the unit, or for the user (systemd.exec(5), pam_systemd(8)).
+fn runtime_directory() -> Option<PathBuf> {
+    let listed = std::env::var_os("RUNTIME_DIRECTORY").filter(|folder| !folder.is_empty());
+    let first =
+        listed.map(|folders| OsStr::from_bytes(folders.as_bytes().split(|&b| b == b':').next().unwrap_or(&[])).into());
+    first
+        .or_else(|| std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+        .filter(|folder: &PathBuf| folder.is_absolute())
+}
+
+fn bind_path(socket: &OwnedFd, path: &PathBuf) -> io::Result<()> {
+    bind(socket, &Address::unix(path.as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?)?;
+    // SAFETY: takes and returns numbers.
+    let mode = if unsafe { libc::geteuid() } == 0 { 0o666 } else { 0o600 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with `@`.
+fn bind_anywhere(socket: &OwnedFd) -> io::Result<OsString> {
+    bind(socket, &Address::autobind())?;
+    let mut address = Address::autobind();
+    address.length = mem::size_of_val(&address.bytes) as libc::socklen_t;
+    // SAFETY: as many bytes as are named can be written.
+    check(unsafe {
+        libc::getsockname(socket.as_raw_fd(), address.bytes.as_mut_ptr().cast(), &raw mut address.length)
+    })?;
+    let name = &address.bytes[FAMILY + 1..address.length as usize];
+    Ok(OsString::from(format!("@{}", String::from_utf8_lossy(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_harmless_passes_byte_for_byte() {
+        for text in ["READY=1", "READY=1\n", "STATUS=a\n\nX_Y=MAINPID=1\n", "\n", "MAINPIDX=1"] {
+            let message = Message::parse(text.as_bytes());
+            assert_eq!((message.text, message.keeps_descriptors), (text.as_bytes().to_vec(), true));
+        }
+    }
+
+    #[test]
+    fn the_main_process_stays_who_it_is() {
+        for (text, kept) in [
+            ("READY=1\nMAINPID=7", "READY=1"),
+            ("MAINPID=7\nREADY=1\n", "READY=1\n"),
+            ("NOTIFYACCESS=all\nMAINPIDFDID=9\nSTATUS=x", "STATUS=x"),
+            ("MAINPID=7", ""),
+        ] {
+            assert_eq!(Message::parse(text.as_bytes()).text, kept.as_bytes(), "{text}");
+        }
+        assert!(!Message::parse(b"READY=1\nMAINPIDFD=1").keeps_descriptors);
+        assert!(Message::parse(b"FDSTORE=1\nMAINPIDFD=1").keeps_descriptors);
+    }
+
+    #[test]
+    fn more_time_is_heard() {
+        let extend = |text: &str| Message::parse(text.as_bytes()).extend;
+        assert_eq!(extend("STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000"), Some(Duration::from_millis(2500)));
+        for text in
+            ["EXTEND_TIMEOUT_USEC=", "EXTEND_TIMEOUT_USEC=-1", "EXTEND_TIMEOUT_USEC=1s", "XEXTEND_TIMEOUT_USEC=1"]
+        {
+            assert_eq!(extend(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_manager_is_waited_for_and_loses_nothing() {
+        let manager = datagram_socket(libc::AF_UNIX).unwrap();
+        let address = bind_anywhere(&manager).unwrap();
+        let mut relay = Relay::open(Some(&address)).unwrap();
+        for n in 0..1000 {
+            relay.tell(&format!("STATUS={n}"));
+        }
+        assert!(!relay.waiting.is_empty() && relay.readable().is_none() && relay.writable().is_some());
+        let mut heard = vec![];
+        while heard.len() < 1000 {
+            let mut text = [0; 64];
+            match nix::unistd::read(&manager, &mut text) {
+                Ok(length) => heard.push(String::from_utf8_lossy(&text[..length]).into_owned()),
+                Err(_) => relay.flush(),
+            }
+        }
+        assert_eq!(heard, (0..1000).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        drop(manager);
+        relay.tell("STATUS=nobody");
+        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+    }
+}
