@@ -124,7 +124,7 @@ impl Machine {
             },
             Event::ExtendGrace(wait) => self.extend(now, wait),
             Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
-            Event::Resumed { suspended } => self.resumed(now, suspended),
+            Event::Resumed { suspended, stopped } => self.resumed(now, suspended, stopped),
             Event::NoChildren => match self.state {
                 State::Running { ended: Some(exit) }
                 | State::Preparing { ended: Some(exit), .. }
@@ -265,7 +265,7 @@ impl Machine {
     }
 
     /// The time between the stop and the end of it does not count.
-    fn resumed(&mut self, now: Instant, suspended: bool) -> Vec<Action> {
+    fn resumed(&mut self, now: Instant, suspended: bool, stopped: bool) -> Vec<Action> {
         let Some((since, signal)) = self.paused.take() else { return vec![] };
         let shift = |until: &mut Option<Instant>| *until = until.and_then(|until| until.checked_add(now - since));
         shift(&mut self.runs_until);
@@ -276,7 +276,8 @@ impl Machine {
             State::Running { .. } | State::Draining { .. } | State::Killing { .. } | State::Done(_) => {}
         }
         // Where nobody can wake the job, Ctrl-Z must not freeze it; but whoever has sent SIGSTOP means it.
-        let mut actions = if suspended || signal != Signal::STOP { vec![wake_child()] } else { vec![] };
+        let wake = stopped && (suspended || signal != Signal::STOP);
+        let mut actions = if wake { vec![wake_child()] } else { vec![] };
         if self.begun.is_some() && suspended {
             actions.push(Action::NotifyStopping);
         }

@@ -208,7 +208,8 @@ impl Supervisor<'_> {
         if let Some(suspended) = done.suspended {
             // The turn goes on at another time of day.
             self.now = clock();
-            self.step(Event::Resumed { suspended }, None);
+            let stopped = self.child.is_stopped();
+            self.step(Event::Resumed { suspended, stopped }, None);
         }
         if let Some(hook) = done.hook {
             self.run_hook(hook);

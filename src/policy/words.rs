@@ -104,9 +104,11 @@ pub(crate) enum Event {
         signal: Signal,
         wants_terminal: bool,
     },
-    /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were never `suspended`.
+    /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were never `suspended`. Whoever has woken our
+    /// group has woken the child in it; else it is `stopped` still.
     Resumed {
         suspended: bool,
+        stopped: bool,
     },
     /// No process is left that is ours to wait for (`ECHILD`).
     NoChildren,

@@ -25,7 +25,7 @@ impl History {
                 };
                 Some((Level::Debug, format!("{} was stopped by {signal}: {what}", self.child())))
             }
-            Event::Resumed { suspended: false } if step.reached > 0 => {
+            Event::Resumed { suspended: false, .. } if step.reached > 0 => {
                 let child = self.child();
                 Some((Level::Info, format!("{child} was stopped and nobody could wake it: sent SIGCONT to it")))
             }

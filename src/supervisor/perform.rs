@@ -9,7 +9,7 @@ use super::start::notify_socket;
 use super::{Supervisor, clock};
 use crate::exit::Exit;
 use crate::logging::escape;
-use crate::policy::{Action, Event, State, Target};
+use crate::policy::{Action, Event, KillMode, State, Target};
 use crate::signal::Signal;
 use crate::sys::child::{Ended, Spawn};
 use crate::sys::tree;
@@ -131,16 +131,17 @@ impl Supervisor<'_> {
             | State::Done(_) => None,
         };
         let mut variables = vec![
-            ("BOWOUT_CHILD_PID", self.child.pid().to_string().into()),
-            ("BOWOUT_SIGNAL", self.history.stop_signal().to_string().into()),
+            ("BOWOUT_CHILD_PID", Some(self.child.pid().to_string().into())),
+            ("BOWOUT_SIGNAL", Some(self.history.stop_signal().to_string().into())),
+            ("BOWOUT_GRACE_LEFT_MS", left.map(|left| left.as_millis().to_string().into())),
         ];
         variables.extend(self.relay.as_ref().map(notify_socket));
-        variables.extend(left.map(|left| ("BOWOUT_GRACE_LEFT_MS", left.as_millis().to_string().into())));
         let spawn = Spawn {
             command: "/bin/sh".as_ref(),
             args: &args,
             inherited: self.inherited,
             variables: &variables,
+            stands_in: false,
             directory: self.directory.as_deref(),
             to_stderr: true,
             own_group: true,
@@ -166,6 +167,10 @@ impl Supervisor<'_> {
             (Some(Err(error)), _) => warn!("cannot run pre-stop hook {name}: {error}; going on without it"),
             (_, Exit::Code(0)) => debug!("pre-stop hook {name} has ended"),
             (_, exit) => warn!("pre-stop hook {name} {exit}; going on"),
+        }
+        if self.config.kill_mode == KillMode::Process {
+            // There is no drain that would end what it leaves behind. Its number is its group's for as long as it is not reaped.
+            child.own_group().inspect(|group| group.kill());
         }
         child.reap();
         self.step(Event::HookExited, None);

@@ -56,6 +56,7 @@ impl<'a> Supervisor<'a> {
             args: &config.args,
             inherited,
             variables: &relay.iter().map(notify_socket).collect::<Vec<_>>(),
+            stands_in: true,
             directory: None,
             to_stderr: false,
             own_group: terminal.is_none(),
@@ -122,8 +123,8 @@ fn relay(notify: Notify) -> Option<Relay> {
 }
 
 /// The variable that leads a process to the relay.
-pub(super) fn notify_socket(relay: &Relay) -> (&'static str, OsString) {
-    ("NOTIFY_SOCKET", relay.address().to_owned())
+pub(super) fn notify_socket(relay: &Relay) -> (&'static str, Option<OsString>) {
+    ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
 }
 
 fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {

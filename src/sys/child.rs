@@ -22,6 +22,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::environment::Environment;
 use super::signals::{self, Inherited};
+use super::tree;
 use crate::exit::{Exit, Usage};
 use crate::signal::Signal;
 
@@ -31,8 +32,10 @@ pub(crate) struct Spawn<'a> {
     pub(crate) command: &'a OsStr,
     pub(crate) args: &'a [OsString],
     pub(crate) inherited: &'a Inherited,
-    /// Variables that the child has besides what we have.
-    pub(crate) variables: &'a [(&'static str, OsString)],
+    /// Variables that the child has other than we do; `None` is one that it has not.
+    pub(crate) variables: &'a [(&'static str, Option<OsString>)],
+    /// It is the command: variables that name us are to name it.
+    pub(crate) stands_in: bool,
     /// Where it starts; `None` is where we are.
     pub(crate) directory: Option<&'a Path>,
     /// Its stdout is our stderr, for our own stdout is let go of by then.
@@ -152,7 +155,7 @@ impl Plan {
         };
         let argv = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
         let argv = argv.map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { candidates, argv, environment: Environment::new(spawn.variables) })
+        Ok(Self { candidates, argv, environment: Environment::new(spawn.variables, spawn.stands_in) })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
@@ -310,6 +313,11 @@ impl Child {
     /// The child's process group at this moment; `None` once it is reaped.
     pub(crate) fn group(&self) -> Option<Pid> {
         if self.reaped { None } else { nix::unistd::getpgid(Some(Pid::from_raw(self.pid))).ok() }
+    }
+
+    /// Whether the child is stopped at this moment (proc_pid_stat(5)); not so where nobody can say.
+    pub(crate) fn is_stopped(&self) -> bool {
+        !self.reaped && tree::Process::read(self.pid).is_some_and(|process| process.state == 'T')
     }
 
     /// Whether the child was stopped or continued since this was last asked: `waitid(2)` with `WSTOPPED` and `WCONTINUED`.

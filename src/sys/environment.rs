@@ -38,13 +38,12 @@ enum Named {
 }
 
 impl Environment {
-    /// Looks for variables that name us, and puts `more` in the place of those that have their names.
-    pub(super) fn new(more: &[(&str, OsString)]) -> Self {
+    /// What we have, with `changes` in the place of the variables of these names: other values, or none. Where the process `stands_in`
+    /// for us, variables that name us will name it.
+    pub(super) fn new(changes: &[(&str, Option<OsString>)], stands_in: bool) -> Self {
         let mut named = vec![];
-        let added: Vec<CString> = more
-            .iter()
-            .filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok())
-            .collect();
+        let text = |name: &str, value: &OsString| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok();
+        let added: Vec<CString> = changes.iter().filter_map(|(name, value)| text(name, value.as_ref()?)).collect();
         let mut pointers: Vec<_> = added.iter().map(|variable| variable.as_ptr()).collect();
         // SAFETY: environ is an array of C strings that ends with a null pointer, and nobody changes it.
         unsafe {
@@ -53,8 +52,8 @@ impl Environment {
                 let variable = CStr::from_ptr(*entry).to_bytes();
                 let is =
                     |name: &str| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
-                if !more.iter().any(|(name, _)| is(name)) {
-                    if let Some(name) = names_us(variable) {
+                if !changes.iter().any(|(name, _)| is(name)) {
+                    if let Some(name) = names_us(variable).filter(|_| stands_in) {
                         named.push((pointers.len(), name));
                     }
                     pointers.push(*entry);

@@ -62,12 +62,16 @@ pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     SignalSet::from_bits(old)
 }
 
-/// Whether a blocked signal waits to be read: `rt_sigpending` (sigpending(2)).
-pub(super) fn is_pending(signal: Signal) -> bool {
-    let mut pending = 0_u64;
-    // SAFETY: the pointer is to a set of the size that is named.
-    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, SET_SIZE) };
-    SignalSet::from_bits(pending).contains(signal)
+/// Takes a blocked signal out of the kernel's queue and says whether there was one: `rt_sigtimedwait` (sigwait(3)) without waiting.
+pub(super) fn take(signal: Signal) -> bool {
+    let set = SignalSet::of(&[signal]).bits();
+    let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let (info, wait) = (std::ptr::null_mut::<libc::siginfo_t>(), &raw const none);
+    // SAFETY: the set has the size that is named, the time is valid, and no siginfo is asked for.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info, wait, SET_SIZE)
+            == i64::from(signal.number()) as libc::c_long
+    }
 }
 
 /// The kernel's `struct sigaction` for `SIG_DFL` and `SIG_IGN`: the handler comes first, and flags, restorer and mask, in whatever

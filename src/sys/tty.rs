@@ -62,22 +62,23 @@ impl Terminal {
         if let Some(holder) = held.filter(|_| tcgetpgrp(&self.fd) == Ok(getpgrp())) {
             self.lend(holder);
         }
-        // Only SIGCONT ends a stop, and it is blocked: it waits for the intake.
-        signals::is_pending(Signal::CONT)
+        // Only SIGCONT ends a stop, and it is blocked, so that it is still there. It was for this stop and has no further meaning.
+        signals::take(Signal::CONT)
     }
 
     /// Leaves the terminal as it was found: its modes, behind a child that had no chance to do so, and the foreground group, if the one
-    /// that has it is no more.
+    /// that has it is no more. Where another group has it by now, it is theirs.
     pub(crate) fn restore(&self, modes: bool) {
+        let Ok(holder) = tcgetpgrp(&self.fd) else { return };
+        if holder != getpgrp() {
+            if nix::sys::signal::killpg(holder, None) != Err(Errno::ESRCH) {
+                return;
+            }
+            self.lend(getpgrp());
+        }
         if let Some(found) = self.modes.as_ref().filter(|_| modes) {
             // Not TCSADRAIN, which waits for output that Ctrl-S may hold up for ever.
             let _ = tcsetattr(&self.fd, SetArg::TCSANOW, found);
-        }
-        if let Ok(holder) = tcgetpgrp(&self.fd)
-            && holder != getpgrp()
-            && nix::sys::signal::killpg(holder, None) == Err(Errno::ESRCH)
-        {
-            self.lend(getpgrp());
         }
     }
 }

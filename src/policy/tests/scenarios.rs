@@ -231,7 +231,7 @@ fn the_keys_can_be_left_to_the_child() {
 #[test]
 fn ctrl_z_stops_the_clock() {
     let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
-    let woken = Event::Resumed { suspended: true };
+    let woken = Event::Resumed { suspended: true, stopped: true };
     let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
@@ -242,6 +242,12 @@ fn ctrl_z_stops_the_clock() {
         .then(10_000, stopped, "suspend SIGTSTP")
         .then(500_000, woken, "CONT>child")
         .deadline(550_000, "TERM+CONT>child");
+    // `fg` wakes the whole group, and the child once.
+    Play::new(job()).then(10_000, stopped, "suspend SIGTSTP").then(
+        500_000,
+        Event::Resumed { suspended: true, stopped: false },
+        "",
+    );
     // Never is shifted to never.
     let never = Settings { ladder: Ladder::new(None, None), job_control: true, ..settings() };
     Play::new(never)
@@ -258,13 +264,13 @@ fn a_job_that_nobody_can_wake_goes_on() {
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
-            .then(1000, Event::Resumed { suspended: false }, "CONT>child")
+            .then(1000, Event::Resumed { suspended: false, stopped: true }, "CONT>child")
             .idle("Running");
     }
     // Whoever has sent SIGSTOP means it.
     Play::new(job())
         .then(1000, stopped(Signal::STOP), "suspend SIGSTOP")
-        .then(1000, Event::Resumed { suspended: false }, "")
+        .then(1000, Event::Resumed { suspended: false, stopped: true }, "")
         .idle("Running");
     // Without a terminal there is no job control.
     Play::new(settings()).then(1000, stopped(Signal::TSTP), "").idle("Running");
@@ -507,7 +513,7 @@ fn the_preparations_wait_for_a_stopped_job() {
     Play::new(job)
         .then(1000, process(Signal::TERM), "")
         .then(2000, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }, "suspend SIGTSTP")
-        .then(102_000, Event::Resumed { suspended: true }, "CONT>child")
+        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "CONT>child")
         .deadline(103_000, "TERM+CONT>child")
         .deadline(109_000, "KILL>all");
 }
@@ -526,7 +532,10 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(11_000)));
     let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
     assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(11_000)));
-    assert_eq!(step(3000, Event::Resumed { suspended: true }), ("CONT>child notify".into(), Some(12_000)));
+    assert_eq!(
+        step(3000, Event::Resumed { suspended: true, stopped: true }),
+        ("CONT>child notify".into(), Some(12_000))
+    );
     assert_eq!(step(10_000, Event::Timeout), ("KILL>all".into(), Some(12_000)));
 }
 

@@ -40,7 +40,7 @@ impl World {
     fn possible(&self) -> Vec<(Instant, Event)> {
         let next = self.now + Duration::from_millis(1);
         if self.suspended {
-            return [false, true].map(|suspended| (next, Event::Resumed { suspended })).to_vec();
+            return [false, true].map(|suspended| (next, Event::Resumed { suspended, stopped: !suspended })).to_vec();
         }
         let send = if self.job_control { to_group } else { from };
         let mut events: Vec<_> = SIGNALS.iter().map(|&(side, signal)| (next, send(side, signal))).collect();
@@ -121,7 +121,7 @@ impl World {
     fn ends(&self) {
         let mut gentle = self.clone();
         if self.suspended {
-            gentle.take(gentle.now + Duration::from_millis(1), Event::Resumed { suspended: true });
+            gentle.take(gentle.now + Duration::from_millis(1), Event::Resumed { suspended: true, stopped: true });
         }
         let mut stubborn = gentle.clone();
         for event in [Event::ChildExited(Exit::Code(3)), Event::NoChildren] {
