@@ -76,9 +76,9 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
             builder.parse_filters(&filter);
         }
     }
-    let notice = move |lost| {
-        let message = format_args!("{lost} log lines were lost: stderr could not take them").to_string();
-        line(format, Level::Warn, &message)
+    let notice = move |lost: u64| {
+        let lines = if lost == 1 { "line was" } else { "lines were" };
+        line(format, Level::Warn, &format!("{lost} log {lines} lost: stderr could not take them"))
     };
     builder
         .target(Target::Pipe(Box::new(sys::stderr::Stderr::new(notice))))

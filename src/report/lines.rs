@@ -18,18 +18,17 @@ impl History {
             Event::ChildExited(exit) => self.child_exited(step, exit),
             Event::Timeout => self.timeout(step),
             Event::ChildStopped { signal, wants_terminal } => {
-                let what = match (self.settings.job_control, wants_terminal) {
-                    (false, _) => "it is left so",
-                    (true, true) => "lending it the terminal",
-                    (true, false) => "stopping with it",
-                };
-                Some((Level::Debug, format!("{} was stopped by {signal}: {what}", self.child())))
+                let lent = if wants_terminal { ": lending it the terminal" } else { "" };
+                Some((Level::Debug, format!("{} was stopped by {signal}{lent}", self.child())))
             }
             Event::Resumed { suspended: false, .. } if step.reached > 0 => {
                 let child = self.child();
                 Some((Level::Info, format!("{child} was stopped and nobody could wake it: sent SIGCONT to it")))
             }
-            Event::Resumed { .. } => Some((Level::Debug, format!("{} is continued", self.child()))),
+            Event::Resumed { suspended, .. } => {
+                let what = if suspended { "goes on" } else { "stays stopped" };
+                Some((Level::Debug, format!("{} {what}", self.child())))
+            }
             Event::ExtendGrace(asked) => match step.after {
                 State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
                     let had = if step.actions.is_empty() {

@@ -65,7 +65,7 @@ impl Destination {
             Self::File(path) => replace(path, text),
             Self::Descriptor(fd) => {
                 let mut output = Output::new(fd.as_fd());
-                text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk)? {
+                text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk, true)? {
                     written if written == chunk.len() => Ok(()),
                     _ => Err(Errno::EAGAIN.into()),
                 })

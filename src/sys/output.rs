@@ -13,6 +13,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;
 
+/// How often a terminal is tried that has room and another writer.
+const TRIES: usize = 100;
+
 /// How a descriptor is written to without blocking.
 #[derive(Debug)]
 enum Way {
@@ -56,12 +59,14 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now.
+    /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now. With `patience`, a terminal is given a moment.
     ///
     /// # Errors
     /// `EAGAIN` where there is none; else as write(2).
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(super) fn write(&mut self, bytes: &[u8], patience: bool) -> Result<usize, Errno> {
         match self.attempt(bytes) {
+            // A terminal also says so while somebody else is writing to it, and then has room again at once.
+            Err(Errno::EAGAIN) if patience && matches!(self.way, Way::Reopened(_)) => self.insist(bytes),
             // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a filter without pwritev2.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(self.way, Way::NoWait) => {
                 self.way = reopen(self.fd);
@@ -69,6 +74,22 @@ impl<'a> Output<'a> {
             }
             result => result,
         }
+    }
+
+    /// Tries again for as long as there is room and only another writer in the way.
+    fn insist(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        for _ in 0..TRIES {
+            let mut fds = [PollFd::new(self.fd, PollFlags::POLLOUT)];
+            if poll(&mut fds, PollTimeout::from(1_u8))? == 0 {
+                break;
+            }
+            match self.attempt(bytes) {
+                // SAFETY: takes and returns nothing. The other writer holds a lock and needs the processor to let go of it.
+                Err(Errno::EAGAIN) => drop(unsafe { libc::sched_yield() }),
+                result => return result,
+            }
+        }
+        Err(Errno::EAGAIN)
     }
 
     fn attempt(&self, bytes: &[u8]) -> Result<usize, Errno> {

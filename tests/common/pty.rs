@@ -15,6 +15,9 @@ pub const CTRL_C: &str = "\x03";
 pub const CTRL_BACKSLASH: &str = "\x1c";
 pub const CTRL_Z: &str = "\x1a";
 
+/// What a probe is asked by: of the signals that are pending together, the highest is the last.
+pub const ASKED: i32 = 64;
+
 /// Before and after the exit status in the prompt of the shell, and of a shell inside it.
 pub const PROMPT: [&str; 2] = ["[[", "]] "];
 pub const INNER_PROMPT: [&str; 2] = ["((", ")) "];
@@ -422,11 +425,11 @@ impl Shell {
         self.0.until("whose the terminal is", |pty| (pty.foreground() == wanted).then_some(()));
     }
 
-    /// The child, and all that bowout did until now: a signal through bowout arrives after what was before it. Gives what came
-    /// before on the screen.
+    /// Asks the child, through bowout, which has dealt by then with all that came before. Gives what was on the screen before the
+    /// answer.
     pub fn answers(&mut self, bowout: i32) -> String {
-        kill(bowout, libc::SIGUSR1);
-        self.0.got(libc::SIGUSR1)
+        kill(bowout, ASKED);
+        self.0.got(ASKED)
     }
 }
 

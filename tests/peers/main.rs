@@ -9,11 +9,12 @@
 #[allow(unused_imports)]
 mod common;
 
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
 use common::pty::{CTRL_C, CTRL_Z, PROMPT, Pty, Role, Shell, group_of, installed, kill, parent_of, runs, state_of};
-use common::{field, leftovers, probe};
+use common::{field, hold, leftovers, probe};
 
 struct Wrapper {
     name: &'static str,
@@ -141,8 +142,10 @@ fn nohup(call: &str) -> String {
     let child = shell.0.ready_in("out");
     let wrapper = parent_of(child);
     // As the shell does it at its end, and as an administrator does.
+    let held = hold(wrapper).expect("the wrapper");
     kill(-group_of(wrapper), libc::SIGHUP);
-    kill(wrapper, libc::SIGTERM);
+    // Some have ended by now, and their number may be another's. SAFETY: no information is passed.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), libc::SIGTERM, 0, 0) };
     let answer = shell.0.comes(|pty| {
         let answered = pty.file("out").contains("got 15 ").then_some("ok");
         answered.or_else(|| (!runs(child)).then_some("killed"))

@@ -1,0 +1,228 @@
+//! podman: bowout as its `--init`, its stop and its kill, and the image of packaging/docker.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Dir, Lines, Status, leftovers, skip, until};
+use crate::engine::{both, bowout, no_containers, put_busybox, run};
+
+/// What the engine is told on every machine: no network, and limits that it need not raise, for a host may not let it.
+const SETTINGS: &str = r#"
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+"#;
+
+/// An engine with a storage of its own, and in it an image with nothing but busybox.
+pub struct Podman {
+    pub dir: Dir,
+}
+
+impl Podman {
+    pub fn new() -> Self {
+        let podman = Self { dir: Dir::new() };
+        podman.dir.write("containers.conf", SETTINGS, 0o600);
+        let image = podman.dir.file("image");
+        put_busybox(&image);
+        let tar = podman.dir.file("image.tar");
+        run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&tar).arg("."));
+        podman.run(&["import", "--quiet", tar.to_str().expect("text"), "localhost/busybox:test"]);
+        podman
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        command.env("CONTAINERS_CONF", self.dir.file("containers.conf"));
+        command.arg("--root").arg(self.dir.file("storage")).arg("--runroot").arg(self.dir.file("run"));
+        command.arg("--tmpdir").arg(self.dir.file("tmp")).args(["--storage-driver", "vfs"]).args(words);
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> String {
+        run(&mut self.command(words))
+    }
+
+    /// Starts a container in the foreground, of the image of this name.
+    pub fn start(&self, options: &[&str], image: &str, command: &[&str]) -> Attached<'_> {
+        let name = format!("bowout-{}", leftovers::unique());
+        let words = [&["run", "--name", &name, "--network", "none"], options, &[image], command].concat();
+        let mut command = self.command(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = leftovers::spawn(&mut command).expect("podman");
+        let out = Lines::of(child.stdout.take().expect("a pipe"));
+        let err = Lines::of(child.stderr.take().expect("a pipe"));
+        Attached { podman: self, name, child, out, err }
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        for words in [&["pod", "rm", "--all", "--force", "--time", "0"][..], &["rm", "--all", "--force", "--time", "0"]]
+        {
+            leftovers::output(&mut self.command(words));
+        }
+        // It unmounts what a removal of the files alone would trip over.
+        leftovers::output(&mut self.command(&["unmount", "--all", "--force"]));
+        for name in fs::read_dir(self.dir.file("storage")).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir_all(name.path());
+        }
+    }
+}
+
+/// A container in the foreground; the engine ends it with the test.
+pub struct Attached<'a> {
+    podman: &'a Podman,
+    pub name: String,
+    child: Child,
+    pub out: Lines,
+    pub err: Lines,
+}
+
+impl Attached<'_> {
+    pub fn ready(&mut self) {
+        self.out.find("ready", |line| line.starts_with("ready"));
+    }
+
+    pub fn end(&mut self) -> i32 {
+        let child = &mut self.child;
+        let status = until("the container ends", || child.try_wait().expect("our child")).into();
+        leftovers::forget(self.child.id());
+        let Status::Code(code) = status else { panic!("podman died: {status:?}") };
+        code
+    }
+
+    /// All of the log, after the end.
+    pub fn log(&mut self) -> String {
+        self.err.rest();
+        self.err.seen().join("\n")
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
+        }
+        leftovers::output(&mut self.podman.command(&["rm", "--force", "--time", "0", &self.name]));
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        leftovers::forget(self.child.id());
+    }
+}
+
+const IMAGE: &str = "localhost/busybox:test";
+
+/// The options that have podman put bowout in front of the command.
+fn init() -> [&'static str; 3] {
+    ["--init", "--init-path", bowout().to_str().expect("text")]
+}
+
+#[test]
+fn podmans_init_needs_no_option() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    let script = "echo ready; tr '\\0' ' ' </proc/1/cmdline; exit 3";
+    let mut container = podman.start(&init(), IMAGE, &["busybox", "sh", "-c", script]);
+    assert_eq!(container.end(), 3);
+    let out = container.out.rest().join("\n");
+    assert!(out.contains("/run/podman-init -- busybox sh -c"), "{out}");
+    assert!(container.log().contains("bowout: 'busybox' (pid "), "{}", container.log());
+    let mut container = podman.start(&init(), IMAGE, &["/no/such/command"]);
+    assert_eq!(container.end(), 127);
+}
+
+#[test]
+fn podman_stop_ends_it_before_the_engine_loses_patience() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    // The command dies of SIGTERM, which as PID 1 it would not.
+    let mut container = podman.start(&init(), IMAGE, &["busybox", "sh", "-c", "echo ready; exec busybox sleep 1000"]);
+    container.ready();
+    podman.run(&["stop", "--time", "60", &container.name]);
+    assert_eq!(container.end(), 143);
+    // It ignores SIGTERM: bowout kills it, and says so; the engine's SIGKILL would leave no last line.
+    let options = [&init()[..], &["--env", "BOWOUT_GRACE=1s"]].concat();
+    let stubborn = "trap '' TERM; sleep 1000 & echo ready; wait";
+    let mut container = podman.start(&options, IMAGE, &["busybox", "sh", "-c", stubborn]);
+    container.ready();
+    podman.run(&["stop", "--time", "60", &container.name]);
+    assert_eq!(container.end(), 137);
+    let log = container.log();
+    assert!(log.contains("1s grace period expired after SIGTERM from outside; 1 descendant killed"), "{log}");
+}
+
+#[test]
+fn podman_kill_is_forwarded() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    let script =
+        "trap 'echo reloaded' HUP; trap 'echo told; exit 4' USR1; echo ready; while :; do sleep 1000 & wait $!; done";
+    let mut container = podman.start(&init(), IMAGE, &["busybox", "sh", "-c", script]);
+    container.ready();
+    podman.run(&["kill", "--signal", "HUP", &container.name]);
+    container.out.find("reloaded", |line| line == "reloaded");
+    podman.run(&["kill", "--signal", "USR1", &container.name]);
+    container.out.find("told", |line| line == "told");
+    assert_eq!(container.end(), 4);
+    assert!(container.log().contains("forwarded SIGHUP from outside"), "{}", container.log());
+}
+
+/// The last stage of packaging/docker/Dockerfile as it is, with what its first stage would have built put there by hand.
+pub fn build_the_example(podman: &Podman) -> &'static str {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/docker/Dockerfile");
+    let text = fs::read_to_string(path).expect("the Dockerfile");
+    let last = text.rfind("\nFROM scratch").expect("a stage from scratch");
+    let file = podman.dir.write("Dockerfile", &text[last + 1..], 0o600);
+    let built = podman.dir.file("built/out");
+    example_root(&built);
+    let words =
+        ["--tag", EXAMPLE, "--build-context", &format!("build={}", podman.dir.file("built").display()), "--file"];
+    let mut command = podman.command(&["build", "--quiet", "--network", "none"]);
+    run(command.args(words).arg(file).arg(podman.dir.file("built")));
+    EXAMPLE
+}
+
+const EXAMPLE: &str = "localhost/bowout-example:test";
+
+/// What the first stage leaves in /out.
+fn example_root(out: &Path) {
+    let at = |name: &str| -> PathBuf { out.join(name) };
+    put_busybox(out);
+    fs::copy(bowout(), at("bin/bowout")).expect("copied");
+    fs::create_dir_all(at("www")).expect("a directory");
+    fs::write(at("www/index.html"), "ready\n").expect("written");
+    let _ = symlink("busybox", at("bin/httpd"));
+}
+
+#[test]
+fn the_image_of_packaging_serves_and_stops_at_once() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    let image = build_the_example(&podman);
+    let mut container = podman.start(&[], image, &[]);
+    // From inside: the container has no other network.
+    until("the server answers", || {
+        let fetch = ["exec", &container.name, "/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
+        let output = leftovers::output(&mut podman.command(&fetch));
+        both(&output).contains("ready").then_some(())
+    });
+    podman.run(&["stop", "--time", "60", &container.name]);
+    assert_eq!(container.end(), 143);
+    let log = container.log();
+    assert!(log.contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'"), "{log}");
+}

@@ -1,0 +1,938 @@
+//! What bowout leaves in writing: `--report` for machines, `--termination-log` for whoever asks Kubernetes why.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{PipeReader, Read, Write, pipe};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::common::{
+    BOWOUT, Dir, Home, Lines, NOTHING, Running, Start, Status, children, homes, no_namespaces, not_root, probe, skip,
+    timed, until,
+};
+
+const TERM: i32 = libc::SIGTERM;
+const KILL: i32 = libc::SIGKILL;
+const USR1: i32 = libc::SIGUSR1;
+
+/// More than any machine takes.
+const SOON: Duration = Duration::from_secs(20);
+
+/// The fields of a report, all of them always there.
+const FIELDS: [&str; 15] = [
+    "bowout",
+    "child",
+    "command",
+    "descendants",
+    "end",
+    "exit",
+    "log_lines_lost",
+    "max_rss_kib",
+    "orphans_reaped",
+    "pid",
+    "run_time_ms",
+    "start",
+    "stop",
+    "system_time_ms",
+    "user_time_ms",
+];
+const STOP_FIELDS: [&str; 8] =
+    ["at", "by", "escalated", "forwarded_after_ms", "grace_ms", "reason", "rungs", "took_ms"];
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().expect("an object").keys().map(String::as_str).collect()
+}
+
+/// The milliseconds since 1970 that a stamp says.
+fn millis(stamp: &Value) -> i128 {
+    let time =
+        humantime::parse_rfc3339(stamp.as_str().expect("a stamp")).unwrap_or_else(|error| panic!("{error}: {stamp}"));
+    since_1970(time)
+}
+
+fn since_1970(time: SystemTime) -> i128 {
+    time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i128
+}
+
+/// A number of the report.
+fn number(value: &Value) -> i128 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}")).into()
+}
+
+/// One object on one line, with every field, whose times agree.
+fn parse(text: &str) -> Value {
+    assert!(text.ends_with('\n') && text.matches('\n').count() == 1, "{text:?}");
+    let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    assert!(keys(&report).is_superset(&FIELDS.into()), "{report:#}");
+    assert_eq!(report["bowout"], env!("CARGO_PKG_VERSION"));
+    let (start, end) = (millis(&report["start"]), millis(&report["end"]));
+    assert!((end - start - number(&report["run_time_ms"])).abs() <= 1, "{report:#}");
+    if let stop @ Value::Object(_) = &report["stop"] {
+        assert!(keys(stop).is_superset(&STOP_FIELDS.into()), "{report:#}");
+        let at = millis(&stop["at"]);
+        assert!(start <= at && at <= end, "{report:#}");
+        assert!((end - at - number(&stop["took_ms"])).abs() <= 1, "{report:#}");
+        let rungs: Vec<i128> =
+            stop["rungs"].as_array().expect("rungs").iter().map(|rung| number(&rung["after_ms"])).collect();
+        assert!(rungs.is_sorted() && rungs.iter().all(|after| *after <= number(&stop["took_ms"])), "{report:#}");
+    }
+    report
+}
+
+fn read(path: impl AsRef<Path>) -> Value {
+    parse(&fs::read_to_string(path).expect("a report"))
+}
+
+/// Runs to the end; the status and the report. `act` is what is done to it.
+fn run(home: Home, options: &[&str], child: &[&str], act: impl FnOnce(&mut Running)) -> (Status, Value) {
+    let dir = Dir::new();
+    let file = dir.file("report.json");
+    let path = file.to_str().expect("text");
+    let mut bowout = Start::new(["--report", path].iter().chain(options)).at(home).command(child);
+    act(&mut bowout);
+    let status = bowout.end();
+    (status, read(&file))
+}
+
+fn probe_with<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [probe().to_str().expect("text")].into_iter().chain(words.iter().copied()).collect()
+}
+
+fn rungs(stop: &Value) -> Vec<&str> {
+    stop["rungs"].as_array().expect("rungs").iter().map(|rung| rung["signal"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn an_exit_by_itself_is_reported() {
+    for home in homes() {
+        let before = since_1970(SystemTime::now());
+        let mut child = 0;
+        let words = probe_with(&["signals", "--exit", "USR1:3"]);
+        let (status, report) = run(home, &[], &words, |bowout| {
+            child = bowout.ready();
+            bowout.kill(USR1);
+        });
+        assert_eq!(status, Status::Code(3));
+        assert!(before <= millis(&report["start"]), "{report:#}");
+        assert!(millis(&report["end"]) <= since_1970(SystemTime::now()) + 1, "{report:#}");
+        assert_eq!(report["command"], json!(words));
+        assert_eq!(report["pid"], json!(child), "{home:?}");
+        assert_eq!((&report["child"], &report["exit"]), (&json!({"code": 3}), &json!({"code": 3})));
+        assert_eq!(report["stop"], Value::Null);
+        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}));
+        assert_eq!((&report["orphans_reaped"], &report["log_lines_lost"]), (&json!(0), &json!(0)));
+    }
+}
+
+#[test]
+fn what_the_child_has_used_is_reported() {
+    for home in homes() {
+        let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
+        let (status, report) = run(home, &[], &["sh", "-c", script], |_| {});
+        assert_eq!(status, Status::Code(0));
+        let used = number(&report["user_time_ms"]) + number(&report["system_time_ms"]);
+        assert!(used > 5 && number(&report["max_rss_kib"]) > 500, "{report:#}");
+    }
+}
+
+#[test]
+fn words_that_need_escaping_are_reported() {
+    let words = ["sh", "-c", "exit 0", "a \"b\"\n\t\\\u{1}é"];
+    assert_eq!(run(Home::Subreaper, &[], &words, |_| {}).1["command"], json!(words));
+}
+
+#[test]
+fn a_death_by_a_signal_is_reported_with_what_bowout_makes_of_it() {
+    for home in homes() {
+        let words = probe_with(&["die", "11"]);
+        let (status, report) = run(home, &[], &words, |_| {});
+        assert_eq!(report["child"], json!({"signal": "SIGSEGV", "core": false}), "{home:?}");
+        let wanted = if home == Home::Pid1 { json!({"code": 139}) } else { json!({"signal": "SIGSEGV"}) };
+        assert_eq!(report["exit"], wanted);
+        assert!(matches!(status, Status::Code(139) | Status::Signal(11)), "{status:?}");
+        let (status, report) = run(home, &["--remap-exit", "139:4"], &words, |_| {});
+        assert_eq!((status, &report["exit"]), (Status::Code(4), &json!({"code": 4})));
+        assert_eq!(report["child"]["signal"], "SIGSEGV");
+    }
+}
+
+/// Stopped by `ask`, and ended by itself with 3.
+fn stopped(home: Home, options: &[&str], ask: impl FnOnce(&mut Running)) -> Value {
+    let words = probe_with(&["signals", "--exit", "TERM:3", "--tell", "USR1:TERM"]);
+    let options: Vec<&str> = ["--grace", "1h"].into_iter().chain(options.iter().copied()).collect();
+    let (status, report) = run(home, &options, &words, |bowout| {
+        bowout.ready();
+        ask(bowout);
+    });
+    assert_eq!(status, Status::Code(3));
+    let stop = &report["stop"];
+    assert_eq!((&stop["reason"], &stop["escalated"]), (&json!("signal"), &Value::Null), "{report:#}");
+    assert_eq!((rungs(stop), &stop["grace_ms"]), (vec!["SIGTERM"], &json!(3_600_000)), "{report:#}");
+    assert_eq!(stop["forwarded_after_ms"], stop["rungs"][0]["after_ms"], "{report:#}");
+    assert!(number(&stop["took_ms"]) < SOON.as_millis() as i128, "{report:#}");
+    assert_eq!(stop["by"]["signal"], "SIGTERM", "{report:#}");
+    report
+}
+
+fn name_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).expect("a name").trim_end().to_owned()
+}
+
+fn uid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::getuid() }
+}
+
+#[test]
+fn a_request_of_the_managers_is_reported_with_its_sender() {
+    let report = stopped(Home::Subreaper, &[], |bowout| bowout.kill(TERM));
+    let by = &report["stop"]["by"];
+    let me = std::process::id();
+    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "manager", "pid": me, "uid": uid(), "name": name_of(me)}));
+}
+
+/// However quiet the log is.
+#[test]
+fn the_senders_name_is_reported_without_a_log() {
+    let report = stopped(Home::Subreaper, &["-qq"], |bowout| bowout.kill(TERM));
+    assert_eq!(report["stop"]["by"]["name"], name_of(std::process::id()));
+}
+
+#[test]
+fn a_request_from_outside_is_reported_without_a_sender() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let report = stopped(Home::Pid1, &[], |bowout| bowout.kill(TERM));
+    let by = &report["stop"]["by"];
+    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "outside", "pid": null, "uid": null, "name": null}));
+}
+
+#[test]
+fn a_request_of_another_process_is_reported_with_its_sender() {
+    let (stdin, hold) = pipe().expect("a pipe");
+    let mut sender = None;
+    let report = stopped(Home::Subreaper, &[], |bowout| {
+        // It stays, so that it can be asked for its name.
+        let script = format!("kill -TERM {}; read go", bowout.pid);
+        sender = Some(Start::direct().stdin(stdin).command(["sh", "-c", &script]));
+        bowout.out.rest();
+    });
+    let pid = sender.as_ref().expect("started").pid;
+    let by = &report["stop"]["by"];
+    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "process", "pid": pid, "uid": uid(), "name": "sh"}));
+    drop(hold);
+}
+
+#[test]
+fn a_request_of_the_childs_is_reported_with_its_sender() {
+    for home in homes() {
+        let report = stopped(home, &[], |bowout| bowout.kill(USR1));
+        let by = &report["stop"]["by"];
+        let child = &report["pid"];
+        assert_eq!((&by["side"], &by["pid"], &by["name"]), (&json!("tree"), child, &json!("probe")), "{home:?}");
+    }
+}
+
+#[test]
+fn the_stop_delay_is_part_of_what_is_reported() {
+    for home in homes() {
+        let report = stopped(home, &["--stop-delay", "300ms", "--pre-stop", "true"], |bowout| bowout.kill(TERM));
+        let stop = &report["stop"];
+        assert!(number(&stop["forwarded_after_ms"]) >= 300, "{report:#}");
+        assert!(number(&stop["took_ms"]) >= number(&stop["forwarded_after_ms"]), "{report:#}");
+        // The hook is neither a descendant that was left nor an orphan.
+        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}), "{report:#}");
+        assert_eq!(report["orphans_reaped"], 0, "{report:#}");
+    }
+}
+
+#[test]
+fn an_escalation_is_reported_rung_by_rung() {
+    for home in homes() {
+        let words = probe_with(&["tree", "2", "--stubborn"]);
+        let (status, report) = run(home, &["--escalate", "USR1/200ms/USR2/200ms/KILL"], &words, |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+        });
+        assert!(matches!(status, Status::Signal(KILL) | Status::Code(137)), "{status:?}");
+        let stop = &report["stop"];
+        assert_eq!(rungs(stop), ["SIGUSR1", "SIGUSR2", "SIGKILL"], "{report:#}");
+        let after: Vec<i128> = (0..3).map(|rung| number(&stop["rungs"][rung]["after_ms"])).collect();
+        assert!(after[1] >= 200 && after[2] >= 400, "{report:#}");
+        assert!((400..SOON.as_millis() as i128).contains(&number(&stop["took_ms"])), "{report:#}");
+        assert_eq!(stop["grace_ms"], 400);
+        let why = stop["escalated"].as_str().expect("a reason");
+        assert!(why.contains("400ms grace period expired") && why.contains("SIGTERM"), "{why}");
+        assert_eq!(stop["by"]["signal"], "SIGTERM");
+        assert_eq!(report["descendants"]["killed"], 2, "{report:#}");
+        assert_eq!(report["child"]["signal"], "SIGKILL");
+    }
+}
+
+#[test]
+fn a_second_request_is_reported_as_the_reason() {
+    for home in homes() {
+        let words = probe_with(&["signals"]);
+        let (_, report) = run(home, &["--grace", "never"], &words, |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+            bowout.expect(TERM);
+            bowout.kill(libc::SIGINT);
+        });
+        let stop = &report["stop"];
+        let why = stop["escalated"].as_str().expect("a reason");
+        assert!(why.contains("SIGINT") && why.contains("second stop request"), "{why}");
+        assert_eq!((&stop["grace_ms"], rungs(stop)), (&Value::Null, vec!["SIGTERM", "SIGKILL"]), "{report:#}");
+    }
+}
+
+/// The child has never had the signal that the stop began with.
+#[test]
+fn a_signal_that_was_never_forwarded_is_not_reported_as_forwarded() {
+    let words = probe_with(&["signals"]);
+    let (_, report) = run(Home::Subreaper, &["--grace", "0"], &words, |bowout| {
+        bowout.ready();
+        bowout.kill(TERM);
+    });
+    assert_eq!((rungs(&report["stop"]), &report["stop"]["forwarded_after_ms"]), (vec!["SIGKILL"], &Value::Null));
+}
+
+#[test]
+fn max_runtime_is_reported_as_the_reason() {
+    for home in homes() {
+        let words = probe_with(&["idle"]);
+        let (status, report) = run(home, &["--max-runtime", "300ms", "--grace", "1h"], &words, |_| {});
+        assert_eq!(status, Status::Code(124));
+        let stop = &report["stop"];
+        assert_eq!((&stop["reason"], &stop["by"]), (&json!("max-runtime"), &Value::Null), "{report:#}");
+        assert_eq!((&report["exit"], &report["child"]["signal"]), (&json!({"code": 124}), &json!("SIGTERM")));
+        assert!(number(&report["run_time_ms"]) >= 300, "{report:#}");
+        assert!(millis(&stop["at"]) - millis(&report["start"]) >= 300, "{report:#}");
+    }
+}
+
+/// One that obeys and one that does not, left behind by a child that ends by itself.
+#[test]
+fn what_was_left_is_reported_as_ended_or_killed() {
+    for home in homes() {
+        let signals = "\"$PROBE\" signals --name";
+        let script = format!("{signals} o --exit TERM:0 & {signals} s & exec {signals} c --exit USR1:5");
+        let (status, report) = run(home, &["--grace", "1s"], &["sh", "-c", &script], |bowout| {
+            for name in ["o", "s", "c"] {
+                bowout.ready_as(name);
+            }
+            bowout.kill(USR1);
+        });
+        assert_eq!(status, Status::Code(5), "{home:?}");
+        assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");
+        assert_eq!((&report["stop"], &report["exit"]), (&Value::Null, &json!({"code": 5})));
+        assert!(number(&report["run_time_ms"]) >= 1000, "{report:#}");
+    }
+}
+
+/// A hook is bowout's own. It has had its SIGKILL and may live for a moment when the child's descendants are looked for: hence
+/// more than one round.
+#[test]
+fn a_hook_that_is_ended_with_the_child_is_no_descendant_that_was_left() {
+    let words = probe_with(&["signals", "--exit", "USR1:3"]);
+    let options = ["--grace", "1h", "--pre-stop", "exec \"$PROBE\" signals --name h"];
+    for round in 0..60 {
+        let (status, report) = run(Home::Subreaper, &options, &words, |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+            bowout.err.find("the hook", |line| line.starts_with("h ready "));
+            bowout.kill(USR1);
+            let log = bowout.log();
+            assert!(log.iter().all(|line| !line.contains("descendant")), "round {round}: {log:#?}");
+        });
+        assert_eq!(status, Status::Code(3));
+        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}), "round {round}: {report:#}");
+        assert_eq!(report["stop"]["forwarded_after_ms"], Value::Null, "round {round}: {report:#}");
+    }
+}
+
+/// The stop signal is for the child, which was gone.
+#[test]
+fn a_request_that_came_in_the_drain_is_not_reported_as_forwarded() {
+    let script = "\"$PROBE\" signals --name d --exit USR2:0 & exec \"$PROBE\" signals --name c --exit USR1:5";
+    let (status, report) = run(Home::Subreaper, &["--grace", "1h"], &["sh", "-c", script], |bowout| {
+        bowout.ready_as("c");
+        let descendant = bowout.ready_as("d");
+        bowout.kill(USR1);
+        bowout.out.find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
+        bowout.kill(TERM);
+        bowout.err.find("the request", |line| line.contains("SIGTERM from"));
+        // SAFETY: a descendant of this process that lives until it has this signal.
+        unsafe { libc::kill(descendant, libc::SIGUSR2) };
+    });
+    assert_eq!(status, Status::Code(5));
+    assert_eq!(report["stop"]["by"]["side"], "manager", "{report:#}");
+    assert_eq!(report["stop"]["forwarded_after_ms"], Value::Null, "{report:#}");
+}
+
+/// In this mode they are asked with the child, and not again when it has ended.
+#[test]
+fn what_was_left_is_reported_in_mode_group_as_well() {
+    for home in homes() {
+        let signals = "\"$PROBE\" signals --name";
+        let script = format!("{signals} o --exit USR2:0 & {signals} s & exec {signals} c --exit USR1:5 --exit TERM:5");
+        let mut obedient = 0;
+        let (status, report) = run(home, &["--grace", "2s", "-g"], &["sh", "-c", &script], |bowout| {
+            for name in ["o", "s", "c"] {
+                bowout.ready_as(name);
+            }
+            let child = bowout.child_pid();
+            obedient = children(child)[0];
+            bowout.kill(TERM);
+            until("the child is reaped", || (!children(bowout.pid).contains(&child)).then_some(()));
+            // SAFETY: a descendant of this process that lives until it has this signal, or the grace period is over.
+            unsafe { libc::kill(obedient, libc::SIGUSR2) };
+        });
+        assert_eq!(status, Status::Code(5), "{home:?}");
+        assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");
+    }
+}
+
+#[test]
+fn orphans_are_counted() {
+    for home in homes() {
+        let words = probe_with(&["orphans", "7"]);
+        let (status, report) = run(home, &[], &words, |_| {});
+        assert_eq!((status, &report["orphans_reaped"]), (Status::Code(0), &json!(7)), "{home:?}");
+    }
+}
+
+/// A full pipe: what keeps it open, and the end that is written to.
+fn full() -> (PipeReader, OwnedFd) {
+    let (read, write) = pipe().expect("a pipe");
+    let path = format!("/proc/self/fd/{}", write.as_raw_fd());
+    // A description of its own: the flags of the other are shared with bowout.
+    let mut file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).expect("opened anew");
+    for size in [4096, 1] {
+        while file.write(&vec![b'\n'; size]).is_ok() {}
+    }
+    (read, write.into())
+}
+
+#[test]
+fn log_lines_that_were_lost_are_reported() {
+    for home in homes() {
+        let dir = Dir::new();
+        let file = dir.file("r");
+        let (read_end, write) = full();
+        let mut bowout =
+            Start::new(["--report", file.to_str().expect("text")]).at(home).stderr(write).probe(["exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3));
+        assert!(number(&read(&file)["log_lines_lost"]) > 0);
+        drop(read_end);
+    }
+}
+
+/// Whoever reads it must not take it for a command that ran and exited so.
+#[test]
+fn a_command_that_cannot_run_is_reported_as_that() {
+    for home in homes() {
+        for (command, code) in [("no-such-command", 127), ("/etc", 126)] {
+            let (status, report) = run(home, &[], &[command], |_| {});
+            assert_eq!((status, &report["exit"]), (Status::Code(code), &json!({"code": code})));
+            assert_eq!(report["command"], json!([command]));
+            assert!(report["child"].is_null() && report.to_string().contains("cannot run"), "{home:?}: {report:#}");
+        }
+    }
+}
+
+/// bowout with this report, around a child that exits with 3.
+fn written(home: Home, path: &Path) -> Vec<String> {
+    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).probe(["exit", "3"]);
+    assert_eq!(bowout.end(), Status::Code(3), "{}", path.display());
+    bowout.log()
+}
+
+fn names(dir: &Dir) -> Vec<String> {
+    let entries = fs::read_dir(&dir.0).expect("a directory").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries.map(|name| name.into_string().expect("text")).collect();
+    names.sort();
+    names
+}
+
+fn fifo(path: &Path) {
+    let name = std::ffi::CString::new(path.to_str().expect("text")).expect("no NUL");
+    // SAFETY: a string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+}
+
+#[test]
+fn a_report_replaces_what_was_there_and_follows_no_link() {
+    for home in homes() {
+        let dir = Dir::new();
+        let (target, link, old, pipe) = (dir.file("target"), dir.file("link"), dir.file("old"), dir.file("fifo"));
+        fs::write(&target, "mine").expect("written");
+        symlink(&target, &link).expect("a link");
+        written(home, &link);
+        assert!(fs::symlink_metadata(&link).expect("there").is_file());
+        assert_eq!(fs::read_to_string(&target).expect("text"), "mine", "{home:?}");
+        read(&link);
+
+        // Whoever has the old one open reads the old one, whole.
+        fs::write(&old, "old").expect("written");
+        let mut reader = File::open(&old).expect("a file");
+        let inode = reader.metadata().expect("a file").ino();
+        written(home, &old);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        assert_eq!(text, "old");
+        assert_ne!(fs::metadata(&old).expect("there").ino(), inode, "{home:?}");
+        read(&old);
+
+        fifo(&pipe);
+        written(home, &pipe);
+        read(&pipe);
+        assert_eq!(names(&dir), ["fifo", "link", "old", "target"], "nothing else is left");
+    }
+}
+
+#[test]
+fn a_relative_path_is_taken_from_where_bowout_was_started() {
+    for home in homes() {
+        let dir = Dir::new();
+        fs::create_dir(dir.file("sub")).expect("a directory");
+        for name in ["r", "./r", "sub/../r", "sub/r"] {
+            let mut bowout = Start::new(["--report", name]).at(home).dir(&dir.0).probe(["signals", "--exit", "TERM:3"]);
+            bowout.ready();
+            until("bowout is in /", || {
+                fs::read_link(format!("/proc/{}/cwd", bowout.pid)).ok().filter(|at| at.as_os_str() == "/")
+            });
+            bowout.kill(TERM);
+            assert_eq!(bowout.end(), Status::Code(3));
+            read(dir.file(name));
+            fs::remove_file(dir.file(name)).expect("removed");
+        }
+        assert_eq!(names(&dir), ["sub"]);
+    }
+}
+
+/// One line about the report, and nothing else has changed.
+fn unwritable(log: &[String]) {
+    let about: Vec<_> = log.iter().filter(|line| line.contains("report")).collect();
+    assert!(matches!(about[..], [line] if line.starts_with("bowout: cannot write report")), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_one_line_and_no_other_exit() {
+    for home in homes() {
+        let dir = Dir::new();
+        fs::create_dir(dir.file("dir")).expect("a directory");
+        let file = dir.write("file", "mine", 0o600);
+        for path in [dir.file("no/such/r"), dir.file("dir"), file.join("r"), PathBuf::from("/proc/r")] {
+            unwritable(&written(home, &path));
+        }
+        assert_eq!(names(&dir), ["dir", "file"]);
+        let words = ["--report", "/no/such/directory/r"];
+        let mut bowout = Start::new(words).at(home).probe(["die", "9"]);
+        assert_eq!(bowout.end(), bowout.died(KILL));
+        // The directory may be gone by then.
+        let path = dir.file("dir/r");
+        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).command([
+            "sh",
+            "-c",
+            &format!("rmdir {}; exit 3", dir.file("dir").display()),
+        ]);
+        assert_eq!(bowout.end(), Status::Code(3));
+        unwritable(&bowout.log());
+        fs::remove_file(&file).expect("removed");
+    }
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_to_is_no_other_exit() {
+    use std::os::unix::fs::PermissionsExt;
+    if skip(not_root()) {
+        return;
+    }
+    for home in homes() {
+        let (dir, shut) = (Dir::new(), Dir::new());
+        fs::set_permissions(&shut.0, fs::Permissions::from_mode(0o555)).expect("permissions");
+        let child = dir.program(probe());
+        let mut bowout = Start::new(["--report".as_ref(), shut.file("r").as_os_str()])
+            .at(home)
+            .program(dir.program(BOWOUT))
+            .with(["--uid", "65534"])
+            .command([child.to_str().expect("text"), "exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+        unwritable(&bowout.log());
+    }
+}
+
+/// Every bowout in a container has the same PID: what one leaves that was killed while it wrote is met by the next.
+#[test]
+fn what_a_killed_bowout_has_left_does_not_keep_the_next_from_its_report() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let dir = Dir::new();
+    // Under whatever name it is written first: it stands in the directory for a moment.
+    for name in ["r.1", ".r.1", "r.tmp"] {
+        fs::write(dir.file(name), "half").expect("written");
+    }
+    let log = written(Home::Pid1, &dir.file("r"));
+    assert!(dir.file("r").exists(), "{log:#?}");
+    read(dir.file("r"));
+}
+
+/// What was reported to a pipe, and what the command says of its descriptors.
+fn reported(home: Home, child: &[&str]) -> (Value, Vec<String>) {
+    let (from, to) = pipe().expect("a pipe");
+    let fd = format!("fd:{}", to.as_raw_fd());
+    let mut bowout = Start::new(["--report", &fd]).at(home).inherit(&to).env("FD", &fd[3..]).command(child);
+    drop(to);
+    let lines = bowout.out.rest();
+    assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+    // To the end of the pipe: nobody holds it any more.
+    let report = Lines::of(from).rest();
+    (parse(&(report.join("\n") + "\n")), lines)
+}
+
+#[test]
+fn a_report_goes_to_a_descriptor_that_the_command_does_not_inherit() {
+    for home in homes() {
+        let script = "if [ -e /proc/self/fd/$FD ]; then echo has it; else echo has it not; fi; exit 3";
+        let (report, lines) = reported(home, &["sh", "-c", script]);
+        assert_eq!(report["child"], json!({"code": 3}), "{home:?}");
+        assert_eq!(lines, ["has it not"], "{home:?}");
+    }
+}
+
+#[test]
+fn a_long_report_reaches_a_descriptor_whole() {
+    let long = "x".repeat(20_000);
+    let (report, _) = reported(Home::Subreaper, &["sh", "-c", "exit 3", &long]);
+    assert_eq!(report["command"][3], long);
+}
+
+#[test]
+fn a_report_to_stdout_comes_behind_what_the_command_has_printed() {
+    for home in homes() {
+        let mut bowout = Start::new(["--report", "fd:1"]).at(home).sh("echo one; echo two; exit 3");
+        let lines = bowout.out.rest();
+        assert_eq!(lines[..2], ["one", "two"], "{home:?}");
+        assert_eq!(parse(&(lines[2..].join("\n") + "\n"))["exit"], json!({"code": 3}));
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
+}
+
+#[test]
+fn a_report_to_stderr_is_a_line_of_its_own() {
+    let mut bowout = Start::new(["--report", "fd:2"]).probe(["exit", "3"]);
+    assert_eq!(bowout.end(), Status::Code(3));
+    let log = bowout.log();
+    let line = log.iter().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{log:#?}"));
+    parse(&format!("{line}\n"));
+}
+
+#[test]
+fn a_report_is_appended_to_a_file_that_is_open() {
+    let dir = Dir::new();
+    let file = OpenOptions::new().create(true).append(true).open(dir.file("r")).expect("a file");
+    (&file).write_all(b"before\n").expect("written");
+    let fd = format!("fd:{}", file.as_raw_fd());
+    assert_eq!(Start::new(["--report", &fd]).inherit(&file).probe(["exit", "3"]).end(), Status::Code(3));
+    let text = fs::read_to_string(dir.file("r")).expect("text");
+    parse(text.strip_prefix("before\n").expect("what was there"));
+}
+
+/// Whichever number it is: bowout opens descriptors of its own.
+#[test]
+fn a_descriptor_that_is_not_open_is_refused_and_nothing_is_started() {
+    for home in homes() {
+        for fd in (3..12).chain([200, 100_000, i32::MAX]) {
+            let to = format!("fd:{fd}");
+            let mut bowout = Start::new(["--report", &to]).at(home).sh("echo started");
+            assert_eq!(bowout.end(), Status::Code(125), "{home:?} {to}: {:#?}", bowout.log());
+            assert_eq!(bowout.out.rest(), NOTHING, "{to}");
+            let log = bowout.log();
+            assert!(matches!(&log[..], [line] if line.contains(&to)), "{log:#?}");
+        }
+        for closed in ["0", "1", "2"] {
+            let to = format!("fd:{closed}");
+            let mut bowout =
+                Start::new(["--report", &to]).at(home).with(["--close", closed]).sh("echo started; echo started >&2");
+            assert_eq!(bowout.end(), Status::Code(125), "{home:?} {to}");
+            assert_eq!(bowout.out.rest(), NOTHING, "{to}");
+            assert!(!bowout.log().contains(&"started".into()), "{to}");
+        }
+    }
+    for word in ["fd:", "fd:x", "fd:-1", "fd:3x", ""] {
+        assert_eq!(Start::new(["--report", word]).sh("echo started").end(), Status::Code(125), "{word}");
+    }
+}
+
+#[test]
+fn a_full_pipe_for_the_report_delays_nothing() {
+    for home in homes() {
+        let (from, to) = full();
+        let fd = format!("fd:{}", to.as_raw_fd());
+        let mut bowout = Start::new(["--report", &fd]).at(home).inherit(&to).probe(["signals", "--exit", "TERM:3"]);
+        bowout.ready();
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            bowout.end()
+        });
+        assert!(status == Status::Code(3) && took < SOON, "{home:?}: {status:?} {took:?}");
+        unwritable(&bowout.log());
+        drop(from);
+    }
+}
+
+/// Nor one that nobody reads any more: SIGPIPE would end bowout in its own way.
+#[test]
+fn a_broken_pipe_for_the_report_changes_nothing() {
+    for home in homes() {
+        let (from, to) = pipe().expect("a pipe");
+        drop(from);
+        let fd = format!("fd:{}", to.as_raw_fd());
+        let start = Start::new(["--report", &fd]).at(home).with(["--default", "PIPE"]).inherit(&to);
+        let mut bowout = start.probe(["exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+        unwritable(&bowout.log());
+    }
+}
+
+#[test]
+fn the_report_can_be_asked_for_by_variable_and_what_is_typed_wins() {
+    let dir = Dir::new();
+    let (variable, typed) = (dir.file("variable"), dir.file("typed"));
+    assert_eq!(Start::plain().env("BOWOUT_REPORT", &variable).probe(["exit", "3"]).end(), Status::Code(3));
+    read(&variable);
+    fs::remove_file(&variable).expect("removed");
+    let start = Start::new(["--report".as_ref(), typed.as_os_str()]).env("BOWOUT_REPORT", &variable);
+    assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
+    read(&typed);
+    assert_eq!(names(&dir), ["typed"]);
+}
+
+/// The end of a bowout with this termination log.
+fn message(home: Home, options: &[&str], child: &[&str], act: impl FnOnce(&mut Running)) -> (Status, String) {
+    let dir = Dir::new();
+    let file = dir.write("log", "", 0o600);
+    let option = format!("--termination-log={}", file.display());
+    let mut bowout = Start::new([option.as_str()].iter().chain(options)).at(home).command(child);
+    act(&mut bowout);
+    let status = bowout.end();
+    let text = fs::read_to_string(&file).expect("text");
+    assert!(text.ends_with('\n') && text.matches('\n').count() == 1 && text.len() <= 1024, "{text:?}");
+    (status, text)
+}
+
+fn says(text: &str, words: &[&str]) {
+    assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+}
+
+#[test]
+fn a_message_tells_of_an_end_by_itself() {
+    for home in homes() {
+        let mut child = 0;
+        let words = probe_with(&["signals", "--exit", "USR1:3"]);
+        let (status, text) = message(home, &[], &words, |bowout| {
+            child = bowout.ready();
+            bowout.kill(USR1);
+        });
+        assert_eq!(status, Status::Code(3));
+        says(&text, &["exited with 3", "main process", &format!("probe (pid {child})")]);
+        let (_, text) = message(home, &[], &probe_with(&["die", "11"]), |_| {});
+        says(&text, &["killed by SIGSEGV", "main process"]);
+    }
+}
+
+#[test]
+fn a_message_tells_who_has_killed_what_and_why() {
+    for home in homes() {
+        let words = probe_with(&["tree", "2", "--stubborn"]);
+        let (status, text) = message(home, &["--grace", "300ms"], &words, |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+        });
+        assert!(matches!(status, Status::Signal(KILL) | Status::Code(137)), "{status:?}");
+        let who = if home == Home::Pid1 { "SIGTERM from outside" } else { "manager" };
+        says(&text, &["killed by SIGKILL: 300ms grace period expired after SIGTERM from", who, "main process"]);
+        says(&text, &["2 descendants killed"]);
+    }
+}
+
+#[test]
+fn a_message_tells_of_a_second_request() {
+    for home in homes() {
+        let (_, text) = message(home, &["--grace", "never"], &probe_with(&["signals"]), |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+            bowout.expect(TERM);
+            bowout.kill(libc::SIGINT);
+        });
+        says(&text, &["killed by SIGKILL", "SIGINT from", "second stop request"]);
+    }
+}
+
+#[test]
+fn a_message_tells_of_a_stop_that_was_obeyed_and_of_the_run_time() {
+    for home in homes() {
+        let (_, text) = message(home, &["--grace", "1h"], &probe_with(&["signals", "--exit", "TERM:3"]), |bowout| {
+            bowout.ready();
+            bowout.kill(TERM);
+        });
+        says(&text, &["exited with 3", "after SIGTERM from"]);
+        let (status, text) = message(home, &["--max-runtime", "200ms"], &probe_with(&["idle"]), |_| {});
+        assert_eq!(status, Status::Code(124));
+        says(&text, &["killed by SIGTERM", "run time of 200ms was over"]);
+    }
+}
+
+#[test]
+fn a_message_tells_that_the_command_cannot_run() {
+    for home in homes() {
+        let (status, text) = message(home, &[], &["no-such-command"], |_| {});
+        assert_eq!(status, Status::Code(127));
+        assert_eq!(text, "cannot run 'no-such-command': No such file or directory\n");
+        assert_eq!(message(home, &[], &["/etc"], |_| {}).0, Status::Code(126));
+    }
+}
+
+#[test]
+fn a_message_is_one_line_of_at_most_1_kib() {
+    // An escape sequence and a newline, and so many characters of two bytes that the cut may fall into one.
+    for length in [900, 901] {
+        let name = format!("/nowhere/\u{1b}[2J\n{}{}", "x".repeat(length % 2), "é".repeat(length));
+        let (status, text) = message(Home::Subreaper, &[], &[&name], |_| {});
+        assert!(matches!(status, Status::Code(126 | 127)), "{status:?}");
+        assert!(text.len() > 1000 && !text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_message_goes_into_an_existing_regular_empty_file_and_nowhere_else() {
+    for home in homes() {
+        let dir = Dir::new();
+        let run = |path: &Path, code: &str| {
+            let option = format!("--termination-log={}", path.display());
+            let mut bowout = Start::new([option]).at(home).probe(["exit", code]);
+            assert_eq!(bowout.end(), Status::Code(code.parse().expect("a number")), "{}", path.display());
+            bowout.log()
+        };
+        let (empty, own, link, dangling, pipe) =
+            (dir.write("a", "", 0o600), dir.write("b", "mine", 0o600), dir.file("c"), dir.file("d"), dir.file("e"));
+        symlink(&empty, &link).expect("a link");
+        symlink(dir.file("nowhere"), &dangling).expect("a link");
+        fifo(&pipe);
+        fs::create_dir(dir.file("f")).expect("a directory");
+        let before = names(&dir);
+        // With a reader, and the pipe can be opened.
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
+        for path in [&dir.file("absent"), &own, &link, &dangling, &pipe, &dir.file("f"), &own.join("g")] {
+            let log = run(path, "3");
+            assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
+        }
+        assert_eq!(reader.read(&mut [0; 9]).expect("nobody writes"), 0);
+        assert_eq!((fs::read(&own).expect("there"), fs::read(&empty).expect("there")), (b"mine".to_vec(), vec![]));
+        assert_eq!(names(&dir), before, "{home:?}");
+        // Where nothing is wrong, nothing is said.
+        for path in [&dir.file("absent"), &own] {
+            assert_eq!(run(path, "3").len(), 1, "{}", path.display());
+        }
+        let inode = fs::metadata(&empty).expect("there").ino();
+        run(&empty, "3");
+        let text = fs::read_to_string(&empty).expect("text");
+        assert!(text.contains("exited with 3"), "{text}");
+        assert_eq!(fs::metadata(&empty).expect("there").ino(), inode, "a bind mount: not replaced");
+        run(&empty, "4");
+        assert_eq!(fs::read_to_string(&empty).expect("text"), text, "written once");
+        fifo(&dir.file("unread"));
+        run(&dir.file("unread"), "3");
+    }
+}
+
+#[test]
+fn a_message_that_may_not_be_written_is_no_other_exit() {
+    if skip(not_root()) {
+        return;
+    }
+    for home in homes() {
+        let dir = Dir::new();
+        let (child, option) =
+            (dir.program(probe()), format!("--termination-log={}", dir.write("log", "", 0o444).display()));
+        let mut bowout = Start::new([option]).at(home).program(dir.program(BOWOUT)).with(["--uid", "65534"]).command([
+            child.to_str().expect("text"),
+            "exit",
+            "3",
+        ]);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+        let log = bowout.log();
+        assert!(log.iter().any(|line| line.contains("termination message")), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
+    }
+}
+
+#[test]
+fn a_relative_termination_log_is_taken_from_where_bowout_was_started() {
+    for home in homes() {
+        let dir = Dir::new();
+        let file = dir.write("log", "", 0o600);
+        let mut bowout = Start::new(["--termination-log=log"]).at(home).dir(&dir.0).probe(["exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3));
+        says(&fs::read_to_string(file).expect("text"), &["exited with 3"]);
+    }
+}
+
+/// bowout as PID 1 with `dev` as /dev.
+fn with_dev(dev: &Dir, options: &[&str]) -> Running {
+    let script = format!("mount --bind {} /dev || exit 99; shim=$1; shift; exec \"$shim\" \"$@\"", dev.0.display());
+    let words = ["-c", &script, "sh", BOWOUT].into_iter().chain(options.iter().copied());
+    let words = words.chain(["--", probe().to_str().expect("text"), "exit", "3"]);
+    Start::plain().program("sh").at(Home::Pid1).bare(words.collect::<Vec<_>>())
+}
+
+#[test]
+fn the_default_termination_log_is_written_where_kubernetes_has_made_it() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let dev = Dir::new();
+    let file = dev.write("termination-log", "", 0o666);
+    assert_eq!(with_dev(&dev, &[]).end(), Status::Code(3));
+    assert_eq!(fs::read_to_string(&file).expect("text"), "", "nobody has asked for it");
+    // Nor does it take the next word, which is an option of its own.
+    assert_eq!(with_dev(&dev, &["--termination-log", "-v"]).end(), Status::Code(3));
+    says(&fs::read_to_string(&file).expect("text"), &["exited with 3"]);
+
+    let bare = Dir::new();
+    let mut bowout = with_dev(&bare, &["--termination-log"]);
+    assert_eq!(bowout.end(), Status::Code(3));
+    assert_eq!((names(&bare), bowout.log().len()), (vec![], 1), "not made where there is none");
+}
+
+#[test]
+fn the_termination_log_can_be_asked_for_by_variable_and_what_is_typed_wins() {
+    let dir = Dir::new();
+    let (variable, typed) = (dir.write("variable", "", 0o600), dir.write("typed", "", 0o600));
+    let text = |path: &Path| fs::read_to_string(path).expect("text");
+    let option = format!("--termination-log={}", typed.display());
+    let start = Start::new([option]).env("BOWOUT_TERMINATION_LOG", &variable);
+    assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
+    assert!(text(&variable).is_empty() && text(&typed).contains("exited with 3"));
+    assert_eq!(Start::plain().env("BOWOUT_TERMINATION_LOG", &variable).probe(["exit", "4"]).end(), Status::Code(4));
+    says(&text(&variable), &["exited with 4"]);
+}
+
+#[test]
+fn report_and_message_do_not_depend_on_a_log() {
+    let dir = Dir::new();
+    let (file, report) = (dir.write("log", "", 0o600), dir.file("r"));
+    let option = format!("--termination-log={}", file.display());
+    let start = Start::new(["-qqq", &option, "--report", report.to_str().expect("text")]).with(["--close", "0,1,2"]);
+    assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
+    read(&report);
+    says(&fs::read_to_string(file).expect("text"), &["exited with 3"]);
+}
