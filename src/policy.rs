@@ -8,23 +8,19 @@
 //! `policy/tests/table.txt` is that meeting written out; a change of behaviour shows there as a diff.
 
 mod ladder;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::signal::{Signal, SignalSet};
 pub(crate) use ladder::{Ladder, Rung, parse_wait};
+use stop::{KILL_AGAIN, later};
 pub(crate) use words::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
-
-/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
-const KILL_AGAIN: Duration = Duration::from_millis(20);
-/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
-/// down. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
-const UNKILLABLE: Duration = Duration::from_secs(2);
 
 /// The supervision of one child, from its start to its end.
 #[derive(Clone, Debug)]
@@ -78,23 +74,6 @@ impl Machine {
             State::Killing { again, until, .. } => Some(again.min(until)),
             State::Done(_) => None,
         }
-    }
-
-    /// When the stop that is under way is over at the latest, its last bounded wait included; `None` is never.
-    pub(crate) fn over_at(&self) -> Option<Instant> {
-        let ladder = &self.settings.ladder;
-        let kill = match self.state {
-            State::Preparing { grace, .. } => {
-                grace.zip(ladder.total(1)).and_then(|(grace, rest)| grace.checked_add(rest))
-            }
-            State::Stopping { rung, until, .. } => {
-                until.zip(ladder.total(rung + 1)).and_then(|(until, rest)| until.checked_add(rest))
-            }
-            State::Draining { until, .. } => until,
-            State::Killing { until, .. } => return Some(until),
-            State::Running { .. } | State::Done(_) => None,
-        };
-        kill.and_then(|kill| kill.checked_add(UNKILLABLE))
     }
 
     /// Whether the side of this signal's sender changes anything. Where it does not, nobody need look for it, and the signal
@@ -219,17 +198,17 @@ impl Machine {
                 actions
             }
             State::Running { ended: None } => {
-                let until = ladder.total(0).and_then(|wait| now.checked_add(wait));
+                let until = later(Some(now), ladder.total(0));
                 self.drain(now, exit, until)
             }
             State::Preparing { grace, ended: None, .. } => {
-                let until = grace.zip(ladder.total(1)).and_then(|(grace, rest)| grace.checked_add(rest));
+                let until = later(grace, ladder.total(1));
                 let mut actions = self.end_hook();
                 actions.extend(self.drain(now, exit, until));
                 actions
             }
             State::Stopping { rung, until, ended: None } => {
-                let until = until.zip(ladder.total(rung + 1)).and_then(|(until, rest)| until.checked_add(rest));
+                let until = later(until, ladder.total(rung + 1));
                 self.drain(now, exit, until)
             }
             State::Killing { again, until, ended: None } => {
@@ -308,152 +287,6 @@ impl Machine {
             }
             State::Done(_) => vec![],
         }
-    }
-
-    /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
-    fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
-        self.begun = Some(now);
-        let mut actions = match self.settings.ladder.rung(0) {
-            None => self.kill(now, ended),
-            Some(Rung { wait, .. }) => {
-                match by {
-                    Some((received, forwarded)) => self.await_stop(received, forwarded),
-                    None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
-                }
-                self.prepare(now, 0, wait.and_then(|wait| now.checked_add(wait)), ended)
-            }
-        };
-        actions.push(Action::NotifyStopping);
-        actions
-    }
-
-    /// The child wants more time: as much as it asks for, never less than it had, and not beyond `--grace-max`.
-    fn extend(&mut self, now: Instant, wait: Duration) -> Vec<Action> {
-        let ladder = &self.settings.ladder;
-        let latest = self.begun.zip(self.settings.grace_max).and_then(|(begun, max)| begun.checked_add(max));
-        let (until, rest) = match &mut self.state {
-            State::Preparing { grace, .. } => (grace, ladder.total(1)),
-            State::Stopping { rung, until, .. } => (until, ladder.total(*rung + 1)),
-            State::Draining { until, .. } => (until, Some(Duration::ZERO)),
-            State::Running { .. } | State::Killing { .. } | State::Done(_) => return vec![],
-        };
-        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun) else { return vec![] };
-        // The steps that follow keep their time.
-        let latest = latest.map(|latest| rest.and_then(|rest| latest.checked_sub(rest)).unwrap_or(before));
-        let after = latest.map_or(asked, |latest| asked.min(latest)).max(before);
-        *until = Some(after);
-        if after > before { vec![Action::NotifyStopping] } else { vec![] }
-    }
-
-    /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.
-    fn prepare(&mut self, now: Instant, hook: usize, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
-        let delay = self.settings.stop_delay;
-        // However long the hooks take, the child is left a quarter of the time for its own end, or what the delay leaves of it.
-        let wait = self.settings.ladder.rung(0).and_then(|rung| rung.wait).unwrap_or_default();
-        let latest = grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
-        if hook < self.settings.hooks {
-            self.state = State::Preparing { hook: Some(hook), until: latest, grace, ended };
-            vec![Action::RunHook(hook)]
-        } else if delay > Duration::ZERO {
-            let until = [now.checked_add(delay), latest].into_iter().flatten().min();
-            self.state = State::Preparing { hook: None, until, grace, ended };
-            vec![]
-        } else {
-            self.stop(grace, ended)
-        }
-    }
-
-    /// The first step of the ladder: the stop signal, or all that were received while it was being prepared.
-    fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
-        self.state = State::Stopping { rung: 0, until: grace, ended };
-        self.send_waiting(ended)
-    }
-
-    /// Steps on to `rung`; past the last there is SIGKILL.
-    fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
-        let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
-        self.state = State::Stopping { rung, until: wait.and_then(|wait| now.checked_add(wait)), ended };
-        self.send_stop(signal.unwrap_or(Signal::TERM), None, ended)
-    }
-
-    /// For the hook that runs, if one does.
-    fn end_hook(&self) -> Vec<Action> {
-        if matches!(self.state, State::Preparing { hook: Some(_), .. }) { vec![Action::EndHook] } else { vec![] }
-    }
-
-    fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
-        if until.is_some_and(|until| until <= now) {
-            return self.kill(now, Some(exit));
-        }
-        self.state = State::Draining { exit, until };
-        if self.told {
-            return vec![];
-        }
-        self.told = true;
-        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::All, wake: true }]
-    }
-
-    fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
-        let mut actions = self.end_hook();
-        self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
-        actions.extend(self.send_kill(ended));
-        actions
-    }
-
-    fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
-        let to = match (self.settings.kill_mode, ended) {
-            (KillMode::Process, None) => Target::Child,
-            (KillMode::Process, Some(_)) => return vec![],
-            (KillMode::Mixed | KillMode::Group, _) => Target::All,
-        };
-        vec![Action::Send { signal: Signal::KILL, value: None, to, wake: false }]
-    }
-
-    /// Something is left running, and whatever the child's own status was, this is not to look like a good end.
-    fn give_up(&mut self) -> Vec<Action> {
-        self.state = State::Done(Exit::UNKILLABLE);
-        vec![Action::Exit(Exit::UNKILLABLE)]
-    }
-
-    fn finish(&mut self, exit: Exit) -> Vec<Action> {
-        let exit = if self.timed_out { Exit::TIMED_OUT } else { exit };
-        self.state = State::Done(exit);
-        vec![Action::Exit(exit)]
-    }
-
-    /// Notes what a stop request is to bring the child, unless the child has it already: from us, or without us.
-    fn await_stop(&mut self, received: Received, forwarded: Signal) {
-        let signal = self.stop_signal(forwarded);
-        let has_it = signal == received.signal && self.child_has(received);
-        if !has_it && !self.sent.contains(signal) {
-            // A value belongs to the signal that it was queued with.
-            self.waiting.push((signal, received.value.filter(|_| signal == forwarded)));
-        }
-        self.sent = self.sent.with(signal);
-    }
-
-    /// Passes a stop request on, likewise.
-    fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
-        self.await_stop(received, forwarded);
-        self.send_waiting(ended)
-    }
-
-    fn send_waiting(&mut self, ended: Option<Exit>) -> Vec<Action> {
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().flat_map(|(signal, value)| self.send_stop(signal, value, ended)).collect()
-    }
-
-    fn send_stop(&mut self, signal: Signal, value: Option<u64>, ended: Option<Exit>) -> Vec<Action> {
-        let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree || ended.is_some();
-        let to = if everyone { Target::All } else { Target::Child };
-        self.sent = self.sent.with(signal);
-        self.told |= everyone && signal == Signal::TERM;
-        vec![Action::Send { signal, value, to, wake: true }]
-    }
-
-    /// What the child is sent first: what the user chose, or what came.
-    fn stop_signal(&self, forwarded: Signal) -> Signal {
-        self.settings.ladder.rung(0).and_then(|rung| rung.signal).unwrap_or(forwarded)
     }
 
     /// Notes that its side asks, and says whether it had asked in an earlier turn. A hang-up repeats nothing: one closed window

@@ -6,6 +6,7 @@ mod table;
 mod walk;
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use super::*;
 use crate::signal::Remap;

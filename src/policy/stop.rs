@@ -1,0 +1,185 @@
+//! The stop's own steps: preparing it, climbing the ladder, draining, killing, ending.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, KillMode, Machine, Received, Rung, State, Target};
+use crate::exit::Exit;
+use crate::signal::Signal;
+
+/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
+pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
+/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
+/// down. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
+const UNKILLABLE: Duration = Duration::from_secs(2);
+
+/// A point in time and a wait behind it; never, where either is.
+pub(super) fn later(at: Option<Instant>, wait: Option<Duration>) -> Option<Instant> {
+    at?.checked_add(wait?)
+}
+
+impl Machine {
+    /// When the stop that is under way is over at the latest, its last bounded wait included; `None` is never.
+    pub(crate) fn over_at(&self) -> Option<Instant> {
+        let ladder = &self.settings.ladder;
+        let kill = match self.state {
+            State::Preparing { grace, .. } => later(grace, ladder.total(1)),
+            State::Stopping { rung, until, .. } => later(until, ladder.total(rung + 1)),
+            State::Draining { until, .. } => until,
+            State::Killing { until, .. } => return Some(until),
+            State::Running { .. } | State::Done(_) => None,
+        };
+        later(kill, Some(UNKILLABLE))
+    }
+
+    /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
+    pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
+        self.begun = Some(now);
+        let mut actions = match self.settings.ladder.rung(0) {
+            None => self.kill(now, ended),
+            Some(Rung { wait, .. }) => {
+                match by {
+                    Some((received, forwarded)) => self.await_stop(received, forwarded),
+                    None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
+                }
+                self.prepare(now, 0, later(Some(now), wait), ended)
+            }
+        };
+        actions.push(Action::NotifyStopping);
+        actions
+    }
+
+    /// The child wants more time: as much as it asks for, never less than it had, and not beyond `--grace-max`.
+    pub(super) fn extend(&mut self, now: Instant, wait: Duration) -> Vec<Action> {
+        let ladder = &self.settings.ladder;
+        let latest = self.begun.zip(self.settings.grace_max).and_then(|(begun, max)| begun.checked_add(max));
+        let (until, rest) = match &mut self.state {
+            State::Preparing { grace, .. } => (grace, ladder.total(1)),
+            State::Stopping { rung, until, .. } => (until, ladder.total(*rung + 1)),
+            State::Draining { until, .. } => (until, Some(Duration::ZERO)),
+            State::Running { .. } | State::Killing { .. } | State::Done(_) => return vec![],
+        };
+        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun) else { return vec![] };
+        // The steps that follow keep their time.
+        let latest = latest.map(|latest| rest.and_then(|rest| latest.checked_sub(rest)).unwrap_or(before));
+        let after = latest.map_or(asked, |latest| asked.min(latest)).max(before);
+        *until = Some(after);
+        if after > before { vec![Action::NotifyStopping] } else { vec![] }
+    }
+
+    /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.
+    pub(super) fn prepare(
+        &mut self,
+        now: Instant,
+        hook: usize,
+        grace: Option<Instant>,
+        ended: Option<Exit>,
+    ) -> Vec<Action> {
+        let delay = self.settings.stop_delay;
+        // However long the hooks take, the child is left a quarter of the time for its own end, or what the delay leaves of it.
+        let wait = self.settings.ladder.rung(0).and_then(|rung| rung.wait).unwrap_or_default();
+        let latest = grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
+        if hook < self.settings.hooks {
+            self.state = State::Preparing { hook: Some(hook), until: latest, grace, ended };
+            vec![Action::RunHook(hook)]
+        } else if delay > Duration::ZERO {
+            let until = [now.checked_add(delay), latest].into_iter().flatten().min();
+            self.state = State::Preparing { hook: None, until, grace, ended };
+            vec![]
+        } else {
+            self.stop(grace, ended)
+        }
+    }
+
+    /// The first step of the ladder: the stop signal, or all that were received while it was being prepared.
+    pub(super) fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
+        self.state = State::Stopping { rung: 0, until: grace, ended };
+        self.send_waiting(ended)
+    }
+
+    /// Steps on to `rung`; past the last there is SIGKILL.
+    pub(super) fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
+        let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
+        self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
+        self.send_stop(signal.unwrap_or(Signal::TERM), None, ended)
+    }
+
+    /// For the hook that runs, if one does.
+    pub(super) fn end_hook(&self) -> Vec<Action> {
+        if matches!(self.state, State::Preparing { hook: Some(_), .. }) { vec![Action::EndHook] } else { vec![] }
+    }
+
+    pub(super) fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
+        if until.is_some_and(|until| until <= now) {
+            return self.kill(now, Some(exit));
+        }
+        self.state = State::Draining { exit, until };
+        if self.told {
+            return vec![];
+        }
+        self.told = true;
+        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::All, wake: true }]
+    }
+
+    pub(super) fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
+        let mut actions = self.end_hook();
+        self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
+        actions.extend(self.send_kill(ended));
+        actions
+    }
+
+    pub(super) fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
+        let to = match (self.settings.kill_mode, ended) {
+            (KillMode::Process, None) => Target::Child,
+            (KillMode::Process, Some(_)) => return vec![],
+            (KillMode::Mixed | KillMode::Group, _) => Target::All,
+        };
+        vec![Action::Send { signal: Signal::KILL, value: None, to, wake: false }]
+    }
+
+    /// Something is left running, and whatever the child's own status was, this is not to look like a good end.
+    pub(super) fn give_up(&mut self) -> Vec<Action> {
+        self.state = State::Done(Exit::UNKILLABLE);
+        vec![Action::Exit(Exit::UNKILLABLE)]
+    }
+
+    pub(super) fn finish(&mut self, exit: Exit) -> Vec<Action> {
+        let exit = if self.timed_out { Exit::TIMED_OUT } else { exit };
+        self.state = State::Done(exit);
+        vec![Action::Exit(exit)]
+    }
+
+    /// Notes what a stop request is to bring the child, unless the child has it already: from us, or without us.
+    pub(super) fn await_stop(&mut self, received: Received, forwarded: Signal) {
+        let signal = self.stop_signal(forwarded);
+        let has_it = signal == received.signal && self.child_has(received);
+        if !has_it && !self.sent.contains(signal) {
+            // A value belongs to the signal that it was queued with.
+            self.waiting.push((signal, received.value.filter(|_| signal == forwarded)));
+        }
+        self.sent = self.sent.with(signal);
+    }
+
+    /// Passes a stop request on, likewise.
+    pub(super) fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
+        self.await_stop(received, forwarded);
+        self.send_waiting(ended)
+    }
+
+    pub(super) fn send_waiting(&mut self, ended: Option<Exit>) -> Vec<Action> {
+        let waiting = std::mem::take(&mut self.waiting);
+        waiting.into_iter().flat_map(|(signal, value)| self.send_stop(signal, value, ended)).collect()
+    }
+
+    pub(super) fn send_stop(&mut self, signal: Signal, value: Option<u64>, ended: Option<Exit>) -> Vec<Action> {
+        let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree || ended.is_some();
+        let to = if everyone { Target::All } else { Target::Child };
+        self.sent = self.sent.with(signal);
+        self.told |= everyone && signal == Signal::TERM;
+        vec![Action::Send { signal, value, to, wake: true }]
+    }
+
+    /// What the child is sent first: what the user chose, or what came.
+    pub(super) fn stop_signal(&self, forwarded: Signal) -> Signal {
+        self.settings.ladder.rung(0).and_then(|rung| rung.signal).unwrap_or(forwarded)
+    }
+}
