@@ -114,7 +114,7 @@ pub(crate) enum Event {
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).
     Refused,
-    /// [`Machine::deadline`] has come.
+    /// [`deadline`](super::Machine::deadline) has come.
     Timeout,
 }
 
