@@ -171,13 +171,17 @@ fn collect(mut matches: ArgMatches) -> Cli {
         exit_status: matches.remove_one("exit-status").unwrap_or_default(),
         parent_death_signal: matches.remove_one("parent-death-signal"),
         warn_on_reap: matches.get_flag("warn-on-reap"),
-        verbosity: Verbosity {
-            more: matches.get_count("verbose"),
-            less: matches.get_count("quiet"),
-            typed: ["verbose", "quiet"].iter().any(|id| matches.value_source(id) == Some(ValueSource::CommandLine)),
-        },
+        verbosity: verbosity(&matches),
         log_format: matches.remove_one("log-format").unwrap_or_default(),
     }
+}
+
+/// What is typed wins over both variables.
+fn verbosity(matches: &ArgMatches) -> Verbosity {
+    let is_typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let typed = is_typed("verbose") || is_typed("quiet");
+    let count = |id| if typed && !is_typed(id) { 0 } else { matches.get_count(id) };
+    Verbosity { more: count("verbose"), less: count("quiet"), typed }
 }
 
 fn given<T: Clone + Send + Sync + 'static>(matches: &mut ArgMatches, name: &str) -> Option<Given<T>> {

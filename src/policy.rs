@@ -82,6 +82,11 @@ impl Machine {
         self.settings.stop_on.contains(signal) || (self.settings.job_control && !self.settings.pid1)
     }
 
+    /// Whether this asks for the stop.
+    pub(crate) fn is_stop_request(&self, received: Received) -> bool {
+        self.settings.is_stop_request(received)
+    }
+
     /// Takes one event at `now` and says what is to be done about it.
     #[must_use]
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
@@ -230,7 +235,9 @@ impl Machine {
         match self.state {
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
                 if !self.settings.job_control {
-                    vec![]
+                    // Nobody is there to say `fg`, and without us the kernel would not have stopped it: its process group were an
+                    // orphaned one. Whoever has sent SIGSTOP means it.
+                    if signal == Signal::STOP { vec![] } else { vec![wake_child()] }
                 } else if wants_terminal {
                     vec![Action::LendTerminal, wake_child()]
                 } else {

@@ -244,13 +244,12 @@ fn descendants(n: usize) -> String {
     if n == 1 { "1 descendant".into() } else { format!("{n} descendants") }
 }
 
-/// A duration for people: tenths of a second below a minute, whole seconds from there.
+/// A duration for people: tenths of a second below a minute, whole seconds from there; rounded.
 fn wait(wait: Duration) -> String {
-    let millis = wait.as_millis();
-    match millis {
-        0..1000 => format!("{millis}ms"),
-        1000..60_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
-        1000..60_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
-        _ => humantime::format_duration(Duration::from_secs(wait.as_secs())).to_string(),
+    match (wait.as_millis(), (wait.as_millis() + 50) / 100) {
+        (millis @ 0..1000, _) => format!("{millis}ms"),
+        (_, tenths @ ..600) if tenths % 10 == 0 => format!("{}s", tenths / 10),
+        (_, tenths @ ..600) => format!("{}.{}s", tenths / 10, tenths % 10),
+        _ => humantime::format_duration(Duration::from_secs((wait + Duration::from_millis(500)).as_secs())).to_string(),
     }
 }

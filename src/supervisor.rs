@@ -37,8 +37,7 @@ struct Supervisor<'a> {
     inherited: &'a Inherited,
     intake: Intake,
     child: Child,
-    /// The `--pre-stop` hook that runs, and its number.
-    hook: Option<(usize, Child)>,
+    hook: Option<Hook>,
     kin: Kin,
     machine: Machine,
     history: History,
@@ -53,6 +52,14 @@ struct Supervisor<'a> {
     failure: Option<Error>,
     /// Whom we could not signal and have said so of.
     refused: Vec<i32>,
+}
+
+/// The `--pre-stop` hook that runs.
+struct Hook {
+    number: usize,
+    child: Child,
+    /// We have ended it.
+    killed: bool,
 }
 
 /// Starts the command and stays with it to its end.
@@ -130,7 +137,7 @@ impl Supervisor<'_> {
         loop {
             match child::peek() {
                 Peek::Ended(ended) if self.child.is_ours() && ended.pid == self.child.pid() => self.child_ended(ended),
-                Peek::Ended(ended) if self.hook.as_ref().is_some_and(|(_, hook)| hook.pid() == ended.pid) => {
+                Peek::Ended(ended) if self.hook.as_ref().is_some_and(|hook| hook.child.pid() == ended.pid) => {
                     self.hook_ended(ended);
                 }
                 Peek::Ended(ended) => {
@@ -184,6 +191,16 @@ impl Supervisor<'_> {
         self.step(Event::Signal(Received { signal, side, value, shared_group }), Some(sender));
     }
 
+    /// Who sent the signal. The name is asked for behind the forwarding, and only where somebody will read it: in the log, or, of a stop
+    /// request, in the report.
+    fn who(&self, event: Event, sender: Option<Sender>) -> Option<Who> {
+        let (Event::Signal(received), Some(sender)) = (event, sender) else { return None };
+        let read = log_enabled!(Level::Info) || self.machine.is_stop_request(received);
+        let named = read && !matches!(received.side, Side::Terminal | Side::Outside);
+        let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
+        Some(Who { side: received.side, sender, name })
+    }
+
     /// Has the machine take an event, performs what it says, then logs both. What came of the actions may be an event again.
     fn step(&mut self, event: Event, sender: Option<Sender>) {
         let now = self.now;
@@ -195,7 +212,7 @@ impl Supervisor<'_> {
         for refusal in &done.refusals {
             self.tell_refusal(refusal);
         }
-        let who = who(event, sender);
+        let who = self.who(event, sender);
         let step = Step { now, event, who, before, after, actions: &actions, reached: done.reached };
         if let Some((level, line)) = self.history.note(&step)
             && self.failure.is_none()
@@ -219,14 +236,6 @@ impl Supervisor<'_> {
             self.step(Event::Refused, None);
         }
     }
-}
-
-/// Who sent the signal, for the log. The name is asked for behind the forwarding, and only where somebody will read it.
-fn who(event: Event, sender: Option<Sender>) -> Option<Who> {
-    let (Event::Signal(Received { side, .. }), Some(sender)) = (event, sender) else { return None };
-    let named = log_enabled!(Level::Info) && !matches!(side, Side::Terminal | Side::Outside);
-    let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
-    Some(Who { side, sender, name })
 }
 
 /// Says who has outlived SIGKILL.

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use super::{History, Stop};
 use crate::exit::Exit;
 use crate::origin::Side;
+use crate::signal::Signal;
 
 impl History {
-    /// The report of a supervision that is over: bowout ends with `exit`, and `lost` log lines were not written.
-    pub(crate) fn report(&self, now: Instant, exit: Exit, lost: u64) -> String {
+    /// The report of a supervision that is over: bowout ends with `exit`, because of an `error` if the command could not be run, and
+    /// `lost` log lines were not written.
+    pub(crate) fn report(&self, now: Instant, exit: Exit, error: Option<String>, lost: u64) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let report = json!({
             "bowout": env!("CARGO_PKG_VERSION"),
@@ -20,7 +22,9 @@ impl History {
             "start": stamp(self.started_at),
             "end": wall(now),
             "run_time_ms": millis(now - self.started),
-            "child": self.ended.map(|ended| how(ended, Some(self.core))),
+            // What ends with 126 or 127 then is not the command yet.
+            "child": self.ended.filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
+            "error": error,
             "exit": how(exit, None),
             "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
             "descendants": {
@@ -58,8 +62,8 @@ impl History {
             "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
-            // Null where the child had it from the terminal.
-            "forwarded_after_ms": self.rungs.first().map(|(_, at)| since(*at)),
+            // Null where the child had it from the terminal, or was killed at once.
+            "forwarded_after_ms": self.rungs.iter().find(|(signal, _)| *signal != Signal::KILL).map(|(_, at)| since(*at)),
             "rungs": rungs,
             "escalated": self.kill,
             "took_ms": since(now),

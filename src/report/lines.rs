@@ -30,15 +30,10 @@ impl History {
                 Some((Level::Debug, format!("{} {what}", self.child())))
             }
             Event::ExtendGrace(asked) => match step.after {
-                State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
-                    let had = if step.actions.is_empty() {
-                        "has as much already, or all that --grace-max allows"
-                    } else {
-                        "has it"
-                    };
-                    let (child, asked) = (self.child(), wait(asked));
-                    Some((Level::Info, format!("{child} asks for {asked} to end and {had}: {}", self.next(step))))
-                }
+                State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => Some((
+                    Level::Info,
+                    format!("{} asks for {} to end: {}", self.child(), wait(asked), self.next(step)),
+                )),
                 State::Running { .. } | State::Killing { .. } | State::Done(_) => None,
             },
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
@@ -74,10 +69,11 @@ impl History {
                 (Level::Info, line)
             }
             (State::Running { .. }, State::Killing { .. }) => {
-                (Level::Warn, format!("stop request {asked}: sent SIGKILL to {to}, for the grace period is 0"))
+                let sent = self.sent(step).unwrap_or_default();
+                (Level::Warn, format!("stop request {asked}: {sent}, for the grace period is 0"))
             }
             (State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. }, State::Killing { .. }) => {
-                (Level::Warn, format!("second stop request {asked}: sent SIGKILL to {to}"))
+                (Level::Warn, format!("second stop request {asked}: {}", self.sent(step).unwrap_or_default()))
             }
             (_, after) => self.passed(step, received.signal, &asked, after),
         }
@@ -96,7 +92,9 @@ impl History {
         match after {
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 let why = if self.ended.is_some() { "has ended" } else { "is being killed" };
-                (Level::Info, format!("{asked} not forwarded: {child} {why}"))
+                // A key that ended the child is told by the last line.
+                let level = if terminal { Level::Debug } else { Level::Info };
+                (level, format!("{asked} not forwarded: {child} {why}"))
             }
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } if self.settings.drops(signal) => {
                 (Level::Info, format!("{asked} dropped, as --remap says"))
@@ -160,7 +158,7 @@ impl History {
             }
             (before, State::Killing { .. }) if !matches!(before, State::Killing { .. }) => {
                 let grace = wait(self.settings.ladder.total(0).unwrap_or_default());
-                Some((Level::Warn, format!("grace period of {grace} is over: sent SIGKILL to {to}")))
+                Some((Level::Warn, format!("grace period of {grace} is over: {sent}")))
             }
             (State::Killing { .. }, State::Killing { .. }) => {
                 Some((Level::Debug, format!("sent SIGKILL again to {to}")))

@@ -172,7 +172,7 @@ fn the_run_time_and_another_exit_are_told() {
     play.line(3600.5, Event::ChildExited(Exit::Signal(Signal::TERM)), 0);
     assert_eq!(
         play.end(3600.5, Exit::TIMED_OUT),
-        "'ng\\u{1b}inx' (pid 7) was killed by SIGTERM after 1h, 500ms after the run time of 1h was over; bowout exits with 124"
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGTERM after 1h 1s, 500ms after the run time of 1h was over; bowout exits with 124"
     );
 }
 
@@ -182,8 +182,10 @@ fn durations_are_for_people() {
         (0, "0ms"),
         (999, "999ms"),
         (1000, "1s"),
-        (1050, "1.0s"),
-        (59_999, "59.9s"),
+        (1049, "1s"),
+        (1050, "1.1s"),
+        (59_949, "59.9s"),
+        (59_950, "1m"),
         (60_000, "1m"),
         (3_723_004, "1h 2m 3s"),
     ] {

@@ -34,7 +34,12 @@ impl Supervisor<'_> {
             }
         }
         if let Some(report) = &self.report
-            && let Err(error) = report.write(&self.history.report(self.now, exit, stderr::lost()))
+            && let Err(error) = report.write(&self.history.report(
+                self.now,
+                exit,
+                self.failure.as_ref().map(ToString::to_string),
+                stderr::lost(),
+            ))
         {
             warn!("cannot write report: {error}");
         }

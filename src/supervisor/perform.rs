@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 
 use super::start::notify_socket;
-use super::{Supervisor, clock};
+use super::{Hook, Supervisor, clock};
 use crate::exit::Exit;
 use crate::logging::escape;
 use crate::policy::{Action, Event, KillMode, State, Target};
@@ -52,8 +52,9 @@ impl Supervisor<'_> {
                 Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, &mut done),
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => {
-                    if let Some(group) = self.hook.as_ref().and_then(|(_, hook)| hook.own_group()) {
-                        group.kill();
+                    if let Some(hook) = &mut self.hook {
+                        hook.killed = true;
+                        hook.child.own_group().inspect(|group| group.kill());
                     }
                 }
                 Action::NotifyStopping => self.notify_stopping(),
@@ -98,7 +99,9 @@ impl Supervisor<'_> {
     }
 
     fn send_to_all(&self, signal: Signal, wake: bool, done: &mut Performed) {
-        let tally = tree::send(signal, wake, self.child.own_group());
+        // A hook that was just killed may not be dead yet, and is nobody who was left.
+        let gone = self.hook.as_ref().filter(|hook| hook.killed).and_then(|hook| hook.child.own_group());
+        let tally = tree::send(signal, wake, self.child.own_group(), gone);
         done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
             let name = format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state);
@@ -150,7 +153,7 @@ impl Supervisor<'_> {
         match spawn.spawn() {
             Ok(child) => {
                 info!("running pre-stop hook {name} (pid {})", child.pid());
-                self.hook = Some((hook, child));
+                self.hook = Some(Hook { number: hook, child, killed: false });
             }
             Err(error) => {
                 warn!("cannot start pre-stop hook {name}: {error}; going on without it");
@@ -161,11 +164,12 @@ impl Supervisor<'_> {
 
     /// The hook that ran has ended.
     pub(super) fn hook_ended(&mut self, ended: Ended) {
-        let Some((hook, mut child)) = self.hook.take() else { return };
-        let name = self.history.hook(hook);
+        let Some(Hook { number, mut child, killed }) = self.hook.take() else { return };
+        let name = self.history.hook(number);
         match (child.exec_result(), ended.exit) {
             (Some(Err(error)), _) => warn!("cannot run pre-stop hook {name}: {error}; going on without it"),
             (_, Exit::Code(0)) => debug!("pre-stop hook {name} has ended"),
+            (_, exit) if killed => debug!("pre-stop hook {name} {exit}"),
             (_, exit) => warn!("pre-stop hook {name} {exit}; going on"),
         }
         if self.config.kill_mode == KillMode::Process {

@@ -61,6 +61,11 @@ pub(crate) struct Child {
 pub(crate) struct ProcessGroup(libc::pid_t);
 
 impl ProcessGroup {
+    /// Whether this is its number.
+    pub(crate) fn has(self, group: libc::pid_t) -> bool {
+        self.0 == group
+    }
+
     /// SIGKILL to all of it, by one kill(2), which a fork inside the group cannot outrun (fork(2) fails with a signal pending), where a walk
     /// over the tree can be. Whoever left the group is the walk's; so are errors, for it meets them again.
     pub(crate) fn kill(self) {

@@ -108,8 +108,9 @@ pub(crate) fn write_termination_message(path: &Path, message: &str) -> io::Resul
     if !metadata.is_file() || metadata.len() > 0 {
         return Ok(false);
     }
-    let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end < MESSAGE).last();
-    file.write_all(format!("{}\n", &message[..end.unwrap_or(0)]).as_bytes())?;
+    let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MESSAGE).last();
+    // Without a newline: whoever shows it adds one.
+    file.write_all(&message.as_bytes()[..end.unwrap_or(0)])?;
     Ok(true)
 }
 
@@ -176,7 +177,7 @@ mod tests {
         assert!(!write_termination_message(&path("none"), "x").unwrap());
         std::fs::write(path("empty"), "").unwrap();
         assert!(write_termination_message(&path("empty"), "killed").unwrap());
-        assert_eq!(std::fs::read_to_string(path("empty")).unwrap(), "killed\n");
+        assert_eq!(std::fs::read_to_string(path("empty")).unwrap(), "killed");
         assert!(!write_termination_message(&path("empty"), "again").unwrap());
         std::fs::write(path("target"), "").unwrap();
         symlink(path("target"), path("link")).unwrap();

@@ -32,6 +32,7 @@ const PID_LIMIT: libc::pid_t = 1 << 22;
 pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
     parent: libc::pid_t,
+    group: libc::pid_t,
     /// `Z` and `X` are dead, `D` cannot be killed now.
     pub(crate) state: char,
     /// When it was started, in clock ticks since boot: with the PID, its identity.
@@ -59,10 +60,11 @@ impl Process {
         let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        // Field 22 of the line; the parent is the fourth.
-        let started = fields.nth(17)?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        // Field 22 of the line; the group is the fifth.
+        let started = fields.nth(16)?.parse().ok()?;
         let name = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
-        Some(Self { pid, parent, state, started, name })
+        Some(Self { pid, parent, group, state, started, name })
     }
 
     fn is_dead(&self) -> bool {
@@ -152,8 +154,8 @@ fn children(us: libc::pid_t) -> Option<Vec<libc::pid_t>> {
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass
-/// finds nobody new.
-pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> Tally {
+/// finds nobody new. Members of `gone`, a group that was killed a moment ago, are passed over.
+pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, gone: Option<ProcessGroup>) -> Tally {
     let mut tally = Tally::default();
     let mut met = HashMap::from([(std::process::id() as libc::pid_t, 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
@@ -165,7 +167,8 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>) -> T
         let Some(tree) = tree else { return without_proc(signal, wake) };
         let mut new = false;
         for process in tree {
-            if met.insert(process.pid, process.started) == Some(process.started) {
+            let known = met.insert(process.pid, process.started) == Some(process.started);
+            if known || gone.is_some_and(|gone| gone.has(process.group)) {
                 continue;
             }
             new = true;
@@ -258,7 +261,9 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
             Ok(()) => tally.reached += 1,
             Err(error) => {
-                tally.refused.push((Process { pid, parent: 0, state: '?', started: 0, name: "?".into() }, error));
+                tally
+                    .refused
+                    .push((Process { pid, parent: 0, group: 0, state: '?', started: 0, name: "?".into() }, error));
             }
         }
     }
@@ -281,9 +286,10 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pretend_to_be_fields() {
-        let line = b"7 (a) R 1 (b\n) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 18446744073709551615\n";
+        let line = b"7 (a) R 1 (b\n) S 5 9 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 18446744073709551615\n";
         let process = Process::parse(line).unwrap();
-        assert_eq!((process.pid, process.parent, process.state, process.started), (7, 5, 'S', 4242));
+        assert_eq!((process.pid, process.parent, process.group), (7, 5, 9));
+        assert_eq!((process.state, process.started), ('S', 4242));
         assert_eq!(process.name, "a) R 1 (b\n");
     }
 

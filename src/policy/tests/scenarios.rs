@@ -273,7 +273,8 @@ fn a_job_that_nobody_can_wake_goes_on() {
         .then(1000, Event::Resumed { suspended: false, stopped: true }, "")
         .idle("Running");
     // Without a terminal there is no job control.
-    Play::new(settings()).then(1000, stopped(Signal::TSTP), "").idle("Running");
+    Play::new(settings()).then(1000, stopped(Signal::TSTP), "CONT>child").idle("Running");
+    Play::new(settings()).then(1000, stopped(Signal::STOP), "").idle("Running");
 }
 
 #[test]
