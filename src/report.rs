@@ -68,6 +68,8 @@ struct Stop {
     /// None where it was `--max-runtime`.
     by: Option<(Signal, Who)>,
     at: Instant,
+    /// The child had ended by then.
+    late: bool,
 }
 
 /// What has happened so far.
@@ -179,7 +181,8 @@ impl History {
                 (Event::Signal(received), Some(who)) => Some((received.signal, who)),
                 _ => None,
             };
-            self.stop = Some(Stop { by, at: step.now });
+            let late = self.ended.is_some() && !self.settings.wait_tree;
+            self.stop = Some(Stop { by, at: step.now, late });
         }
         let stopping = !matches!(step.after, State::Running { .. });
         let again = matches!((step.before, step.after), (State::Killing { .. }, State::Killing { .. }));

@@ -213,7 +213,14 @@ impl Supervisor<'_> {
             self.tell_refusal(refusal);
         }
         let who = self.who(event, sender);
-        let step = Step { now, event, who, before, after, actions: &actions, reached: done.reached };
+        let reached = match (event, after) {
+            // They have had the stop signal before, and are left all the same.
+            (Event::ChildExited(_), State::Draining { .. }) if actions.is_empty() => {
+                tree::descendants().map_or(0, |left| left.len())
+            }
+            _ => done.reached,
+        };
+        let step = Step { now, event, who, before, after, actions: &actions, reached };
         if let Some((level, line)) = self.history.note(&step)
             && self.failure.is_none()
         {

@@ -13,7 +13,7 @@ use crate::signal::Signal;
 impl History {
     /// The report of a supervision that is over: bowout ends with `exit`, because of an `error` if the command could not be run, and
     /// `lost` log lines were not written.
-    pub(crate) fn report(&self, now: Instant, exit: Exit, error: Option<String>, lost: u64) -> String {
+    pub(crate) fn report(&self, now: Instant, exit: Exit, error: Option<&str>, lost: u64) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let report = json!({
             "bowout": env!("CARGO_PKG_VERSION"),
@@ -43,11 +43,10 @@ impl History {
 
     fn stop_report(&self, stop: &Stop, now: Instant) -> Value {
         let since = |at: Instant| millis(at.saturating_duration_since(stop.at));
-        let rungs: Vec<_> = self
-            .rungs
-            .iter()
-            .map(|(signal, at)| json!({ "signal": signal.to_string(), "after_ms": since(*at) }))
-            .collect();
+        let sent = || self.rungs.iter().filter(|(_, at)| *at >= stop.at);
+        let forwarded = sent().find(|(signal, _)| *signal != Signal::KILL && !stop.late);
+        let rungs: Vec<_> =
+            sent().map(|(signal, at)| json!({ "signal": signal.to_string(), "after_ms": since(*at) })).collect();
         let by = stop.by.as_ref().map(|(signal, who)| {
             let known = !matches!(who.side, Side::Terminal | Side::Outside);
             json!({
@@ -62,8 +61,8 @@ impl History {
             "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
-            // Null where the child had it from the terminal, or was killed at once.
-            "forwarded_after_ms": self.rungs.iter().find(|(signal, _)| *signal != Signal::KILL).map(|(_, at)| since(*at)),
+            // Null where the child had it from the terminal, was killed at once, or was gone.
+            "forwarded_after_ms": forwarded.map(|(_, at)| since(*at)),
             "rungs": rungs,
             "escalated": self.kill,
             "took_ms": since(now),

@@ -118,7 +118,8 @@ impl History {
         let left = descendants(step.reached);
         match step.after {
             State::Draining { .. } if step.reached > 0 => {
-                Some((Level::Warn, format!("{ended}, {left} left: sent SIGTERM, {}", self.next(step))))
+                let sent = if step.sent().is_some() { "sent SIGTERM" } else { "they have had SIGTERM" };
+                Some((Level::Warn, format!("{ended}, {left} left: {sent}, {}", self.next(step))))
             }
             State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && step.reached > 0 => {
                 Some((Level::Warn, format!("{ended}, {left} left: sent SIGKILL")))

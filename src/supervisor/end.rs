@@ -33,15 +33,12 @@ impl Supervisor<'_> {
                 warn!("cannot write termination message to '{}': {error}", escape(&path.to_string_lossy()));
             }
         }
-        if let Some(report) = &self.report
-            && let Err(error) = report.write(&self.history.report(
-                self.now,
-                exit,
-                self.failure.as_ref().map(ToString::to_string),
-                stderr::lost(),
-            ))
-        {
-            warn!("cannot write report: {error}");
+        if let Some(report) = &self.report {
+            let failure = self.failure.as_ref().map(ToString::to_string);
+            let text = self.history.report(self.now, exit, failure.as_deref(), stderr::lost());
+            if let Err(error) = report.write(&text) {
+                warn!("cannot write report: {error}");
+            }
         }
         exit
     }

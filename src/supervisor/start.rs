@@ -32,8 +32,9 @@ impl<'a> Supervisor<'a> {
     pub(super) fn start(mut config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
         let parent = process::parent();
         let pid1 = process::is_pid1();
-        let intake = Intake::open().map_err(|error| own("cannot receive signals", &error))?;
+        // Before anything of ours is open: `fd:3` means what the user has opened.
         let report = destination(config.report.as_ref())?;
+        let intake = Intake::open().map_err(|error| own("cannot receive signals", &error))?;
         // As they are now: the working directory will be another.
         if let Some(path) = &mut config.termination_log {
             *path = std::path::absolute(&*path).map_err(|error| own("cannot find the termination log", &error))?;

@@ -79,7 +79,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     name.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(name);
     // O_EXCL follows no link, and opens no FIFO that somebody has put there (open(2)).
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
+    let mut file = create().or_else(|error| match error.kind() {
+        // A PID 1 that was killed while it wrote has left one, and every PID 1 would find it.
+        io::ErrorKind::AlreadyExists => std::fs::remove_file(&temporary).and_then(|()| create()),
+        _ => Err(error),
+    })?;
     let written = file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         // It may be a read-only file system by now; nothing more can be done.
