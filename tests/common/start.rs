@@ -191,6 +191,8 @@ impl Start {
                 libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
                 libc::setsid();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // Whatever the test runner was started with.
+                libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
                 for fd in &inherit {
                     libc::fcntl(*fd, libc::F_SETFD, 0);
                 }
