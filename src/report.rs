@@ -37,6 +37,8 @@ pub(crate) struct Step<'a> {
     pub(crate) actions: &'a [Action],
     /// How many processes the actions reached.
     pub(crate) reached: usize,
+    /// How many they were refused by.
+    pub(crate) refused: usize,
 }
 
 impl Step<'_> {
@@ -168,7 +170,7 @@ impl History {
     fn record(&mut self, step: &Step<'_>) {
         if let Event::ChildExited(exit) = step.event {
             self.ended = Some(exit);
-            self.left = step.reached;
+            self.left = step.reached + step.refused;
         }
         // A request that came together with the child's end is the likely cause of it, though it stops nothing any more.
         let asked = match step.event {
@@ -198,7 +200,7 @@ impl History {
         }
         if step.enters(|state| matches!(state, State::Killing { .. })) {
             self.kill = Some(self.reason_to_kill(step));
-            self.descendants_killed = self.others(step);
+            self.descendants_killed = self.others(step).saturating_sub(step.refused);
         }
     }
 
@@ -223,9 +225,9 @@ impl History {
         ))
     }
 
-    /// How many processes besides the child the step reached.
+    /// How many processes besides the child the step was for.
     fn others(&self, step: &Step<'_>) -> usize {
-        step.reached.saturating_sub(usize::from(self.ended.is_none()))
+        (step.reached + step.refused).saturating_sub(usize::from(self.ended.is_none()))
     }
 }
 

@@ -210,7 +210,7 @@ impl Supervisor<'_> {
         let done = self.perform(&actions);
         trace!("{event:?}: {before:?} -> {after:?}, {actions:?}");
         for refusal in &done.refusals {
-            self.tell_refusal(refusal);
+            self.tell_refusal(refusal, !matches!(after, State::Running { .. }));
         }
         let who = self.who(event, sender);
         let reached = match (event, after) {
@@ -220,7 +220,7 @@ impl Supervisor<'_> {
             }
             _ => done.reached,
         };
-        let step = Step { now, event, who, before, after, actions: &actions, reached };
+        let step = Step { now, event, who, before, after, actions: &actions, reached, refused: done.refusals.len() };
         if let Some((level, line)) = self.history.note(&step)
             && self.failure.is_none()
         {

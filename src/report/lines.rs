@@ -85,7 +85,12 @@ impl History {
             let remapped = if sent == signal { String::new() } else { format!(" as {sent}") };
             // The companion of every stop signal and of every `fg`.
             let level = if signal == Signal::CONT { Level::Debug } else { Level::Info };
-            return (level, format!("forwarded {asked} to {}{remapped}", self.target(step)));
+            let to = self.target(step);
+            return if step.reached == 0 {
+                (Level::Warn, format!("{asked} could not be forwarded to {to}{remapped}"))
+            } else {
+                (level, format!("forwarded {asked} to {to}{remapped}"))
+            };
         }
         let terminal = step.who.as_ref().is_some_and(|who| who.side == Side::Terminal);
         let child = self.child();
@@ -115,14 +120,17 @@ impl History {
 
     fn child_exited(&self, step: &Step<'_>, exit: Exit) -> Option<Line> {
         let ended = self.ending(exit);
-        let left = descendants(step.reached);
+        let left = step.reached + step.refused;
+        let sent = match step.sent() {
+            Some((signal, _)) if step.reached > 0 => format!("sent {signal}"),
+            Some((signal, _)) => format!("{signal} could not be sent"),
+            None => "they have had the stop signal".into(),
+        };
+        let line = format!("{ended}, {} left: {sent}", descendants(left));
         match step.after {
-            State::Draining { .. } if step.reached > 0 => {
-                let sent = if step.sent().is_some() { "sent SIGTERM" } else { "they have had SIGTERM" };
-                Some((Level::Warn, format!("{ended}, {left} left: {sent}, {}", self.next(step))))
-            }
-            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && step.reached > 0 => {
-                Some((Level::Warn, format!("{ended}, {left} left: sent SIGKILL")))
+            State::Draining { .. } if left > 0 => Some((Level::Warn, format!("{line}, {}", self.next(step)))),
+            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && left > 0 => {
+                Some((Level::Warn, line))
             }
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
                 Some((Level::Info, format!("{ended}, waiting for its descendants")))
@@ -170,8 +178,16 @@ impl History {
 
     /// What the service manager shows while the stop is under way.
     pub(crate) fn status(&self, now: Instant, state: State) -> String {
-        let step =
-            Step { now, event: Event::NoChildren, who: None, before: state, after: state, actions: &[], reached: 0 };
+        let step = Step {
+            now,
+            event: Event::NoChildren,
+            who: None,
+            before: state,
+            after: state,
+            actions: &[],
+            reached: 0,
+            refused: 0,
+        };
         match state {
             State::Preparing { .. } => format!("{} is to be stopped: {}", self.child(), self.preparing(&step)),
             State::Draining { .. } => {

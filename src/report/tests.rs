@@ -56,7 +56,8 @@ impl Play {
             }
             _ => None,
         };
-        let step = Step { now, event, who, before, after: self.machine.state(), actions: &actions, reached };
+        let step =
+            Step { now, event, who, before, after: self.machine.state(), actions: &actions, reached, refused: 0 };
         self.history.note(&step).map_or(String::new(), |(_, line)| line)
     }
 

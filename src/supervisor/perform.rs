@@ -110,14 +110,15 @@ impl Supervisor<'_> {
     }
 
     /// Once a process: what is refused now will be refused again.
-    pub(super) fn tell_refusal(&mut self, Refusal { pid, name, signal, error }: &Refusal) {
+    pub(super) fn tell_refusal(&mut self, Refusal { pid, name, signal, error }: &Refusal, stopping: bool) {
         if *signal != Signal::KILL && self.refused.contains(pid) {
             return;
         }
         self.refused.push(*pid);
         match *signal {
             Signal::KILL => error!("cannot kill {name}: {error}"),
-            signal => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),
+            signal if stopping => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),
+            signal => warn!("cannot send {signal} to {name}: {error}"),
         }
     }
 

@@ -107,8 +107,12 @@ fn a_pod_stops_after_its_delay_and_says_why() {
     );
     assert!(log.contains("stop delay is over: sent SIGTERM"), "{log}");
     let message = pod.message();
-    assert!(message.starts_with("killed by SIGTERM, 5") && message.contains("after SIGTERM from outside"), "{message}");
-    print!("the termination message: {message}");
+    let after =
+        message.strip_prefix("killed by SIGTERM, ").and_then(|rest| rest.split_once("s after SIGTERM from outside;"));
+    let after: f64 = after.unwrap_or_else(|| panic!("{message}")).0.parse().expect("seconds");
+    // Not before the delay is over, and long before the kubelet loses patience.
+    assert!((5.0..25.0).contains(&after), "{message}");
+    println!("the termination message: {}", message.trim_end());
 }
 
 #[test]
@@ -123,6 +127,6 @@ fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     assert_eq!(pod.stop(), "137");
     let message = pod.message();
     let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; main process /bin/busybox (pid ";
-    assert!(message.starts_with(why) && message.ends_with(", 1 descendant killed\n"), "{message}");
-    print!("the termination message: {message}");
+    assert!(message.starts_with(why) && message.trim_end().ends_with(", 1 descendant killed"), "{message}");
+    println!("the termination message: {}", message.trim_end());
 }

@@ -70,7 +70,8 @@ impl Bundle {
 
     fn runc(&self) -> Command {
         let mut command = Command::new("runc");
-        command.arg("--root").arg(self.dir.file("state"));
+        // Go's runtime sends itself SIGURG, and `runc run` passes on whatever it gets.
+        command.env("GODEBUG", "asyncpreemptoff=1").arg("--root").arg(self.dir.file("state"));
         command
     }
 
