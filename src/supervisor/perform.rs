@@ -99,9 +99,9 @@ impl Supervisor<'_> {
     }
 
     fn send_to_all(&self, signal: Signal, wake: bool, done: &mut Performed) {
-        // A hook that was just killed may not be dead yet, and is nobody who was left.
-        let gone = self.hook.as_ref().filter(|hook| hook.killed).and_then(|hook| hook.child.own_group());
-        let tally = tree::send(signal, wake, self.child.own_group(), gone);
+        // The hook is no part of the command: what is forwarded is not for it, and it has a SIGKILL of its own.
+        let hook = self.hook.as_ref().and_then(|hook| hook.child.own_group());
+        let tally = tree::send(signal, wake, self.child.own_group(), hook);
         done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
             let name = format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state);

@@ -154,8 +154,8 @@ fn children(us: libc::pid_t) -> Option<Vec<libc::pid_t>> {
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass
-/// finds nobody new. Members of `gone`, a group that was killed a moment ago, are passed over.
-pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, gone: Option<ProcessGroup>) -> Tally {
+/// finds nobody new. Members of `except` are passed over.
+pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, except: Option<ProcessGroup>) -> Tally {
     let mut tally = Tally::default();
     let mut met = HashMap::from([(std::process::id() as libc::pid_t, 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
@@ -168,7 +168,7 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, gone
         let mut new = false;
         for process in tree {
             let known = met.insert(process.pid, process.started) == Some(process.started);
-            if known || gone.is_some_and(|gone| gone.has(process.group)) {
+            if known || except.is_some_and(|except| except.has(process.group)) {
                 continue;
             }
             new = true;
