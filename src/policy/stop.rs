@@ -39,7 +39,11 @@ impl Machine {
             Some(Rung { wait, .. }) => {
                 match by {
                     Some((received, forwarded)) => self.await_stop(received, forwarded),
-                    None => self.waiting.push((self.stop_signal(Signal::TERM), None)),
+                    None => {
+                        let signal = self.stop_signal(Signal::TERM);
+                        self.sent = self.sent.with(signal);
+                        self.waiting.push((signal, None));
+                    }
                 }
                 self.prepare(now, 0, later(Some(now), wait), ended)
             }

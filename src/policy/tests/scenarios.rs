@@ -455,6 +455,15 @@ fn hooks_run_in_order_then_the_delay_passes_then_the_stop_signal_is_sent() {
 }
 
 #[test]
+fn the_run_time_and_a_request_bring_one_stop_signal() {
+    Play::new(Settings { hooks: 1, max_runtime: Some(Duration::from_secs(60)), ..settings() })
+        .deadline(60_000, "hook#0")
+        .then(61_000, process(Signal::TERM), "")
+        .then(62_000, Event::HookExited, "TERM+CONT>child")
+        .deadline(68_000, "KILL>all");
+}
+
+#[test]
 fn a_hook_that_hangs_leaves_the_child_a_quarter() {
     Play::new(Settings { hooks: 2, ..settings() })
         .then(1000, process(Signal::TERM), "hook#0")
