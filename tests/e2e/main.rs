@@ -15,6 +15,7 @@ mod fidelity;
 mod idle;
 mod log;
 mod modes;
+mod notify;
 mod pid1;
 mod pid_variables;
 mod prepare;

@@ -81,6 +81,23 @@ fn without_proc_the_drain_kills_after_the_grace_period() {
     assert_eq!(status, Status::Code(6));
 }
 
+#[test]
+fn without_proc_hooks_run_and_what_they_leave_behind_is_gone() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let hook = "\"$PROBE\" signals --name b --exit TERM:0 & echo hook";
+    let start = Start::new(["--grace", "1h", "--pre-stop", hook]).at(Home::Pid1).no_proc();
+    let mut bowout = start.probe(["signals", "--exit", "TERM:6"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    // The end of the pipe, which all of them hold.
+    let lines = bowout.err.rest();
+    assert!(lines.contains(&"hook".into()), "{lines:?}");
+    assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
+    assert_eq!(bowout.end(), Status::Code(6));
+}
+
 /// `docker exec`: in the namespace, and nobody's descendant there.
 #[test]
 fn an_exec_session_does_not_hold_up_the_end() {
@@ -90,8 +107,10 @@ fn an_exec_session_does_not_hold_up_the_end() {
     for proc in [true, false] {
         let start = Start::new(["--grace", "1h"]).at(Home::Pid1);
         let start = if proc { start } else { start.no_proc() };
-        let mut bowout = start.probe(["signals", "--exit", "TERM:6"]);
-        bowout.ready();
+        // With a drain, in which descendants are looked for.
+        let mut bowout = start.sh(&slow("\"$PROBE\""));
+        bowout.ready_as("c");
+        bowout.ready_as("d");
         let probe = probe().to_str().expect("text");
         let target = bowout.pid.to_string();
         let mut session = Start::direct().command(["nsenter", "--pid", "--target", &target, probe, "signals"]);

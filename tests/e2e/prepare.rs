@@ -183,14 +183,10 @@ fn a_hook_inherits_what_bowout_was_given() {
         &["--default", "PIPE", "--umask", "63"],
         &["--ignore", "PIPE,HUP,USR1,34"],
         &["--block", "HUP,TERM,USR2,37,64", "--nofile", "64"],
-        &["--ignore", "CHLD,TERM", "--block", "INT"],
+        &["--ignore", "CHLD,USR2", "--block", "INT"],
     ];
     for home in homes() {
         for setup in states {
-            if home == Home::Subreaper && setup.contains(&"CHLD,TERM") {
-                // TERM, ignored on entry, is no stop request there.
-                continue;
-            }
             let (hook, direct) = views(home, setup);
             let (seen, wanted): (Vec<_>, Vec<_>) =
                 (hook.iter().filter(own).collect(), direct.iter().filter(own).collect());
@@ -504,20 +500,40 @@ fn a_hook_without_a_shell_is_told_and_stops_nothing() {
 #[test]
 fn a_hook_that_hangs_leaves_the_child_a_quarter_of_the_grace_period() {
     for home in homes() {
-        let mut bowout =
-            start(&["--grace", "3s"], &[DEAF, "echo next"]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        // Of its second, the child needs a part.
+        let child = ["signals", "--pause", "TERM:250", "--exit", "TERM:3"];
+        let mut bowout = start(&["--grace", "4s"], &[DEAF, "echo next"]).at(home).probe(child);
         bowout.ready();
         let ((), took) = timed(|| {
             bowout.kill(TERM);
             wait_for_deaf(&mut bowout);
             bowout.expect(TERM);
         });
-        assert!(took >= Duration::from_millis(2250) && took < SOON, "{home:?}: {took:?}");
+        assert!(took >= Duration::from_secs(3) && took < SOON, "{home:?}: {took:?}");
         // Not killed: it has ended in its own way.
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
         let log = bowout.log();
         assert!(log.iter().any(|line| line.contains("has not ended in time")), "{log:#?}");
         assert!(!log.contains(&"next".into()), "{log:#?}");
+    }
+}
+
+/// Where no drain would end it.
+#[test]
+fn a_hook_that_hangs_is_killed_with_its_group() {
+    for home in homes() {
+        let hook = "\"$PROBE\" signals --name g & exec \"$PROBE\" signals --name h";
+        let options = ["--grace", "2s", "-k", "process"];
+        let mut bowout = start(&options, &[hook]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        bowout.ready();
+        bowout.kill(TERM);
+        for name in ["g", "h"] {
+            bowout.err.find(name, |line| line.starts_with(&format!("{name} ready ")));
+        }
+        assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
+        // The end of the pipe, which both held.
+        bowout.err.rest();
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
     }
 }
 
@@ -755,19 +771,18 @@ fn hooks_and_delay_can_be_given_by_variable_and_what_is_typed_wins() {
     assert_eq!(events(Start::new(["--grace", "1h"])), ["variable", "15"]);
     assert_eq!(events(start(&["--grace", "1h"], &["echo typed"])), ["typed", "15"]);
 
-    let run = |options: &[&str]| {
+    let delayed = |options: &[&str]| {
         let options = ["--grace", "1h"].iter().chain(options);
         let mut bowout = Start::new(options).env("BOWOUT_STOP_DELAY", "50m").probe(["signals", "--exit", "USR1:3"]);
         bowout.ready();
         bowout.kill(TERM);
-        stop_request(&mut bowout);
-        bowout.kill(USR1);
-        let seen = signals_of("", &bowout.out.rest());
-        assert_eq!(bowout.end(), Status::Code(3));
-        seen
+        bowout
     };
-    assert_eq!(run(&[]), [USR1]);
-    assert_eq!(run(&["--stop-delay", "0"]), [TERM, CONT, USR1]);
+    let mut bowout = delayed(&[]);
+    stop_request(&mut bowout);
+    bowout.kill(USR1);
+    assert_eq!(signals_of("", &bowout.out.rest()), [USR1]);
+    delayed(&["--stop-delay", "0"]).expect(TERM);
 }
 
 /// Of a hook and a delay, a person reads what is waited for and for how long.
