@@ -106,6 +106,21 @@ impl Machine {
                 | State::Killing { .. }
                 | State::Done(_) => vec![],
             },
+            Event::HookAlone => match self.state {
+                // There is nobody left to stop; the hook's own end is ours.
+                State::Preparing { hook: Some(_), grace, ended: Some(exit), .. } => {
+                    let actions = self.end_hook();
+                    self.waiting.clear();
+                    self.state = State::Stopping { rung: 0, until: grace, ended: Some(exit) };
+                    actions
+                }
+                State::Running { .. }
+                | State::Preparing { .. }
+                | State::Stopping { .. }
+                | State::Draining { .. }
+                | State::Killing { .. }
+                | State::Done(_) => vec![],
+            },
             Event::ExtendGrace(wait) => self.extend(now, wait),
             Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
             Event::Resumed { suspended, stopped } => self.resumed(now, suspended, stopped),

@@ -146,7 +146,10 @@ impl Supervisor<'_> {
                     let level = if self.config.warn_on_reap { Level::Warn } else { Level::Debug };
                     log!(level, "reaped orphan pid {}, which {}", ended.pid, ended.exit);
                 }
-                Peek::None => return self.child_changed(),
+                Peek::None => {
+                    self.child_changed();
+                    return self.look_behind_hook();
+                }
                 Peek::NoChildren => return self.step(Event::NoChildren, None),
             }
         }
@@ -161,6 +164,15 @@ impl Supervisor<'_> {
         self.step(Event::ChildExited(ended.exit), None);
         let usage = self.child.reap();
         self.history.used(usage);
+    }
+
+    /// With `--wait-tree`: whether the hook is all that keeps us from the end.
+    fn look_behind_hook(&mut self) {
+        let (State::Preparing { ended: Some(_), .. }, Some(hook)) = (self.machine.state(), &self.hook) else { return };
+        let Some(group) = hook.child.own_group() else { return };
+        if tree::descendants().is_some_and(|left| left.iter().all(|process| group.has(process.group))) {
+            self.step(Event::HookAlone, None);
+        }
     }
 
     fn child_changed(&mut self) {

@@ -110,6 +110,8 @@ pub(crate) enum Event {
         suspended: bool,
         stopped: bool,
     },
+    /// Nothing of the command is left; only the hook runs.
+    HookAlone,
     /// No process is left that is ours to wait for (`ECHILD`).
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).

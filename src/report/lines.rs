@@ -39,7 +39,7 @@ impl History {
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
                 Some((Level::Info, format!("{}, {}", self.sent(step)?, self.next(step))))
             }
-            Event::HookExited | Event::NoChildren | Event::Refused => None,
+            Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused => None,
         }
     }
 
@@ -152,12 +152,14 @@ impl History {
                 Some((Level::Warn, format!("{} has run for {ran}: {next}", self.child())))
             }
             (State::Preparing { hook: Some(hook), .. }, State::Stopping { .. }) => {
-                let hook = self.hook(hook);
+                let skipped = match self.hooks.len() - hook - 1 {
+                    0 => String::new(),
+                    1 => ", the one behind it is skipped".into(),
+                    n => format!(", the {n} behind it are skipped"),
+                };
+                let hook = self.hook(hook) + " has not ended in time and was killed" + &skipped;
                 let next = self.next(step);
-                Some((
-                    Level::Warn,
-                    format!("pre-stop hook {hook} has not ended in time and was killed: {sent}, {next}"),
-                ))
+                Some((Level::Warn, format!("pre-stop hook {hook}: {sent}, {next}")))
             }
             (State::Preparing { hook: None, .. }, State::Stopping { .. }) => {
                 Some((Level::Info, format!("stop delay is over: {sent}, {}", self.next(step))))

@@ -135,7 +135,8 @@ impl Supervisor<'_> {
             | State::Done(_) => None,
         };
         let mut variables = vec![
-            ("BOWOUT_CHILD_PID", Some(self.child.pid().to_string().into())),
+            // Behind its end, with --wait-tree, the number may be a stranger's.
+            ("BOWOUT_CHILD_PID", self.child.is_ours().then(|| self.child.pid().to_string().into())),
             ("BOWOUT_SIGNAL", Some(self.history.stop_signal().to_string().into())),
             ("BOWOUT_GRACE_LEFT_MS", left.map(|left| left.as_millis().to_string().into())),
         ];

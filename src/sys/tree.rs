@@ -32,7 +32,7 @@ const PID_LIMIT: libc::pid_t = 1 << 22;
 pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
     parent: libc::pid_t,
-    group: libc::pid_t,
+    pub(crate) group: libc::pid_t,
     /// `Z` and `X` are dead, `D` cannot be killed now.
     pub(crate) state: char,
     /// When it was started, in clock ticks since boot: with the PID, its identity.

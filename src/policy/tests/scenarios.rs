@@ -505,6 +505,17 @@ fn preparations_are_cut_short() {
 }
 
 #[test]
+fn a_hook_that_is_alone_is_ended() {
+    Play::new(Settings { hooks: 2, wait_tree: true, ..settings() })
+        .then(1000, process(Signal::TERM), "hook#0")
+        .then(2000, EXIT_3, "")
+        .then(2001, Event::HookAlone, "end-hook")
+        .then(2002, Event::HookExited, "")
+        .then(2002, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+}
+
+#[test]
 fn without_a_grace_period_nothing_is_prepared() {
     let none = Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), hooks: 1, ..settings() };
     Play::new(none).then(1000, process(Signal::TERM), "KILL>all");

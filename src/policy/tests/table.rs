@@ -93,6 +93,7 @@ fn events(job_control: bool) -> Vec<(&'static str, Event)> {
         ("never suspended", Event::Resumed { suspended: false, stopped: true }),
         ("child exits", Event::ChildExited(Exit::Signal(Signal::TERM))),
         ("wants 20s more", Event::ExtendGrace(Duration::from_secs(20))),
+        ("hook alone", Event::HookAlone),
         ("hook exits", Event::HookExited),
         ("no children", Event::NoChildren),
         ("refused", Event::Refused),

@@ -57,6 +57,7 @@ impl World {
         }
         if self.hook {
             events.push((next, Event::HookExited));
+            events.push((next, Event::HookAlone));
         }
         if !self.child_ended {
             events.push((next, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }));
