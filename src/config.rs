@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::{Cli, GRACE, Given, Notify, ReportTo};
+use crate::cli::{Cli, GRACE, Given, Wait};
+pub(crate) use crate::cli::{Notify, ReportTo};
 use crate::error::Error;
 use crate::exit::ExitRules;
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
@@ -14,7 +15,7 @@ use crate::signal::{Remap, Signal, SignalSet};
 pub(crate) const STOP_ON: SignalSet = SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT]);
 
 /// All that was asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) command: OsString,
     pub(crate) args: Vec<OsString>,
@@ -46,18 +47,20 @@ impl Config {
     /// # Errors
     /// Two options that contradict each other, both typed or both from the environment; what is typed wins over the rest.
     pub(crate) fn new(cli: Cli) -> Result<Self, Error> {
-        let kill_mode = kill_mode(&cli)?;
-        if cli.wait_tree && kill_mode == KillMode::Process {
-            return Err(contradiction("--wait-tree", "--kill-mode process"));
-        }
+        let (kill_mode, wait_tree) = reach(&cli)?;
         let ladder = ladder(&cli)?;
         let grace = ladder.total(0);
-        let grace_max = cli.grace_max.map_or_else(|| grace.and_then(|grace| grace.checked_mul(2)), |wait| wait.0);
-        if cli.grace_max.is_some() && grace_max.is_some_and(|most| grace.is_none_or(|grace| most < grace)) {
+        let period_typed = is_typed(cli.grace.as_ref()) || is_typed(cli.escalate.as_ref());
+        let too_little = |most: &Given<Wait>| most.value.0.is_some_and(|most| grace.is_none_or(|grace| most < grace));
+        let most = cli.grace_max.filter(|most| most.typed || !period_typed || !too_little(most));
+        if most.as_ref().is_some_and(too_little) {
             return Err(Error::own("--grace-max is less than the grace period: give more, or less --grace"));
         }
+        let grace_max = most.map_or_else(|| grace.and_then(|grace| grace.checked_mul(2)), |most| most.value.0);
         let wait = ladder.rung(0).and_then(|rung| rung.wait);
-        if wait.is_some_and(|wait| wait <= cli.stop_delay) {
+        let too_long = |delay: &Given<Duration>| wait.is_some_and(|wait| wait <= delay.value);
+        let delay = cli.stop_delay.filter(|delay| delay.typed || !period_typed || !too_long(delay));
+        if delay.as_ref().is_some_and(too_long) {
             return Err(Error::own(
                 "--stop-delay leaves nothing of the grace period: give more --grace or less --stop-delay",
             ));
@@ -72,10 +75,10 @@ impl Config {
             stop_on: cli.stop_on,
             on_repeat: cli.on_repeat,
             grace_max,
-            stop_delay: cli.stop_delay,
+            stop_delay: delay.map(|delay| delay.value).unwrap_or_default(),
             pre_stop: cli.pre_stop,
             max_runtime: cli.max_runtime,
-            wait_tree: cli.wait_tree,
+            wait_tree,
             remap: Remap::new(cli.remap),
             exit_rules: ExitRules { recode: cli.remap_exit, mirror: cli.exit_status },
             parent_death_signal: cli.parent_death_signal,
@@ -113,6 +116,19 @@ fn is_typed<T>(given: Option<&Given<T>>) -> bool {
     given.is_some_and(|given| given.typed)
 }
 
+/// Who is signalled, and whether the tree is waited for, which cannot be without signalling it.
+fn reach(cli: &Cli) -> Result<(KillMode, bool), Error> {
+    let mode = kill_mode(cli)?;
+    let mode_typed = cli.group || cli.single_child || is_typed(cli.kill_mode.as_ref());
+    match (mode, &cli.wait_tree) {
+        (KillMode::Process, Some(tree)) if tree.typed && !mode_typed => Ok((KillMode::default(), true)),
+        (KillMode::Process, Some(tree)) if mode_typed && !tree.typed => Ok((mode, false)),
+        (KillMode::Process, Some(_)) => Err(contradiction("--wait-tree", "--kill-mode process")),
+        (KillMode::Process, None) => Ok((mode, false)),
+        (KillMode::Mixed | KillMode::Group, tree) => Ok((mode, tree.is_some())),
+    }
+}
+
 fn kill_mode(cli: &Cli) -> Result<KillMode, Error> {
     let typed = cli.kill_mode.as_ref().filter(|mode| mode.typed).map(|mode| mode.value);
     match (cli.group, cli.single_child, typed) {
@@ -128,7 +144,6 @@ fn kill_mode(cli: &Cli) -> Result<KillMode, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Wait;
 
     const FIVE: Option<Duration> = Some(Duration::from_secs(5));
 
@@ -165,6 +180,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_typed_gives_way_to_a_variable() {
+        let mode = Cli { kill_mode: given(KillMode::Process, false), wait_tree: given(true, true), ..Cli::default() };
+        assert_eq!(Config::new(mode).map(|c| (c.kill_mode, c.wait_tree)), Ok((KillMode::Mixed, true)));
+        let tree = Cli { single_child: true, wait_tree: given(true, false), ..Cli::default() };
+        assert_eq!(Config::new(tree).map(|c| (c.kill_mode, c.wait_tree)), Ok((KillMode::Process, false)));
+        let short = Cli {
+            grace: given(FIVE, true),
+            grace_max: given(Wait(Some(Duration::from_secs(1))), false),
+            stop_delay: given(Duration::from_secs(6), false),
+            ..Cli::default()
+        };
+        let config = Config::new(short).unwrap();
+        assert_eq!((config.grace_max, config.stop_delay), (Some(Duration::from_secs(10)), Duration::ZERO));
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         let long = || given(ladder("TERM/1s/KILL"), true);
         for cli in [
@@ -173,7 +204,7 @@ mod tests {
             Cli { grace: given(FIVE, false), escalate: given(ladder("KILL"), false), ..Cli::default() },
             Cli { group: true, single_child: true, ..Cli::default() },
             Cli { group: true, kill_mode: given(KillMode::Mixed, true), ..Cli::default() },
-            Cli { single_child: true, wait_tree: true, ..Cli::default() },
+            Cli { single_child: true, wait_tree: given(true, true), ..Cli::default() },
         ] {
             let error = Config::new(cli.clone()).expect_err(&format!("{cli:?}"));
             assert_eq!(error.exit(), crate::exit::Exit::OWN_FAILURE);
@@ -184,7 +215,11 @@ mod tests {
     #[test]
     fn the_most_is_twice_the_grace_period_and_never_less_than_it() {
         let most = |grace, most: Option<Option<Duration>>| {
-            let cli = Cli { grace: given(grace, true), grace_max: most.map(Wait), ..Cli::default() };
+            let cli = Cli {
+                grace: given(grace, true),
+                grace_max: most.and_then(|most| given(Wait(most), true)),
+                ..Cli::default()
+            };
             Config::new(cli).map(|config| config.grace_max)
         };
         assert_eq!(most(FIVE, None), Ok(Some(Duration::from_secs(10))));
@@ -196,11 +231,14 @@ mod tests {
 
     #[test]
     fn a_delay_must_leave_something() {
-        let delayed = |secs| Config::new(Cli { stop_delay: Duration::from_secs(secs), ..Cli::default() });
+        let delayed = |secs| Config::new(Cli { stop_delay: given(Duration::from_secs(secs), true), ..Cli::default() });
         assert!(delayed(7).is_ok());
         assert!(delayed(8).unwrap_err().to_string().contains("--stop-delay"));
-        let at_once =
-            Cli { grace: given(Some(Duration::ZERO), true), stop_delay: Duration::from_secs(1), ..Cli::default() };
+        let at_once = Cli {
+            grace: given(Some(Duration::ZERO), true),
+            stop_delay: given(Duration::from_secs(1), true),
+            ..Cli::default()
+        };
         assert!(Config::new(at_once).is_ok(), "SIGKILL at once waits for nothing");
     }
 }

@@ -13,13 +13,13 @@ mod stop;
 mod tests;
 mod words;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::signal::{Signal, SignalSet};
 pub(crate) use ladder::{Ladder, Rung, parse_wait};
-use stop::{KILL_AGAIN, later};
+use stop::{KILL_AGAIN, RENEW, later};
 pub(crate) use words::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
 
 /// The supervision of one child, from its start to its end.
@@ -31,6 +31,8 @@ pub(crate) struct Machine {
     runs_until: Option<Instant>,
     /// When the stop began.
     begun: Option<Instant>,
+    /// When the manager is to be told again.
+    renew: Option<Instant>,
     /// When each side first asked for the stop.
     asked: [Option<Instant>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
@@ -53,6 +55,7 @@ impl Machine {
             state: State::Running { ended: None },
             runs_until,
             begun: None,
+            renew: None,
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
             waiting: vec![],
@@ -68,6 +71,12 @@ impl Machine {
 
     /// When [`Event::Timeout`] is due; nothing is, where there is none.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        let renew = self.renew.filter(|_| !matches!(self.state, State::Done(_)));
+        [self.next_step(), renew].into_iter().flatten().min()
+    }
+
+    /// When the state's own time is over.
+    fn next_step(&self) -> Option<Instant> {
         match self.state {
             State::Running { .. } => self.runs_until,
             State::Preparing { until, .. } | State::Stopping { until, .. } | State::Draining { until, .. } => until,
@@ -138,9 +147,11 @@ impl Machine {
                 State::Done(_) => vec![],
             },
             Event::Refused => match self.state {
-                State::Killing { .. } => self.give_up(),
-                // Only SIGKILL's refusal is an event.
-                State::Running { .. }
+                // PID 1 kills by ending, whatever it may not signal (contract C2); anyone else waits for what may end by itself.
+                State::Killing { .. } if self.settings.pid1 => self.give_up(),
+                // Otherwise only SIGKILL's refusal is an event.
+                State::Killing { .. }
+                | State::Running { .. }
                 | State::Preparing { .. }
                 | State::Stopping { .. }
                 | State::Draining { .. }
@@ -287,8 +298,14 @@ impl Machine {
 
     fn timeout(&mut self, now: Instant) -> Vec<Action> {
         // A deadline that has moved since the loop armed it is no deadline.
-        if self.deadline().is_none_or(|deadline| now < deadline) {
-            return vec![];
+        if self.next_step().is_none_or(|deadline| now < deadline) {
+            return match self.renew {
+                Some(renew) if renew <= now && !matches!(self.state, State::Done(_)) => {
+                    self.renew = Some(now + RENEW);
+                    vec![Action::NotifyStopping]
+                }
+                Some(_) | None => vec![],
+            };
         }
         match self.state {
             State::Running { ended } => {
@@ -311,13 +328,14 @@ impl Machine {
         }
     }
 
-    /// Notes that its side asks, and says whether it had asked in an earlier turn. A hang-up repeats nothing: one closed window
-    /// is told by the shell and by the kernel, and is no impatience.
+    /// Notes that its side asks, and says whether it had asked before. What follows within [`BURST`] is the same request still; a
+    /// hang-up repeats nothing: one closed window is told by the shell and by the kernel, and is no impatience.
     fn repeats(&mut self, now: Instant, Received { signal, side, .. }: Received) -> bool {
         if signal == Signal::HUP && side == Side::Terminal {
             return false;
         }
-        *self.asked[side as usize].get_or_insert(now) < now
+        let first = *self.asked[side as usize].get_or_insert(now);
+        now.saturating_duration_since(first) >= BURST
     }
 
     /// Whether the signal has reached the child without us: from the terminal, which signals the whole foreground group, or
@@ -327,7 +345,7 @@ impl Machine {
             && match received.side {
                 Side::Terminal => match received.signal {
                     Signal::HUP => !self.settings.leader,
-                    signal => TERMINAL.contains(signal),
+                    signal => signal.is_terminals(),
                 },
                 Side::Tree => !self.settings.pid1,
                 Side::Outside | Side::Manager | Side::Process => false,
@@ -335,10 +353,11 @@ impl Machine {
     }
 }
 
+/// The whole group was stopped with it.
 fn wake_child() -> Action {
-    Action::Send { signal: Signal::CONT, value: None, to: Target::Child, wake: false }
+    Action::Send { signal: Signal::CONT, value: None, to: Target::Group, wake: false }
 }
 
-/// What a terminal sends to its foreground process group (termios(3), tty_ioctl(4)).
-const TERMINAL: SignalSet =
-    SignalSet::of(&[Signal::INT, Signal::QUIT, Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::WINCH]);
+/// How long one request may take to come: timeout(1) sends it to its child and then to the group that the child is in, and other
+/// wrappers do likewise. Nobody presses a key twice so fast.
+const BURST: Duration = Duration::from_millis(50);

@@ -89,6 +89,8 @@ pub(crate) struct History {
     rungs: Vec<(Signal, Instant)>,
     /// Why SIGKILL was sent.
     kill: Option<String>,
+    /// The child has asked for more time and had it.
+    extended: bool,
     ended: Option<Exit>,
     core: bool,
     usage: Usage,
@@ -118,6 +120,7 @@ impl History {
             stop: None,
             rungs: vec![],
             kill: None,
+            extended: false,
             ended: None,
             core: false,
             usage: Usage::default(),
@@ -186,6 +189,7 @@ impl History {
             let late = self.ended.is_some() && !self.settings.wait_tree;
             self.stop = Some(Stop { by, at: step.now, late });
         }
+        self.extended |= matches!(step.event, Event::ExtendGrace(_)) && !step.actions.is_empty();
         let stopping = !matches!(step.after, State::Running { .. });
         let again = matches!((step.before, step.after), (State::Killing { .. }, State::Killing { .. }));
         for action in step.actions {
@@ -212,9 +216,15 @@ impl History {
                 format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
             }
             _ => {
-                format!("{} grace period expired after {why}", wait(self.settings.ladder.total(0).unwrap_or_default()))
+                format!("{} grace period expired after {why}", self.grace(step.now))
             }
         }
+    }
+
+    /// How long the grace period was, which the child may have had extended.
+    fn grace(&self, now: Instant) -> String {
+        let given = self.settings.ladder.total(0).unwrap_or_default();
+        wait(self.stop.as_ref().filter(|_| self.extended).map_or(given, |stop| now - stop.at))
     }
 
     /// Why the stop began: `SIGTERM from outside`.
@@ -235,7 +245,8 @@ impl History {
 fn told(signal: Signal, who: Option<&Who>) -> String {
     let who = match who {
         None => "an unknown sender".into(),
-        Some(Who { side: Side::Terminal, .. }) => "the terminal".into(),
+        Some(Who { side: Side::Terminal, .. }) if signal.is_terminals() => "the terminal".into(),
+        Some(Who { side: Side::Terminal, .. }) => "the kernel".into(),
         Some(Who { side: Side::Outside, .. }) => "outside".into(),
         Some(Who { side, sender, name: Some(name) }) => {
             format!("pid {} '{}' (uid {}, {side})", sender.pid, escape(name), sender.uid)

@@ -53,6 +53,12 @@ impl Signal {
         self.0 != Self::KILL.0 && self.0 != Self::STOP.0
     }
 
+    /// Whether a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control, a resize, a hang-up.
+    pub(crate) fn is_terminals(self) -> bool {
+        SignalSet::of(&[Self::INT, Self::QUIT, Self::TSTP, Self::TTIN, Self::TTOU, Self::WINCH, Self::HUP, Self::CONT])
+            .contains(self)
+    }
+
     /// The name with its `SIG`, where the number has one.
     fn name(self) -> Option<&'static str> {
         // signal-hook's table lacks the two that only Linux has.

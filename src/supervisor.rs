@@ -15,8 +15,7 @@ use std::time::Instant;
 
 use log::{Level, debug, error, log, log_enabled, trace, warn};
 
-use crate::cli::Notify;
-use crate::config::Config;
+use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::logging::escape;
@@ -50,9 +49,14 @@ struct Supervisor<'a> {
     now: Instant,
     /// The command could not be run, and why.
     failure: Option<Error>,
-    /// Whom we could not signal and have said so of.
-    refused: Vec<i32>,
+    /// Whom we could not signal and have said so of; whom we could not kill.
+    refused: Vec<(i32, bool)>,
+    /// More children have ended than one turn reaps.
+    more: bool,
 }
+
+/// How many children one turn reaps, so that a storm of orphans keeps neither signals nor deadlines waiting.
+const AT_ONCE: usize = 256;
 
 /// The `--pre-stop` hook that runs.
 struct Hook {
@@ -83,11 +87,12 @@ impl Supervisor<'_> {
         let mut fds = vec![self.intake.as_fd()];
         fds.extend(self.child.exec_pending());
         fds.extend(self.relay.as_ref().and_then(Relay::readable));
-        sys::wait::until(self.machine.deadline(), &fds, self.relay.as_ref().and_then(Relay::writable));
+        let deadline = if self.more { Some(self.now) } else { self.machine.deadline() };
+        sys::wait::until(deadline, &fds, self.relay.as_ref().and_then(Relay::writable));
         let batch = self.intake.read();
         self.now = clock();
         self.exec_result();
-        if batch.children {
+        if batch.children || self.more {
             self.children();
         }
         for intaken in batch.signals {
@@ -103,9 +108,7 @@ impl Supervisor<'_> {
     fn relay(&mut self) {
         let Some(relay) = &mut self.relay else { return };
         let heard = relay.turn();
-        if let Some((count, why)) = heard.dropped {
-            warn!("dropped {count} sd_notify messages: {why}");
-        }
+        tell_dropped(heard.dropped.as_ref());
         if let Some(wait) = heard.extend {
             self.step(Event::ExtendGrace(wait), None);
         }
@@ -114,6 +117,8 @@ impl Supervisor<'_> {
     fn exec_result(&mut self) {
         let told = match self.child.exec_result() {
             None => return,
+            // The end of the pipe is also that of a child which has died on the way.
+            Some(Ok(())) if self.child.has_ended() || !matches!(self.machine.state(), State::Running { .. }) => return,
             Some(Ok(())) => {
                 debug!("started {}", self.history.child());
                 "READY=1".into()
@@ -132,9 +137,10 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Reaps all that has ended, then sees whether the child was stopped.
+    /// Reaps what has ended, then sees whether the child was stopped.
     fn children(&mut self) {
-        loop {
+        self.more = false;
+        for _ in 0..AT_ONCE {
             match child::peek() {
                 Peek::Ended(ended) if self.child.is_ours() && ended.pid == self.child.pid() => self.child_ended(ended),
                 Peek::Ended(ended) if self.hook.as_ref().is_some_and(|hook| hook.child.pid() == ended.pid) => {
@@ -148,10 +154,20 @@ impl Supervisor<'_> {
                 }
                 Peek::None => {
                     self.child_changed();
-                    return self.look_behind_hook();
+                    self.look_behind_hook();
+                    return self.look_behind_inherited();
                 }
                 Peek::NoChildren => return self.step(Event::NoChildren, None),
             }
+        }
+        self.more = true;
+    }
+
+    /// Whether nobody is left but processes that were our children before we were bowout: these do not end with the command, and
+    /// are not waited for.
+    fn look_behind_inherited(&mut self) {
+        if tree::has_inherited() && !self.child.is_ours() && tree::descendants().is_some_and(|left| left.is_empty()) {
+            self.step(Event::NoChildren, None);
         }
     }
 
@@ -210,7 +226,9 @@ impl Supervisor<'_> {
         let read = log_enabled!(Level::Info) || self.machine.is_stop_request(received);
         let named = read && !matches!(received.side, Side::Terminal | Side::Outside);
         let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
-        Some(Who { side: received.side, sender, name })
+        // Where the side changes nothing, it was not looked for before the signal was forwarded.
+        let descends = named && received.side == Side::Process && tree::descends(sender.pid);
+        Some(Who { side: if descends { Side::Tree } else { received.side }, sender, name })
     }
 
     /// Has the machine take an event, performs what it says, then logs both. What came of the actions may be an event again.
@@ -254,6 +272,15 @@ impl Supervisor<'_> {
         if killing && done.reached == 0 && !done.refusals.is_empty() {
             self.step(Event::Refused, None);
         }
+    }
+}
+
+/// Says what the manager has not heard.
+fn tell_dropped(dropped: Option<&(usize, String)>) {
+    match dropped {
+        None => {}
+        Some((1, why)) => warn!("dropped 1 sd_notify message: {why}"),
+        Some((count, why)) => warn!("dropped {count} sd_notify messages, the last because {why}"),
     }
 }
 

@@ -12,6 +12,12 @@ pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// down. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
+/// How often the manager is told that the stop is under way. Half the shortest timeout that one would set; a stop is no idling.
+pub(super) const RENEW: Duration = Duration::from_millis(500);
+
+/// How long all hooks may take where the grace period has no end: a hook that hangs must not prevent the stop.
+const HOOKS: Duration = Duration::from_secs(60);
+
 /// A point in time and a wait behind it; never, where either is.
 pub(super) fn later(at: Option<Instant>, wait: Option<Duration>) -> Option<Instant> {
     at?.checked_add(wait?)
@@ -34,16 +40,16 @@ impl Machine {
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
     pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
         self.begun = Some(now);
+        self.renew = self.settings.announces.then_some(now + RENEW);
         let mut actions = match self.settings.ladder.rung(0) {
             None => self.kill(now, ended),
             Some(Rung { wait, .. }) => {
-                match by {
-                    Some((received, forwarded)) => self.await_stop(received, forwarded),
-                    None => {
-                        let signal = self.stop_signal(Signal::TERM);
-                        self.sent = self.sent.with(signal);
-                        self.waiting.push((signal, None));
-                    }
+                if let Some((received, forwarded)) = by {
+                    self.await_stop(received, forwarded);
+                } else {
+                    let signal = self.stop_signal(Signal::TERM);
+                    self.sent = self.sent.with(signal);
+                    self.waiting.push((signal, None));
                 }
                 self.prepare(now, 0, later(Some(now), wait), ended)
             }
@@ -83,7 +89,8 @@ impl Machine {
         let wait = self.settings.ladder.rung(0).and_then(|rung| rung.wait).unwrap_or_default();
         let latest = grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
         if hook < self.settings.hooks {
-            self.state = State::Preparing { hook: Some(hook), until: latest, grace, ended };
+            let until = latest.or_else(|| later(self.begun, Some(HOOKS)));
+            self.state = State::Preparing { hook: Some(hook), until, grace, ended };
             vec![Action::RunHook(hook)]
         } else if delay > Duration::ZERO {
             let until = [now.checked_add(delay), latest].into_iter().flatten().min();

@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) keys_stop: bool,
     /// There is a terminal, and the shell on it controls jobs: when the child stops, so do we.
     pub(crate) job_control: bool,
+    /// A service manager is told of the stop, again and again: it forgets when it reads its units anew.
+    pub(crate) announces: bool,
     /// We lead the session: a hang-up reaches us and not the child (contract T3).
     pub(crate) leader: bool,
     /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant (contract T2).
@@ -142,6 +144,8 @@ pub(crate) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Child,
+    /// The process group that the child leads, where it is not ours; else the child.
+    Group,
     /// The child and every descendant.
     All,
 }

@@ -7,7 +7,7 @@ use log::Level;
 use super::{History, Line, Step, descendants, told, wait};
 use crate::exit::Exit;
 use crate::origin::Side;
-use crate::policy::{Event, OnRepeat, Received, State, Target};
+use crate::policy::{Action, Event, OnRepeat, Received, State, Target};
 use crate::signal::Signal;
 
 impl History {
@@ -140,6 +140,9 @@ impl History {
     }
 
     fn timeout(&self, step: &Step<'_>) -> Option<Line> {
+        if step.actions == [Action::NotifyStopping] {
+            return None;
+        }
         let to = self.target(step);
         let sent = self.sent(step).unwrap_or_default();
         match (step.before, step.after) {
@@ -168,8 +171,7 @@ impl History {
                 Some((Level::Warn, format!("{to} goes on: {sent}, {}", self.next(step))))
             }
             (before, State::Killing { .. }) if !matches!(before, State::Killing { .. }) => {
-                let grace = wait(self.settings.ladder.total(0).unwrap_or_default());
-                Some((Level::Warn, format!("grace period of {grace} is over: {sent}")))
+                Some((Level::Warn, format!("grace period of {} is over: {sent}", self.grace(step.now))))
             }
             (State::Killing { .. }, State::Killing { .. }) => {
                 Some((Level::Debug, format!("sent SIGKILL again to {to}")))
@@ -262,7 +264,7 @@ impl History {
         match step.sent() {
             Some((_, Target::All)) if self.ended.is_some() => descendants(others),
             Some((_, Target::All)) if others > 0 => format!("{} and {}", self.child(), descendants(others)),
-            Some((_, Target::All | Target::Child)) | None => self.child(),
+            Some((_, Target::All | Target::Group | Target::Child)) | None => self.child(),
         }
     }
 

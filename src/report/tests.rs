@@ -29,6 +29,7 @@ impl Play {
             remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
             keys_stop: true,
             job_control: true,
+            announces: false,
             leader: false,
             pid1: false,
         };

@@ -3,7 +3,7 @@
 
 use log::{log, warn};
 
-use super::Supervisor;
+use super::{Supervisor, tell_dropped};
 use crate::exit::Exit;
 use crate::logging::escape;
 use crate::sys::{files, process, stderr};
@@ -11,8 +11,9 @@ use crate::sys::{files, process, stderr};
 impl Supervisor<'_> {
     /// Settles everything; gives what bowout ends with.
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
-        // Its last words.
-        self.relay();
+        if let Some(relay) = &mut self.relay {
+            tell_dropped(relay.finish().dropped.as_ref());
+        }
         if let Some(terminal) = &self.terminal {
             terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));
         }

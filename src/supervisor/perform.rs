@@ -49,6 +49,10 @@ impl Supervisor<'_> {
                 Action::Send { signal, value, to: Target::Child, wake } => {
                     self.send_to_child(signal, value, wake, &mut done);
                 }
+                Action::Send { signal, to: Target::Group, .. } => {
+                    // The child alone where it does not lead a group of its own, and where it has ended meanwhile, nobody.
+                    done.reached += usize::from(self.child.send_to_group(signal).is_ok());
+                }
                 Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, &mut done),
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => {
@@ -104,17 +108,22 @@ impl Supervisor<'_> {
         let tally = tree::send(signal, wake, self.child.own_group(), hook);
         done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
-            let name = format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state);
+            let name = if process.pid == self.child.pid() {
+                self.history.child()
+            } else {
+                format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state)
+            };
             Refusal { pid: process.pid, name, signal, error }
         }));
     }
 
-    /// Once a process: what is refused now will be refused again.
+    /// Once a process, and once more for SIGKILL: what is refused now will be refused again.
     pub(super) fn tell_refusal(&mut self, Refusal { pid, name, signal, error }: &Refusal, stopping: bool) {
-        if *signal != Signal::KILL && self.refused.contains(pid) {
+        let told = (*pid, *signal == Signal::KILL);
+        if self.refused.contains(&told) {
             return;
         }
-        self.refused.push(*pid);
+        self.refused.push(told);
         match *signal {
             Signal::KILL => error!("cannot kill {name}: {error}"),
             signal if stopping => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),

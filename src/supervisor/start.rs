@@ -9,8 +9,7 @@ use std::time::SystemTime;
 use log::warn;
 
 use super::{Supervisor, clock};
-use crate::cli::{Notify, ReportTo};
-use crate::config::{Config, STOP_ON};
+use crate::config::{Config, Notify, ReportTo, STOP_ON};
 use crate::error::Error;
 use crate::logging::escape;
 use crate::origin::Kin;
@@ -20,9 +19,9 @@ use crate::signal::{Signal, SignalSet};
 use crate::sys::child::Spawn;
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
-use crate::sys::process;
 use crate::sys::signals::{Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
+use crate::sys::{process, tree};
 
 impl<'a> Supervisor<'a> {
     /// Starts the command.
@@ -49,8 +48,10 @@ impl<'a> Supervisor<'a> {
             warn!("cannot become subreaper: {error}; descendants that lose their parent are not supervised");
         }
         let relay = relay(config.notify);
+        tree::note_inherited();
         let terminal = Terminal::open();
-        let settings = settings(&config, inherited, pid1, terminal.is_some());
+        let announces = relay.as_ref().is_some_and(Relay::speaks);
+        let settings = Settings { announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
         let command = config.command.to_string_lossy();
         let spawn = Spawn {
             command: &config.command,
@@ -97,6 +98,7 @@ impl<'a> Supervisor<'a> {
             now,
             failure: None,
             refused: vec![],
+            more: false,
             config,
         })
     }
@@ -158,6 +160,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         remap: config.remap.clone(),
         keys_stop: config.keys_stop,
         job_control,
+        announces: false,
         leader: tty::leads_session(),
         pid1,
     }

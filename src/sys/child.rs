@@ -292,6 +292,23 @@ impl Child {
         if self.reaped { Err(Errno::ESRCH.into()) } else { signals::send(self.pid, signal, value) }
     }
 
+    /// Signals the process group that the child leads, where it is not ours; else the child. While the child is not reaped, the number
+    /// of a group that it leads is nobody else's.
+    ///
+    /// # Errors
+    /// As [`Child::send`].
+    pub(crate) fn send_to_group(&self, signal: Signal) -> io::Result<()> {
+        let leads = self.group().is_some_and(|group| group.as_raw() == self.pid);
+        if leads { signals::send(-self.pid, signal, None) } else { self.send(signal, None) }
+    }
+
+    /// Whether the child has ended and waits to be reaped.
+    pub(crate) fn has_ended(&self) -> bool {
+        let (result, info) = waitid(libc::P_PID, self.pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+        // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
+        self.reaped || result != 0 || unsafe { info.si_pid() } != 0
+    }
+
     /// The process group that we gave the child, for as long as its number cannot be anyone else's.
     pub(crate) fn own_group(&self) -> Option<ProcessGroup> {
         (self.own_group && !self.reaped).then_some(ProcessGroup(self.pid))
@@ -376,6 +393,7 @@ fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc:
 
 /// Reaps a process that [`peek`] has shown: `wait4(2)`, which then returns at once.
 pub(crate) fn reap(pid: libc::pid_t) -> Usage {
+    tree::forget_inherited(pid);
     // SAFETY: a null status is not written to; the usage is, or stays zero.
     let usage = unsafe {
         let mut usage: libc::rusage = mem::zeroed();

@@ -1,9 +1,10 @@
 //! The files that are written at the end: the report and the termination message. Neither may block, follow anyone's link, or
 //! leave half a file behind.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,10 @@ impl Destination {
     /// # Errors
     /// `EBADF`: it is not open.
     pub(crate) fn descriptor(fd: i32) -> io::Result<Self> {
+        // The log has opened it, not the user.
+        if super::stderr::own_descriptor().is_some_and(|own| own.as_raw_fd() == fd) {
+            return Err(Errno::EBADF.into());
+        }
         // SAFETY: numbers only; a descriptor that is returned is nobody else's.
         unsafe {
             let own = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3);
@@ -75,9 +80,11 @@ impl Destination {
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(name);
+    // A name that nobody else uses: FILE.1 would be somebody's rotated report.
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".bowout-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
     // O_EXCL follows no link, and opens no FIFO that somebody has put there (open(2)).
     let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
     let mut file = create().or_else(|error| match error.kind() {

@@ -19,15 +19,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::tree;
 use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
 
 /// The longest message that a manager takes, in bytes; longer ones are dropped whole, by it and by us (contract S15).
 const LONGEST: usize = 4096;
+/// How long the manager is waited for at the end, in all.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
 const AT_ONCE: usize = 64;
 
@@ -56,6 +59,10 @@ pub(crate) struct Relay {
     /// To be removed at the end.
     path: Option<PathBuf>,
     manager: Option<Manager>,
+    /// We are the manager's main process, and what we say of the service counts.
+    speaks: bool,
+    /// How many messages the manager did not take.
+    lost: usize,
     waiting: VecDeque<Datagram>,
 }
 
@@ -76,7 +83,15 @@ impl Relay {
             None => (bind_anywhere(&socket)?, None),
         };
         let manager = manager.and_then(Manager::new);
-        Ok(Self { socket, address, path, manager, waiting: VecDeque::new() })
+        // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
+        let main = std::env::var("SYSTEMD_EXEC_PID").ok();
+        let speaks = main.is_none_or(|pid| pid == std::process::id().to_string());
+        Ok(Self { socket, address, path, manager, speaks, lost: 0, waiting: VecDeque::new() })
+    }
+
+    /// Whether a manager listens to what we say of the service.
+    pub(crate) fn speaks(&self) -> bool {
+        self.speaks && self.manager.is_some()
     }
 
     /// The child's NOTIFY_SOCKET.
@@ -101,10 +116,41 @@ impl Relay {
 
     /// A message of our own.
     pub(crate) fn tell(&mut self, text: &str) {
-        if self.manager.is_some() {
+        if self.speaks() {
             self.waiting.push_back(Datagram { text: text.as_bytes().to_vec(), descriptors: vec![] });
             self.flush();
         }
+    }
+
+    /// Passes on the last words: all that the child has said, as far as the manager takes it within [`LAST_WORDS`].
+    #[allow(clippy::disallowed_methods, reason = "a bound on a wait that happens once, at the end")]
+    pub(crate) fn finish(&mut self) -> Heard {
+        let end = Instant::now() + LAST_WORDS;
+        let mut heard = Heard::default();
+        loop {
+            let more = self.turn();
+            let silent = more.extend.is_none() && self.waiting.is_empty() && !self.has_more();
+            if let Some((count, why)) = more.dropped {
+                let before = heard.dropped.take().map_or(0, |(count, _)| count);
+                heard.dropped = Some((before + count, why));
+            }
+            if silent || Instant::now() >= end {
+                break;
+            }
+            if let Some(manager) = self.writable() {
+                let _ = poll(&mut [PollFd::new(manager, PollFlags::POLLOUT)], PollTimeout::from(10_u8));
+            }
+        }
+        for _ in std::mem::take(&mut self.waiting) {
+            drop_message(&mut heard, "the manager has no room for it".into());
+        }
+        heard
+    }
+
+    /// Whether the child has said more than was taken.
+    fn has_more(&self) -> bool {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Passes on what can be.
@@ -125,6 +171,9 @@ impl Relay {
                 }
             }
         }
+        for _ in 0..std::mem::take(&mut self.lost) {
+            drop_message(&mut heard, "the manager does not take it".into());
+        }
         heard
     }
 
@@ -144,8 +193,10 @@ impl Relay {
         while let Some(datagram) = self.waiting.front() {
             match manager.send(datagram) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // Sent, or a manager that is gone: what it does not hear it cannot miss.
-                Ok(()) | Err(_) => drop(self.waiting.pop_front()),
+                result => {
+                    self.waiting.pop_front();
+                    self.lost += usize::from(result.is_err());
+                }
             }
         }
     }
@@ -254,7 +305,8 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
     }
     text.truncate(length);
     match sender {
-        Some(sender) if is_heard(sender) && !text.contains(&0) => Ok(Received::Message(Datagram { text, descriptors })),
+        Some(_) if text.contains(&0) => Ok(Received::Refused("it holds a NUL byte".into())),
+        Some(sender) if is_heard(sender) => Ok(Received::Message(Datagram { text, descriptors })),
         Some(sender) => Ok(Received::Refused(format!(
             "pid {} (uid {}) is no descendant, or it holds a NUL byte",
             sender.pid, sender.uid
@@ -267,7 +319,8 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
 fn is_heard(sender: libc::ucred) -> bool {
     // SAFETY: takes and returns numbers.
     let us = unsafe { libc::geteuid() };
-    tree::descends(sender.pid) || (sender.uid == us && tree::Process::read(sender.pid).is_none())
+    // 0 is a process of another PID namespace, which is no descendant of ours whatever became of it.
+    tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == us && tree::Process::read(sender.pid).is_none())
 }
 
 /// The folder that systemd made for the unit, or for the user (systemd.exec(5), pam_systemd(8)).

@@ -27,8 +27,11 @@ enum Way {
     NoWait,
     /// A non-blocking file description of our own, from opening it again: FIFOs and terminals, and pipes before 6.4.
     Reopened(OwnedFd),
-    /// Asked before each write whether there is room: where /proc is missing or the file is somebody else's (contract C14).
+    /// Asked before each write whether there is room, which is room for [`LONGEST`] in a pipe: where /proc is missing or the pipe is
+    /// somebody else's.
     Polled,
+    /// Not written to: a terminal that has some room may still make a longer write wait.
+    Never,
 }
 
 /// A descriptor to write to.
@@ -45,7 +48,7 @@ impl<'a> Output<'a> {
         let way = match kind {
             SFlag::S_IFSOCK => Way::Socket,
             SFlag::S_IFIFO => Way::NoWait,
-            SFlag::S_IFCHR => reopen(fd),
+            SFlag::S_IFCHR => reopen(fd).or_else(|| reopen_terminal(fd)).map_or(Way::Never, Way::Reopened),
             _ => Way::Plain,
         };
         Self { fd, way }
@@ -55,7 +58,7 @@ impl<'a> Output<'a> {
     pub(super) fn own_descriptor(&self) -> Option<&OwnedFd> {
         match &self.way {
             Way::Reopened(fd) => Some(fd),
-            Way::Plain | Way::Socket | Way::NoWait | Way::Polled => None,
+            Way::Plain | Way::Socket | Way::NoWait | Way::Polled | Way::Never => None,
         }
     }
 
@@ -69,7 +72,7 @@ impl<'a> Output<'a> {
             Err(Errno::EAGAIN) if patience && matches!(self.way, Way::Reopened(_)) => self.insist(bytes),
             // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a filter without pwritev2.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(self.way, Way::NoWait) => {
-                self.way = reopen(self.fd);
+                self.way = reopen(self.fd).map_or(Way::Polled, Way::Reopened);
                 self.attempt(bytes)
             }
             result => result,
@@ -109,6 +112,7 @@ impl<'a> Output<'a> {
                 let written = unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
                 Errno::result(written).map(|written| written as usize)
             }
+            Way::Never => Err(Errno::EAGAIN),
             Way::Polled => {
                 let mut fds = [PollFd::new(self.fd, PollFlags::POLLOUT)];
                 match poll(&mut fds, PollTimeout::ZERO)? {
@@ -121,7 +125,18 @@ impl<'a> Output<'a> {
 }
 
 /// `O_NOCTTY`: a session leader without a terminal must not get one this way (open(2)).
-fn reopen(fd: BorrowedFd<'_>) -> Way {
-    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    open(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(), flags, Mode::empty()).map_or(Way::Polled, Way::Reopened)
+const FLAGS: OFlag =
+    OFlag::O_WRONLY.union(OFlag::O_APPEND).union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+
+/// A non-blocking file description of our own for the same file. Nothing where there is no /proc, or the file may not be opened.
+fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    open(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(), FLAGS, Mode::empty()).ok()
+}
+
+/// The same for our controlling terminal, which may be opened by whoever has it (tty(4)): that of another user's login, above all
+/// (contract C14).
+fn reopen_terminal(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    // SAFETY: numbers only.
+    let ours = unsafe { libc::tcgetsid(fd.as_raw_fd()) == libc::getsid(0) };
+    if ours { open("/dev/tty", FLAGS, Mode::empty()).ok() } else { None }
 }

@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
 
@@ -105,14 +105,44 @@ pub(crate) fn descends(pid: libc::pid_t) -> bool {
     false
 }
 
+/// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee log); exec bowout ...`). Not ours to
+/// end, nor are their own children. Nearly always none.
+static INHERITED: Mutex<Vec<Process>> = Mutex::new(vec![]);
+
+fn inherited() -> MutexGuard<'static, Vec<Process>> {
+    INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes the children that we have before the first of our own is started.
+pub(crate) fn note_inherited() {
+    // Without a look into /proc for the many who have none.
+    if matches!(super::child::peek(), super::child::Peek::NoChildren) || !proc_is_ours() {
+        return;
+    }
+    let children = children(std::process::id() as libc::pid_t).unwrap_or_default();
+    *inherited() = children.into_iter().filter_map(Process::read).collect();
+}
+
+/// Whether one of them is there still.
+pub(crate) fn has_inherited() -> bool {
+    !inherited().is_empty()
+}
+
+/// It is reaped, and its number may be given to anyone.
+pub(super) fn forget_inherited(pid: libc::pid_t) {
+    inherited().retain(|process| process.pid != pid);
+}
+
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
     let us = std::process::id() as libc::pid_t;
     if !proc_is_ours() {
         return None;
     }
+    let is_gone =
+        |pid| inherited().iter().any(|other| other.pid == pid) || Process::read(pid).is_none_or(|p| p.is_dead());
     if let Some(children) = children(us)
-        && children.iter().all(|pid| Process::read(*pid).is_none_or(|process| process.is_dead()))
+        && children.into_iter().all(is_gone)
     {
         // The usual end, when nothing is left, and no reason to read all of /proc.
         return Some(vec![]);
@@ -121,6 +151,8 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         .ok()?
         .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
         .collect();
+    // What is below them falls out with them.
+    table.retain(|process| !inherited().iter().any(|other| other.pid == process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
     let there: HashSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
@@ -198,7 +230,9 @@ fn kill_children() {
         let before = killed.len();
         for pid in children(us).unwrap_or_default() {
             // EPERM is told by the pass over /proc.
-            let _ = signals::send(pid, Signal::KILL, None);
+            if !inherited().iter().any(|other| other.pid == pid) {
+                let _ = signals::send(pid, Signal::KILL, None);
+            }
             killed.insert(pid);
         }
         if killed.len() == before {
@@ -221,8 +255,9 @@ fn send_one(process: &Process, met: &HashMap<libc::pid_t, u64>, signal: Signal, 
 
 /// pidfd_send_signal(2): `ESRCH` where the process is reaped.
 fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> io::Result<()> {
-    // SAFETY: a descriptor of ours and numbers; no siginfo is passed.
-    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.number(), 0, 0) } {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a descriptor of ours and a number; no siginfo is passed.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal.number(), none, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -23,13 +23,13 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Opens the controlling terminal (tty(4)): nothing where there is none. Where there is no /dev/tty, one of the standard descriptors may
+    /// Opens the controlling terminal (tty(4)): nothing where there is none. Where there is no /dev/tty, or not for us, one of the standard descriptors may
     /// still be it (tcgetsid(3)).
     pub(crate) fn open() -> Option<Self> {
         let fd = match open_tty() {
             Ok(fd) => fd,
-            Err(Errno::ENOENT) => standard_tty()?,
-            Err(_) => return None,
+            Err(Errno::ENXIO) => return None,
+            Err(_) => standard_tty()?,
         };
         let ours = tcgetpgrp(&fd) == Ok(getpgrp());
         let modes = if ours { tcgetattr(&fd).ok() } else { None };

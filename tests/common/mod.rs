@@ -9,6 +9,7 @@ pub mod leftovers;
 pub mod pty;
 pub mod start;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -53,6 +54,28 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
             }
         }
     }
+}
+
+/// Two requests to stop are two only if the second comes 50 ms behind the first, as a person's would: sees to it that those of a test
+/// to one `target` do.
+pub fn apart(target: impl std::fmt::Display) {
+    thread_local! {
+        static LAST: RefCell<(String, Option<Instant>)> = const { RefCell::new((String::new(), None)) };
+    }
+    LAST.with_borrow_mut(|(last, at)| {
+        let target = target.to_string();
+        if *last == target {
+            until("the next request is one of its own", || {
+                at.is_none_or(|at| at.elapsed() > Duration::from_millis(60)).then_some(())
+            });
+        }
+        (*last, *at) = (target, Some(Instant::now()));
+    });
+}
+
+/// Whether a stop is asked for by this signal, if nobody says otherwise.
+fn asks(signal: i32) -> bool {
+    [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT].contains(&signal)
 }
 
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -257,6 +280,9 @@ impl Running {
 
     /// From here: the process that started bowout, or one outside its namespace.
     pub fn kill(&self, signal: i32) {
+        if asks(signal) {
+            apart(self.pid);
+        }
         let handle = self.handle.as_raw_fd();
         // SAFETY: no information is passed; the kernel makes it up as for kill.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
@@ -273,6 +299,9 @@ impl Running {
     /// From a process that is neither manager nor descendant.
     pub fn kill_from_elsewhere(&self, signal: i32) {
         self.assert_alive();
+        if asks(signal) {
+            apart(self.pid);
+        }
         let mut command = Command::new(probe());
         command.args(["kill", &self.pid.to_string(), &signal.to_string()]);
         assert!(leftovers::output(&mut command).status.success(), "kill {signal} from elsewhere");

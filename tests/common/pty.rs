@@ -141,6 +141,9 @@ impl Pty {
     }
 
     pub fn type_keys(&self, keys: &str) {
+        if keys.contains(['\x03', '\x1c']) {
+            super::apart(self.pid);
+        }
         // SAFETY: the buffer is valid for its length.
         let done = unsafe { libc::write(self.master(), keys.as_ptr().cast(), keys.len()) };
         assert_eq!(done, keys.len() as isize, "typed {keys:?}");

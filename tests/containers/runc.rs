@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::pty::{Pty, Role};
-use crate::common::{Dir, Lines, Status, children, hold, leftovers, probe, until};
+use crate::common::{Dir, Lines, Status, apart, children, hold, leftovers, probe, until};
 use crate::engine::{BUSYBOX, bowout, put, put_busybox, run};
 
 /// A root file system with the static binary and busybox, and the configuration that `runc spec` makes.
@@ -109,6 +109,7 @@ pub struct Place(Bundle);
 impl Place {
     /// From outside.
     pub fn kill(&self, signal: &str) {
+        apart(&self.0.name);
         run(self.0.runc().args(["kill", &self.0.name, signal]));
     }
 

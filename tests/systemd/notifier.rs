@@ -15,7 +15,7 @@ use std::ptr::{null, null_mut};
 
 const USAGE: &str = "\
 say TEXT            a line on stdout                  sayenv NAME...  the variables, up to `end`
-send TEXT           one message; \\n and \\0 as in C    size N          STATUS= of N bytes in all
+send TEXT           one message; \\n, \\0, ^PID            size N          STATUS= of N bytes in all
 carry N TEXT        a message with N copies of a pipe's end; says `closed` when nobody has one any more
 barrier             BARRIER=1; says `passed` when it is, `got N` for a signal before
 flood [N]           STATUS=0, STATUS=1, ...: N of them, or until there is no room, which is said
@@ -24,6 +24,7 @@ listen              what sd_listen_fds(3) finds, and what is in it
 reloading           RELOADING=1 with the time           ping MS         WATCHDOG=1 so often, until a signal comes
 wait SIGNAL...      the first of these, up to `end`; others are told and passed by
 fork                go on in a child of this            orphan          go on in a process whose parent has ended
+                    (in both cases this process waits for SIGTERM, then exits with 0)
 uid N               become this user                    linger MS       end no sooner
 exit N              end so                              die SIGNAL      end so";
 
@@ -57,8 +58,7 @@ fn signal(text: &str) -> libc::c_int {
 
 fn block(how: libc::c_int, signals: u64) {
     // SAFETY: the kernel's set is 8 bytes.
-    let done =
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals, null_mut::<u64>(), 8) };
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals, null_mut::<u64>(), 8) };
     check(done as libc::c_int, "rt_sigprocmask");
 }
 
@@ -132,9 +132,9 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     sent >= 0
 }
 
-/// `\n` and `\0`, as in C.
+/// `\n` and `\0`, as in C; `^PID` is this process.
 fn text(word: &str) -> Vec<u8> {
-    word.replace("\\n", "\n").replace("\\0", "\0").into_bytes()
+    word.replace("\\n", "\n").replace("\\0", "\0").replace("^PID", &std::process::id().to_string()).into_bytes()
 }
 
 /// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them unblocked nowhere: a
@@ -223,6 +223,51 @@ fn fork() -> libc::pid_t {
     check(unsafe { libc::fork() }, "fork")
 }
 
+/// For a process whose work another one does: until SIGTERM.
+fn stay() -> ! {
+    while take(None) != Some(libc::SIGTERM) {}
+    exit(0)
+}
+
+/// Goes on in a grandchild, when the process between has ended.
+fn orphan() {
+    let (read, write) = pipe().unwrap_or_else(|_| fail("pipe"));
+    let pid = fork();
+    if pid > 0 {
+        drop(read);
+        drop(write);
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(pid, null_mut(), 0) };
+        stay();
+    }
+    if fork() > 0 {
+        exit(0);
+    }
+    drop(write);
+    // Only the process between holds the other end.
+    hung_up(&read);
+}
+
+/// The watchdog's due, until a signal comes; dies of SIGABRT.
+fn ping(pause: u64) {
+    let us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    let every = std::env::var("WATCHDOG_USEC").unwrap_or_default();
+    say(&format!("watchdog {every} pid {}", if us { "mine" } else { "not mine" }));
+    let mut pings = 0_u64;
+    let signal = loop {
+        send(b"WATCHDOG=1", &[], 0);
+        pings += 1;
+        say(&format!("ping {pings}"));
+        if let Some(signal) = take(Some(pause)) {
+            break signal;
+        }
+    };
+    say(&format!("got {signal}"));
+    if signal == libc::SIGABRT {
+        die(signal);
+    }
+}
+
 /// Becomes this user, the groups as they are: root's own do not matter to a socket.
 fn become_user(uid: libc::uid_t) {
     // SAFETY: no pointers.
@@ -296,27 +341,10 @@ fn main() {
             "store" => store(&word(), &word()),
             "listen" => listen(),
             "reloading" => drop(send(format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic()).as_bytes(), &[], 0)),
-            "ping" => {
-                let pause = number(word()) as u64;
-                let us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string());
-                let every = std::env::var("WATCHDOG_USEC").unwrap_or_default();
-                say(&format!("watchdog {every} pid {}", if us { "mine" } else { "not mine" }));
-                let mut pings = 0_u64;
-                let signal = loop {
-                    send(b"WATCHDOG=1", &[], 0);
-                    pings += 1;
-                    say(&format!("ping {pings}"));
-                    if let Some(signal) = take(Some(pause)) {
-                        break signal;
-                    }
-                };
-                say(&format!("got {signal}"));
-                if signal == libc::SIGABRT {
-                    die(signal);
-                }
-            }
+            "ping" => ping(number(word()) as u64),
             "wait" => {
-                let wanted: Vec<_> = words.by_ref().take_while(|word| word != "end").map(|word| signal(&word)).collect();
+                let wanted: Vec<_> =
+                    words.by_ref().take_while(|word| word != "end").map(|word| signal(&word)).collect();
                 while let Some(signal) = take(None) {
                     say(&format!("got {signal}"));
                     if wanted.contains(&signal) {
@@ -325,34 +353,11 @@ fn main() {
                 }
             }
             "fork" => {
-                let pid = fork();
-                if pid > 0 {
-                    // SAFETY: no status is asked for; nothing is done in this process any more.
-                    unsafe { libc::waitpid(pid, null_mut(), 0) };
-                    exit(0);
-                }
-            }
-            "orphan" => {
-                let (read, write) = pipe().unwrap_or_else(|_| fail("pipe"));
-                let pid = fork();
-                if pid > 0 {
-                    drop(read);
-                    drop(write);
-                    // SAFETY: no status is asked for. The child between has ended, its child goes on; we stay for a signal.
-                    unsafe { libc::waitpid(pid, null_mut(), 0) };
-                    while let Some(signal) = take(None) {
-                        if signal == libc::SIGTERM {
-                            exit(0);
-                        }
-                    }
-                }
                 if fork() > 0 {
-                    exit(0);
+                    stay();
                 }
-                drop(write);
-                // The end of the process between.
-                hung_up(&read);
             }
+            "orphan" => orphan(),
             "uid" => become_user(number(word()) as libc::uid_t),
             "linger" => {
                 let wait = number(word());

@@ -41,6 +41,7 @@ fn settings() -> Settings {
         remap: Remap::default(),
         keys_stop: true,
         job_control: false,
+        announces: false,
         leader: false,
         pid1: false,
     }
@@ -68,6 +69,7 @@ fn show(action: Action) -> String {
             let value = value.map(|value| format!("={value}")).unwrap_or_default();
             let to = match to {
                 Target::Child => "child",
+                Target::Group => "group",
                 Target::All => "all",
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })

@@ -138,6 +138,16 @@ fn a_request_from_another_side_is_no_repeat() {
     }
 }
 
+/// As timeout(1) does: to its child, then to its group.
+#[test]
+fn what_comes_in_one_burst_is_one_request() {
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(1049, process(Signal::TERM), "")
+        .then(1049, process(Signal::INT), "INT+CONT>child")
+        .then(1050, process(Signal::TERM), "KILL>all");
+}
+
 #[test]
 fn another_sides_other_signal_is_forwarded_once() {
     Play::new(settings())
@@ -236,11 +246,11 @@ fn ctrl_z_stops_the_clock() {
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
         .then(3000, stopped, "suspend SIGTSTP")
-        .then(503_000, woken, "CONT>child")
+        .then(503_000, woken, "CONT>group")
         .deadline(509_000, "KILL>all");
     Play::new(job())
         .then(10_000, stopped, "suspend SIGTSTP")
-        .then(500_000, woken, "CONT>child")
+        .then(500_000, woken, "CONT>group")
         .deadline(550_000, "TERM+CONT>child");
     // `fg` wakes the whole group, and the child once.
     Play::new(job()).then(10_000, stopped, "suspend SIGTSTP").then(
@@ -253,7 +263,7 @@ fn ctrl_z_stops_the_clock() {
     Play::new(never)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, stopped, "suspend SIGTSTP")
-        .then(3000, woken, "CONT>child")
+        .then(3000, woken, "CONT>group")
         .idle("Stopping#0@never");
 }
 
@@ -264,7 +274,7 @@ fn a_job_that_nobody_can_wake_goes_on() {
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
-            .then(1000, Event::Resumed { suspended: false, stopped: true }, "CONT>child")
+            .then(1000, Event::Resumed { suspended: false, stopped: true }, "CONT>group")
             .idle("Running");
     }
     // Whoever has sent SIGSTOP means it.
@@ -273,14 +283,14 @@ fn a_job_that_nobody_can_wake_goes_on() {
         .then(1000, Event::Resumed { suspended: false, stopped: true }, "")
         .idle("Running");
     // Without a terminal there is no job control.
-    Play::new(settings()).then(1000, stopped(Signal::TSTP), "CONT>child").idle("Running");
+    Play::new(settings()).then(1000, stopped(Signal::TSTP), "CONT>group").idle("Running");
     Play::new(settings()).then(1000, stopped(Signal::STOP), "").idle("Running");
 }
 
 #[test]
 fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
     let wants = Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true };
-    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend CONT>child").idle("Running");
+    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend CONT>group").idle("Running");
 }
 
 #[test]
@@ -427,14 +437,29 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
 fn who_cannot_be_killed_is_given_up_on() {
     let killing =
         || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
-    killing().then(9000, Event::Refused, "exit 137").idle("Done:137");
+    // PID 1 kills by ending; anyone else waits for what may end by itself.
+    let pid1 = Settings { pid1: true, ..settings() };
+    Play::new(pid1)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, "KILL>all")
+        .then(9000, Event::Refused, "exit 137")
+        .idle("Done:137");
+    killing()
+        .then(9000, Event::Refused, "")
+        .then(9500, EXIT_3, "")
+        .then(9500, Event::NoChildren, "exit 3")
+        .idle("Done:3");
     let mut stuck = killing();
     for n in 1..100 {
         stuck = stuck.deadline(9000 + n * 20, "KILL>all");
     }
     stuck.deadline(11_000, "exit 137").idle("Done:137");
     // A descendant that is left running is no good end, whatever the child's was.
-    killing().then(9001, EXIT_3, "").then(9001, Event::Refused, "exit 137").idle("Done:137");
+    let mut left = killing().then(9001, EXIT_3, "");
+    for n in 1..100 {
+        left = left.deadline(9000 + n * 20, "KILL>all").then(9000 + n * 20, Event::Refused, "");
+    }
+    left.deadline(11_000, "exit 137").idle("Done:137");
 }
 
 #[test]
@@ -526,6 +551,11 @@ fn without_a_grace_period_nothing_is_prepared() {
         .then(5000, Event::HookExited, "")
         .deadline(6000, "TERM+CONT>child")
         .idle("Stopping#0@never");
+    let hangs = Settings { ladder: Ladder::new(None, None), hooks: 1, ..settings() };
+    Play::new(hangs)
+        .then(1000, process(Signal::TERM), "hook#0")
+        .deadline(61_000, "end-hook TERM+CONT>child")
+        .idle("Stopping#0@never");
 }
 
 #[test]
@@ -534,7 +564,7 @@ fn the_preparations_wait_for_a_stopped_job() {
     Play::new(job)
         .then(1000, process(Signal::TERM), "")
         .then(2000, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }, "suspend SIGTSTP")
-        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "CONT>child")
+        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "CONT>group")
         .deadline(103_000, "TERM+CONT>child")
         .deadline(109_000, "KILL>all");
 }
@@ -555,9 +585,25 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(11_000)));
     assert_eq!(
         step(3000, Event::Resumed { suspended: true, stopped: true }),
-        ("CONT>child notify".into(), Some(12_000))
+        ("CONT>group notify".into(), Some(12_000))
     );
     assert_eq!(step(10_000, Event::Timeout), ("KILL>all".into(), Some(12_000)));
+}
+
+/// A manager that reads its units anew forgets what it was told.
+#[test]
+fn the_manager_is_told_again_and_again() {
+    let mut machine = Machine::new(Settings { announces: true, ..settings() }, at(0));
+    assert_eq!(machine.deadline(), None);
+    let _ = machine.step(at(1000), process(Signal::TERM));
+    for time in (1500..9000).step_by(500) {
+        assert_eq!(machine.deadline().map(millis), Some(u128::from(time)));
+        assert_eq!(machine.step(at(time), Event::Timeout), [Action::NotifyStopping]);
+    }
+    assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), "KILL>all");
+    let _ = machine.step(at(9001), KILLED);
+    let _ = machine.step(at(9001), Event::NoChildren);
+    assert_eq!((show_state(machine.state()), machine.deadline()), ("Done:SIGKILL".into(), None));
 }
 
 #[test]

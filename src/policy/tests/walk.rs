@@ -38,7 +38,8 @@ impl World {
 
     /// What can happen next; while we are stopped ourselves, only the end of that. Times move on by a millisecond, or to the deadline.
     fn possible(&self) -> Vec<(Instant, Event)> {
-        let next = self.now + Duration::from_millis(1);
+        // Far enough apart for a repeat.
+        let next = self.now + BURST;
         if self.suspended {
             return [false, true].map(|suspended| (next, Event::Resumed { suspended, stopped: !suspended })).to_vec();
         }

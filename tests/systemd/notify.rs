@@ -1,0 +1,128 @@
+//! The relay in a real unit: who is heard, who is not, and what is left behind.
+
+use crate::common::{self, skip};
+use crate::machine::{TEST, tell};
+use crate::unit::Unit;
+
+/// The command's NOTIFY_SOCKET.
+fn address(unit: &Unit) -> String {
+    let child = unit.child_pid();
+    common::until("the command has its environment", || {
+        let environ = unit.proc(child, "environ");
+        let address = environ.split('\0').find_map(|variable| variable.strip_prefix("NOTIFY_SOCKET="))?;
+        (address != "/run/systemd/notify").then(|| address.to_owned())
+    })
+}
+
+#[test]
+fn a_stranger_is_not_heard() {
+    let words = "send READY=1 wait USR1 end send STATUS=mine say told wait TERM end exit 0";
+    let Some(unit) = Unit::new("stranger", &format!("Type=notify\nExecStart=@B -- @N {words}")) else { return };
+    unit.start();
+    let address = address(&unit);
+    let socket = format!("NOTIFY_SOCKET={address}");
+    // It stays until it was looked at: of one that has ended nobody can say whose descendant it was.
+    let mut stranger = unit.machine().command(["env", &socket, &format!("{TEST}/notifier")]);
+    stranger.args(["send", "READY=1\\nSTATUS=stranger", "wait", "TERM", "end"]);
+    stranger.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let mut stranger = Stranger(common::leftovers::spawn(&mut stranger).expect("a stranger"));
+    let log = unit.logs("dropped 1 sd_notify message");
+    unit.kill("USR1");
+    unit.says("told");
+    unit.wait("StatusText", "mine");
+    tell(&format!("{address}: '{}', StatusText={}", log.message, unit.get("StatusText")));
+    assert!(log.message.contains("(uid 0) is no descendant") && log.priority == 4, "{log:?}");
+    stranger.end();
+    unit.stop();
+    assert_eq!(unit.ended().get("Result"), "success");
+}
+
+struct Stranger(std::process::Child);
+
+impl Stranger {
+    /// nsenter ends with the process that it has started.
+    fn end(&mut self) {
+        let pid = self.0.id();
+        common::until("the stranger ends", || {
+            for child in common::children(pid as i32) {
+                // SAFETY: no pointers. nsenter lives, or has not been waited for, and its child the same.
+                unsafe { libc::kill(child, libc::SIGTERM) };
+            }
+            self.0.try_wait().is_ok_and(|status| status.is_some()).then_some(())
+        });
+        common::leftovers::forget(pid);
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// As another user, in the unit's own directory, of which nothing is left.
+#[test]
+fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_with_it() {
+    let words = "send READY=1\\nSTATUS=heard say told wait TERM end exit 0";
+    let lines = "Type=notify\nUser=nobody\nRuntimeDirectory=@U\nRuntimeDirectoryPreserve=yes";
+    let Some(unit) = Unit::new("user", &format!("{lines}\nExecStart=@B -- @N {words}")) else { return };
+    unit.start();
+    let (address, bowout) = (address(&unit), unit.main_pid());
+    assert_eq!(address, format!("/run/{}/bowout-{bowout}.notify", unit.name));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(unit.machine().path(&address)).expect("a socket").permissions(),
+    );
+    assert_eq!((unit.get("StatusText").as_str(), mode & 0o777), ("heard", 0o600));
+    unit.stop();
+    assert_eq!(unit.ended().get("Result"), "success");
+    let left: Vec<_> = std::fs::read_dir(unit.machine().path(format!("/run/{}", unit.name)))
+        .expect("the directory, which systemd preserves")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    tell(&format!("{address}, mode {mode:o}; left behind: {left:?}"));
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_unit_that_may_not_open_sockets_runs_without_a_relay() {
+    let lines = "Type=exec\nNotifyAccess=main\nRestrictAddressFamilies=AF_INET\nSystemCallArchitectures=native";
+    let command = "ExecStart=@B -- @N sayenv NOTIFY_SOCKET end say ready wait TERM end exit 0";
+    let Some(unit) = Unit::new("families", &format!("{lines}\n{command}")) else { return };
+    unit.start();
+    unit.says("ready");
+    let restricted = unit.out().contains(&"NOTIFY_SOCKET=/run/systemd/notify".to_owned());
+    if skip((!restricted && unit.proc(unit.main_pid(), "status").contains("Seccomp:\t0")).then(|| "no seccomp".into()))
+    {
+        return;
+    }
+    assert!(restricted, "{:?}", unit.out());
+    let log = unit.logs("cannot relay sd_notify messages");
+    tell(&format!("<{}> {}", log.priority, log.message));
+    unit.stop();
+    assert_eq!(unit.ended().get("Result"), "success");
+}
+
+/// What is sent right before the end is passed on as well, however much of it is on its way.
+#[test]
+fn the_last_words_of_a_command_are_heard() {
+    let words = "send READY=1 wait USR1 end flood 400 send STATUS=last-words exit 0";
+    let lines = format!("Type=notify\nRemainAfterExit=yes\nExecStart=@B -- @N {words}");
+    let Some(unit) = Unit::new("last-words", &lines) else { return };
+    unit.start();
+    // All of them, and the end, are there at once when bowout goes on.
+    let (bowout, child) = (unit.main_pid(), unit.child_pid());
+    unit.signal("STOP", bowout);
+    unit.signal("USR1", child);
+    common::until("the command has ended, or waits for room", || {
+        let stat = unit.proc(child, "stat");
+        let state = stat.rsplit(')').next()?.trim_start().chars().next();
+        (state == Some('Z')).then_some(()).or_else(|| unit.proc(child, "wchan").contains("unix").then_some(()))
+    });
+    unit.signal("CONT", bowout);
+    unit.wait("SubState", "exited");
+    let status = unit.get("StatusText");
+    let room = crate::machine::both(&unit.machine().run(["cat", "/proc/sys/net/unix/max_dgram_qlen"]));
+    tell(&format!("401 messages at the end (a socket has room for {room}): StatusText={status}"));
+    assert_eq!(status, "last-words");
+}

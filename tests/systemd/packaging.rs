@@ -1,0 +1,144 @@
+//! The examples in packaging/systemd: systemd finds no fault with them, and they do what their comments say.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::common::until;
+use crate::machine::{Machine, TEST, both, machine, tell};
+use crate::unit::reload;
+
+const SERVICES: [&str; 3] = ["bowout@.service", "redis-server.service.d/bowout.conf", "web.service"];
+const ETC: &str = "/etc/systemd/system";
+
+fn example(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd").join(name);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+fn put(machine: &Machine, path: &str, text: &str, mode: u32) {
+    let path = machine.path(path);
+    fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+    fs::write(&path, text).expect("a file");
+    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("permissions");
+}
+
+/// The examples where a reader would put them, with programs where they have theirs.
+fn installed() -> Option<&'static Machine> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    let machine = machine()?;
+    DONE.get_or_init(|| {
+        symlink(format!("{TEST}/bowout"), machine.path("/usr/local/bin/bowout")).expect("a link");
+        let script = |words: &str| format!("#!/bin/sh\nexec {TEST}/notifier {words}\n");
+        for name in ["test_instance", "example"] {
+            let words = "say ready wait HUP end say reloaded wait TERM end exit 0";
+            put(machine, &format!("/usr/local/bin/{name}"), &script(words), 0o755);
+        }
+        put(machine, "/usr/local/bin/web", &script("listen say ready wait TERM end exit 0"), 0o755);
+        let redis = script("send 'READY=1\nSTATUS=Ready to accept connections' wait TERM end exit 0");
+        put(machine, "/usr/bin/redis-server", &redis, 0o755);
+        // The gist of Debian's own.
+        let own = "[Service]\nType=notify\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd\nTimeoutStopSec=0\n";
+        put(machine, &format!("{ETC}/redis-server.service"), own, 0o644);
+        for name in SERVICES.into_iter().chain(["web.socket"]) {
+            put(machine, &format!("{ETC}/{name}"), &example(name), 0o644);
+        }
+        assert_eq!(reload(machine), "");
+    });
+    Some(machine)
+}
+
+#[test]
+fn systemd_finds_no_fault_with_the_examples() {
+    let Some(machine) = installed() else { return };
+    for unit in ["bowout@.service", "redis-server.service", "web.socket", "web.service"] {
+        let output = machine.run(["systemd-analyze", "verify", "--man=no", &format!("{ETC}/{unit}")]);
+        tell(&format!("systemd-analyze verify {unit}: {}, '{}'", output.status, both(&output)));
+        assert!(output.status.success() && both(&output).is_empty(), "{unit}: {}", both(&output));
+    }
+    // It does find what there is to find.
+    put(machine, "/run/verify/bad.service", "[Service]\nExecStart=/no/such/program\nKillMode=mixd\n", 0o644);
+    let output = machine.run(["systemd-analyze", "verify", "--man=no", "/run/verify/bad.service"]);
+    assert!(!output.status.success() && both(&output).contains("kill mode"), "{}", both(&output));
+}
+
+#[test]
+fn every_service_is_stopped_in_mixed_mode_and_says_why() {
+    for name in SERVICES {
+        let text = example(name);
+        let lines: Vec<&str> = text.lines().collect();
+        let at =
+            lines.iter().position(|line| *line == "KillMode=mixed").unwrap_or_else(|| panic!("{name}: KillMode=mixed"));
+        let why =
+            lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| line.starts_with("# mixed: "));
+        assert!(why, "{name}: no comment says why");
+    }
+}
+
+fn get(machine: &Machine, unit: &str, name: &str) -> String {
+    machine.systemctl(["show", "--value", "--property", name, unit])
+}
+
+fn ends_well(machine: &Machine, unit: &str) {
+    assert_eq!(machine.systemctl(["stop", unit]), "");
+    let end = (get(machine, unit, "ActiveState"), get(machine, unit, "Result"));
+    tell(&format!("{unit}: {end:?}"));
+    assert_eq!(end, ("inactive".into(), "success".into()));
+}
+
+fn main_is_bowout(machine: &Machine, unit: &str) {
+    let pid = get(machine, unit, "MainPID");
+    let name = fs::read_to_string(machine.path(format!("/proc/{pid}/comm"))).expect("a main process");
+    assert_eq!((name.trim(), get(machine, unit, "ActiveState").as_str()), ("bowout", "active"));
+}
+
+#[test]
+fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
+    let Some(machine) = installed() else { return };
+    let unit = "bowout@example.service";
+    assert_eq!(machine.systemctl(["start", unit]), "");
+    main_is_bowout(machine, unit);
+    let logged = |what: &str| {
+        until(&format!("{unit} logs {what}"), || {
+            machine.run(["journalctl", "--sync"]);
+            both(&machine.run(["journalctl", "--no-pager", "-u", unit])).contains(what).then_some(())
+        });
+    };
+    logged("ready");
+    assert_eq!(machine.systemctl(["reload", unit]), "");
+    logged("reloaded");
+    ends_well(machine, unit);
+    let unit = "bowout@missing.service";
+    assert!(machine.systemctl(["start", unit]).contains("failed"));
+    until("the last of its tries has failed", || (get(machine, unit, "ActiveState") == "failed").then_some(()));
+    assert_eq!(get(machine, unit, "ExecMainStatus"), "127");
+    machine.systemctl(["reset-failed", unit]);
+}
+
+#[test]
+fn the_drop_in_puts_bowout_before_the_services_own_command() {
+    let Some(machine) = installed() else { return };
+    let unit = "redis-server.service";
+    let start = get(machine, unit, "ExecStart");
+    assert!(start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/local/bin/bowout"), "{start}");
+    assert_eq!(machine.systemctl(["start", unit]), "");
+    main_is_bowout(machine, unit);
+    assert_eq!(get(machine, unit, "StatusText"), "Ready to accept connections");
+    ends_well(machine, unit);
+}
+
+#[test]
+fn the_pair_hands_its_socket_to_the_server() {
+    let Some(machine) = installed() else { return };
+    assert_eq!(machine.systemctl(["start", "web.socket"]), "");
+    assert_eq!(machine.systemctl(["start", "web.service"]), "");
+    main_is_bowout(machine, "web.service");
+    until("the server has its socket", || {
+        machine.run(["journalctl", "--sync"]);
+        let log = both(&machine.run(["journalctl", "--no-pager", "-u", "web.service"]));
+        log.contains("listen 1 names web.socket pid mine").then_some(())
+    });
+    assert_eq!(machine.systemctl(["stop", "web.socket"]), "");
+    ends_well(machine, "web.service");
+}
