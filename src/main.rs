@@ -6,7 +6,7 @@
 //! - `main`: parse → configure → supervise → end; `sys::start` comes before it.
 //! - [`policy`]: what happens next; the pure machine that decides. [`origin`] tells it who sent a signal.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
-//! - [`sys`]: the kernel's side: `sys::child` spawns and reaps, `sys::signals` receives, `sys::tree` finds descendants.
+//! - [`sys`]: the kernel's side: `sys::exec` starts, `sys::child` signals and reaps, `sys::signals` receives, `sys::tree` finds descendants.
 //! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]: numbers and names.
 //! - [`report`] and [`logging`]: what the log says, and how.
 //!

@@ -11,7 +11,8 @@ use crate::exit::Exit;
 use crate::logging::escape;
 use crate::policy::{Action, Event, KillMode, State, Target};
 use crate::signal::Signal;
-use crate::sys::child::{Ended, Spawn};
+use crate::sys::child::Ended;
+use crate::sys::exec::Spawn;
 use crate::sys::tree;
 
 /// What the manager is asked to wait beyond the last moment at which we end.

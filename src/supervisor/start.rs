@@ -16,7 +16,7 @@ use crate::origin::Kin;
 use crate::policy::{KillMode, Machine, Settings};
 use crate::report::History;
 use crate::signal::{Signal, SignalSet};
-use crate::sys::child::Spawn;
+use crate::sys::exec::Spawn;
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Inherited, Intake};

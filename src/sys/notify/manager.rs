@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Control, Datagram};
+use super::message::{Control, Datagram};
 
 /// The most descriptors that one message can carry (unix(7), `SCM_MAX_FD`).
 const DESCRIPTORS: usize = 253;
