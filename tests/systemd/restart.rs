@@ -85,7 +85,7 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
 
 #[test]
 fn no_connection_is_lost_over_five_restarts_under_load() {
-    let service = "[Service]\nKillMode=mixed\nType=exec\nExecStart=@B --grace 20s -- /usr/bin/python3 /opt/test/server.py\n[Unit]\nStartLimitIntervalSec=0";
+    let service = "[Service]\nKillMode=mixed\nType=exec\nLimitNPROC=infinity\nTasksMax=infinity\nExecStart=@B --grace 20s -- /usr/bin/python3 /opt/test/server.py\n[Unit]\nStartLimitIntervalSec=0";
     let socket = format!("[Socket]\nListenStream=127.0.0.1:{PORT}");
     let Some(unit) = Unit::with("http", service, &[("socket", &socket)]) else { return };
     let socket = format!("{}.socket", unit.name);
