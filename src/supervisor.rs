@@ -100,7 +100,18 @@ impl Supervisor<'_> {
         }
         self.relay();
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.reap_before_giving_up();
             self.step(Event::Timeout, None);
+        }
+    }
+
+    /// Nobody is to be given up on who is dead and only waits for us.
+    fn reap_before_giving_up(&mut self) {
+        for _ in 0..AT_ONCE {
+            match self.machine.state() {
+                State::Killing { until, .. } if until <= self.now && self.more => self.children(),
+                _ => return,
+            }
         }
     }
 
@@ -257,7 +268,7 @@ impl Supervisor<'_> {
             log!(level, "{line}");
         }
         if let (Event::Timeout, State::Killing { .. }, State::Done(_)) = (event, before, after) {
-            tell_survivors();
+            self.tell_survivors();
         }
         if let Some(suspended) = done.suspended {
             // The turn goes on at another time of day.
@@ -273,6 +284,15 @@ impl Supervisor<'_> {
             self.step(Event::Refused, None);
         }
     }
+
+    /// Says who has outlived SIGKILL; who may not be sent it was told when it was refused.
+    fn tell_survivors(&self) {
+        let left = tree::descendants().unwrap_or_default();
+        for process in left.iter().filter(|process| !self.refused.contains(&(process.pid, true))) {
+            let (name, pid, state) = (escape(&process.name), process.pid, process.state);
+            error!("cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
+        }
+    }
 }
 
 /// Says what the manager has not heard.
@@ -281,17 +301,6 @@ fn tell_dropped(dropped: Option<&(usize, String)>) {
         None => {}
         Some((1, why)) => warn!("dropped 1 sd_notify message: {why}"),
         Some((count, why)) => warn!("dropped {count} sd_notify messages, the last because {why}"),
-    }
-}
-
-/// Says who has outlived SIGKILL.
-fn tell_survivors() {
-    for process in tree::descendants().unwrap_or_default() {
-        let name = escape(&process.name);
-        error!(
-            "cannot kill '{name}' (pid {}): it is in state {} and has not answered SIGKILL",
-            process.pid, process.state
-        );
     }
 }
 

@@ -19,6 +19,7 @@ mod notify;
 mod pid1;
 mod pid_variables;
 mod prepare;
+mod regressions;
 mod report;
 mod signals;
 mod spawn;

@@ -328,6 +328,30 @@ fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
+/// Whoever has job control of its own and no shell to use it: no process of the group is left stopped.
+#[test]
+fn fg_wakes_all_of_a_group_that_the_child_leads() {
+    if skip(missing("python3")) {
+        return;
+    }
+    let mut shell = Shell::start();
+    let script = "import os, signal\nsignal.signal(signal.SIGTTOU, signal.SIG_IGN)\nos.setpgid(0, 0)\n\
+                  os.tcsetpgrp(0, os.getpid())\nto = [] if os.fork() else ['--to', 'out']\n\
+                  os.execvp('probe', ['probe', 'terminal', '--catch', '64'] + to)\n";
+    std::fs::write(shell.0.dir.file("lead.py"), script).expect("a script");
+    let (child, bowout) = shell.probe("bowout python3 lead.py");
+    let member = shell.0.ready_in("out");
+    assert_eq!((parent_of(member), group_of(member)), (child, child));
+    for _ in 0..2 {
+        shell.suspend(child, bowout);
+        shell.0.state(member, 'T');
+        shell.line("fg");
+        shell.0.until("the child has the terminal", |pty| (pty.foreground() == child).then_some(()));
+        shell.0.until("both run", |_| (runs(child) && runs(member)).then_some(()));
+        shell.answers(bowout);
+    }
+}
+
 /// Ctrl-C reaches such a child alone; bowout ends as it ends.
 #[test]
 fn terminal_modes_are_as_before_when_the_child_was_killed() {

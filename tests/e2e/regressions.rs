@@ -1,0 +1,291 @@
+//! What others have found once: each of these went wrong before, in the hands of a user, a wrapper or a reviewer.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write, pipe};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::common::pty::{Shell, kill, missing, state_of};
+use crate::common::{
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, homes, no_namespaces, not_root, probe,
+    signals_of, skip, timed, until,
+};
+
+const TERM: i32 = libc::SIGTERM;
+const KILL: i32 = libc::SIGKILL;
+const USR1: i32 = libc::SIGUSR1;
+const SOON: Duration = Duration::from_secs(20);
+
+/// timeout(1) sends its signal to bowout, then to the group that bowout is in. Its time is over when the test says so: SIGALRM is how
+/// it learns of it.
+#[test]
+fn timeout_in_front_of_bowout_is_one_request() {
+    if skip(missing("timeout")) {
+        return;
+    }
+    for _ in 0..10 {
+        let start = Start::new(["1h", BOWOUT, "--grace", "never"]).program("timeout");
+        let mut timeout = start.probe(["signals", "--pause", "TERM:200", "--exit", "TERM:0"]);
+        timeout.ready();
+        timeout.kill(libc::SIGALRM);
+        let lines = timeout.out.rest();
+        assert!(lines.contains(&"paused".into()), "the child was killed before it had cleaned up: {lines:?}");
+        assert_eq!(timeout.end(), Status::Code(124));
+    }
+}
+
+/// `script`, which executes bowout as `"$SHIM"` in the end.
+fn exec(home: Home, script: &str) -> Running {
+    Start::direct().at(home).env("SHIM", BOWOUT).command(["sh", "-c", script])
+}
+
+/// As the `tee` of `exec > >(tee log)`.
+#[test]
+fn a_child_from_before_the_exec_outlives_bowout_and_finishes() {
+    let dir = Dir::new();
+    let fifo = dir.file("fifo");
+    let name = std::ffi::CString::new(fifo.to_str().expect("text")).expect("no NUL");
+    // SAFETY: a string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let script = "(read line; echo last $line) <\"$0\" & exec \"$SHIM\" -- \"$PROBE\" exit 3";
+    let start = Start::direct().env("SHIM", BOWOUT);
+    let mut bowout = start.command(["sh", "-c", script, fifo.to_str().expect("text")]);
+    assert_eq!(bowout.wait(), Status::Code(3));
+    // For reading as well: that does not wait for anybody to read.
+    let mut input = OpenOptions::new().read(true).write(true).open(&fifo).expect("a FIFO");
+    input.write_all(b"words\n").expect("written");
+    assert_eq!(bowout.out.rest(), ["last words"]);
+    assert_eq!(bowout.end(), Status::Code(3));
+}
+
+#[test]
+fn a_child_from_before_the_exec_is_not_signalled_while_descendants_are_drained() {
+    for home in homes() {
+        let script = "\"$PROBE\" signals --name i --exit USR2:0 & exec \"$SHIM\" --grace 1h -- sh -c '\"$PROBE\" signals \
+                      --name d --exit TERM:0 & exec \"$PROBE\" signals --name c --exit USR1:3'";
+        let mut bowout = exec(home, script);
+        let [inherited, ..] = ["i", "c", "d"].map(|name| bowout.ready_as(name));
+        bowout.kill(USR1);
+        bowout.out.find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
+        assert_eq!(bowout.wait(), Status::Code(3), "{home:?}");
+        if home == Home::Subreaper {
+            kill(inherited, libc::SIGUSR2);
+            assert_eq!(signals_of("i", &bowout.out.rest()), [libc::SIGUSR2]);
+        } else {
+            // The kernel ends it with PID 1.
+            assert_eq!(signals_of("i", &bowout.out.rest()), NONE);
+        }
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
+}
+
+#[test]
+fn a_child_from_before_the_exec_is_not_killed_with_descendants() {
+    let script = "\"$PROBE\" signals --name i --exit USR2:0 & exec \"$SHIM\" --grace 200ms -- sh -c '\"$PROBE\" signals \
+                  --name d & exec \"$PROBE\" signals --name c'";
+    let mut bowout = exec(Home::Subreaper, script);
+    let [inherited, ..] = ["i", "c", "d"].map(|name| bowout.ready_as(name));
+    bowout.kill(TERM);
+    assert_eq!(bowout.wait(), Status::Signal(KILL));
+    kill(inherited, libc::SIGUSR2);
+    assert_eq!(signals_of("i", &bowout.out.rest()), [libc::SIGUSR2]);
+    assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+/// As PID 1, bowout's number is one that a rotated report has as well.
+#[test]
+fn a_rotated_report_is_left_alone() {
+    for home in homes() {
+        let dir = Dir::new();
+        let rotated = dir.write("r.1", "yesterday's", 0o644);
+        let mut bowout = Start::new(["--report", "r"]).at(home).dir(&dir.0).probe(["exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+        assert_eq!(fs::read_to_string(rotated).expect("what was there"), "yesterday's", "{home:?}");
+        assert!(fs::read_to_string(dir.file("r")).expect("a report").starts_with('{'));
+    }
+}
+
+/// A pseudo-terminal, of nobody's session: master and slave, and the slave's name.
+fn terminal() -> (OwnedFd, OwnedFd, PathBuf) {
+    // SAFETY: the name is copied at once; the descriptor is ours.
+    let (master, name) = unsafe {
+        let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(master >= 0 && libc::grantpt(master) == 0 && libc::unlockpt(master) == 0, "a terminal");
+        let mut name = [0; 64];
+        assert_eq!(libc::ptsname_r(master, name.as_mut_ptr(), name.len()), 0);
+        (OwnedFd::from_raw_fd(master), std::ffi::CStr::from_ptr(name.as_ptr()).to_str().expect("text").to_owned())
+    };
+    let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name);
+    (master, slave.expect("the terminal's other end").into(), name.into())
+}
+
+/// The log opens the terminal anew, and gets the number that the report was to go to.
+#[test]
+fn a_report_to_a_closed_descriptor_is_refused_though_the_log_has_its_number() {
+    let (master, slave, _) = terminal();
+    let mut bowout = Start::new(["--report", "fd:3"]).stderr(slave).command(["echo", "started"]);
+    assert_eq!(bowout.end(), Status::Code(125));
+    assert_eq!(bowout.out.rest(), NOTHING);
+    let mut text = [0; 4096];
+    let length = fs::File::from(master).read(&mut text).expect("a reason");
+    let text = String::from_utf8_lossy(&text[..length]);
+    assert!(text.starts_with("bowout: ") && text.contains("fd:3"), "{text}");
+}
+
+/// SIGIO, whose sender is the kernel like that of SIGALRM from setitimer(2), and which the test can have sent when it wants.
+#[test]
+fn what_the_kernel_sends_is_the_childs_if_no_terminal_sent_it() {
+    const IO: i32 = libc::SIGIO;
+    let mut shell = Shell::start();
+    let (_, bowout) = shell.probe(&format!("bowout -v probe terminal --catch 64,{IO}"));
+    let (read, mut write) = pipe().expect("a pipe");
+    // SAFETY: no pointers; a process that is there.
+    unsafe {
+        assert_eq!(libc::fcntl(read.as_raw_fd(), libc::F_SETOWN, bowout), 0, "F_SETOWN");
+        assert_eq!(libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC), 0, "O_ASYNC");
+    }
+    write.write_all(b".").expect("written");
+    shell.0.until("both lines", |pty| {
+        let seen = pty.unread();
+        (seen.contains("from the kernel") && seen.contains(&format!("got {IO} 0 {bowout}"))).then_some(())
+    });
+    shell.answers(bowout);
+    assert!(!shell.0.screen().contains("terminal:") && !shell.0.screen().contains("from the terminal"));
+}
+
+/// Another user's, as after `su`: where a write would wait, and nothing can be done about that, nothing is written.
+#[test]
+fn a_terminal_that_nobody_reads_and_bowout_may_not_open_delays_nothing() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let (child, program) = (dir.program(probe()), dir.program(BOWOUT));
+    for full in [true, false] {
+        let (_master, slave, name) = terminal();
+        fs::set_permissions(&name, fs::Permissions::from_mode(0o600)).expect("permissions");
+        if full {
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+            let mut other = OpenOptions::new().write(true).custom_flags(flags).open(&name).expect("opened anew");
+            for size in [4096, 1] {
+                while other.write(&vec![b'\n'; size]).is_ok() {}
+            }
+        }
+        let start = Start::new(["-vvv", "--grace", "300ms"]).program(&program).with(["--uid", "65534"]).stderr(slave);
+        let mut bowout = start.command([child.to_str().expect("text"), "signals"]);
+        bowout.ready();
+        // More than fits.
+        for _ in 0..500 {
+            bowout.kill(USR1);
+            bowout.expect(USR1);
+        }
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            bowout.end()
+        });
+        assert_eq!(status, Status::Signal(KILL));
+        assert!(took < SOON, "{took:?}");
+    }
+}
+
+/// The gosu pattern, off PID 1.
+#[test]
+fn a_child_that_may_not_be_killed_and_ends_by_itself_keeps_its_code() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    let child = ["with", "--uid", "65534", "--", program.to_str().expect("text"), "signals", "--exit", "USR1:7"];
+    let keeps = || {
+        let mut bowout = Start::new(["--grace", "200ms"]).with(["--no-cap-kill"]).probe(child);
+        let child = bowout.ready();
+        bowout.kill(TERM);
+        bowout.err.find("the kill's refusal", |line| line.contains("SIGKILL could not be sent"));
+        kill(child, USR1);
+        bowout.end() == Status::Code(7)
+    };
+    // Two seconds are all that it has then: a busy machine may take them.
+    assert!((0..5).any(|_| keeps()));
+}
+
+/// Each look for a child that has ended passes all that live, and by the end of it the next has ended. In a namespace, which ends
+/// all of it at once with its PID 1.
+#[test]
+fn a_request_is_heard_among_thousands_of_orphans() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let script = "\"$PROBE\" tree 3000 --stubborn --name t --exit USR2:0 & \"$PROBE\" signals --name c --exit USR1:0; \
+                  \"$PROBE\" breed 3 0 & exec \"$PROBE\" signals --name s";
+    let mut bowout = Start::new(["-q", "--grace", "never"]).at(Home::Pid1).sh(script);
+    bowout.ready_as("c");
+    bowout.ready_as("t");
+    let of_shell = children(bowout.child_pid());
+    let is_tree = |pid: &&i32| children(**pid).len() > 1000;
+    kill(*of_shell.iter().find(is_tree).expect("the tree"), libc::SIGUSR2);
+    until("they are bowout's", || (children(bowout.pid).len() >= 3000).then_some(()));
+    let waits = |pid: &&i32| children(**pid).is_empty() && state_of(**pid) == Some('S');
+    kill(*of_shell.iter().find(waits).expect("what the storm waits for"), USR1);
+    bowout.ready();
+    bowout.ready_as("s");
+    bowout.kill(TERM);
+    bowout.out.find("the request", |line| line.starts_with(&format!("s {TERM} ")));
+    bowout.kill(KILL);
+    bowout.wait();
+}
+
+/// What was set for all is no mistake of whoever types something else.
+#[test]
+fn a_variable_that_does_not_go_with_an_option_does_not_prevent_the_start() {
+    for (name, value, options) in [
+        ("BOWOUT_STOP_DELAY", "5s", &["--grace", "3s"][..]),
+        ("BOWOUT_GRACE_MAX", "10s", &["--grace", "30s"]),
+        ("BOWOUT_KILL_MODE", "process", &["--wait-tree"]),
+    ] {
+        let mut bowout = Start::new(options).env(name, value).probe(["exit", "3"]);
+        assert_eq!(bowout.end(), Status::Code(3), "{name}");
+    }
+}
+
+/// The command that speaks to a manager; `cargo test` builds it, `cargo test --test NAME` does not.
+fn notifier() -> PathBuf {
+    let notifier = probe().with_file_name("notifier");
+    if !notifier.exists() {
+        let target = BOWOUT.rsplitn(3, '/').last().expect("the target directory");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "notifier"]);
+        cargo.args(["--target-dir", target]).args(BOWOUT.contains("/release/").then_some("--release"));
+        assert!(cargo.status().expect("cargo runs").success(), "cannot build the notifier");
+    }
+    notifier
+}
+
+#[test]
+fn only_the_managers_main_process_says_that_the_service_stops() {
+    for (main, speaks) in [("1", false), ("$$", true)] {
+        let dir = Dir::new();
+        let address = dir.file("manager");
+        let manager = UnixDatagram::bind(&address).expect("a socket");
+        manager.set_nonblocking(true).expect("a flag");
+        let script = format!(
+            "SYSTEMD_EXEC_PID={main} exec \"$SHIM\" -- \"$0\" send READY=1 wait TERM end send STATUS=end exit 0"
+        );
+        let start = Start::direct().env("SHIM", BOWOUT).env("NOTIFY_SOCKET", &address).env("RUNTIME_DIRECTORY", &dir.0);
+        let mut bowout = start.command(["sh", "-c", &script, notifier().to_str().expect("text")]);
+        let hear = || {
+            let mut text = [0; 4096];
+            manager.recv(&mut text).ok().map(|length| String::from_utf8_lossy(&text[..length]).into_owned())
+        };
+        assert_eq!(until("the child is heard", hear), "READY=1");
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), Status::Code(0));
+        let heard: Vec<String> = std::iter::from_fn(hear).collect();
+        assert!(heard.contains(&"STATUS=end".into()), "{heard:?}");
+        assert_eq!(heard.iter().any(|text| text.starts_with("STOPPING=1")), speaks, "{main}: {heard:?}");
+    }
+}
