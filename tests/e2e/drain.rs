@@ -14,8 +14,8 @@ fn ten_thousand_orphans_are_reaped_as_they_end() {
         let mut bowout = Start::plain().at(home).probe(["orphans", "10000"]);
         let most = bowout.out.find("most", |line| line.starts_with("most "));
         let most: u32 = most["most ".len()..].parse().expect("a number");
-        // The child itself, and what had ended since bowout was last given the processor.
-        assert!(most <= 100, "{home:?}: {most} children at once");
+        // The child itself, and 25 that came together; the next 25 come when these are reaped.
+        assert!(most <= 26, "{home:?}: {most} children at once");
         bowout.out.find("none left", |line| line == "none left");
         assert_eq!(bowout.end(), Status::Code(0));
     }
