@@ -107,10 +107,15 @@ pub(crate) fn descends(pid: libc::pid_t) -> bool {
 
 /// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee log); exec bowout ...`). Not ours to
 /// end, nor are their own children. Nearly always none.
-static INHERITED: Mutex<Vec<Process>> = Mutex::new(vec![]);
+static INHERITED: Mutex<Vec<libc::pid_t>> = Mutex::new(vec![]);
 
-fn inherited() -> MutexGuard<'static, Vec<Process>> {
+fn inherited() -> MutexGuard<'static, Vec<libc::pid_t>> {
     INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this is one of them. The number is nobody else's until we reap it.
+fn is_inherited(pid: libc::pid_t) -> bool {
+    inherited().contains(&pid)
 }
 
 /// Notes the children that we have before the first of our own is started.
@@ -119,8 +124,7 @@ pub(crate) fn note_inherited() {
     if matches!(super::child::peek(), super::child::Peek::NoChildren) || !proc_is_ours() {
         return;
     }
-    let children = children(std::process::id() as libc::pid_t).unwrap_or_default();
-    *inherited() = children.into_iter().filter_map(Process::read).collect();
+    *inherited() = children(std::process::id() as libc::pid_t).unwrap_or_default();
 }
 
 /// Whether one of them is there still.
@@ -130,7 +134,7 @@ pub(crate) fn has_inherited() -> bool {
 
 /// It is reaped, and its number may be given to anyone.
 pub(super) fn forget_inherited(pid: libc::pid_t) {
-    inherited().retain(|process| process.pid != pid);
+    inherited().retain(|other| *other != pid);
 }
 
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc.
@@ -139,8 +143,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     if !proc_is_ours() {
         return None;
     }
-    let is_gone =
-        |pid| inherited().iter().any(|other| other.pid == pid) || Process::read(pid).is_none_or(|p| p.is_dead());
+    let is_gone = |pid| is_inherited(pid) || Process::read(pid).is_none_or(|process| process.is_dead());
     if let Some(children) = children(us)
         && children.into_iter().all(is_gone)
     {
@@ -152,7 +155,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
         .collect();
     // What is below them falls out with them.
-    table.retain(|process| !inherited().iter().any(|other| other.pid == process.pid));
+    table.retain(|process| !is_inherited(process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
     let there: HashSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
@@ -230,7 +233,7 @@ fn kill_children() {
         let before = killed.len();
         for pid in children(us).unwrap_or_default() {
             // EPERM is told by the pass over /proc.
-            if !inherited().iter().any(|other| other.pid == pid) {
+            if !is_inherited(pid) {
                 let _ = signals::send(pid, Signal::KILL, None);
             }
             killed.insert(pid);

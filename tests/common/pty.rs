@@ -94,13 +94,9 @@ impl Pty {
         let standard = || slave.try_clone().expect("a copy of the slave");
         command.stdin(standard()).stdout(standard()).stderr(standard());
         let set_up = move || {
-            // SAFETY: the only pointers are to zeroes of the size that the kernel reads. As in `Start`; 0 is the terminal.
+            // SAFETY: system calls alone. As in `Start`; 0 is the terminal.
             unsafe {
-                let none = [0_u64; 4];
-                for signal in 1..=64 {
-                    libc::syscall(libc::SYS_rt_sigaction, signal, none.as_ptr(), 0, 8);
-                }
-                libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
+                super::reset_signals();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 let failed =
                     libc::setsid() < 0 || (role == Role::Controlling && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0);

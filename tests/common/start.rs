@@ -180,15 +180,10 @@ impl Start {
         command.stdin(self.stdin.take().unwrap_or_else(Stdio::null)).stdout(stdout).stderr(stderr);
         let inherit = std::mem::take(&mut self.inherit);
         let set_up = move || {
-            // SAFETY: the only pointers are to zeroes of the size that the kernel reads. A clean slate, whatever the test
-            // runner was given: the C library leaves signals 32 and 33 alone. A session without a terminal. An end with
-            // the test's thread, should the drop not run.
+            // SAFETY: system calls alone. A clean slate, whatever the test runner was given. A session without a terminal. An
+            // end with the test's thread, should the drop not run.
             unsafe {
-                let none = [0_u64; 4];
-                for signal in 1..=64 {
-                    libc::syscall(libc::SYS_rt_sigaction, signal, none.as_ptr(), 0, 8);
-                }
-                libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
+                super::reset_signals();
                 libc::setsid();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 // Whatever the test runner was started with.
