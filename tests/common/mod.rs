@@ -35,6 +35,12 @@ pub fn watchdog() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
+/// How much of a suite that has a quick part and a long one runs: `BOWOUT_LONG=1` asks for the long part, whose last results are in
+/// tests/RESULTS.md; CI and `cargo test` run the quick one.
+pub fn size<T>(quick: T, long: T) -> T {
+    if std::env::var_os("BOWOUT_LONG").is_some_and(|value| value == "1") { long } else { quick }
+}
+
 /// Waits for a fact that no pipe tells: the only place of the tests that polls.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + watchdog();
