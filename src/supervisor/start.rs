@@ -134,7 +134,9 @@ fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {
     match to {
         None => Ok(None),
         Some(ReportTo::File(path)) => {
-            Destination::file(path).map(Some).map_err(|error| own("cannot find the report", &error))
+            let name = path.to_string_lossy();
+            let name = escape(&name);
+            Destination::file(path).map(Some).map_err(|error| own(&format!("cannot report to '{name}'"), &error))
         }
         Some(ReportTo::Descriptor(fd)) => {
             Destination::descriptor(*fd).map(Some).map_err(|error| own(&format!("cannot report to fd:{fd}"), &error))
@@ -161,7 +163,8 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         keys_stop: config.keys_stop,
         job_control,
         announces: false,
-        leader: tty::leads_session(),
+        // Nobody else is sent a hang-up by the kernel, and without a terminal nobody at all.
+        leader: job_control && tty::leads_session(),
         pid1,
     }
 }

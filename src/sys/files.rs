@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::output::{LONGEST, Output};
+use super::process;
 
 /// Where the report goes.
 #[derive(Debug)]
@@ -25,8 +26,12 @@ impl Destination {
     /// A path, made absolute while the working directory still is the user's.
     ///
     /// # Errors
-    /// No working directory.
+    /// No working directory, or what is there is not a regular file: renaming would put one in the place of `/dev/null`, or of
+    /// the link that is `/dev/stderr`.
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::other("it is not a regular file; for a descriptor write fd:N"));
+        }
         std::path::absolute(path).map(Self::File)
     }
 
@@ -79,11 +84,16 @@ impl Destination {
     }
 }
 
+/// Puts a file with `text` in the place of `path`, if that is nothing, a regular file, or a link, which is not followed. Anything else
+/// somebody has put there meanwhile.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
+        return Err(io::Error::other("what is there is not a regular file"));
+    }
     // A name that nobody else uses: FILE.1 would be somebody's rotated report.
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".bowout-{}", std::process::id()));
+    name.push(format!(".bowout-{}", process::id()));
     let temporary = path.with_file_name(name);
     // O_EXCL follows no link, and opens no FIFO that somebody has put there (open(2)).
     let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
@@ -167,16 +177,28 @@ mod tests {
             (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(&other).unwrap()),
             ("two".into(), "mine".into())
         );
-        nix::unistd::mkfifo(&folder.0.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        Destination::file(&folder.0.join("fifo")).unwrap().write("three").unwrap();
-        assert_eq!(folder.names(), ["fifo", "other", "r"]);
+        assert_eq!(folder.names(), ["other", "r"]);
+    }
+
+    #[test]
+    fn a_report_takes_the_place_of_nothing_but_files_and_links() {
+        let folder = Folder::new("special");
+        let path = folder.0.join("r");
+        let before = Destination::file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(before.write("x").is_err() && Destination::file(&path).is_err());
+        symlink(&path, folder.0.join("link")).unwrap();
+        assert!(Destination::file(&folder.0.join("link")).is_err());
+        assert!(Destination::file(Path::new("/dev/null")).is_err() && Destination::file(&folder.0).is_err());
+        assert_eq!(folder.names(), ["link", "r"]);
     }
 
     #[test]
     fn a_report_that_cannot_be_written_leaves_nothing() {
         let folder = Folder::new("failed");
+        let there = Destination::file(&folder.0.join("r")).unwrap();
         std::fs::create_dir(folder.0.join("r")).unwrap();
-        assert!(Destination::file(&folder.0.join("r")).unwrap().write("x").is_err());
+        assert!(there.write("x").is_err());
         assert!(Destination::file(&folder.0.join("no/r")).unwrap().write("x").is_err());
         assert_eq!(folder.names(), ["r"]);
         assert!(Destination::descriptor(999).is_err());

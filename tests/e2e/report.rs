@@ -491,7 +491,7 @@ fn fifo(path: &Path) {
 fn a_report_replaces_what_was_there_and_follows_no_link() {
     for home in homes() {
         let dir = Dir::new();
-        let (target, link, old, pipe) = (dir.file("target"), dir.file("link"), dir.file("old"), dir.file("fifo"));
+        let (target, link, old) = (dir.file("target"), dir.file("link"), dir.file("old"));
         fs::write(&target, "mine").expect("written");
         symlink(&target, &link).expect("a link");
         written(home, &link);
@@ -510,10 +510,42 @@ fn a_report_replaces_what_was_there_and_follows_no_link() {
         assert_ne!(fs::metadata(&old).expect("there").ino(), inode, "{home:?}");
         read(&old);
 
+        assert_eq!(names(&dir), ["link", "old", "target"], "nothing else is left");
+    }
+}
+
+/// Renaming would put a file in the place of /dev/null, or of the link that is /dev/stderr, for the whole machine.
+#[test]
+fn a_report_never_takes_the_place_of_what_is_no_file() {
+    for home in homes() {
+        let dir = Dir::new();
+        let (pipe, folder, to_pipe) = (dir.file("fifo"), dir.file("dir"), dir.file("link"));
         fifo(&pipe);
-        written(home, &pipe);
-        read(&pipe);
-        assert_eq!(names(&dir), ["fifo", "link", "old", "target"], "nothing else is left");
+        fs::create_dir(&folder).expect("a directory");
+        symlink(&pipe, &to_pipe).expect("a link");
+        for path in [&pipe, &folder, &to_pipe, &PathBuf::from("/dev/stderr")] {
+            let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).probe(["exit", "3"]);
+            assert_eq!(bowout.end(), Status::Code(125), "{}", path.display());
+            let told = format!(
+                "bowout: cannot report to '{}': it is not a regular file; for a descriptor write fd:N",
+                path.display()
+            );
+            assert_eq!(bowout.log(), [told]);
+        }
+        // What the command makes of it meanwhile is left alone, too, and told.
+        let path = dir.file("r");
+        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).command([
+            "sh",
+            "-c",
+            &format!("mkfifo {}; exit 3", path.display()),
+        ]);
+        assert_eq!(bowout.end(), Status::Code(3));
+        unwritable(&bowout.log());
+        assert_eq!(names(&dir), ["dir", "fifo", "link", "r"]);
+        assert!(
+            fs::symlink_metadata(&to_pipe).expect("there").is_symlink()
+                && !fs::metadata(&path).expect("there").is_file()
+        );
     }
 }
 
@@ -550,7 +582,7 @@ fn a_report_that_cannot_be_written_is_one_line_and_no_other_exit() {
         let dir = Dir::new();
         fs::create_dir(dir.file("dir")).expect("a directory");
         let file = dir.write("file", "mine", 0o600);
-        for path in [dir.file("no/such/r"), dir.file("dir"), file.join("r"), PathBuf::from("/proc/r")] {
+        for path in [dir.file("no/such/r"), file.join("r"), PathBuf::from("/proc/r")] {
             unwritable(&written(home, &path));
         }
         assert_eq!(names(&dir), ["dir", "file"]);
