@@ -1,5 +1,6 @@
 //! The log: env_logger, set up to write to stderr in one of three forms. Owns the forms; `sys::stderr` owns the writing.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use env_logger::{Builder, Target};
@@ -66,7 +67,7 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     if let Some(level) = verbosity.level() {
         builder.filter_level(level);
     }
-    if let Some(filter) = std::env::var_os(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty()) {
+    if let Some(filter) = sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty()) {
         // Tried first on the parser below env_logger's, which would print to stderr and panic if it could not.
         let filter = filter.to_string_lossy();
         if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
@@ -110,7 +111,7 @@ fn line(format: Format, level: Level, message: &str) -> String {
                 "{{\"time\":\"{}\",\"level\":\"{}\",\"pid\":{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
                 level.as_str().to_lowercase(),
-                std::process::id(),
+                sys::process::id(),
                 string(message)
             )
         }
@@ -123,8 +124,15 @@ fn now() -> std::time::SystemTime {
 }
 
 /// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not look like ours.
-pub(crate) fn escape(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+pub(crate) fn escape(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
 }
 
 #[cfg(test)]

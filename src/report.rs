@@ -6,6 +6,7 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
@@ -80,6 +81,8 @@ pub(crate) struct History {
     settings: Settings,
     /// The command and its arguments.
     command: Vec<String>,
+    /// The child, as every line names it: `'nginx' (pid 7)`.
+    child: String,
     hooks: Vec<String>,
     pid: i32,
     started: Instant,
@@ -110,9 +113,11 @@ impl History {
         started_at: SystemTime,
         settings: Settings,
     ) -> Self {
+        let child = format!("'{}' (pid {pid})", escape(command.first().map_or("", String::as_str)));
         Self {
             settings,
             command,
+            child,
             hooks,
             pid,
             started,
@@ -131,11 +136,11 @@ impl History {
     }
 
     /// The child, as every line names it: `'nginx' (pid 7)`.
-    pub(crate) fn child(&self) -> String {
-        format!("'{}' (pid {})", self.name(), self.pid)
+    pub(crate) fn child(&self) -> &str {
+        &self.child
     }
 
-    fn name(&self) -> String {
+    fn name(&self) -> Cow<'_, str> {
         escape(self.command.first().map_or("", String::as_str))
     }
 

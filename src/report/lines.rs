@@ -119,24 +119,30 @@ impl History {
     }
 
     fn child_exited(&self, step: &Step<'_>, exit: Exit) -> Option<Line> {
-        let ended = self.ending(exit);
         let left = step.reached + step.refused;
+        match step.after {
+            State::Draining { .. } if left > 0 => {
+                Some((Level::Warn, format!("{}, {}", self.left_behind(step, exit), self.next(step))))
+            }
+            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && left > 0 => {
+                Some((Level::Warn, self.left_behind(step, exit)))
+            }
+            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
+                Some((Level::Info, format!("{}, waiting for its descendants", self.ending(exit))))
+            }
+            // The usual end, of which the last line tells.
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => None,
+        }
+    }
+
+    /// The child's end, and what it means for those who are left.
+    fn left_behind(&self, step: &Step<'_>, exit: Exit) -> String {
         let sent = match step.sent() {
             Some((signal, _)) if step.reached > 0 => format!("sent {signal}"),
             Some((signal, _)) => format!("{signal} could not be sent"),
             None => "they have had the stop signal".into(),
         };
-        let line = format!("{ended}, {} left: {sent}", descendants(left));
-        match step.after {
-            State::Draining { .. } if left > 0 => Some((Level::Warn, format!("{line}, {}", self.next(step)))),
-            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && left > 0 => {
-                Some((Level::Warn, line))
-            }
-            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
-                Some((Level::Info, format!("{ended}, waiting for its descendants")))
-            }
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => None,
-        }
+        format!("{}, {} left: {sent}", self.ending(exit), descendants(step.reached + step.refused))
     }
 
     fn timeout(&self, step: &Step<'_>) -> Option<Line> {
@@ -264,7 +270,7 @@ impl History {
         match step.sent() {
             Some((_, Target::All)) if self.ended.is_some() => descendants(others),
             Some((_, Target::All)) if others > 0 => format!("{} and {}", self.child(), descendants(others)),
-            Some((_, Target::All | Target::Group | Target::Child)) | None => self.child(),
+            Some((_, Target::All | Target::Group | Target::Child)) | None => self.child().into(),
         }
     }
 

@@ -92,7 +92,7 @@ impl Supervisor<'_> {
         match self.child.send(signal, value) {
             Ok(()) => done.reached += 1,
             Err(error) => {
-                let name = self.history.child();
+                let name = self.history.child().to_owned();
                 done.refusals.push(Refusal { pid: self.child.pid(), name, signal, error });
                 return;
             }
@@ -110,7 +110,7 @@ impl Supervisor<'_> {
         done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
             let name = if process.pid == self.child.pid() {
-                self.history.child()
+                self.history.child().to_owned()
             } else {
                 format!("'{}' (pid {}, state {})", escape(&process.name), process.pid, process.state)
             };
