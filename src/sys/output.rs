@@ -38,27 +38,34 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Output<'a> {
     fd: BorrowedFd<'a>,
-    way: Way,
+    /// Found by the first write: most runs have one line to write, and that at their end.
+    way: Option<Way>,
+}
+
+impl Way {
+    /// Looks at what it is. One that is closed is taken for a file, and every write fails.
+    fn to(fd: BorrowedFd<'_>) -> Self {
+        let kind = fstat(fd).map_or(SFlag::S_IFREG, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        match kind {
+            SFlag::S_IFSOCK => Self::Socket,
+            SFlag::S_IFIFO => Self::NoWait,
+            SFlag::S_IFCHR => reopen(fd).or_else(|| reopen_terminal(fd)).map_or(Self::Never, Self::Reopened),
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl<'a> Output<'a> {
-    /// Looks at what it is. One that is closed is taken for a file, and every write fails.
+    /// Nothing is done or looked at before the first write.
     pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
-        let kind = fstat(fd).map_or(SFlag::S_IFREG, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
-        let way = match kind {
-            SFlag::S_IFSOCK => Way::Socket,
-            SFlag::S_IFIFO => Way::NoWait,
-            SFlag::S_IFCHR => reopen(fd).or_else(|| reopen_terminal(fd)).map_or(Way::Never, Way::Reopened),
-            _ => Way::Plain,
-        };
-        Self { fd, way }
+        Self { fd, way: None }
     }
 
     /// The descriptor besides the one given that is used to write.
     pub(super) fn own_descriptor(&self) -> Option<&OwnedFd> {
         match &self.way {
-            Way::Reopened(fd) => Some(fd),
-            Way::Plain | Way::Socket | Way::NoWait | Way::Polled | Way::Never => None,
+            Some(Way::Reopened(fd)) => Some(fd),
+            Some(Way::Plain | Way::Socket | Way::NoWait | Way::Polled | Way::Never) | None => None,
         }
     }
 
@@ -67,26 +74,29 @@ impl<'a> Output<'a> {
     /// # Errors
     /// `EAGAIN` where there is none; else as write(2).
     pub(super) fn write(&mut self, bytes: &[u8], patience: bool) -> Result<usize, Errno> {
-        match self.attempt(bytes) {
+        let way = self.way.get_or_insert_with(|| Way::to(self.fd));
+        match way.attempt(self.fd, bytes) {
             // A terminal also says so while somebody else is writing to it, and then has room again at once.
-            Err(Errno::EAGAIN) if patience && matches!(self.way, Way::Reopened(_)) => self.insist(bytes),
+            Err(Errno::EAGAIN) if patience && matches!(way, Way::Reopened(_)) => way.insist(self.fd, bytes),
             // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a filter without pwritev2.
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(self.way, Way::NoWait) => {
-                self.way = reopen(self.fd).map_or(Way::Polled, Way::Reopened);
-                self.attempt(bytes)
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(way, Way::NoWait) => {
+                *way = reopen(self.fd).map_or(Way::Polled, Way::Reopened);
+                way.attempt(self.fd, bytes)
             }
             result => result,
         }
     }
+}
 
+impl Way {
     /// Tries again for as long as there is room and only another writer in the way.
-    fn insist(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    fn insist(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         for _ in 0..TRIES {
-            let mut fds = [PollFd::new(self.fd, PollFlags::POLLOUT)];
+            let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
             if poll(&mut fds, PollTimeout::from(1_u8))? == 0 {
                 break;
             }
-            match self.attempt(bytes) {
+            match self.attempt(fd, bytes) {
                 // SAFETY: takes and returns nothing. The other writer holds a lock and needs the processor to let go of it.
                 Err(Errno::EAGAIN) => drop(unsafe { libc::sched_yield() }),
                 result => return result,
@@ -95,29 +105,29 @@ impl<'a> Output<'a> {
         Err(Errno::EAGAIN)
     }
 
-    fn attempt(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        let raw = self.fd.as_raw_fd();
-        match &self.way {
-            Way::Plain => nix::unistd::write(self.fd, bytes),
-            Way::Reopened(fd) => nix::unistd::write(fd, bytes),
-            Way::Socket => {
+    fn attempt(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+        let raw = fd.as_raw_fd();
+        match self {
+            Self::Plain => nix::unistd::write(fd, bytes),
+            Self::Reopened(own) => nix::unistd::write(own, bytes),
+            Self::Socket => {
                 let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
                 // SAFETY: the buffer is as long as is said.
                 let sent = unsafe { libc::send(raw, bytes.as_ptr().cast(), bytes.len(), flags) };
                 Errno::result(sent).map(|sent| sent as usize)
             }
-            Way::NoWait => {
+            Self::NoWait => {
                 let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
                 // SAFETY: one vector, which points to as many bytes as it says; they are only read. -1 is the position of a stream.
                 let written = unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
                 Errno::result(written).map(|written| written as usize)
             }
-            Way::Never => Err(Errno::EAGAIN),
-            Way::Polled => {
-                let mut fds = [PollFd::new(self.fd, PollFlags::POLLOUT)];
+            Self::Never => Err(Errno::EAGAIN),
+            Self::Polled => {
+                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
                 match poll(&mut fds, PollTimeout::ZERO)? {
                     0 => Err(Errno::EAGAIN),
-                    _ => nix::unistd::write(self.fd, bytes),
+                    _ => nix::unistd::write(fd, bytes),
                 }
             }
         }
