@@ -5,8 +5,9 @@ mod definition;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
@@ -109,16 +110,22 @@ pub(crate) enum Stop {
     Usage(String),
 }
 
-/// Reads the words behind the program's name, and the environment.
+/// Reads the words behind the program's name, and the environment: `variables`, each `NAME=VALUE`.
 ///
 /// # Errors
 /// [`Stop`]: there is nothing to run.
-pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
-    let name = args.first().map(Path::new).and_then(Path::file_name);
+pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a CStr>) -> Result<Cli, Stop> {
+    let name = args.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next()).map(OsStr::from_bytes);
     let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
-    if let Some(cli) = without_options(args, std::env::vars_os()) {
+    if let Some(cli) = without_options(args, variables) {
         return Ok(Cli { as_init, ..cli });
     }
+    Ok(Cli { as_init, ..with_options(args, name)? })
+}
+
+/// All of clap; in a frame of its own, so that its stack is not touched where it is not needed.
+#[inline(never)]
+fn with_options(args: &[OsString], name: Option<&OsStr>) -> Result<Cli, Stop> {
     // Templates of compose files and pods make empty variables where they mean none.
     let definition = definition().mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
         Some(value) if value.is_empty() => arg.env(None::<&str>),
@@ -128,18 +135,22 @@ pub(crate) fn parse(args: &[OsString]) -> Result<Cli, Stop> {
         ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => Stop::Info(DOCKER_VERSION.into()),
         _ => explain(&error),
     })?;
-    Ok(Cli { as_init, ..collect(matches) })
+    Ok(collect(matches))
 }
 
 /// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the start-up to find that nothing was
 /// said. `None` is for clap to judge.
-fn without_options(args: &[OsString], mut env: impl Iterator<Item = (OsString, OsString)>) -> Option<Cli> {
+fn without_options<'a>(args: &[OsString], mut variables: impl Iterator<Item = &'a CStr>) -> Option<Cli> {
     let (command, rest) = match args.get(1..)? {
         [dashes, command, rest @ ..] if dashes == "--" => (command, rest),
         [command, rest @ ..] if !command.as_encoded_bytes().starts_with(b"-") => (command, rest),
         _ => return None,
     };
-    if env.any(|(name, value)| name.as_encoded_bytes().starts_with(b"BOWOUT_") && !value.is_empty()) {
+    let is_set = |variable: &[u8]| {
+        variable.starts_with(b"BOWOUT_")
+            && variable.iter().position(|&b| b == b'=').is_some_and(|at| at + 1 < variable.len())
+    };
+    if variables.any(|variable| is_set(variable.to_bytes())) {
         return None;
     }
     Some(Cli { command: command.clone(), args: rest.to_vec(), ..Cli::default() })

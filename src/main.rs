@@ -37,7 +37,7 @@ use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    let cli = match cli::parse(args) {
+    let cli = match cli::parse(args, sys::environment::variables()) {
         Ok(cli) => cli,
         Err(Stop::Info(text)) => return sys::process::print(&text),
         Err(Stop::Usage(text)) => {

@@ -43,9 +43,12 @@ fn without_options_means_what_clap_says() {
     for line in [&[][..], &["--"], &["-v", "ls"], &["-"], &["--grace=1s", "ls"]] {
         assert_eq!(without_options(&words(line), std::iter::empty()), None, "{line:?}");
     }
-    let set = |value: &str| [(OsString::from("BOWOUT_GRACE"), OsString::from(value))].into_iter();
-    assert_eq!(without_options(&words(&["ls"]), set("1s")), None);
-    assert!(without_options(&words(&["ls"]), set("")).is_some());
+    for set in [c"BOWOUT_GRACE=1s", c"BOWOUT_PRE_STOP=a="] {
+        assert_eq!(without_options(&words(&["ls"]), [c"HOME=/", set].into_iter()), None);
+    }
+    for unset in [c"BOWOUT_GRACE=", c"BOWOUT_GRACE", c"xBOWOUT_GRACE=1s", c""] {
+        assert!(without_options(&words(&["ls"]), [unset].into_iter()).is_some());
+    }
     assert_eq!(without_options(&[], std::iter::empty()), None);
 }
 

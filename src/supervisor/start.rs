@@ -16,6 +16,7 @@ use crate::origin::Kin;
 use crate::policy::{KillMode, Machine, Settings};
 use crate::report::History;
 use crate::signal::{Signal, SignalSet};
+use crate::sys::environment;
 use crate::sys::exec::Spawn;
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
@@ -28,6 +29,8 @@ impl<'a> Supervisor<'a> {
     ///
     /// # Errors
     /// What keeps it from being started; nothing was, then.
+    // What the start puts on the stack would stay there for as long as we are.
+    #[inline(never)]
     pub(super) fn start(mut config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
         let parent = process::parent();
         let pid1 = process::is_pid1();
@@ -107,7 +110,7 @@ impl<'a> Supervisor<'a> {
 /// The relay, where there is somebody to pass on to or somebody to listen for. A unit that may not open it goes on without one: the
 /// child finds NOTIFY_SOCKET as we did.
 fn relay(notify: Notify) -> Option<Relay> {
-    let manager = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+    let manager = environment::value("NOTIFY_SOCKET").filter(|address| !address.is_empty());
     let wanted = match notify {
         Notify::Auto | Notify::Exec => manager.is_some(),
         Notify::Relay => true,
@@ -116,7 +119,7 @@ fn relay(notify: Notify) -> Option<Relay> {
     if !wanted {
         return None;
     }
-    match Relay::open(manager.as_deref()) {
+    match Relay::open(manager) {
         Ok(relay) => Some(relay),
         Err(error) => {
             warn!("cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");

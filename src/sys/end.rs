@@ -3,6 +3,7 @@
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
+use super::process;
 use super::signals::{self, set_disposition};
 use crate::exit::Exit;
 use crate::signal::SignalSet;
@@ -15,13 +16,13 @@ pub(crate) fn end(exit: Exit) -> ! {
         // fails, there is a second core and no other harm.
         let _ = prctl::set_dumpable(false);
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-        if std::process::id() != 1 {
+        if !process::is_pid1() {
             // Does nothing for the signals that signal-hook has no default action for (real-time ones, SIGPWR, SIGSTKFLT), or
             // takes to be ignored by default (SIGIO); what follows does those.
             let _ = signal_hook::low_level::emulate_default_handler(signal.number());
         }
         set_disposition(signal, libc::SIG_DFL);
-        let _ = signals::send(std::process::id() as i32, signal, None);
+        let _ = signals::send(process::id(), signal, None);
         signals::set_mask(SignalSet::ALL.without(signal));
     }
     // SAFETY: ends the process without running anything; there is nothing to flush, for stderr is not buffered.

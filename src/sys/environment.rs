@@ -5,7 +5,7 @@
 //! whether a process was started by systemd directly (systemd.exec(5)). The child is to find what it would have found without us.
 //! Nothing is set or removed in our own environment.
 
-use std::ffi::{CStr, CString, OsString, c_char};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -20,6 +20,27 @@ unsafe extern "C" {
 const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 /// The variable that holds the inode of a pidfd.
 const PIDFD: &str = "LISTEN_PIDFDID";
+
+/// What was received, variable by variable, as `NAME=VALUE`; nothing is copied.
+pub(crate) fn variables() -> impl Iterator<Item = &'static CStr> {
+    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and nobody changes it.
+    let mut entry = unsafe { environ };
+    std::iter::from_fn(move || unsafe {
+        // SAFETY: as above; the null pointer is not passed.
+        if entry.is_null() || (*entry).is_null() {
+            return None;
+        }
+        let variable = CStr::from_ptr(*entry);
+        entry = entry.add(1);
+        Some(variable)
+    })
+}
+
+/// The value of a variable; of the first one, where there are several of this name (getenv(3)).
+pub(crate) fn value(name: &str) -> Option<&'static OsStr> {
+    let is = |variable: &'static [u8]| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
+    variables().find_map(|variable| is(variable.to_bytes())).map(OsStr::from_bytes)
+}
 
 /// The child's environment.
 pub(super) struct Environment {
@@ -41,28 +62,26 @@ impl Environment {
     /// What we have, with `changes` in the place of the variables of these names: other values, or none. Where the process `stands_in`
     /// for us, variables that name us will name it.
     pub(super) fn new(changes: &[(&str, Option<OsString>)], stands_in: bool) -> Self {
-        let mut named = vec![];
+        if changes.is_empty() && !(stands_in && variables().any(|variable| names_us(variable.to_bytes()).is_some())) {
+            return Self { pointers: vec![], named: vec![], own: vec![] };
+        }
         let text = |name: &str, value: &OsString| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok();
-        let added: Vec<CString> = changes.iter().filter_map(|(name, value)| text(name, value.as_ref()?)).collect();
-        let mut pointers: Vec<_> = added.iter().map(|variable| variable.as_ptr()).collect();
-        // SAFETY: environ is an array of C strings that ends with a null pointer, and nobody changes it.
-        unsafe {
-            let mut entry = environ;
-            while !entry.is_null() && !(*entry).is_null() {
-                let variable = CStr::from_ptr(*entry).to_bytes();
-                let is =
-                    |name: &str| variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
-                if !changes.iter().any(|(name, _)| is(name)) {
-                    if let Some(name) = names_us(variable).filter(|_| stands_in) {
-                        named.push((pointers.len(), name));
-                    }
-                    pointers.push(*entry);
-                }
-                entry = entry.add(1);
+        let own: Vec<CString> = changes.iter().filter_map(|(name, value)| text(name, value.as_ref()?)).collect();
+        let mut pointers: Vec<_> = own.iter().map(|variable| variable.as_ptr()).collect();
+        let mut named = vec![];
+        for variable in variables() {
+            let bytes = variable.to_bytes();
+            let is = |name: &str| bytes.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
+            if changes.iter().any(|(name, _)| is(name)) {
+                continue;
             }
+            if let Some(name) = names_us(bytes).filter(|_| stands_in) {
+                named.push((pointers.len(), name));
+            }
+            pointers.push(variable.as_ptr());
         }
         pointers.push(std::ptr::null());
-        Self { pointers, named, own: added }
+        Self { pointers, named, own }
     }
 
     /// Has the variables name the calling process: the child, between fork and exec. What cannot be said is left out, for a wrong
@@ -89,7 +108,8 @@ impl Environment {
 
     /// For execve(2): C strings and a null pointer, valid for as long as `self`.
     pub(super) fn as_ptr(&self) -> *const *const c_char {
-        self.pointers.as_ptr()
+        // SAFETY: a pointer is read, which nobody changes.
+        if self.pointers.is_empty() { unsafe { environ } } else { self.pointers.as_ptr() }
     }
 }
 

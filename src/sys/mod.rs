@@ -7,7 +7,7 @@
 
 pub(crate) mod child;
 pub(crate) mod end;
-mod environment;
+pub(crate) mod environment;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod notify;

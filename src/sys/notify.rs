@@ -28,6 +28,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
 
+use super::process;
+
 /// How long the manager is waited for at the end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
@@ -69,7 +71,7 @@ impl Relay {
         let (size, on) = (mem::size_of_val(&enable) as libc::socklen_t, (&raw const enable).cast());
         // SAFETY: an int of the size that is named.
         check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, on, size) })?;
-        let path = runtime_directory().map(|folder| folder.join(format!("bowout-{}.notify", std::process::id())));
+        let path = runtime_directory().map(|folder| folder.join(format!("bowout-{}.notify", process::id())));
         let (address, path) = match path.filter(|path| bind_path(&socket, path).is_ok()) {
             Some(path) => (path.clone().into_os_string(), Some(path)),
             None => (bind_anywhere(&socket)?, None),
@@ -77,7 +79,7 @@ impl Relay {
         let manager = manager.and_then(Manager::new);
         // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
-        let speaks = main.is_none_or(|pid| pid == std::process::id().to_string());
+        let speaks = main.is_none_or(|pid| pid == process::id().to_string());
         Ok(Self { socket, address, path, manager, speaks, lost: 0, waiting: VecDeque::new() })
     }
 

@@ -1,7 +1,9 @@
 //! This process: its place among the others, its descriptors, its working directory.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
@@ -10,9 +12,22 @@ use nix::sys::stat::Mode;
 use crate::exit::Exit;
 use crate::signal::Signal;
 
+/// Our PID (getpid(2)), asked for once. Not for the forked child, which has another one.
+pub(crate) fn id() -> libc::pid_t {
+    static ID: AtomicI32 = AtomicI32::new(0);
+    match ID.load(Ordering::Relaxed) {
+        0 => {
+            let id = nix::unistd::getpid().as_raw();
+            ID.store(id, Ordering::Relaxed);
+            id
+        }
+        id => id,
+    }
+}
+
 /// Whether we are the first process of our PID namespace.
 pub(crate) fn is_pid1() -> bool {
-    std::process::id() == 1
+    id() == 1
 }
 
 /// Our parent; 0 where it is outside our PID namespace (getppid(2)).
@@ -40,7 +55,7 @@ pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result
     }
     // A parent outside our PID namespace reads 0 before and after its death, and cannot be checked.
     if self::parent() != parent {
-        super::signals::send(std::process::id() as i32, signal, None)?;
+        super::signals::send(id(), signal, None)?;
     }
     Ok(())
 }
@@ -48,11 +63,19 @@ pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result
 /// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these closed. The child must find it
 /// closed, too: what is opened here closes at its exec.
 pub(super) fn occupy_standard_descriptors() {
+    let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+    let mut standard = [look(0), look(1), look(2)];
+    // SAFETY: three entries, and as many are said.
+    let closed = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
+    // A filter that refuses to look is a reason to do it all.
+    if closed >= 0 && standard.iter().all(|fd| fd.revents & libc::POLLNVAL == 0) {
+        return;
+    }
     // open(2) takes the lowest free number, so that three are the most it can need. O_PATH works on `/` without any device
     // file, and reads and writes on it fail with EBADF, as they would on a closed one.
     for _ in 0..3 {
         match open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-            Ok(fd) if fd.as_raw_fd() <= 2 => std::mem::forget(fd),
+            Ok(fd) if fd.as_raw_fd() <= 2 => mem::forget(fd),
             Ok(_) | Err(_) => return,
         }
     }
@@ -76,6 +99,8 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
     if let Ok(null) = null {
         let _ = nix::unistd::dup2_stdin(&null);
         let _ = nix::unistd::dup2_stdout(&null);
+        // None of ours, and closed with the rest.
+        mem::forget(null);
     }
     let mut kept: Vec<u32> =
         ours.iter().copied().chain(super::stderr::own_descriptor()).map(|fd| fd.as_raw_fd() as u32).collect();

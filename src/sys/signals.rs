@@ -13,6 +13,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::process;
 use crate::origin::Sender;
 use crate::signal::{Signal, SignalSet};
 
@@ -120,9 +121,9 @@ pub(crate) struct Batch {
 pub(crate) struct Intake(OwnedFd);
 
 /// How many signals one read takes; more are pending only in a storm of queued ones.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// How many reads one turn makes at the most, so that an endless storm keeps neither children nor deadlines waiting.
-const READS: usize = 16;
+const READS: usize = 32;
 
 impl Intake {
     /// Opens the intake; every signal must be blocked already.
@@ -140,6 +141,7 @@ impl Intake {
     }
 
     /// Takes all that is pending.
+    #[inline(never)]
     pub(crate) fn read(&self) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..READS {
@@ -174,7 +176,7 @@ impl Batch {
             }
         }
         // The kernel's answer to a log line of ours that met a broken pipe or a full quota, not a signal from anyone.
-        let own = sender.pid == std::process::id() as i32 && !sender.kernel;
+        let own = sender.pid == process::id() && !sender.kernel;
         if own && (signal == Signal::PIPE || signal == Signal::XFSZ) {
             return;
         }

@@ -1,12 +1,14 @@
 //! The log's lines on stderr: written without blocking, or counted as lost. What a line was lost to is not told line by line:
 //! the count is, once there is room again.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::sys::stat::fstat;
 
+use super::environment;
 use super::output::{LONGEST, Output};
 
 /// The descriptor besides stderr itself that is written to; -1 without one. There is one stderr in a process, and one log.
@@ -91,8 +93,8 @@ impl Write for Stderr {
 /// Whether stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that systemd connected, which is
 /// inherited by processes whose stderr is something else (systemd.exec(5), contract S22).
 pub(crate) fn is_journal() -> bool {
-    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
-    fstat(stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    let Some(stream) = environment::value("JOURNAL_STREAM") else { return false };
+    fstat(stderr()).is_ok_and(|stat| stream == OsStr::new(&format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
 fn stderr() -> BorrowedFd<'static> {

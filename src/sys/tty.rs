@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
+use super::process;
 use super::signals::{self, set_disposition, set_mask};
 use crate::signal::{Signal, SignalSet};
 
@@ -56,7 +57,7 @@ impl Terminal {
         let held = tcgetpgrp(&self.fd).ok().filter(|holder| Some(*holder) == group && *holder != getpgrp());
         set_disposition(signal, libc::SIG_DFL);
         // Sent while it is blocked and joined by what the terminal may have sent meanwhile: one stop, however many asked.
-        let _ = signals::send(std::process::id() as i32, signal, None);
+        let _ = signals::send(process::id(), signal, None);
         set_mask(SignalSet::ALL.without(signal));
         set_mask(SignalSet::ALL);
         if let Some(holder) = held.filter(|_| tcgetpgrp(&self.fd) == Ok(getpgrp())) {
@@ -122,5 +123,5 @@ pub(crate) fn own_group() -> Pid {
 
 /// Whether we lead our session, so that a hang-up of its terminal is sent to us.
 pub(crate) fn leads_session() -> bool {
-    session_leader() == std::process::id() as i32
+    session_leader() == process::id()
 }
