@@ -128,6 +128,7 @@ impl Supervisor<'_> {
     fn exec_result(&mut self) {
         let told = match self.child.exec_result() {
             None => return,
+            Some(Ok(())) if self.config.notify != Notify::Exec && !log_enabled!(Level::Debug) => return,
             // The end of the pipe is also that of a child which has died on the way.
             Some(Ok(())) if self.child.has_ended() || !matches!(self.machine.state(), State::Running { .. }) => return,
             Some(Ok(())) => {

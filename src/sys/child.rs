@@ -108,9 +108,7 @@ impl Child {
 
     /// Whether the child has ended and waits to be reaped.
     pub(crate) fn has_ended(&self) -> bool {
-        let (result, info) = waitid(libc::P_PID, self.pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
-        // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
-        self.reaped || result != 0 || unsafe { info.si_pid() } != 0
+        self.reaped || has_ended(self.pid)
     }
 
     /// The process group that we gave the child, for as long as its number cannot be anyone else's.
@@ -185,6 +183,13 @@ pub(crate) fn peek() -> Peek {
         _ => Exit::Code(status as u8),
     };
     Peek::Ended(Ended { pid, exit, core: info.si_code == libc::CLD_DUMPED })
+}
+
+/// Whether `pid` is a child of ours that has ended and waits to be reaped.
+pub(super) fn has_ended(pid: libc::pid_t) -> bool {
+    let (result, info) = waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+    // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
+    result == 0 && unsafe { info.si_pid() } != 0
 }
 
 fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc::c_int, libc::siginfo_t) {

@@ -5,20 +5,21 @@
 //!
 //! Caveat: PDEATHSIG is best effort. Running a set-user-ID program clears it (PR_SET_PDEATHSIG(2const)).
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::Pid;
 
 use super::child::Child;
-use super::environment::Environment;
+use super::environment::{self, Environment};
+use super::process;
 use super::signals::Inherited;
 use crate::exit::Exit;
 
@@ -60,27 +61,42 @@ impl Spawn<'_> {
     pub(crate) fn spawn(&self) -> io::Result<Child> {
         let plan = Plan::new(self)?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let us = nix::unistd::getpid();
-        // SAFETY: this process has one thread, so that the child may use whatever the parent may.
-        match unsafe { nix::unistd::fork() }? {
-            ForkResult::Child => plan.carry_out(self, us, &write),
-            ForkResult::Parent { child } => {
-                if self.own_group {
-                    // The child does the same; whoever is first, the group exists before either goes on (peers C1.1). EACCES:
-                    // the child was, and has executed.
-                    let _ = nix::unistd::setpgid(child, child);
-                }
-                Ok(Child::new(child.as_raw(), self.own_group, read))
-            }
+        let us = Pid::from_raw(process::id());
+        let child = fork()?;
+        if child == 0 {
+            plan.carry_out(self, us, &write);
         }
+        if self.own_group {
+            // The child does the same; whoever is first, the group exists before either goes on (peers C1.1). EACCES: the
+            // child was, and has executed.
+            let _ = nix::unistd::setpgid(Pid::from_raw(child), Pid::from_raw(child));
+        }
+        Ok(Child::new(child, self.own_group, read))
     }
+}
+
+/// `fork(2)`: the child's PID, 0 in the child. The system call alone: the C library's function brings its locks, lists and streams in order, which
+/// the child does not use, and each page that is written to for that is copied. vfork(2) would copy none, but waits for the exec.
+///
+/// # Errors
+/// As fork(2).
+fn fork() -> io::Result<libc::pid_t> {
+    let (flags, none) = (libc::c_long::from(libc::SIGCHLD), 0);
+    let (first, second) = if cfg!(target_arch = "s390x") { (none, flags) } else { (flags, none) };
+    // SAFETY: no memory is shared, and no stack or other address is given (clone(2)). This process has one thread, so that the child may use
+    // whatever the parent may.
+    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
+    if child < 0 { Err(io::Error::last_os_error()) } else { Ok(child as libc::pid_t) }
 }
 
 /// All that the child needs, allocated before the fork.
 struct Plan {
     /// The paths to try, in order.
     candidates: Vec<CString>,
-    argv: Vec<CString>,
+    /// What `argv` points to; a string stays where it is when its CString is moved.
+    words: Vec<CString>,
+    /// For execve(2), with the null pointer at its end.
+    argv: Vec<*const c_char>,
     environment: Environment,
 }
 
@@ -95,14 +111,15 @@ impl Plan {
         let candidates = if command.contains(&b'/') || command.is_empty() {
             vec![CString::new(command)?]
         } else {
-            let path = std::env::var_os("PATH").map_or(DEFAULT_PATH.to_vec(), OsString::into_vec);
+            let path = environment::value("PATH").map_or(DEFAULT_PATH, OsStr::as_bytes);
             path.split(|&b| b == b':')
                 .map(|dir| CString::new(if dir.is_empty() { command.to_vec() } else { [dir, b"/", command].concat() }))
                 .collect::<Result<_, _>>()?
         };
-        let argv = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
-        let argv = argv.map(|arg| CString::new(arg.as_bytes())).collect::<Result<_, _>>()?;
-        Ok(Self { candidates, argv, environment: Environment::new(spawn.variables, spawn.stands_in) })
+        let words = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
+        let words = words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let argv = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
+        Ok(Self { candidates, words, argv, environment: Environment::new(spawn.variables, spawn.stands_in) })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
@@ -136,7 +153,8 @@ impl Plan {
 
     /// Tries the candidates as execvp(3) does: on past what is not there, remembering what may not be run.
     fn exec(&self) -> Errno {
-        let argv: Vec<_> = self.argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
+        debug_assert_eq!(self.words.len() + 1, self.argv.len());
+        let argv = &self.argv;
         let mut denied = None;
         for path in &self.candidates {
             // SAFETY: argv is an array of C strings that ends with a null pointer, and so is the environment.

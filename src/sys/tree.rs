@@ -8,16 +8,18 @@
 //! signals everything in its namespace (`kill(-1)`), exec sessions included; another process finds its direct children by
 //! asking waitid(2) for every PID there can be, which takes a second, and deeper ones when they become direct.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use super::child::ProcessGroup;
-use super::signals;
+use super::{process, signals};
 use crate::signal::Signal;
 
 /// How many passes one call makes at the most.
@@ -77,7 +79,7 @@ impl Process {
 fn proc_is_ours() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| {
-        std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&std::process::id().to_string()))
+        std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
     })
 }
 
@@ -92,7 +94,7 @@ pub(crate) struct Tally {
 
 /// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not.
 pub(crate) fn descends(pid: libc::pid_t) -> bool {
-    let us = std::process::id() as libc::pid_t;
+    let us = process::id();
     let mut above = pid;
     // Parents do not go in circles, but /proc is read one file at a time while processes come and go.
     for _ in 0..DEPTH {
@@ -124,7 +126,7 @@ pub(crate) fn note_inherited() {
     if matches!(super::child::peek(), super::child::Peek::NoChildren) || !proc_is_ours() {
         return;
     }
-    *inherited() = children(std::process::id() as libc::pid_t).unwrap_or_default();
+    *inherited() = children().unwrap_or_default();
 }
 
 /// Whether one of them is there still.
@@ -139,17 +141,15 @@ pub(super) fn forget_inherited(pid: libc::pid_t) {
 
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
-    let us = std::process::id() as libc::pid_t;
-    if !proc_is_ours() {
-        return None;
-    }
-    let is_gone = |pid| is_inherited(pid) || Process::read(pid).is_none_or(|process| process.is_dead());
-    if let Some(children) = children(us)
-        && children.into_iter().all(is_gone)
-    {
+    let is_gone = |pid| is_inherited(pid) || super::child::has_ended(pid);
+    if children().is_some_and(|children| children.into_iter().all(is_gone)) {
         // The usual end, when nothing is left, and no reason to read all of /proc.
         return Some(vec![]);
     }
+    if !proc_is_ours() {
+        return None;
+    }
+    let us = process::id();
     let mut table: Vec<Process> = std::fs::read_dir("/proc")
         .ok()?
         .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
@@ -157,7 +157,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
-    let there: HashSet<_> = table.iter().map(|process| process.pid).collect();
+    let there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
         if !there.contains(&process.parent)
             && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
@@ -165,7 +165,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
             *process = now;
         }
     }
-    let mut family = HashSet::from([us]);
+    let mut family = BTreeSet::from([us]);
     let mut tree = vec![];
     loop {
         let (found, rest): (Vec<_>, Vec<_>) = table.into_iter().partition(|p| family.contains(&p.parent));
@@ -180,19 +180,29 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     Some(tree)
 }
 
-/// Our direct children, zombies included: `/proc/PID/task/TID/children` is exact for them, because nobody else reaps them
-/// (proc_tid_children(5)). Nothing where the kernel has no such file.
-fn children(us: libc::pid_t) -> Option<Vec<libc::pid_t>> {
+/// Our direct children, zombies included: the `children` file is exact for them, because nobody else reaps them
+/// (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is of a PID namespace in which we are not; in another one
+/// that we are in, the numbers are not ours, and kill(2) and waitid(2) say so.
+fn children() -> Option<Vec<libc::pid_t>> {
+    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     let mut text = vec![];
-    File::open(format!("/proc/{us}/task/{us}/children")).and_then(|mut file| file.read_to_end(&mut text)).ok()?;
-    Some(String::from_utf8_lossy(&text).split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    let mut part = [0; 1024];
+    loop {
+        let got = nix::unistd::read(&file, &mut part).ok()?;
+        text.extend_from_slice(&part[..got]);
+        // It is cut only where there is more than fits (fs/seq_file.c), at the end of a number.
+        if got < part.len() / 2 {
+            break;
+        }
+    }
+    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass
 /// finds nobody new. Members of `except` are passed over.
 pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, except: Option<ProcessGroup>) -> Tally {
     let mut tally = Tally::default();
-    let mut met = HashMap::from([(std::process::id() as libc::pid_t, 0)]);
+    let mut met = BTreeMap::from([(process::id(), 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
         let tree = descendants();
         // Only now, so that whoever dies of it has been seen alive and is counted.
@@ -227,11 +237,13 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, exce
 /// SIGKILL to our direct children, as quickly as can be: what forks its successor and ends, over and over, is gone by the time
 /// that all of /proc is read, but its successor is our child from then on. Counted by nobody, for zombies are among them.
 fn kill_children() {
-    let us = std::process::id() as libc::pid_t;
-    let mut killed = HashSet::new();
+    if !proc_is_ours() {
+        return;
+    }
+    let mut killed = BTreeSet::new();
     for _ in 0..PASSES {
         let before = killed.len();
-        for pid in children(us).unwrap_or_default() {
+        for pid in children().unwrap_or_default() {
             // EPERM is told by the pass over /proc.
             if !is_inherited(pid) {
                 let _ = signals::send(pid, Signal::KILL, None);
@@ -245,8 +257,8 @@ fn kill_children() {
 }
 
 /// Signals one of those that were `met`, each with its start.
-fn send_one(process: &Process, met: &HashMap<libc::pid_t, u64>, signal: Signal, wake: bool) -> io::Result<()> {
-    let us = std::process::id() as libc::pid_t;
+fn send_one(process: &Process, met: &BTreeMap<libc::pid_t, u64>, signal: Signal, wake: bool) -> io::Result<()> {
+    let us = process::id();
     let held = if process.parent == us { None } else { hold(process, met)? };
     let send = |signal: Signal| match &held {
         Some(fd) => pidfd_send_signal(fd, signal),
@@ -269,7 +281,7 @@ fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> io::Result<()> {
 /// Holds a descendant that is not our own child, and makes sure that it is one: /proc is read one process after the other, and a
 /// number read early may be a stranger's, with children of its own, when those are read. `None` where pidfds cannot be had (a
 /// kernel before 5.3, a filter, no descriptor left): its number is then used at once after the second look.
-fn hold(process: &Process, met: &HashMap<libc::pid_t, u64>) -> io::Result<Option<OwnedFd>> {
+fn hold(process: &Process, met: &BTreeMap<libc::pid_t, u64>) -> io::Result<Option<OwnedFd>> {
     // SAFETY: numbers only; a descriptor that is returned is nobody else's.
     let held = unsafe {
         match libc::syscall(libc::SYS_pidfd_open, process.pid, 0) {
@@ -278,7 +290,7 @@ fn hold(process: &Process, met: &HashMap<libc::pid_t, u64>) -> io::Result<Option
             _ => None,
         }
     };
-    let us = std::process::id() as libc::pid_t;
+    let us = process::id();
     let is_known = |pid| pid == us || Process::read(pid).is_some_and(|now| met.get(&pid) == Some(&now.started));
     // It is the one that was found, and its parent of this moment is of the family, found before it and still the same.
     let ours = Process::read(process.pid).is_some_and(|now| now.started == process.started && is_known(now.parent));
