@@ -25,3 +25,4 @@ mod signals;
 mod spawn;
 mod stop;
 mod terminal;
+mod unsafety;
