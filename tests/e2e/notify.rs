@@ -22,7 +22,7 @@ const USR1: i32 = libc::SIGUSR1;
 const LONGEST: usize = 4096;
 
 /// The command that speaks; `cargo test` builds it, `cargo test --test NAME` does not.
-fn notifier() -> &'static PathBuf {
+pub fn notifier() -> &'static PathBuf {
     static NOTIFIER: OnceLock<PathBuf> = OnceLock::new();
     NOTIFIER.get_or_init(|| {
         let notifier = probe().with_file_name("notifier");
@@ -41,35 +41,35 @@ fn notifier() -> &'static PathBuf {
 }
 
 /// Words as the notifier takes them: `|` between two actions is for the reader.
-fn say(start: Start, words: &str) -> Running {
+pub fn say(start: Start, words: &str) -> Running {
     let all: Vec<&str> = words.split(' ').filter(|word| *word != "|").collect();
     start.command([notifier().to_str().expect("text")].into_iter().chain(all))
 }
 
 /// What a manager has received.
 #[derive(Debug)]
-struct Message {
-    pid: i32,
-    text: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
+pub struct Message {
+    pub pid: i32,
+    pub text: Vec<u8>,
+    pub descriptors: Vec<OwnedFd>,
 }
 
 impl Message {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.text).into_owned()
     }
 }
 
 /// A service manager's end of the socket.
-struct Manager {
+pub struct Manager {
     socket: UnixDatagram,
     /// As in NOTIFY_SOCKET.
-    address: String,
-    dir: Dir,
+    pub address: String,
+    pub dir: Dir,
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = Dir::new();
         let path = dir.file("manager");
         let socket = UnixDatagram::bind(&path).expect("a socket");
@@ -97,25 +97,25 @@ impl Manager {
         Self { socket, address, dir }
     }
 
-    fn start(&self, options: &[&str]) -> Start {
+    pub fn start(&self, options: &[&str]) -> Start {
         Start::new(options).env("NOTIFY_SOCKET", &self.address).env("RUNTIME_DIRECTORY", &self.dir.0)
     }
 
     /// The next message.
-    fn hear(&self) -> Message {
+    pub fn hear(&self) -> Message {
         self.socket.set_read_timeout(Some(watchdog())).expect("a timeout");
         self.receive(0).unwrap_or_else(|error| panic!("watchdog: no message: {error}"))
     }
 
     /// What is there already.
-    fn heard(&self) -> Option<Message> {
+    pub fn heard(&self) -> Option<Message> {
         match self.receive(libc::MSG_DONTWAIT) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             message => Some(message.expect("a message")),
         }
     }
 
-    fn hears(&self, text: &str) -> Message {
+    pub fn hears(&self, text: &str) -> Message {
         let message = self.hear();
         assert_eq!(message.text(), text);
         message
@@ -186,7 +186,7 @@ fn environ(pid: i32, name: &str) -> Vec<String> {
 }
 
 /// The child's NOTIFY_SOCKET.
-fn relay(bowout: &Running) -> String {
+pub fn relay(bowout: &Running) -> String {
     let child = bowout.child_pid();
     // It has bowout's environment, or none, until it is executed.
     until("the command is there", || {
@@ -200,12 +200,12 @@ fn relay(bowout: &Running) -> String {
 }
 
 /// Waits until the command says so.
-fn ready(bowout: &mut Running) {
+pub fn ready(bowout: &mut Running) {
     bowout.out.find("ready", |line| line == "ready");
 }
 
 /// How many messages the log says were dropped.
-fn dropped(log: &[String]) -> usize {
+pub fn dropped(log: &[String]) -> usize {
     let counts =
         log.iter().filter_map(|line| line.strip_prefix("bowout: dropped ")?.split(' ').next()?.parse::<usize>().ok());
     counts.sum()

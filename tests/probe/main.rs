@@ -8,6 +8,7 @@
 // Clocks and threads are bowout's concern, not that of its command.
 #![allow(clippy::disallowed_methods)]
 
+mod hostile;
 mod names;
 mod place;
 mod receive;
@@ -33,8 +34,10 @@ terminal [--catch SIG,...] [--exit SIG:CODE] [--to FILE] [--group | --foreground
 named VAR... -- COMMAND      have VAR name this process, then exec | names: who this is, and whom they name
 view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
+hostile ACT... [-- signals' options]
+                             acts against the parent, then as signals: see hostile.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
-ns [--here] [--no-proc] -- COMMAND
+ns [--here] [--no-proc | --hide] -- COMMAND
                              COMMAND as PID 1 of a namespace; end as it ends";
 
 /// The words of the command line, taken one by one.
@@ -109,6 +112,7 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"names" => names::names(),
         b"view" => view::view(&mut words),
         b"kill" => place::kill(&mut words),
+        b"hostile" => hostile::hostile(&mut words),
         b"trace" => place::trace(words.number()),
         b"with" => place::with(&mut words),
         b"ns" => place::ns(&mut words),

@@ -2,11 +2,12 @@
 
 use std::ffi::c_int;
 use std::fs;
-use std::ptr::{null, null_mut};
+use std::ptr::null;
 
 use crate::{Words, signal, sys};
 
 const CAP_KILL: c_int = 5;
+const CAP_SYS_PTRACE: c_int = 19;
 
 pub(crate) fn kill(words: &mut Words) -> c_int {
     let pid = words.number();
@@ -52,10 +53,8 @@ pub(crate) fn with(words: &mut Words) -> ! {
             "--setsid" => unsafe {
                 libc::setsid();
             },
-            "--no-cap-kill" => {
-                // SAFETY: no pointers. Root loses it at the next exec.
-                sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_KILL) }, "PR_CAPBSET_DROP");
-            }
+            "--no-cap-kill" => drop_capability(CAP_KILL),
+            "--no-cap-ptrace" => drop_capability(CAP_SYS_PTRACE),
             "--uid" => {
                 let uid = words.number() as libc::uid_t;
                 // SAFETY: no pointers but to an empty list.
@@ -71,6 +70,12 @@ pub(crate) fn with(words: &mut Words) -> ! {
     sys::fail("with: no command")
 }
 
+/// Root loses it at the next exec.
+fn drop_capability(which: c_int) {
+    // SAFETY: no pointers.
+    sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) }, "PR_CAPBSET_DROP");
+}
+
 /// The soft limit; without a number, as high as the hard one.
 fn limit(which: libc::__rlimit_resource_t, soft: Option<c_int>) {
     // SAFETY: the structure is valid for both calls.
@@ -83,12 +88,13 @@ fn limit(which: libc::__rlimit_resource_t, soft: Option<c_int>) {
 }
 
 pub(crate) fn ns(words: &mut Words) -> ! {
-    let (mut here, mut proc) = (false, true);
+    let (mut here, mut proc) = (false, Proc::There);
     while let Some(option) = words.word() {
         match option.to_str().unwrap_or_default() {
             "--" => break,
             "--here" => here = true,
-            "--no-proc" => proc = false,
+            "--no-proc" => proc = Proc::Missing,
+            "--hide" => proc = Proc::Hiding,
             other => sys::fail(other),
         }
     }
@@ -133,14 +139,30 @@ pub(crate) fn ns(words: &mut Words) -> ! {
     unsafe { libc::_exit(libc::WEXITSTATUS(status)) }
 }
 
-fn mount(proc: bool) {
-    let kind = if proc { c"proc" } else { c"tmpfs" };
+/// What is at /proc.
+#[derive(Clone, Copy)]
+enum Proc {
+    There,
+    /// Other users' processes cannot be seen (proc(5), `hidepid`).
+    Hiding,
+    Missing,
+}
+
+fn mount(proc: Proc) {
+    let (kind, options) = match proc {
+        Proc::There => (c"proc", c""),
+        Proc::Hiding => (c"proc", c"hidepid=2"),
+        Proc::Missing => (c"tmpfs", c""),
+    };
     // SAFETY: strings that outlive the calls.
     unsafe {
         sys::check(
             libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()),
             "private mounts",
         );
-        sys::check(libc::mount(kind.as_ptr(), c"/proc".as_ptr(), kind.as_ptr(), 0, null_mut()), "mount /proc");
+        sys::check(
+            libc::mount(kind.as_ptr(), c"/proc".as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()),
+            "mount /proc",
+        );
     }
 }

@@ -19,6 +19,8 @@ send TEXT           one message; \\n, \\0, ^PID            size N          STATU
 carry N TEXT        a message with N copies of a pipe's end; says `closed` when nobody has one any more
 barrier             BARRIER=1; says `passed` when it is, `got N` for a signal before
 flood [N]           STATUS=0, STATUS=1, ...: N of them, or until there is no room, which is said
+forge PID TEXT      one message that says it is this process's; needs root
+refused N           so many that hold a NUL byte        carries N TEXT  as carry, and does not wait
 store NAME TEXT     FDSTORE=1 of a file that holds TEXT
 listen              what sd_listen_fds(3) finds, and what is in it
 reloading           RELOADING=1 with the time           ping MS         WATCHDOG=1 so often, until a signal comes
@@ -172,6 +174,33 @@ fn carry(count: usize, message: &[u8]) {
     hung_up(&read);
 }
 
+/// A message with credentials that are a lie (unix(7), `SCM_CREDENTIALS`).
+#[allow(clippy::cast_ptr_alignment, reason = "the buffer is aligned as a cmsghdr")]
+fn forge(pid: libc::pid_t, text: &[u8]) {
+    let (mut address, length) = manager();
+    let mut control = [0_u64; 8];
+    let mut vector = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
+    let lie = libc::ucred { pid, uid: 0, gid: 0 };
+    // SAFETY: the header points to buffers of the sizes that it names, which outlive the call.
+    unsafe {
+        let socket = check(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0), "socket");
+        let mut header: libc::msghdr = zeroed();
+        header.msg_name = (&raw mut address).cast();
+        header.msg_namelen = length;
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = libc::CMSG_SPACE(size_of_val(&lie) as u32) as _;
+        let part = libc::CMSG_FIRSTHDR(&raw const header);
+        (*part).cmsg_level = libc::SOL_SOCKET;
+        (*part).cmsg_type = libc::SCM_CREDENTIALS;
+        (*part).cmsg_len = libc::CMSG_LEN(size_of_val(&lie) as u32) as _;
+        libc::CMSG_DATA(part).cast::<libc::ucred>().write_unaligned(lie);
+        check(libc::sendmsg(socket, &raw const header, libc::MSG_NOSIGNAL) as libc::c_int, "sendmsg");
+        libc::close(socket);
+    }
+}
+
 fn store(name: &str, content: &str) {
     // SAFETY: a C string; the descriptor is ours.
     let mut file = unsafe {
@@ -320,6 +349,21 @@ fn main() {
                 // Every byte its place's, so that a shift would show; none that ends a line.
                 status.extend((status.len()..size).map(|at| b'!' + (at % 90) as u8));
                 send(&status, &[], 0);
+            }
+            "forge" => {
+                let pid = number(word()) as libc::pid_t;
+                forge(pid, &text(&word()));
+            }
+            "refused" => {
+                let count = number(word());
+                for _ in 0..count {
+                    send(b"STATUS=\0", &[], 0);
+                }
+            }
+            "carries" => {
+                let count = number(word());
+                let (_read, write) = pipe().unwrap_or_else(|_| fail("pipe"));
+                send(&text(&word()), &vec![write.as_raw_fd(); count], 0);
             }
             "carry" => {
                 carry(number(word()), &text(&word()));

@@ -1,0 +1,103 @@
+//! The report and the termination message, when the child has put something else into their places: nothing hangs, and nobody
+//! else's file is written to.
+
+use std::fs;
+
+use crate::common::{Dir, Home, Start, Status, homes, not_root, skip};
+
+const VICTIM: &str = "the words of somebody else\n";
+
+/// Runs bowout with this option in a folder with two files of somebody else's; the child does what the script says. What is left
+/// but these two, and the log.
+fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>) {
+    let dir = Dir::new();
+    dir.write("victim", VICTIM, 0o600);
+    dir.write("empty", "", 0o600);
+    dir.write("t", "", 0o600);
+    let script = format!("set -e; {script}; exit 3");
+    let mut bowout = Start::new([option]).at(home).dir(&dir.0).command(["sh", "-c", &script]);
+    assert_eq!(bowout.end(), Status::Code(3), "{script}");
+    let log = bowout.log();
+    assert!(log.iter().any(|line| line.contains("exited with 3")), "{script}: {log:#?}");
+    assert_eq!(fs::read_to_string(dir.file("victim")).expect("there"), VICTIM, "{script}");
+    assert_eq!(fs::read_to_string(dir.file("empty")).expect("there"), "", "{script}");
+    let entries = fs::read_dir(&dir.0).expect("a directory").flatten();
+    let mut left: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
+    left.retain(|name| !["victim", "empty", "t"].contains(&name.as_str()));
+    left.sort();
+    (dir, left, log)
+}
+
+/// The name under which the report is written, as the child can tell it.
+const TEMPORARY: &str = "\".r.bowout-$PPID\"";
+
+/// Scripts that put another file, or a link to one, at this name.
+fn others(name: &str) -> Vec<String> {
+    ["ln -s victim", "ln -s nowhere", "ln -s .", "ln -s /dev/full", "ln victim"]
+        .map(|what| format!("{what} {name}"))
+        .into()
+}
+
+/// Likewise what is neither.
+fn no_files(name: &str) -> Vec<String> {
+    let mut all: Vec<String> = ["mkfifo", "mkdir"].map(|what| format!("{what} {name}")).into();
+    if not_root().is_none() {
+        all.extend(["c 1 7", "c 5 0"].map(|device| format!("mknod {name} {device}")));
+    }
+    all
+}
+
+#[test]
+fn a_report_takes_the_place_of_a_link_and_harms_nobodys_file() {
+    for home in homes() {
+        // The second is the name under which it is written.
+        for name in ["r", TEMPORARY] {
+            for script in others(name) {
+                let (dir, left, log) = run(home, "--report=r", &script);
+                assert_eq!((&left[..], log.len()), (&["r".to_owned()][..], 1), "{script}");
+                assert!(fs::symlink_metadata(dir.file("r")).expect("there").is_file(), "{script}");
+                assert!(fs::read_to_string(dir.file("r")).expect("there").starts_with('{'), "{script}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_in_the_reports_place_costs_the_report_and_nothing_else() {
+    for home in homes() {
+        for script in no_files("r").into_iter().chain(["mkdir ".to_owned() + TEMPORARY]) {
+            let (dir, left, log) = run(home, "--report=r", &script);
+            assert_eq!((left.len(), log.len()), (1, 2), "{script}: {log:#?}");
+            assert!(log.iter().any(|line| line.contains("cannot write report")), "{log:#?}");
+            assert!(!fs::symlink_metadata(dir.file(&left[0])).expect("there").is_file(), "{script}");
+        }
+    }
+}
+
+/// The folder itself is gone, or is another one by now.
+#[test]
+fn a_report_whose_folder_the_child_has_taken_away_is_one_line() {
+    for home in homes() {
+        let script = "mkdir f; rmdir f";
+        let (_dir, left, log) = run(home, "--report=f/r", script);
+        assert_eq!((left.len(), log.len()), (0, 2), "{log:#?}");
+    }
+}
+
+#[test]
+fn a_termination_message_goes_into_nothing_that_the_child_has_put_there() {
+    if skip(not_root()) {
+        return;
+    }
+    for home in homes() {
+        let mut all = [others("t"), no_files("t")].concat();
+        all.extend(["ln -s empty t", "true"].map(Into::into));
+        for script in all {
+            let (dir, left, log) = run(home, "--termination-log=t", &format!("rm t; {script}"));
+            assert_eq!(left.len(), 0, "{script}");
+            assert!(log.len() == 1 || script.contains("mkdir"), "{script}: {log:#?}");
+            let there = fs::symlink_metadata(dir.file("t"));
+            assert!(there.is_err() || script != "true", "{script}: it is not made");
+        }
+    }
+}

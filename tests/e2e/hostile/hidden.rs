@@ -1,0 +1,117 @@
+//! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is not what it was, threads without
+//! their first, processes that move all the time.
+
+use std::time::Duration;
+
+use super::{KILL, TERM, USR1, all_ready, hostile};
+use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_namespaces, not_root, probe, skip, timed};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_lives_in_a_pid_namespace_of_the_childs_own_is_gone_after_the_stop() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    for home in homes() {
+        for nested in ["\"$PROBE\" ns --", "\"$PROBE\" ns -- \"$PROBE\" ns --"] {
+            let script = format!("{nested} \"$PROBE\" tree 20 --stubborn --name n & exec \"$PROBE\" signals --name c");
+            let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(&script);
+            all_ready(&mut bowout, &["n", "c"]);
+            bowout.kill(TERM);
+            assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
+        }
+    }
+}
+
+/// The namespace's own PID 1 takes in all that lose their parent there, and none of them is bowout's child.
+#[test]
+fn what_a_child_leaves_behind_in_a_pid_namespace_is_drained() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    for home in homes() {
+        let script = "\"$PROBE\" ns -- \"$PROBE\" tree 20 --stubborn --name n & exec \"$PROBE\" signals --exit USR1:7";
+        let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(script);
+        bowout.ready_as("n");
+        bowout.ready();
+        bowout.kill(USR1);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
+
+/// bowout in mounts of its own, with `options` for its /proc, and the command.
+fn with_proc(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
+    let mut words = vec!["ns", "--here"];
+    words.extend(proc);
+    let probe = probe().to_str().expect("text");
+    words.extend(["--", probe, "with"]);
+    words.extend(with);
+    words.extend(["--", BOWOUT, "--grace", "300ms"]);
+    Start::new(words).program(probe).command(command)
+}
+
+/// `hidepid`, root without `CAP_SYS_PTRACE` as in a container, and descendants of another user.
+#[test]
+fn descendants_that_proc_does_not_show_are_gone_after_the_stop() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    let hidden = format!("{} hostile uid 65534 -- --name", program.display());
+    let script = format!("{hidden} a & {hidden} b & exec {hidden} c");
+    let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], &["sh", "-c", &script]);
+    all_ready(&mut bowout, &["a", "b", "c"]);
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+/// The gosu pattern, by a descendant: the end is not held up, and does not look like a good one.
+#[test]
+fn a_descendant_that_may_not_be_signalled_is_named_and_holds_nobody() {
+    if skip(not_root()) || skip(no_namespaces()) {
+        return;
+    }
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    for home in homes() {
+        let script = format!(
+            "{} hostile name hermit uid 65534 -- --name d & exec \"$PROBE\" signals --name c --exit TERM:7",
+            program.display()
+        );
+        let start = Start::new(["--grace", "300ms"]).at(home).with(["--no-cap-kill"]);
+        let mut bowout = start.sh(&script);
+        all_ready(&mut bowout, &["d", "c"]);
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            bowout.wait()
+        });
+        assert_eq!(status, Status::Code(137), "{home:?}");
+        assert!(took < SOON, "{took:?}");
+        // Not to the end of the pipe: off PID 1 the descendant lives on, and holds it.
+        bowout.err.find("the reason", |line| line.contains("cannot kill 'hermit'") && line.contains("not permitted"));
+    }
+}
+
+/// Forks its successor and ends, over and over, each in a session of its own and under another name; the child has long ended.
+#[test]
+fn a_chain_of_processes_that_moves_all_the_time_is_gone_after_the_drain() {
+    for home in homes() {
+        let script = "\"$PROBE\" hostile chain & \"$PROBE\" hostile chain & exec \"$PROBE\" signals --exit USR1:7";
+        let mut bowout = Start::new(["-q", "--grace", "100ms"]).at(home).sh(script);
+        bowout.ready();
+        bowout.kill(USR1);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
+
+/// Out of its group, its session and, as far as it can, of everybody's sight.
+#[test]
+fn an_orphan_in_its_own_session_is_gone_after_the_drain() {
+    for home in homes() {
+        let acts = ["session", "leave", "session", "leave", "session", "--", "--name", "o"];
+        let mut bowout = hostile(Start::new(["--grace", "300ms"]).at(home), &acts);
+        assert_eq!(bowout.end(), Status::Code(0), "{home:?}");
+    }
+}

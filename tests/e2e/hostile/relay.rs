@@ -1,0 +1,167 @@
+//! The relay of sd_notify messages: floods, lies, and what is too much.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use super::{KILL, TERM, USR1};
+use crate::common::{Dir, Start, Status, homes, not_root, size, skip, until};
+use crate::notify::{Manager, dropped, notifier, ready, relay, say};
+
+/// In order, with a stop that is answered in the middle.
+#[test]
+fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
+    let count = size(5_000, 100_000);
+    for home in homes() {
+        let manager = Manager::new();
+        let script = format!(
+            "\"$PROBE\" signals --name c --exit USR1:3 & exec {} say ready wait USR1 end flood {count} wait TERM end exit 4",
+            notifier().display()
+        );
+        let mut bowout = manager.start(&["--grace", "1h"]).at(home).sh(&script);
+        bowout.ready_as("c");
+        ready(&mut bowout);
+        bowout.kill(USR1);
+        for n in 0..count {
+            if n == count / 2 {
+                bowout.kill(TERM);
+                bowout.err.find("the request", |line| line.contains("stop request SIGTERM"));
+            }
+            let text = until("a message of the child's", || {
+                Some(manager.hear().text()).filter(|text| !text.starts_with("STOPPING=1\n"))
+            });
+            assert_eq!(text, format!("STATUS={n}"));
+        }
+        bowout.out.find("all", |line| line == format!("sent {count}"));
+        bowout.out.find("the request", |line| line == format!("got {TERM}"));
+        let log = bowout.err.seen();
+        assert_eq!(dropped(&log), 0, "{home:?}: {log:#?}");
+    }
+}
+
+#[test]
+fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_heard_in_it() {
+    let count = size(5_000, 100_000);
+    let manager = Manager::new();
+    let words = format!("say ready | wait USR1 end | refused {count} | send STATUS=after | wait KILL end");
+    let mut bowout = say(manager.start(&["--grace", "200ms"]), &words);
+    ready(&mut bowout);
+    bowout.kill(USR1);
+    manager.hears("STATUS=after");
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(KILL));
+    assert_eq!(dropped(&bowout.log()), count);
+
+    // One that has no end.
+    let words = "say ready | wait USR1 end | refused 1000000000";
+    let mut bowout = say(manager.start(&["--grace", "200ms"]), words);
+    ready(&mut bowout);
+    bowout.kill(USR1);
+    bowout.err.find("the flood", |line| line.contains("dropped"));
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+/// Root may say who it is not; who is no descendant is not heard, whoever says it.
+#[test]
+fn a_descendant_that_says_it_is_somebody_else_is_judged_by_that() {
+    if skip(not_root()) {
+        return;
+    }
+    let manager = Manager::new();
+    let stranger = Start::direct().probe(["idle"]);
+    let us = std::process::id();
+    let words = format!(
+        "forge {} STATUS=stranger | forge 1 STATUS=first | forge {us} STATUS=manager | send STATUS=mine | wait TERM end | \
+         exit 0",
+        stranger.pid
+    );
+    let mut bowout = say(manager.start(&[]), &words);
+    manager.hears("STATUS=mine");
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(0));
+    let log = bowout.log();
+    assert_eq!(dropped(&log), 3, "{log:#?}");
+    drop(stranger);
+}
+
+/// Of another user, it may not even say so: the kernel refuses to send it.
+#[test]
+fn a_stranger_cannot_say_that_it_is_the_child() {
+    if skip(not_root()) {
+        return;
+    }
+    let manager = Manager::new();
+    fs::set_permissions(&manager.dir.0, Permissions::from_mode(0o755)).expect("permissions");
+    let mut bowout = say(manager.start(&[]), "say ready | wait USR1 end | send STATUS=mine | wait TERM end | exit 0");
+    ready(&mut bowout);
+    let (address, child) = (relay(&bowout), bowout.child_pid());
+    let program = manager.dir.program(notifier());
+    let line = [program.to_str().expect("text"), "uid", "65534", "forge", &child.to_string(), "STATUS=forged"];
+    let mut stranger = Start::direct().env("NOTIFY_SOCKET", &address).command(line);
+    assert_eq!(stranger.end(), Status::Code(98));
+    assert!(stranger.log().iter().any(|line| line.contains("not permitted")));
+    bowout.kill(USR1);
+    manager.hears("STATUS=mine");
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(0));
+}
+
+/// As long as a datagram can be; nothing at all; more descriptors than bowout may have open.
+#[test]
+fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
+    for home in homes() {
+        let manager = Manager::new();
+        let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0 | carry 1 STATUS=few | send STATUS=next \
+                     | wait TERM end | exit 0";
+        let command = format!("ulimit -n 512; exec {} \"$@\"", notifier().display());
+        // The limit is bowout's: the child raises its own.
+        let start = manager.start(&[]).at(home).with(["--nofile", "64"]);
+        let all: Vec<&str> = words.split(' ').filter(|word| *word != "|").collect();
+        let mut bowout = start.command(["sh", "-c", &command, "sh"].iter().chain(&all));
+        manager.hears("STATUS=few");
+        manager.hears("STATUS=next");
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), Status::Code(0), "{home:?}");
+        let log = bowout.log();
+        assert_eq!(dropped(&log), 3, "{home:?}: {log:#?}");
+    }
+}
+
+/// Others who keep the relay's socket full only have the child wait its turn.
+#[test]
+fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
+    let manager = Manager::new();
+    let mut bowout = say(manager.start(&[]), "say ready | wait USR1 end | flood 20 | wait TERM end | exit 0");
+    ready(&mut bowout);
+    let address = relay(&bowout);
+    let flood = "flood 1000000000";
+    let stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), flood);
+    bowout.err.find("the flood", |line| line.contains("is no descendant"));
+    bowout.kill(USR1);
+    for n in 0..20 {
+        manager.hears(&format!("STATUS={n}"));
+    }
+    drop(stranger);
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(0));
+}
+
+/// The name can be told in advance. Whatever is there is left alone, and nothing behind it has its permissions changed.
+#[test]
+fn a_link_in_the_place_of_the_relays_socket_is_not_followed() {
+    for home in homes() {
+        let (manager, dir) = (Manager::new(), Dir::new());
+        let secret = dir.write("secret", "mine", 0o600);
+        let script = "ln -s \"$0\" \"$RUNTIME_DIRECTORY/bowout-$$.notify\"; exec \"$@\"";
+        let start = Start::direct().at(home).env("NOTIFY_SOCKET", &manager.address).env("RUNTIME_DIRECTORY", &dir.0);
+        let line = ["sh", "-c", script, secret.to_str().expect("text"), crate::common::BOWOUT, "--"];
+        let words = [notifier().to_str().expect("text"), "send", "STATUS=here", "wait", "TERM", "end", "exit", "0"];
+        let mut bowout = start.command(line.iter().chain(&words));
+        manager.hears("STATUS=here");
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), Status::Code(0));
+        let mode = fs::metadata(&secret).expect("there").permissions().mode();
+        assert_eq!((mode & 0o777, fs::read_to_string(&secret).expect("there")), (0o600, "mine".into()), "{home:?}");
+        assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), 2, "{home:?}: the link is left as it was");
+    }
+}

@@ -1,0 +1,133 @@
+//! Signals, limits and tracing, against bowout and against its tree.
+
+use std::time::Duration;
+
+use super::{KILL, TERM, USR1, all_ready, hostile};
+use crate::common::{Home, Start, Status, homes, no_namespaces, skip, timed, until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// All that ask for nothing, and only then one that asks for the stop.
+#[test]
+fn what_the_child_sends_to_bowout_comes_back_to_it_or_stops_it() {
+    let asks = [libc::SIGINT, libc::SIGQUIT, libc::SIGABRT];
+    let others = (1..=64).filter(|signal| ![KILL, libc::SIGSTOP, TERM].contains(signal) && !asks.contains(signal));
+    let others: Vec<String> = others.map(|signal| signal.to_string()).collect();
+    for home in homes() {
+        for last in asks {
+            let last = last.to_string();
+            let acts = others.iter().chain([&last]).flat_map(|signal| ["echo", signal]);
+            let acts: Vec<&str> = acts.chain(["--", "--exit", "USR1:7"]).collect();
+            let mut bowout = hostile(Start::new(["--grace", "1h"]).at(home), &acts);
+            bowout.ready();
+            bowout.kill(USR1);
+            assert_eq!(bowout.end(), Status::Code(7), "{home:?} {last}");
+            let back = bowout.out.seen().iter().filter(|line| line.starts_with("back ")).count();
+            assert_eq!(back, others.len() + 1, "{home:?}");
+            let log = bowout.log();
+            assert!(log.last().is_some_and(|line| line.contains("tree")), "who has asked: {log:#?}");
+        }
+    }
+}
+
+/// Neither one by one nor with all others.
+#[test]
+fn pid_1_is_neither_stopped_nor_killed_by_its_child() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let acts = ["tell", "19", "tell", "KILL", "all", "KILL", "all", "19", "--", "--exit", "TERM:7"];
+    let mut bowout = hostile(Start::new(["--grace", "1h"]).at(Home::Pid1), &acts);
+    bowout.ready();
+    assert_ne!(bowout.state(), 'T');
+    bowout.kill(USR1);
+    bowout.expect(USR1);
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(7));
+}
+
+/// As it says (see the head of `hostile.rs`); and nothing comes of it but the stop.
+#[test]
+fn a_forged_sender_is_told_as_it_claims_to_be_and_stops_what_it_could_stop_anyway() {
+    for home in homes() {
+        let acts = ["forge", "1", "TERM", "--", "--exit", "TERM:7"];
+        let mut bowout = hostile(Start::new(["--grace", "1h"]).at(home), &acts);
+        assert_eq!(bowout.end(), Status::Code(7));
+        let log = bowout.log();
+        assert!(log.iter().any(|line| line.contains("SIGTERM from pid 1 ") && line.contains("4242")), "{log:#?}");
+    }
+}
+
+/// K9, within the tree: whoever holds a process in a trace is killed with it.
+#[test]
+fn a_descendant_that_is_traced_by_its_sibling_is_gone_after_the_stop() {
+    for home in homes() {
+        let script = "\"$PROBE\" signals --name b & b=$!; \"$PROBE\" hostile trace $b say traced -- --name a & \
+                      exec \"$PROBE\" signals --name c";
+        let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(script);
+        all_ready(&mut bowout, &["a", "b", "c"]);
+        bowout.out.find("the trace", |line| line == "traced");
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
+        let log = bowout.log();
+        assert!(!log.iter().any(|line| line.contains("cannot kill")), "{log:#?}");
+    }
+}
+
+/// Its end is the tracer's to hear and to tell, and this one never asks.
+#[test]
+fn a_child_that_is_traced_by_its_descendant_has_its_own_status_when_both_are_gone() {
+    for home in homes() {
+        let script = "\"$PROBE\" hostile trace $$ say traced await 64 & exec \"$PROBE\" signals --name c --exit USR1:7";
+        let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(script);
+        bowout.ready_as("c");
+        bowout.out.find("the trace", |line| line == "traced");
+        let child = bowout.child_pid();
+        bowout.kill(USR1);
+        until("the child has ended", || (crate::common::pty::state_of(child) == Some('Z')).then_some(()));
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
+
+/// Why a process may not trace its parent, if so.
+fn no_trace_of_parents() -> Option<String> {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    (!["", "0"].contains(&scope.trim())).then(|| format!("kernel.yama.ptrace_scope is {}", scope.trim()))
+}
+
+#[test]
+fn a_traced_bowout_does_all_that_it_does_otherwise() {
+    if skip(no_trace_of_parents()) {
+        return;
+    }
+    for home in homes() {
+        let mut bowout = hostile(Start::new(["--grace", "300ms"]).at(home), &["trace", "parent", "--"]);
+        bowout.ready();
+        bowout.kill(USR1);
+        bowout.expect(USR1);
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
+    }
+}
+
+/// Stopped in a trace, it can do nothing; when the tracer is gone, it has forgotten nothing.
+#[test]
+fn a_bowout_that_the_child_holds_in_a_trace_goes_on_when_the_child_is_gone() {
+    if skip(no_trace_of_parents()) {
+        return;
+    }
+    for home in homes() {
+        let script = "\"$PROBE\" signals --name d & exec \"$PROBE\" hostile attach -- --name c";
+        let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(script);
+        all_ready(&mut bowout, &["c", "d"]);
+        until("bowout is held", || (bowout.state() == 't').then_some(()));
+        bowout.kill(TERM);
+        let (status, took) = timed(|| {
+            crate::common::pty::kill(bowout.child_pid(), KILL);
+            bowout.end()
+        });
+        assert_eq!(status, bowout.died(KILL), "{home:?}");
+        assert!(took < SOON, "{took:?}");
+    }
+}
