@@ -35,8 +35,9 @@ pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
     parent: libc::pid_t,
     pub(crate) group: libc::pid_t,
-    /// `Z` and `X` are dead, `D` cannot be killed now.
+    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last.
     pub(crate) state: char,
+    threads: u64,
     /// When it was started, in clock ticks since boot: with the PID, its identity.
     started: u64,
     /// Chosen by the process itself, up to 15 bytes of anything.
@@ -46,7 +47,9 @@ pub(crate) struct Process {
 impl Process {
     /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
     pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
-        if !proc_is_ours() {
+        // Asked once, for this is called often; what a pass over all of them is to rely on, is asked for each pass.
+        static OURS: OnceLock<bool> = OnceLock::new();
+        if !OURS.get_or_init(proc_is_ours) {
             return None;
         }
         let mut text = [0; 1024];
@@ -63,24 +66,23 @@ impl Process {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        // Field 22 of the line; the group is the fifth.
-        let started = fields.nth(16)?.parse().ok()?;
+        // Fields 20 and 22 of the line; the group is the fifth.
+        let threads = fields.nth(14)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
         let name = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
-        Some(Self { pid, parent, group, state, started, name })
+        Some(Self { pid, parent, group, state, threads, started, name })
     }
 
+    /// The state is the first thread's, which can end before the others (pthread_exit(3) in `main`).
     fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'X' | 'x') || (self.state == 'Z' && self.threads <= 1)
     }
 }
 
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 fn proc_is_ours() -> bool {
-    static OURS: OnceLock<bool> = OnceLock::new();
-    *OURS.get_or_init(|| {
-        std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
-    })
+    std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
 }
 
 /// What became of a signal to the whole tree.
@@ -146,6 +148,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         // The usual end, when nothing is left, and no reason to read all of /proc.
         return Some(vec![]);
     }
+    // Each time: a child that shares our mounts may have put another one there, or nothing.
     if !proc_is_ours() {
         return None;
     }
@@ -311,9 +314,10 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
             Ok(()) => tally.reached += 1,
             Err(error) => {
-                tally
-                    .refused
-                    .push((Process { pid, parent: 0, group: 0, state: '?', started: 0, name: "?".into() }, error));
+                tally.refused.push((
+                    Process { pid, parent: 0, group: 0, state: '?', threads: 0, started: 0, name: "?".into() },
+                    error,
+                ));
             }
         }
     }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::{KILL, TERM, USR1, all_ready, hostile};
-use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_namespaces, not_root, probe, skip, timed};
+use crate::common::{
+    BOWOUT, Dir, Running, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -65,6 +67,49 @@ fn descendants_that_proc_does_not_show_are_gone_after_the_stop() {
     all_ready(&mut bowout, &["a", "b", "c"]);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+/// By the child, in its own mounts or in bowout's. The second is as if there were none from then on.
+#[test]
+fn an_empty_directory_over_proc_saves_nobody() {
+    if skip(not_root()) {
+        return;
+    }
+    let cases = [
+        ("mounts proc", TERM, Status::Signal(KILL)),
+        ("proc", TERM, Status::Signal(KILL)),
+        ("proc", USR1, Status::Code(7)),
+    ];
+    for (acts, end, status) in cases {
+        let script = format!(
+            "\"$PROBE\" hostile session -- --name a & \"$PROBE\" hostile session -- --name b & \
+             exec \"$PROBE\" hostile {acts} -- --name c --exit USR1:7"
+        );
+        let mut bowout = with_proc(&[], &[], &["sh", "-c", &script]);
+        all_ready(&mut bowout, &["a", "b", "c"]);
+        bowout.kill(end);
+        assert_eq!(bowout.end(), status, "{acts}");
+    }
+}
+
+/// As after pthread_exit(3) in `main`: to all appearance it is dead.
+#[test]
+fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
+    for home in homes() {
+        for (options, asked) in [("--exit TERM:0", "1 descendant left"), ("", "1 descendant killed")] {
+            let script = format!(
+                "\"$PROBE\" hostile thread -- --name t {options} & exec \"$PROBE\" signals --name c --exit USR1:7"
+            );
+            let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(&script);
+            all_ready(&mut bowout, &["t", "c"]);
+            bowout.kill(USR1);
+            assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+            let seen = signals_of("t", &bowout.out.rest());
+            assert_eq!(seen.first(), Some(&TERM), "{home:?}: {seen:?}");
+            let log = bowout.log();
+            assert!(log.iter().any(|line| line.contains(asked)), "{home:?}: {log:#?}");
+        }
+    }
 }
 
 /// The gosu pattern, by a descendant: the end is not held up, and does not look like a good one.
