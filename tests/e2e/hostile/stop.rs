@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{KILL, TERM, USR1, all_ready, hostile};
-use crate::common::{Home, Start, Status, homes, no_namespaces, skip, timed, until};
+use crate::common::{Home, Start, Status, field, homes, no_namespaces, skip, timed, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -55,6 +55,28 @@ fn a_forged_sender_is_told_as_it_claims_to_be_and_stops_what_it_could_stop_anywa
         assert_eq!(bowout.end(), Status::Code(7));
         let log = bowout.log();
         assert!(log.iter().any(|line| line.contains("SIGTERM from pid 1 ") && line.contains("4242")), "{log:#?}");
+    }
+}
+
+/// Nothing that it needs for the stop has to be opened, and a wait that the kernel refuses is not one without end, nor none.
+#[test]
+fn limits_that_the_child_sets_on_bowout_neither_prevent_the_stop_nor_keep_it_busy() {
+    for home in homes() {
+        let limits = [libc::RLIMIT_NOFILE, libc::RLIMIT_FSIZE, libc::RLIMIT_SIGPENDING, libc::RLIMIT_NPROC];
+        let limits: Vec<String> = limits.iter().map(ToString::to_string).collect();
+        let mut acts: Vec<&str> = limits.iter().flat_map(|limit| ["limit", limit, "0"]).collect();
+        acts.extend(["--", "--name", "c"]);
+        let script = format!("\"$PROBE\" signals --name d & exec \"$PROBE\" hostile {}", acts.join(" "));
+        let mut bowout = Start::new(["--grace", "300ms", "--notify", "relay"]).at(home).sh(&script);
+        bowout.ready_as("c");
+        bowout.ready_as("d");
+        let switches = || -> u64 { field(bowout.pid, "voluntary_ctxt_switches").parse().expect("a number") };
+        let before = switches();
+        bowout.kill(USR1);
+        bowout.out.find("the signal", |line| line.starts_with(&format!("c {USR1} ")));
+        until("bowout waits", || (switches() > before + 1 && bowout.state() == 'S').then_some(()));
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
     }
 }
 
