@@ -123,16 +123,24 @@ fn now() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
-/// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not look like ours.
+/// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not look like ours, nor may the text
+/// behind it be shown from right to left.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+        if steers(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
+}
+
+/// Control characters, and of those that format a text the ones that end a line or turn its direction (Unicode: `Zl`, `Zp`,
+/// `Bidi_Control`).
+fn steers(c: char) -> bool {
+    let formats = ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    c.is_control() || formats.iter().any(|range| range.contains(&c))
 }
 
 #[cfg(test)]
@@ -172,5 +180,11 @@ mod tests {
     #[test]
     fn nothing_from_outside_can_fake_a_line() {
         assert_eq!(escape("a\nbowout: b\x1b[2J\u{9b}é'"), "a\\nbowout: b\\u{1b}[2J\\u{9b}é'");
+        assert_eq!(
+            escape("a\u{2028}b\u{202e}c\u{2069}d\u{200f}e\u{61c}"),
+            "a\\u{2028}b\\u{202e}c\\u{2069}d\\u{200f}e\\u{61c}"
+        );
+        // What people write in is theirs.
+        assert_eq!(escape("ā à שלום 日本 \u{200d}"), "ā à שלום 日本 \u{200d}");
     }
 }

@@ -2,13 +2,73 @@
 
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{KILL, TERM, USR1, hostile};
-use crate::common::{Lines, Start, homes, timed};
+use crate::common::{Dir, Lines, Start, Status, homes, probe, timed};
 
 const SOON: Duration = Duration::from_secs(20);
+/// A line of ours, a cleared screen, a title, a line separator, and a text that runs backwards; 15 bytes each, as names are.
+const NAMES: [&str; 4] =
+    ["x\nbowout: ended", "x\r\u{1b}[2J\u{1b}]0;y\u{7}", "x\u{2028}<0>y\u{85}z", "x\u{202e}dellik\u{2066}y"];
+
+/// One line for each, nothing in it that a terminal or a reader of lines acts upon.
+fn is_plain(line: &str) -> bool {
+    let acts =
+        |c: char| c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
+    !line.chars().any(acts)
+}
+
+#[test]
+fn a_name_adds_no_line_and_no_escape_sequence_to_the_log() {
+    for name in NAMES {
+        for format in ["text", "journal", "json"] {
+            let dir = Dir::new();
+            let (program, report) = (dir.file(&format!("p{name}")), dir.file("r"));
+            symlink(probe(), &program).expect("a link");
+            let options = ["-vvv", "--grace", "50ms", "--log-format", format, "--report"];
+            let start = Start::new(options.iter().map(AsRef::as_ref).chain([report.as_os_str()]));
+            let words = ["hostile", "name", name, "tell", "USR1", "tell", "TERM"];
+            let mut bowout = start.command([program.to_str().expect("text")].iter().chain(&words));
+            assert_eq!(bowout.end(), Status::Signal(KILL));
+            let log = bowout.log();
+            for line in &log {
+                is_one_of_ours(line, format);
+            }
+            assert_eq!(log.iter().filter(|line| line.contains("stop request SIGTERM from pid")).count(), 1, "{log:#?}");
+            // For machines, as it is.
+            let report = std::fs::read_to_string(&report).expect("a report");
+            let object: Value = serde_json::from_str(&report).expect("an object");
+            assert_eq!((report.lines().count(), object["command"][0].as_str()), (1, program.to_str()), "{report}");
+        }
+    }
+}
+
+fn is_one_of_ours(line: &str, format: &str) {
+    assert!(is_plain(line), "{format}: {line:?}");
+    match format {
+        "text" => assert!(line.starts_with("bowout: "), "{line}"),
+        "journal" => assert!(line.starts_with('<') && line[2..].starts_with(">bowout: "), "{line}"),
+        _ => {
+            let object: Value = serde_json::from_str(line).expect("an object");
+            assert!(is_plain(object["message"].as_str().expect("a message")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_adds_no_line_by_its_name() {
+    for name in NAMES {
+        let mut bowout = Start::plain().command([format!("/no/{name}")]);
+        assert_eq!(bowout.end(), Status::Code(127));
+        let log = bowout.log();
+        assert!(log.len() == 1 && is_plain(&log[0]), "{log:#?}");
+    }
+}
 
 #[test]
 fn a_stderr_that_the_child_has_filled_delays_nothing() {
