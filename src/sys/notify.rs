@@ -18,8 +18,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -220,11 +219,16 @@ fn runtime_directory() -> Option<PathBuf> {
         .filter(|folder: &PathBuf| folder.is_absolute())
 }
 
-fn bind_path(socket: &OwnedFd, path: &PathBuf) -> io::Result<()> {
-    bind(socket, &Address::unix(path.as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?)?;
-    // SAFETY: takes and returns numbers.
-    let mode = if unsafe { libc::geteuid() } == 0 { 0o666 } else { 0o600 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+fn bind_path(socket: &OwnedFd, path: &Path) -> io::Result<()> {
+    let address = Address::unix(path.as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?;
+    // Its permissions from the start: by chmod(2) they could become those of what somebody puts there meanwhile.
+    // SAFETY: take and return numbers. The umask is the child's again before there is one.
+    unsafe {
+        let before = libc::umask(if libc::geteuid() == 0 { 0o111 } else { 0o177 });
+        let bound = bind(socket, &address);
+        libc::umask(before);
+        bound
+    }
 }
 
 /// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with `@`.

@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::{KILL, TERM, USR1};
-use crate::common::{Dir, Start, Status, homes, not_root, size, skip, until};
+use crate::common::{Dir, Start, Status, homes, no_strace, not_root, size, skip, until};
 use crate::notify::{Manager, dropped, notifier, ready, relay, say};
 
 /// In order, with a stop that is answered in the middle.
@@ -164,4 +164,24 @@ fn a_link_in_the_place_of_the_relays_socket_is_not_followed() {
         assert_eq!((mode & 0o777, fs::read_to_string(&secret).expect("there")), (0o600, "mine".into()), "{home:?}");
         assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), 2, "{home:?}: the link is left as it was");
     }
+}
+
+/// Between the two, whoever may write to the folder could put a link there.
+#[test]
+fn the_relays_socket_has_its_permissions_from_the_start() {
+    if skip(no_strace()) {
+        return;
+    }
+    let (manager, dir) = (Manager::new(), Dir::new());
+    let trace = dir.file("trace");
+    let calls = "trace=?chmod,fchmodat,?fchmodat2,bind";
+    let line = ["-o", trace.to_str().expect("text"), "-e", calls, crate::common::BOWOUT, "--notify", "relay"];
+    let start = Start::new(line).program("strace").env("RUNTIME_DIRECTORY", &manager.dir.0);
+    let mut bowout = start.command(["sh", "-c", "umask"]);
+    assert_eq!(bowout.end(), Status::Code(0));
+    let text = fs::read_to_string(&trace).expect("a trace");
+    assert!(text.contains(".notify") && !text.contains("chmod"), "{text}");
+    // The child's is as it was.
+    let mut direct = Start::direct().command(["sh", "-c", "umask"]);
+    assert_eq!(bowout.out.rest(), direct.out.rest());
 }
