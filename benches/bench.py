@@ -47,6 +47,10 @@ EVERY_OPTION = (
 ).split()
 
 
+class Failed(Exception):
+    """Something could not be measured; says what, and why."""
+
+
 class Wrapper(NamedTuple):
     """A program that runs another: its words up to the command."""
 
@@ -116,7 +120,7 @@ def output(words, **how):
     process = start(words, stdout=subprocess.PIPE, **how)
     text = process.communicate()[0].decode()
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, words[:3]))} ...: status {process.returncode}")
+        raise Failed(f"{' '.join(map(str, words[:3]))} ...: status {process.returncode}")
     return text
 
 
@@ -143,7 +147,7 @@ def instructions(words, env=ENVIRONMENT):
     # A child that was forked and then became another program prints nothing.
     found = re.search(r"refs:\s+([\d,]+)", said.stderr)
     if said.returncode or not found:
-        sys.exit(f"valgrind: status {said.returncode}\n{said.stderr}")
+        raise Failed(f"valgrind: status {said.returncode}\n{said.stderr}")
     return int(found[1].replace(",", ""))
 
 
@@ -153,7 +157,7 @@ def system_calls(words, times=5):
     with tempfile.NamedTemporaryFile("r") as trace:
         for _ in range(times):
             if start(["strace", "-f", "-qq", "-e", "signal=none", "-o", trace.name, *words]).wait():
-                sys.exit("strace failed")
+                raise Failed("strace failed")
             lines = Path(trace.name).read_text().splitlines()
             lines = [line for line in lines if "resumed>" not in line and "+++" not in line]
             # The first line is the execve that starts the wrapper. What its child calls from its own execve on is the command's.
@@ -196,7 +200,7 @@ def asleep(pid):
         if seen == 2:
             return
         time.sleep(0.01)
-    sys.exit(f"{pid} does not come to rest")
+    raise Failed(f"{pid} does not come to rest")
 
 
 class Waiting:
@@ -206,7 +210,7 @@ class Waiting:
         self.process = start([*words, "./child", "stream", 0, 0], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self.process.pid
         if self.process.stdout.readline() != b"ready\n":
-            sys.exit(f"{words[0]}: the child is not ready")
+            raise Failed(f"{words[0]}: the child is not ready")
         asleep(self.pid)
 
     def memory(self):
@@ -234,7 +238,7 @@ def idle_calls(waiting, seconds):
         for n, one in enumerate(waiting):
             tracer = start(["strace", "-o", f"{dir}/{n}", "-p", one.pid], stderr=subprocess.PIPE)
             if b"attached" not in tracer.stderr.readline():
-                sys.exit("strace cannot attach")
+                raise Failed("strace cannot attach")
             tracers.append(tracer)
         time.sleep(seconds)
         counts = []
