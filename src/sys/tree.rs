@@ -238,25 +238,43 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, exce
 }
 
 /// SIGKILL to our direct children, as quickly as can be: what forks its successor and ends, over and over, is gone by the time
-/// that all of /proc is read, but its successor is our child from then on. Counted by nobody, for zombies are among them.
+/// that all of /proc is read, but its successor is our child from then on. Counted by nobody, for zombies are among them: each leads to
+/// its group.
 fn kill_children() {
     if !proc_is_ours() {
         return;
     }
     let mut killed = BTreeSet::new();
+    let mut groups = BTreeSet::new();
     for _ in 0..PASSES {
         let before = killed.len();
         for pid in children().unwrap_or_default() {
-            // EPERM is told by the pass over /proc.
-            if !is_inherited(pid) {
-                let _ = signals::send(pid, Signal::KILL, None);
+            if is_inherited(pid) {
+                continue;
             }
             killed.insert(pid);
+            // EPERM is told by the pass over /proc.
+            if is_child(pid) {
+                let _ = signals::send(pid, Signal::KILL, None);
+            } else if let Some(group) = group_left_by(pid)
+                && groups.insert(group)
+            {
+                let _ = signals::send(-group, Signal::KILL, None);
+            }
         }
         if killed.len() == before {
             break;
         }
     }
+}
+
+/// The process group of a child that has ended, where it is the tree's alone. Who forks and ends over and over can always be a step ahead
+/// of a signal to one process, and never of one to its group (see [`ProcessGroup::kill`]). Until we reap the child, the number is no other
+/// group's; and all members of a group are in one session (setpgid(2)), which a descendant has begun if it is not ours.
+fn group_left_by(pid: libc::pid_t) -> Option<libc::pid_t> {
+    // SAFETY: numbers only.
+    let (group, session, ours) = unsafe { (libc::getpgid(pid), libc::getsid(pid), libc::getsid(0)) };
+    (group > 1 && session >= 0 && session != ours).then_some(group)
 }
 
 /// Signals one of those that were `met`, each with its start.

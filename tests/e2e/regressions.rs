@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::common::pty::{Shell, kill, missing, state_of};
 use crate::common::{
-    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, homes, no_namespaces, not_root, probe,
-    signals_of, skip, timed, until,
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, homes, no_namespaces, no_strace, not_root,
+    probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -288,4 +288,22 @@ fn only_the_managers_main_process_says_that_the_service_stops() {
         assert!(heard.contains(&"STATUS=end".into()), "{heard:?}");
         assert_eq!(heard.iter().any(|text| text.starts_with("STOPPING=1")), speaks, "{main}: {heard:?}");
     }
+}
+
+/// Whoever forks and ends is gone when a signal arrives, and its successor is there, in the same group: bowout is slowed down so that it
+/// never meets one alive.
+#[test]
+fn a_chain_of_processes_in_its_own_session_is_killed_by_a_slow_bowout() {
+    if skip(no_strace()) {
+        return;
+    }
+    let slow = ["-D", "-qq", "-o", "/dev/null", "-e", "trace=kill", "-e", "inject=kill:delay_enter=2000", BOWOUT];
+    let mut bowout =
+        Start::new([&slow[..], &["--grace", "20ms"]].concat()).program("strace").probe(["breed", "4", "0"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    bowout.out.rest();
+    assert_eq!(bowout.end(), bowout.died(KILL));
+    let log = bowout.log();
+    assert!(!log.iter().any(|line| line.contains("cannot kill")), "{log:?}");
 }
