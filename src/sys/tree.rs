@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getpgid, getsid};
 
 use super::child::ProcessGroup;
 use super::{process, signals};
@@ -141,10 +142,20 @@ pub(super) fn forget_inherited(pid: libc::pid_t) {
     inherited().retain(|other| *other != pid);
 }
 
-/// All live descendants, the child included, parents before their children; nothing where there is no /proc.
+/// What a look at one process takes, in bytes, at the most: its line in a table that doubles as it grows, twice, and its name.
+const ROOM: usize = 768;
+
+/// Whether there is memory for a look at so many processes. What cannot be had later would end us (`handle_alloc_error`), and the
+/// descendants would be nobody's.
+fn has_room(processes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(processes.saturating_mul(ROOM)).is_ok()
+}
+
+/// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
-    let is_gone = |pid| is_inherited(pid) || super::child::has_ended(pid);
-    if children().is_some_and(|children| children.into_iter().all(is_gone)) {
+    let children = children();
+    let has_ended = |pid| super::child::has_ended(pid);
+    if children.as_ref().is_some_and(|children| children.iter().all(|&pid| is_inherited(pid) || has_ended(pid))) {
         // The usual end, when nothing is left, and no reason to read all of /proc.
         return Some(vec![]);
     }
@@ -153,10 +164,16 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         return None;
     }
     let us = process::id();
-    let mut table: Vec<Process> = std::fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .collect();
+    // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
+    let dead: BTreeSet<_> = children.into_iter().flatten().filter(|&pid| has_ended(pid)).collect();
+    let pids = || {
+        let names = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Some(names.filter(|pid| !dead.contains(pid)))
+    };
+    if !has_room(pids()?.count()) {
+        return None;
+    }
+    let mut table: Vec<Process> = pids()?.filter_map(Process::read).collect();
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
@@ -272,9 +289,9 @@ fn kill_children() {
 /// of a signal to one process, and never of one to its group (see [`ProcessGroup::kill`]). Until we reap the child, the number is no other
 /// group's; and all members of a group are in one session (setpgid(2)), which a descendant has begun if it is not ours.
 fn group_left_by(pid: libc::pid_t) -> Option<libc::pid_t> {
-    // SAFETY: numbers only.
-    let (group, session, ours) = unsafe { (libc::getpgid(pid), libc::getsid(pid), libc::getsid(0)) };
-    (group > 1 && session >= 0 && session != ours).then_some(group)
+    let pid = Some(Pid::from_raw(pid));
+    let foreign = getsid(pid).ok()? != getsid(None).ok()?;
+    getpgid(pid).ok().filter(|group| foreign && group.as_raw() > 1).map(Pid::as_raw)
 }
 
 /// Signals one of those that were `met`, each with its start.
@@ -318,6 +335,7 @@ fn hold(process: &Process, met: &BTreeMap<libc::pid_t, u64>) -> io::Result<Optio
     if ours { Ok(held) } else { Err(Errno::ESRCH.into()) }
 }
 
+/// To everybody, where we are PID 1, or else to those that are our children now.
 fn without_proc(signal: Signal, wake: bool) -> Tally {
     let mut tally = Tally::default();
     let signals = [Some(signal), wake.then_some(Signal::CONT)];
@@ -328,16 +346,18 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         }
         return tally;
     }
-    for pid in (1..PID_LIMIT).filter(|&pid| is_child(pid)) {
-        match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
-            Ok(()) => tally.reached += 1,
-            Err(error) => {
-                tally.refused.push((
-                    Process { pid, parent: 0, group: 0, state: '?', threads: 0, started: 0, name: "?".into() },
-                    error,
-                ));
-            }
+    let mut send = |pid| match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
+        Ok(()) => tally.reached += 1,
+        Err(error) => {
+            let name = "?".into();
+            let process = Process { pid, parent: 0, group: 0, state: '?', threads: 0, started: 0, name };
+            tally.refused.push((process, error));
         }
+    };
+    let known = if proc_is_ours() { children() } else { None };
+    match known {
+        Some(known) => known.into_iter().filter(|&pid| is_child(pid) && !is_inherited(pid)).for_each(&mut send),
+        None => (1..PID_LIMIT).filter(|&pid| is_child(pid)).for_each(&mut send),
     }
     tally
 }
