@@ -35,6 +35,14 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
+/// Likewise for a process that a test forks by itself; `fork` gives its PID.
+pub fn note(fork: impl FnOnce() -> i32) -> i32 {
+    let mut started = started();
+    let pid = fork();
+    started.get_or_insert_default().insert(pid as u32);
+    pid
+}
+
 /// After it was waited for.
 pub fn forget(pid: u32) {
     started().get_or_insert_default().remove(&pid);

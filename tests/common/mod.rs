@@ -81,7 +81,7 @@ pub fn apart(target: impl std::fmt::Display) {
 
 /// Every signal at its default and none blocked; by system calls, for the C library leaves signals 32 and 33 alone. May be
 /// called between fork and exec.
-fn reset_signals() {
+pub fn clean_slate() {
     let none = [0_u64; 4];
     // SAFETY: the only pointers are to zeroes of the size that the kernel reads.
     unsafe {

@@ -96,7 +96,7 @@ impl Pty {
         let set_up = move || {
             // SAFETY: system calls alone. As in `Start`; 0 is the terminal.
             unsafe {
-                super::reset_signals();
+                super::clean_slate();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 let failed =
                     libc::setsid() < 0 || (role == Role::Controlling && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0);

@@ -183,7 +183,7 @@ impl Start {
             // SAFETY: system calls alone. A clean slate, whatever the test runner was given. A session without a terminal. An
             // end with the test's thread, should the drop not run.
             unsafe {
-                super::reset_signals();
+                super::clean_slate();
                 libc::setsid();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 // Whatever the test runner was started with.

@@ -12,6 +12,7 @@ mod hostile;
 mod names;
 mod place;
 mod receive;
+mod storm;
 mod sys;
 mod terminal;
 mod tree;
@@ -32,6 +33,11 @@ breed N MS                   N lines of processes, each of which forks the next 
 terminal [--catch SIG,...] [--exit SIG:CODE] [--to FILE] [--group | --foreground] [--raw] [--read] [--stop SIG]
                              report these signals alone; before it, take and use the terminal so
 named VAR... -- COMMAND      have VAR name this process, then exec | names: who this is, and whom they name
+send PID N half|full SIG...  queue N signals in turn, no more at once than that; say how many were taken
+count [--exit SIG:CODE]      count signals; say the counts on RTMAX and at the end
+bomb RATE MS [--stubborn]    RATE orphans a second until SIGTERM, MS at the most
+fill [signals' options]      fork until it is refused; then as signals
+eof CODE | eat               end with CODE at the end of stdin | take memory for ever
 view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
 hostile ACT... [-- signals' options]
@@ -107,6 +113,12 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"orphans" => tree::orphans(words.number()),
         b"tree" => tree::tree(&mut words),
         b"breed" => tree::breed(words.number(), words.number()),
+        b"send" => storm::send(&mut words),
+        b"count" => storm::count(&mut words),
+        b"bomb" => storm::bomb(&mut words),
+        b"fill" => storm::fill(&mut words),
+        b"eof" => storm::until_eof(words.number()),
+        b"eat" => storm::eat(),
         b"terminal" => terminal::terminal(&mut words),
         b"named" => names::named(&mut words),
         b"names" => names::names(),

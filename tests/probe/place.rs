@@ -44,6 +44,12 @@ pub(crate) fn with(words: &mut Words) -> ! {
             }),
             "--nofile" => limit(libc::RLIMIT_NOFILE, Some(words.number())),
             "--nproc" => limit(libc::RLIMIT_NPROC, Some(words.number())),
+            "--sigpending" => limit(libc::RLIMIT_SIGPENDING, Some(words.number())),
+            // In bytes, and in KiB.
+            "--fsize" => limit(libc::RLIMIT_FSIZE, Some(words.number())),
+            "--as" => limit(libc::RLIMIT_AS, Some(words.number() * 1024)),
+            "--oom" => write("/proc/self/oom_score_adj", &words.text()),
+            "--cgroup" => write(&format!("{}/cgroup.procs", words.text()), "0"),
             "--core" => limit(libc::RLIMIT_CORE, None),
             // SAFETY: no pointers.
             "--umask" => unsafe {
@@ -74,6 +80,10 @@ pub(crate) fn with(words: &mut Words) -> ! {
 fn drop_capability(which: c_int) {
     // SAFETY: no pointers.
     sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) }, "PR_CAPBSET_DROP");
+}
+
+fn write(file: &str, text: &str) {
+    fs::write(file, text).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
 }
 
 /// The soft limit; without a number, as high as the hard one.

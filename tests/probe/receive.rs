@@ -74,7 +74,7 @@ pub(crate) fn signals(words: &mut Words) -> ! {
     }
 }
 
-fn wait() -> libc::siginfo_t {
+pub(crate) fn wait() -> libc::siginfo_t {
     let all = u64::MAX;
     loop {
         // SAFETY: the kernel fills the structure; its own set is 8 bytes.

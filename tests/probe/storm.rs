@@ -1,0 +1,218 @@
+//! What makes a storm, and what counts one.
+
+use std::ffi::{c_int, c_void};
+use std::fmt::Write;
+use std::io::Error;
+use std::mem::zeroed;
+use std::ptr::{addr_of_mut, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::{Words, pair, receive, signal, sys};
+
+fn errno() -> c_int {
+    Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+/// `COUNT` signals in turn to a process, as fast as its queue takes them: half of it with `half`, all with `full`; each has its own
+/// number as value. Through a pidfd, for the PID may become another's. A full queue is asked again and counted: `kill` would not say that it is
+/// full (signal(7)), so that all are queued. The line at the end says how many were taken.
+pub(crate) fn send(words: &mut Words) -> c_int {
+    let (pid, count, half) = (words.number(), words.number(), words.text() == "half");
+    let signals: Vec<c_int> = std::iter::from_fn(|| words.word()).map(|word| signal(&word.to_string_lossy())).collect();
+    // SAFETY: no pointers.
+    let target = sys::check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as c_int, "pidfd_open");
+    let mut sent = [0_u64; 65];
+    let mut full = 0_u64;
+    'all: for (number, signal) in (0..count).zip(signals.iter().cycle()) {
+        while half && number % 64 == 0 && is_half_full(pid) {
+            // SAFETY: no descriptors.
+            unsafe { libc::poll(null_mut(), 0, 1) };
+        }
+        while !queue(target, *signal, number) {
+            match errno() {
+                libc::EAGAIN => full += 1,
+                // It has ended.
+                libc::ESRCH => break 'all,
+                _ => sys::fail_os("pidfd_send_signal"),
+            }
+            // SAFETY: no arguments.
+            unsafe { libc::sched_yield() };
+        }
+        sent[*signal as usize] += 1;
+        if number % 10_000 == 9_999 {
+            sys::say(&format!("so far {}", number + 1));
+        }
+    }
+    sys::say(&format!("sent{} full={full}", tally(&sent)));
+    0
+}
+
+/// `SigQ: 3/1000` in /proc/PID/status, of all processes of its user (proc_pid_status(5)).
+fn is_half_full(pid: c_int) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("SigQ:")).unwrap_or_default();
+    let (used, limit) = line.trim().split_once('/').unwrap_or_default();
+    used.parse::<u64>().unwrap_or(0) > limit.parse::<u64>().unwrap_or(0) / 2
+}
+
+/// As sigqueue(3) does it (rt_sigqueueinfo(2)): signal, errno and code, then PID, user and value behind the padding.
+fn queue(target: c_int, signal: c_int, value: c_int) -> bool {
+    let mut info = [0_i32; 32];
+    // SAFETY: the structure is of the kernel's size, 128 bytes; the other calls take no arguments.
+    unsafe {
+        (info[0], info[2], info[6]) = (signal, libc::SI_QUEUE, value);
+        (info[4], info[5]) = (libc::getpid(), libc::getuid() as c_int);
+        libc::syscall(libc::SYS_pidfd_send_signal, target, signal, info.as_ptr(), 0) == 0
+    }
+}
+
+fn tally(counts: &[u64; 65]) -> String {
+    let mut text = String::new();
+    for (signal, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let _ = write!(text, " {signal}={count}");
+    }
+    text
+}
+
+/// Counts every signal, with a line for every 10,000; the last real-time one asks for the counts, `--exit SIG:CODE` ends with them.
+pub(crate) fn count(words: &mut Words) -> ! {
+    let mut end = (0, 0);
+    if words.word().is_some() {
+        let (on, code) = pair_of(&words.text());
+        end = (on, code);
+    }
+    sys::mask(libc::SIG_SETMASK, u64::MAX);
+    // SAFETY: no arguments.
+    sys::say(&format!("ready {}", unsafe { libc::getpid() }));
+    let (mut got, mut all) = ([0_u64; 65], 0_u64);
+    loop {
+        let signal = receive::wait().si_signo;
+        if signal == libc::SIGRTMAX() {
+            sys::say(&format!("got{}", tally(&got)));
+            continue;
+        }
+        got[signal as usize] += 1;
+        all += 1;
+        if all % 10_000 == 0 {
+            sys::say(&format!("so far {all}"));
+        }
+        if signal == end.0 {
+            sys::say(&format!("got{}", tally(&got)));
+            // SAFETY: no pointers.
+            unsafe { libc::_exit(end.1) }
+        }
+    }
+}
+
+fn pair_of(text: &str) -> (c_int, c_int) {
+    let (on, code) = pair(text);
+    (on, code.parse().unwrap_or_else(|_| sys::fail(text)))
+}
+
+/// How many orphans one parent makes before it ends.
+const BATCH: usize = 64;
+const STACK: usize = 4096;
+static mut STACKS: [[u8; STACK]; BATCH] = [[0; STACK]; BATCH];
+
+extern "C" fn end_at_once(_: *mut c_void) -> c_int {
+    0
+}
+
+/// `RATE` orphans a second for `MS`, or until SIGTERM, which `--stubborn` ignores; then says how many they were. An orphan
+/// shares its parent's memory, so that it is cheap, and ends whenever the scheduler has it: some before their parent, some after it.
+pub(crate) fn bomb(words: &mut Words) -> c_int {
+    let (rate, ms) = (words.number() as u64, words.number());
+    let stubborn = words.word().is_some();
+    sys::mask(libc::SIG_SETMASK, u64::MAX);
+    // SAFETY: a shared page of zeroes, which are an AtomicU64; it stays.
+    let made = unsafe {
+        let page = libc::mmap(null_mut(), 4096, 3, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0);
+        if page == libc::MAP_FAILED {
+            sys::fail_os("mmap");
+        }
+        &*page.cast::<AtomicU64>()
+    };
+    // SAFETY: no arguments.
+    sys::say(&format!("ready {}", unsafe { libc::getpid() }));
+    let start = Instant::now();
+    let end = Duration::from_millis(ms as u64);
+    let mut told = 0;
+    while start.elapsed() < end && (stubborn || !asked_to_stop()) {
+        let middle = sys::fork();
+        if middle == 0 {
+            for stack in 0..BATCH {
+                // SAFETY: each has a stack of its own, which nobody else uses, and only returns.
+                let pid = unsafe {
+                    let top = addr_of_mut!(STACKS).cast::<u8>().add((stack + 1) * STACK).cast();
+                    libc::clone(end_at_once, top, libc::CLONE_VM | libc::SIGCHLD, null_mut())
+                };
+                if pid > 0 {
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            // SAFETY: no pointers.
+            unsafe { libc::_exit(0) }
+        }
+        // SAFETY: no status is asked for.
+        unsafe { libc::waitpid(middle, null_mut(), 0) };
+        let made = made.load(Ordering::Relaxed);
+        let due = Duration::from_micros(made * 1_000_000 / rate);
+        let early = due.saturating_sub(start.elapsed()).as_millis();
+        // SAFETY: no descriptors.
+        unsafe { libc::poll(null_mut(), 0, early as c_int) };
+        if made / 10_000 > told {
+            told = made / 10_000;
+            sys::say(&format!("so far {made}"));
+        }
+    }
+    let ms = start.elapsed().as_millis();
+    sys::say(&format!("made {} in {ms} ms", made.load(Ordering::Relaxed)));
+    0
+}
+
+/// Whether SIGTERM is pending.
+fn asked_to_stop() -> bool {
+    // SAFETY: a set that sigpending fills in.
+    unsafe {
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigpending(&raw mut set);
+        libc::sigismember(&raw const set, libc::SIGTERM) == 1
+    }
+}
+
+/// Forks until it may not any more, says so, then does as `signals`. What it has forked ends by SIGKILL alone.
+pub(crate) fn fill(words: &mut Words) -> ! {
+    sys::mask(libc::SIG_SETMASK, u64::MAX);
+    let mut made = 0;
+    loop {
+        // SAFETY: the probe has one thread.
+        match unsafe { libc::fork() } {
+            0 => sys::pause(),
+            -1 if errno() == libc::EAGAIN => break,
+            -1 => sys::fail_os("fork"),
+            _ => made += 1,
+        }
+    }
+    sys::say(&format!("full {made}"));
+    receive::signals(words)
+}
+
+/// Ends at the end of stdin.
+pub(crate) fn until_eof(code: c_int) -> c_int {
+    // SAFETY: no arguments.
+    sys::say(&format!("ready {}", unsafe { libc::getpid() }));
+    // SAFETY: the buffer is one byte.
+    while unsafe { libc::read(0, [0_u8].as_mut_ptr().cast(), 1) } > 0 {}
+    code
+}
+
+/// Takes memory until it is killed.
+pub(crate) fn eat() -> ! {
+    // SAFETY: no arguments.
+    sys::say(&format!("ready {}", unsafe { libc::getpid() }));
+    let mut all = Vec::new();
+    loop {
+        all.push(std::hint::black_box(vec![1_u8; 65_536]));
+    }
+}

@@ -1,0 +1,50 @@
+//! A control group of the test's own, version 1 or 2, below the one that the test runs in or at the top.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::common::{leftovers, until};
+
+pub struct Group(PathBuf);
+
+impl Group {
+    /// One with this controller and its limit: the file that sets it, in version 1 and in version 2. Else, why there can be none.
+    pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Result<Self, String> {
+        let top = PathBuf::from("/sys/fs/cgroup");
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let own = |controllers: &str| {
+            let path =
+                own.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controllers)?.strip_prefix(":/"));
+            path.unwrap_or_default().to_owned()
+        };
+        let (first, second) = (top.join(controller), top.join("cgroup.controllers"));
+        let (above, file) = if first.is_dir() {
+            (first.join(own(controller)), limits[0])
+        } else if second.exists() {
+            (top, limits[1])
+        } else {
+            return Err(format!("no control group has the controller {controller}"));
+        };
+        let group = above.join(format!("bowout-{}", leftovers::unique()));
+        let why = |error: std::io::Error| format!("no control group {}: {error}", group.display());
+        fs::create_dir(&group).map_err(why)?;
+        // Removed again if it cannot be limited.
+        let made = Self(group.clone());
+        fs::write(group.join(file), value).map_err(why)?;
+        Ok(made)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().expect("text")
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // EBUSY: the last ones are still being torn down.
+        until("the control group is empty", || {
+            let gone = fs::remove_dir(&self.0);
+            (gone.is_ok() || !self.0.exists()).then_some(())
+        });
+    }
+}

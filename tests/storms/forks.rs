@@ -1,0 +1,139 @@
+//! Orphans by the thousand, processes that fork while they are killed, and bowout two hundred times over.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::common::{Home, Running, Start, Status, children, homes, size, timed, until};
+use crate::signals::number;
+use crate::user::User;
+
+const TERM: i32 = libc::SIGTERM;
+const KILL: i32 = libc::SIGKILL;
+/// Orphans a second.
+const RATE: u64 = 20_000;
+
+/// Zombies count: where bowout falls behind, the storm ends, and not the machine.
+const FEW: [&str; 2] = ["--nproc", "15000"];
+
+struct Bomb {
+    bowout: Running,
+    user: User,
+}
+
+impl Bomb {
+    /// None where there is no user for it.
+    fn start(home: Home, grace: &str, words: &[&str]) -> Option<Self> {
+        let user = User::new()?;
+        let start = user.start(&["--grace", grace, "--report", &user.file("r")], &FEW);
+        let mut bowout = user.probe(start.at(home), &[&["bomb"], words].concat());
+        bowout.ready();
+        Some(Self { bowout, user })
+    }
+
+    fn orphans(&self) -> u64 {
+        number(&fs::read_to_string(self.user.file("r")).expect("a report"), "orphans_reaped")
+    }
+
+    /// How many the child has made, and in how many ms, as it says.
+    fn made(&mut self) -> (u64, u64) {
+        let line = self.bowout.out.find("made", |line| line.starts_with("made "));
+        let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        (numbers[0], numbers[1])
+    }
+}
+
+#[test]
+fn twenty_thousand_orphans_a_second_are_counted_to_the_last() {
+    let ms: u64 = size(1000, 10_000);
+    for home in homes() {
+        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), &ms.to_string()]) else { return };
+        let mut most = 0;
+        let pid = bomb.bowout.pid;
+        until("the bomb is through", || {
+            most = most.max(children(pid).len());
+            bomb.bowout.out.seen().iter().any(|line| line.starts_with("made")).then_some(())
+        });
+        let (made, took) = bomb.made();
+        assert_eq!(bomb.bowout.end(), Status::Code(0), "{home:?}: {:?}", bomb.bowout.err.seen());
+        println!("{home:?}: {made} orphans in {took} ms, at most {most} children seen at once");
+        assert_eq!(bomb.orphans(), made, "{home:?}");
+        // On a busy machine it is the bomb that is late.
+        assert!(made >= RATE * ms / 1000 / 4, "{home:?}: {made} in {took} ms is no storm");
+    }
+}
+
+#[test]
+fn a_stop_request_among_orphans_is_acted_on_in_time() {
+    for home in homes() {
+        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), "60000"]) else { return };
+        bomb.bowout.out.find("orphans", |line| line.starts_with("so far"));
+        let (status, took) = timed(|| {
+            bomb.bowout.kill(TERM);
+            bomb.bowout.end()
+        });
+        assert_eq!(status, Status::Code(0), "{home:?}: {:?}", bomb.bowout.err.seen());
+        let (made, ms) = bomb.made();
+        assert_eq!(bomb.orphans(), made, "{home:?}");
+        println!("{home:?}: ended {took:?} after the request, {made} orphans in {ms} ms");
+        assert!(took < Duration::from_secs(8), "{home:?}: {took:?}");
+    }
+}
+
+#[test]
+fn a_stubborn_bomb_is_killed_in_time() {
+    for home in homes() {
+        let Some(mut bomb) = Bomb::start(home, "500ms", &[&RATE.to_string(), "60000", "--stubborn"]) else { return };
+        bomb.bowout.out.find("orphans", |line| line.starts_with("so far"));
+        let (status, took) = timed(|| {
+            bomb.bowout.kill(TERM);
+            bomb.bowout.end()
+        });
+        assert_eq!(status, bomb.bowout.died(KILL), "{home:?}: {:?}", bomb.bowout.err.seen());
+        println!("{home:?}: ended {took:?} after the request, {} orphans", bomb.orphans());
+        assert!((Duration::from_millis(500)..Duration::from_secs(10)).contains(&took), "{home:?}: {took:?}");
+        // Nobody holds the pipe.
+        bomb.bowout.out.rest();
+    }
+}
+
+/// Each line of processes forks the next and ends, in a session of its own, as fast as it can.
+#[test]
+fn what_forks_while_it_is_killed_leaves_nothing() {
+    let Some(user) = User::new() else { return };
+    for home in homes() {
+        for turn in 0..size(10, 200) {
+            let (mode, life) = [("mixed", "0"), ("mixed", "1"), ("group", "0"), ("group", "1")][turn % 4];
+            let options = ["--grace", "20ms", "--kill-mode", mode];
+            let mut bowout = user.probe(user.start(&options, &FEW).at(home), &["breed", "8", life]);
+            bowout.ready();
+            bowout.kill(TERM);
+            // All of them held the pipe.
+            bowout.out.rest();
+            assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}, {turn}: {:?}", bowout.err.seen());
+            let log = bowout.log();
+            assert!(!log.iter().any(|line| line.contains("cannot kill")), "{home:?}, {turn}: {log:?}");
+        }
+    }
+}
+
+#[test]
+fn two_hundred_at_once_end_each_with_its_own_status() {
+    for home in homes() {
+        let start = |code: i32| Start::plain().at(home).probe(["signals", "--exit", &format!("TERM:{code}")]);
+        let mut all: Vec<_> = (0..200).map(|code| (code, start(code))).collect();
+        for (_, bowout) in &mut all {
+            bowout.ready();
+        }
+        for (_, bowout) in &all {
+            bowout.kill(TERM);
+        }
+        for (code, bowout) in &mut all {
+            bowout.out.rest();
+            assert_eq!(bowout.wait(), Status::Code(*code), "{home:?}: {:?}", bowout.err.seen());
+        }
+        // One look for all of them.
+        for (_, bowout) in all.iter_mut().take(1) {
+            bowout.end();
+        }
+    }
+}
