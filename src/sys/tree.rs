@@ -53,7 +53,7 @@ impl Process {
             return None;
         }
         let mut text = [0; 1024];
-        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
         Self::parse(&text[..length])
     }
 
@@ -82,7 +82,16 @@ impl Process {
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 fn proc_is_ours() -> bool {
-    std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
+    again(|| std::fs::read_link("/proc/self")).is_some_and(|link| link.to_str() == Some(&process::id().to_string()))
+}
+
+/// Tries once more where the failure may pass: the system has no descriptor or no memory left at this moment. A process that is passed
+/// over for it would not be told to end. What is not there, is not there.
+fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> Option<T> {
+    match read() {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => read().ok(),
+        result => result.ok(),
+    }
 }
 
 /// What became of a signal to the whole tree.
@@ -153,10 +162,12 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         return None;
     }
     let us = process::id();
-    let mut table: Vec<Process> = std::fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .collect();
+    let pids: Vec<libc::pid_t> = again(|| {
+        let names =
+            std::fs::read_dir("/proc")?.map(|entry| Ok(entry?.file_name().to_str().and_then(|name| name.parse().ok())));
+        names.filter_map(io::Result::transpose).collect()
+    })?;
+    let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
@@ -187,18 +198,23 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
 /// (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is of a PID namespace in which we are not; in another one
 /// that we are in, the numbers are not ours, and kill(2) and waitid(2) say so.
 fn children() -> Option<Vec<libc::pid_t>> {
-    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let text = again(read_children)?;
+    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+}
+
+fn read_children() -> io::Result<Vec<u8>> {
+    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = vec![];
     let mut part = [0; 1024];
     loop {
-        let got = nix::unistd::read(&file, &mut part).ok()?;
+        let got = nix::unistd::read(&file, &mut part)?;
         text.extend_from_slice(&part[..got]);
         // It is cut only where there is more than fits (fs/seq_file.c), at the end of a number.
         if got < part.len() / 2 {
             break;
         }
     }
-    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+    Ok(text)
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass

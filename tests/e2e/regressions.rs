@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use crate::common::pty::{Shell, kill, missing, state_of};
 use crate::common::{
-    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, homes, no_namespaces, not_root, probe,
-    signals_of, skip, timed, until,
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, homes, no_namespaces, no_strace, not_root,
+    probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -287,5 +287,31 @@ fn only_the_managers_main_process_says_that_the_service_stops() {
         let heard: Vec<String> = std::iter::from_fn(hear).collect();
         assert!(heard.contains(&"STATUS=end".into()), "{heard:?}");
         assert_eq!(heard.iter().any(|text| text.starts_with("STOPPING=1")), speaks, "{main}: {heard:?}");
+    }
+}
+
+/// One failure to read /proc was an empty /proc: the stop signal reached nobody, or four million PIDs were asked for instead.
+#[test]
+fn proc_that_cannot_be_read_once_hides_nobody() {
+    if skip(no_strace()) {
+        return;
+    }
+    for (path, fail) in [
+        ("/proc", "openat:error=ENFILE"),
+        ("/proc", "getdents64:error=ENOMEM"),
+        ("/proc/self", "?readlink,?readlinkat:error=ENOMEM"),
+    ] {
+        let (dir, fail) = (Dir::new(), format!("inject={fail}:when=1"));
+        let trace = dir.file("trace");
+        let words =
+            ["-D", "-P", path, "-e", &fail, "-o", trace.to_str().expect("text"), BOWOUT, "-g", "--grace", "never"];
+        let mut bowout = Start::new(words).program("strace").probe(["signals", "--exit", "TERM:7"]);
+        bowout.ready();
+        bowout.kill(TERM);
+        // To the end of strace, too.
+        bowout.log();
+        assert_eq!(bowout.end(), Status::Code(7), "{path} {fail}");
+        let trace = fs::read_to_string(trace).expect("a trace");
+        assert_eq!(trace.matches("(INJECTED)").count(), 1, "{path} {fail}: {trace}");
     }
 }
