@@ -315,3 +315,21 @@ fn proc_that_cannot_be_read_once_hides_nobody() {
         assert_eq!(trace.matches("(INJECTED)").count(), 1, "{path} {fail}: {trace}");
     }
 }
+
+/// SIGCHLD had been read by then, and bowout waited for ever for another one.
+#[test]
+fn a_look_at_the_children_that_fails_is_taken_again() {
+    if skip(no_strace()) {
+        return;
+    }
+    // Every other one, from the first and from the second on.
+    for when in ["1+2", "2+2"] {
+        let fail = format!("inject=waitid:error=EINTR:when={when}");
+        let words = ["-D", "-e", &fail, "-o", "/dev/null", BOWOUT];
+        let mut bowout = Start::new(words).program("strace").probe(["exit", "7"]);
+        assert_eq!(bowout.wait(), Status::Code(7), "{fail}");
+        // To the end of strace, too.
+        bowout.log();
+        assert_eq!(bowout.end(), Status::Code(7));
+    }
+}
