@@ -92,6 +92,8 @@ pub fn judge(scenario: &Scenario, base: &Base, injection: &Injection, outcome: &
         Status::Code(137) | Status::Signal(libc::SIGKILL) => {
             more.iter().any(|line| line.contains("SIGKILL") || line.contains("cannot kill"))
         }
+        // The notifier, which has nobody to speak to then.
+        Status::Code(98) => more.iter().any(|line| line.contains("cannot relay")),
         _ => false,
     };
     if !kept && !explained {

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{homes, no_strace, size, skip};
+use common::{Home, homes, no_strace, size, skip};
 use judge::{Base, judge, judge_signal};
 use run::{Injection, Whose, run};
 use scenarios::{ALL, FORKED, Scenario};
@@ -30,7 +30,7 @@ use table::{Seen, Table};
 use trace::Call;
 
 /// How many places of one purpose are failed in one scenario: the first ones and the last ones. Only reading /proc has more.
-const PLACES: usize = 6;
+const PLACES: usize = 4;
 /// Each run mostly waits.
 const THREADS: usize = 4;
 
@@ -112,6 +112,10 @@ fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>
     let mut jobs = vec![];
     for (scenario, base) in bases {
         for call in places(&base.calls_of(whose), size(1, PLACES)) {
+            // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it waits for ever.
+            if call.library && whose == Whose::Bowouts && scenario.home == Home::Pid1 {
+                continue;
+            }
             if !size(met.insert(call.key.clone()), true) {
                 continue;
             }
@@ -133,6 +137,7 @@ fn each_failed_call_leads_to_what_the_table_says() {
     let (own, forked) = (bases(ALL, Whose::Bowouts), bases(FORKED, Whose::Both));
     let mut all = jobs(&own, Whose::Bowouts);
     all.extend(jobs(&forked, Whose::Both));
+    println!("{} runs", all.len());
     let results = work(&all, fail_one);
     let old = Table::read();
     let mut new = Table::default();
