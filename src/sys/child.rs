@@ -169,7 +169,12 @@ impl Child {
 
 /// Looks for a process of ours that has ended and leaves it unreaped: `waitid(2)` with `WNOWAIT`.
 pub(crate) fn peek() -> Peek {
-    let (result, info) = waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+    let look = || waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+    let (mut result, mut info) = look();
+    if result != 0 && Errno::last() != Errno::ECHILD {
+        // No other error has a cause that we know (waitid(2)); but SIGCHLD comes once, and an end that is missed now is missed for good.
+        (result, info) = look();
+    }
     if result != 0 {
         return if Errno::last() == Errno::ECHILD { Peek::NoChildren } else { Peek::None };
     }

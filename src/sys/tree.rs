@@ -54,7 +54,7 @@ impl Process {
             return None;
         }
         let mut text = [0; 1024];
-        let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+        let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
         Self::parse(&text[..length])
     }
 
@@ -83,7 +83,16 @@ impl Process {
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 fn proc_is_ours() -> bool {
-    std::fs::read_link("/proc/self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
+    again(|| std::fs::read_link("/proc/self")).is_some_and(|link| link.to_str() == Some(&process::id().to_string()))
+}
+
+/// Tries once more where the failure may pass: the system has no descriptor or no memory left at this moment. A process that is passed
+/// over for it would not be told to end. What is not there, is not there.
+fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> Option<T> {
+    match read() {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => read().ok(),
+        result => result.ok(),
+    }
 }
 
 /// What became of a signal to the whole tree.
@@ -166,14 +175,21 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     let us = process::id();
     // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
     let dead: BTreeSet<_> = children.into_iter().flatten().filter(|&pid| has_ended(pid)).collect();
-    let pids = || {
-        let names = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        Some(names.filter(|pid| !dead.contains(pid)))
-    };
-    if !has_room(pids()?.count()) {
+    let pids = again(|| {
+        let mut pids: Vec<libc::pid_t> = vec![];
+        for entry in std::fs::read_dir("/proc")? {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|pid| !dead.contains(pid)) {
+                pids.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    })?;
+    if !has_room(pids.len()) {
         return None;
     }
-    let mut table: Vec<Process> = pids()?.filter_map(Process::read).collect();
+    let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
     // Whoever lost its parent between the reading of the two has a new one by now.
@@ -204,18 +220,23 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
 /// (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is of a PID namespace in which we are not; in another one
 /// that we are in, the numbers are not ours, and kill(2) and waitid(2) say so.
 fn children() -> Option<Vec<libc::pid_t>> {
-    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    let text = again(read_children)?;
+    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+}
+
+fn read_children() -> io::Result<Vec<u8>> {
+    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut text = vec![];
     let mut part = [0; 1024];
     loop {
-        let got = nix::unistd::read(&file, &mut part).ok()?;
+        let got = nix::unistd::read(&file, &mut part)?;
         text.extend_from_slice(&part[..got]);
         // It is cut only where there is more than fits (fs/seq_file.c), at the end of a number.
         if got < part.len() / 2 {
             break;
         }
     }
-    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+    Ok(text)
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`. SIGKILL goes to `group` first, and on until a pass

@@ -136,24 +136,33 @@ pub fn no_strace() -> Option<String> {
     (!found).then(|| "strace is not installed".into())
 }
 
-/// The helper child program; `cargo test` builds it, `cargo test --test NAME` does not.
+/// A program of the examples; `cargo test` builds it, `cargo test --test NAME` does not.
+fn example(name: &str) -> PathBuf {
+    let profile = PathBuf::from(BOWOUT).parent().expect("a directory").to_owned();
+    let program = profile.join("examples").join(name);
+    if !program.exists() {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", name]);
+        cargo.arg("--target-dir").arg(profile.parent().expect("a directory"));
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().expect("cargo runs").success(), "cannot build the {name}");
+    }
+    assert!(program.exists(), "{} is missing: cargo build --example {name}", program.display());
+    program
+}
+
+/// The helper child program.
 pub fn probe() -> &'static PathBuf {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let profile = PathBuf::from(BOWOUT).parent().expect("a directory").to_owned();
-        let probe = profile.join("examples/probe");
-        if !probe.exists() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "probe"]);
-            cargo.arg("--target-dir").arg(profile.parent().expect("a directory"));
-            if profile.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().expect("cargo runs").success(), "cannot build the probe");
-        }
-        assert!(probe.exists(), "{} is missing: cargo build --example probe", probe.display());
-        probe
-    })
+    PROBE.get_or_init(|| example("probe"))
+}
+
+/// The command that speaks to a service manager.
+pub fn notifier() -> &'static PathBuf {
+    static NOTIFIER: OnceLock<PathBuf> = OnceLock::new();
+    NOTIFIER.get_or_init(|| example("notifier"))
 }
 
 /// How a process ended.
@@ -308,6 +317,20 @@ impl Running {
         assert_eq!(done, 0, "kill {signal}: {}", std::io::Error::last_os_error());
     }
 
+    /// The same where bowout may have ended already; says whether it had not.
+    pub fn try_kill(&self, signal: i32) -> bool {
+        // SAFETY: as above.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.handle.as_raw_fd(), signal, 0, 0) };
+        done == 0
+    }
+
+    /// Whether bowout has ended; it is not waited for.
+    pub fn has_ended(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid structure.
+        unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
+    }
+
     pub fn queue(&self, signal: i32, value: i32) {
         self.assert_alive();
         let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
@@ -327,9 +350,7 @@ impl Running {
     }
 
     fn assert_alive(&self) {
-        let mut poll = libc::pollfd { fd: self.handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid structure.
-        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 0) }, 0, "bowout has ended");
+        assert!(!self.has_ended(), "bowout has ended");
     }
 
     /// Stops bowout, has these signals sent, and lets it go on: they are pending together.
@@ -400,10 +421,15 @@ impl Running {
         self.ended.expect("waited for").core_dumped()
     }
 
+    /// The processes of this test that live.
+    pub fn left(&self) -> Vec<i32> {
+        leftovers::of(&self.mark)
+    }
+
     /// The end, and that none of the processes that bowout started has outlived it.
     pub fn end(&mut self) -> Status {
         let status = self.wait();
-        let left = leftovers::of(&self.mark);
+        let left = self.left();
         assert!(left.is_empty(), "left running: {left:?}");
         status
     }

@@ -8,37 +8,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::common::{
-    BOWOUT, Dir, Running, Start, Status, homes, leftovers, not_root, probe, skip, timed, until, watchdog,
-};
+use crate::common::{Dir, Running, Start, Status, homes, leftovers, not_root, notifier, skip, timed, until, watchdog};
 
 const TERM: i32 = libc::SIGTERM;
 const USR1: i32 = libc::SIGUSR1;
 const LONGEST: usize = 4096;
-
-/// The command that speaks; `cargo test` builds it, `cargo test --test NAME` does not.
-pub fn notifier() -> &'static PathBuf {
-    static NOTIFIER: OnceLock<PathBuf> = OnceLock::new();
-    NOTIFIER.get_or_init(|| {
-        let notifier = probe().with_file_name("notifier");
-        if !notifier.exists() {
-            let target = Path::new(BOWOUT).ancestors().nth(2).expect("the target directory");
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "notifier"]);
-            cargo.arg("--target-dir").arg(target);
-            if BOWOUT.contains("/release/") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().expect("cargo runs").success(), "cannot build the notifier");
-        }
-        notifier
-    })
-}
 
 /// Words as the notifier takes them: `|` between two actions is for the reader.
 pub fn say(start: Start, words: &str) -> Running {

@@ -307,3 +307,47 @@ fn a_chain_of_processes_in_its_own_session_is_killed_by_a_slow_bowout() {
     let log = bowout.log();
     assert!(!log.iter().any(|line| line.contains("cannot kill")), "{log:?}");
 }
+
+/// One failure to read /proc was an empty /proc: the stop signal reached nobody, or four million PIDs were asked for instead.
+#[test]
+fn proc_that_cannot_be_read_once_hides_nobody() {
+    if skip(no_strace()) {
+        return;
+    }
+    for (path, fail) in [
+        ("/proc", "openat:error=ENFILE"),
+        ("/proc", "getdents64:error=ENOMEM"),
+        ("/proc/self", "?readlink,?readlinkat:error=ENOMEM"),
+    ] {
+        let (dir, fail) = (Dir::new(), format!("inject={fail}:when=1"));
+        let trace = dir.file("trace");
+        let words =
+            ["-D", "-P", path, "-e", &fail, "-o", trace.to_str().expect("text"), BOWOUT, "-g", "--grace", "never"];
+        let mut bowout = Start::new(words).program("strace").probe(["signals", "--exit", "TERM:7"]);
+        bowout.ready();
+        bowout.kill(TERM);
+        // To the end of strace, too.
+        bowout.log();
+        assert_eq!(bowout.end(), Status::Code(7), "{path} {fail}");
+        let trace = fs::read_to_string(trace).expect("a trace");
+        assert_eq!(trace.matches("(INJECTED)").count(), 1, "{path} {fail}: {trace}");
+    }
+}
+
+/// SIGCHLD had been read by then, and bowout waited for ever for another one.
+#[test]
+fn a_look_at_the_children_that_fails_is_taken_again() {
+    if skip(no_strace()) {
+        return;
+    }
+    // Every other one, from the first and from the second on.
+    for when in ["1+2", "2+2"] {
+        let fail = format!("inject=waitid:error=EINTR:when={when}");
+        let words = ["-D", "-e", &fail, "-o", "/dev/null", BOWOUT];
+        let mut bowout = Start::new(words).program("strace").probe(["exit", "7"]);
+        assert_eq!(bowout.wait(), Status::Code(7), "{fail}");
+        // To the end of strace, too.
+        bowout.log();
+        assert_eq!(bowout.end(), Status::Code(7));
+    }
+}

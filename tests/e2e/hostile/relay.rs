@@ -4,8 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::{KILL, TERM, USR1};
-use crate::common::{Dir, Start, Status, homes, no_strace, not_root, size, skip, until};
-use crate::notify::{Manager, dropped, notifier, ready, relay, say};
+use crate::common::{Dir, Start, Status, homes, no_strace, not_root, notifier, size, skip, until};
+use crate::notify::{Manager, dropped, ready, relay, say};
 
 /// In order, with a stop that is answered in the middle.
 #[test]

@@ -1,0 +1,201 @@
+//! Every system call of bowout, failed once at each of its places, on the real binary: `cargo test --test injection`. With `BOWOUT_LONG=1`
+//! at each place, else at one place for each purpose and error. `BLESS=1` with the long part writes tests/INJECTION.md anew.
+//!
+//! strace runs beside bowout (`-D`), not above it, and follows it alone, so that the child's calls are neither counted nor failed; those
+//! between the fork and the exec have a run of their own. Where strace may not trace, nothing of this can be run.
+//!
+//! Caveat: the places are those of a run before, and the number of calls differs from run to run (/proc has other processes); what was
+//! failed is therefore read from the trace of the failing run itself.
+#![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod errors;
+mod judge;
+mod run;
+mod scenarios;
+mod table;
+mod trace;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Home, homes, no_strace, size, skip};
+use judge::{Base, judge, judge_signal};
+use run::{Injection, Whose, run};
+use scenarios::{ALL, FORKED, Scenario};
+use table::{Seen, Table};
+use trace::Call;
+
+/// How many places of one purpose are failed in one scenario: the first ones and the last ones. Only reading /proc has more.
+const PLACES: usize = 4;
+/// Each run mostly waits.
+const THREADS: usize = 4;
+
+struct Job<'a> {
+    scenario: &'a Scenario,
+    whose: Whose,
+    base: &'a Base,
+    injection: Injection,
+}
+
+/// Each scenario with its calls, as they are when nothing fails.
+fn bases(scenarios: &'static [Scenario], whose: Whose) -> Vec<(&'static Scenario, Base)> {
+    let homes = homes();
+    let scenarios = scenarios.iter().filter(|scenario| homes.contains(&scenario.home));
+    scenarios.map(|scenario| (scenario, Base::of(scenario, whose))).collect()
+}
+
+/// The first and the last places of each purpose in a scenario.
+fn places<'a>(calls: &[&'a Call], most: usize) -> Vec<&'a Call> {
+    let mut by_key: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    for &call in calls.iter().filter(|call| !call.is_check()) {
+        by_key.entry(&call.key).or_default().push(call);
+    }
+    let some = by_key.into_values().flat_map(|all| {
+        let (first, last) = (most.div_ceil(2), most / 2);
+        let skipped = all.len().saturating_sub(first + last);
+        all.into_iter().enumerate().filter(move |(at, _)| *at < first || *at >= first + skipped).map(|(_, call)| call)
+    });
+    some.collect()
+}
+
+fn errors_of(call: &Call) -> impl Iterator<Item = &'static str> {
+    let all = errors::of(&call.name).unwrap_or_else(|| panic!("{} is not in tests/injection/errors.rs", call.name));
+    // That /proc, or a process that is there, has no file in it would be a lie.
+    let in_proc = call.key.contains(" /proc");
+    // What is written late can fail at the close, and nothing but a file on a disk is (close(2)).
+    let closes = call.name == "close" && !call.key.contains(" DIR");
+    all.iter().copied().filter(move |error| !(in_proc && *error == "ENOENT" || closes && *error != "EINTR"))
+}
+
+/// Runs all jobs on a few threads.
+fn work<T: Send>(jobs: &[Job<'_>], each: impl Fn(&Job<'_>) -> T + Sync) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(vec![]));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = each(job);
+                    done.lock().expect("no panic holds it").push(result);
+                }
+            });
+        }
+    });
+    done.into_inner().expect("no panic holds it")
+}
+
+/// One run: what was seen, if the call was met, and what is wrong with it.
+fn fail_one(job: &Job<'_>) -> (Option<Seen>, Vec<String>) {
+    let describe = |what: &str| format!("{}: {:?}: {what}", job.scenario.name, job.injection);
+    let outcome = match run(job.scenario, job.whose, Some(&job.injection)) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            eprintln!("{}", describe(&panic));
+            return (None, vec![describe(&panic)]);
+        }
+    };
+    let Some(key) = outcome.key() else { return (None, vec![]) };
+    let (text, wrong) = judge(job.scenario, job.base, &job.injection, &outcome);
+    let seen = Seen { key, error: job.injection.what.clone(), outcome: text, scenario: job.scenario.name.into() };
+    (
+        Some(seen),
+        wrong.iter().map(|what| describe(&format!("{what}\n{:#?} {:#?}", outcome.status, outcome.raw))).collect(),
+    )
+}
+
+/// The jobs: at every place, or at one of each purpose.
+fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>> {
+    let mut met = BTreeSet::new();
+    let mut jobs = vec![];
+    for (scenario, base) in bases {
+        for call in places(&base.calls_of(whose), size(1, PLACES)) {
+            // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it waits for ever.
+            if call.library && whose == Whose::Bowouts && scenario.home == Home::Pid1 {
+                continue;
+            }
+            if !size(met.insert(call.key.clone()), true) {
+                continue;
+            }
+            // The first execve of every process is the one that makes it.
+            for error in errors_of(call).filter(|_| call.name != "execve" || call.nth > 1) {
+                let injection = Injection { call: call.name.clone(), what: error.to_owned(), nth: call.nth };
+                jobs.push(Job { scenario, whose, base, injection });
+            }
+        }
+    }
+    jobs
+}
+
+#[test]
+fn each_failed_call_leads_to_what_the_table_says() {
+    if skip(no_strace()) {
+        return;
+    }
+    let (own, forked) = (bases(ALL, Whose::Bowouts), bases(FORKED, Whose::Both));
+    let mut all = jobs(&own, Whose::Bowouts);
+    all.extend(jobs(&forked, Whose::Both));
+    println!("{} runs", all.len());
+    let results = work(&all, fail_one);
+    let old = Table::read();
+    let mut new = Table::default();
+    let mut wrong = vec![];
+    let mut met = 0;
+    for (seen, objections) in &results {
+        wrong.extend(objections.iter().cloned());
+        if let Some(seen) = seen {
+            met += 1;
+            new.add(seen);
+        }
+    }
+    if std::env::var_os("BLESS").is_some() {
+        assert!(size(false, true), "the table is of the long part: BOWOUT_LONG=1");
+        new.write();
+    } else {
+        wrong.extend(results.iter().filter_map(|(seen, _)| old.objection(seen.as_ref()?)));
+        if size(false, true) {
+            wrong.extend(
+                old.keys().difference(&new.keys()).map(|key| format!("{key}: no longer made, but in the table")),
+            );
+        }
+    }
+    println!("{met} of {} runs have met their call: {} calls, {} outcomes", all.len(), new.keys().len(), new.len());
+    assert!(met * 10 >= all.len() * 9, "only {met} of {} runs have met their call", all.len());
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A stop request while bowout is at this call, or SIGKILL to bowout itself.
+#[test]
+fn a_signal_at_each_call_is_obeyed() {
+    if skip(no_strace()) {
+        return;
+    }
+    let bases = bases(ALL, Whose::Bowouts);
+    let mut jobs = vec![];
+    for (scenario, base) in &bases {
+        // A child of PID 1 cannot outlive it; of the others, a descendant does (README, "Limits").
+        let signals: &[&str] = if scenario.name == "forward" { &["SIGTERM", "SIGKILL"] } else { &["SIGTERM"] };
+        for call in places(&base.calls_of(Whose::Bowouts), size(1, PLACES)) {
+            for signal in signals {
+                let injection = Injection { call: call.name.clone(), what: (*signal).to_owned(), nth: call.nth };
+                jobs.push(Job { scenario, whose: Whose::Bowouts, base, injection });
+            }
+        }
+    }
+    // Of the quick part, one in four.
+    let jobs: Vec<Job<'_>> = jobs.into_iter().step_by(size(4, 1)).collect();
+    let results = work(&jobs, |job| match run(job.scenario, job.whose, Some(&job.injection)) {
+        Ok(outcome) => {
+            let wrong = judge_signal(job.scenario, &job.injection, &outcome);
+            wrong.map(|what| {
+                format!("{}: {:?}: {what}\n{:#?} {:#?}", job.scenario.name, job.injection, outcome.status, outcome.raw)
+            })
+        }
+        Err(panic) => Some(format!("{}: {:?}: {panic}", job.scenario.name, job.injection)),
+    });
+    let wrong: Vec<String> = results.into_iter().flatten().collect();
+    println!("{} runs", jobs.len());
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}

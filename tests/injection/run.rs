@@ -1,0 +1,130 @@
+//! One run of a scenario under strace, and what came of it.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::common::{Status, timed, until};
+use crate::scenarios::Scenario;
+use crate::trace::{self, Call};
+
+/// Beyond the waits that bowout makes: machines are busy, and strace is slow.
+const SLACK: Duration = Duration::from_secs(20);
+
+/// What is done to a call.
+#[derive(Clone, Debug)]
+pub struct Injection {
+    pub call: String,
+    /// `EPERM`, `retval=1`, or a signal.
+    pub what: String,
+    pub nth: usize,
+}
+
+/// Whose calls are counted and hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Bowouts,
+    /// Those of the child before its exec, too, each process by itself.
+    Both,
+}
+
+impl Injection {
+    fn words(&self) -> Vec<String> {
+        let what = match self.what.as_str() {
+            what if what.starts_with("retval=") => what.to_owned(),
+            what if what.starts_with("SIG") => format!("signal={what}"),
+            what => format!("error={what}"),
+        };
+        vec!["-e".into(), format!("inject={}:{what}:when={}", self.call, self.nth)]
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: Status,
+    pub calls: Vec<Call>,
+    pub log: Vec<String>,
+    /// As it was written.
+    pub raw: Vec<String>,
+    /// What must not be, whatever fails.
+    pub violations: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether the child was there: a failure before it is told, one behind it is survived.
+    pub fn has_forked(&self) -> bool {
+        self.calls.iter().any(Call::has_forked)
+    }
+
+    /// What the injected call was for.
+    pub fn key(&self) -> Option<String> {
+        let hits: Vec<&Call> = self.calls.iter().filter(|call| call.injected).collect();
+        let child = hits.iter().find(|call| call.pid != self.calls[0].pid);
+        match (hits.first()?, child) {
+            (first, None) => Some(first.key.clone()),
+            (_, Some(call)) if hits.len() == 1 => Some(format!("{} (in the child)", call.key)),
+            (_, Some(call)) => Some(format!("{} (in the child, and the first of bowout)", call.key)),
+        }
+    }
+
+    /// The call was one of the C library, before bowout's own first instruction.
+    pub fn is_library(&self) -> bool {
+        self.calls.iter().any(|call| call.injected && call.library && call.pid == self.calls[0].pid)
+    }
+}
+
+/// Runs the scenario; an error is a watchdog's.
+pub fn run(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -> Result<Outcome, String> {
+    let result = catch_unwind(AssertUnwindSafe(|| supervise(scenario, whose, injection)));
+    result.map_err(|cause| {
+        let text = cause.downcast_ref::<String>().cloned();
+        text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })
+}
+
+fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -> Outcome {
+    let (dir, _manager) = scenario.prepare();
+    let file = dir.file("trace");
+    let mut words: Vec<String> = vec!["-o".into(), file.to_str().expect("text").into()];
+    if whose == Whose::Both {
+        // Only to the exec: what follows is the command.
+        words.extend(["-f", "-b", "execve"].map(String::from));
+    }
+    words.extend(injection.iter().flat_map(|injection| injection.words()));
+    let ((mut bowout, status), took) = timed(|| {
+        let mut bowout = scenario.start(&dir, &words);
+        scenario.drive(&bowout);
+        let status = bowout.wait();
+        (bowout, status)
+    });
+    let mut violations = vec![];
+    if injection.is_some_and(|injection| injection.what == "SIGKILL") {
+        // The kernel kills the child then, which takes its time.
+        until("the child ends with bowout", || {
+            bowout.left().into_iter().all(|pid| name(pid) == "strace").then_some(())
+        });
+    }
+    let left: Vec<String> = bowout.left().into_iter().map(name).filter(|name| name != "strace").collect();
+    until("strace has ended", || bowout.left().into_iter().all(|pid| name(pid) != "strace").then_some(()));
+    let me = if bowout.died(1) == Status::Code(129) { 1 } else { bowout.pid };
+    let calls = trace::parse(&fs::read_to_string(&file).unwrap_or_default(), &dir.0, me);
+    // With a process left, the pipe does not end.
+    let raw = if left.is_empty() { bowout.log() } else { bowout.err.seen() };
+    let log: Vec<String> = raw.iter().map(|line| trace::plain(line, &dir.0)).collect();
+    let said = status == Status::Code(137) || raw.iter().any(|line| line.contains("are not supervised"));
+    if !left.is_empty() && !said {
+        violations.push(format!("left running: {left:?}"));
+    }
+    if raw.iter().any(|line| line.contains("panicked")) {
+        violations.push("a panic".into());
+    }
+    if took > Duration::from_millis(scenario.bound_ms) + SLACK {
+        violations.push(format!("took {took:?}"));
+    }
+    Outcome { status, calls, log, raw, violations }
+}
+
+fn name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,262 @@
+//! What strace has written: the calls of one run, and what each is for. The purpose comes from the arguments, never from a position, so
+//! that the table outlives a change of the order or the number of calls.
+
+use std::path::Path;
+
+/// One system call of bowout.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Of which process; 0 where only bowout was traced.
+    pub pid: i32,
+    pub name: String,
+    /// The name, and what it is for.
+    pub key: String,
+    /// The how manieth of this name in its process, from 1: what strace counts.
+    pub nth: usize,
+    /// Before bowout's own first instruction.
+    pub library: bool,
+    pub injected: bool,
+    pub result: i64,
+}
+
+impl Call {
+    /// No matter of bowout's: a debug build's check that a descriptor is open (std), which the release build has not.
+    pub fn is_check(&self) -> bool {
+        self.key.starts_with("fcntl") && self.key.ends_with("F_GETFD")
+    }
+
+    /// It has made another process.
+    pub fn has_forked(&self) -> bool {
+        ["clone", "clone3", "fork", "vfork"].contains(&self.name.as_str()) && self.result > 0
+    }
+}
+
+/// The calls in the order of their beginning; `dir` is the test's own directory, `me` bowout's number as it sees it.
+pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::new();
+    let mut library = Vec::new();
+    for line in text.lines() {
+        let (pid, rest) = match line.split_once(' ') {
+            Some((pid, rest)) if pid.bytes().all(|b| b.is_ascii_digit()) => {
+                (pid.parse().unwrap_or(0), rest.trim_start())
+            }
+            _ => (0, line),
+        };
+        if let Some(rest) = rest.strip_prefix("<... ") {
+            // The other half of a line that another process has cut.
+            let name = rest.split(' ').next().unwrap_or_default();
+            if let Some(call) = calls.iter_mut().rev().find(|call| call.pid == pid && call.name == name) {
+                (call.result, call.injected) = (result(rest), rest.ends_with("(INJECTED)"));
+            }
+            continue;
+        }
+        let rest = rest.trim_end_matches(" <unfinished ...>");
+        let Some((name, arguments)) = rest.split_once('(') else { continue };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            continue;
+        }
+        if !library.contains(&pid) && name == "rt_sigprocmask" {
+            library.push(pid);
+        }
+        calls.push(Call {
+            pid,
+            name: name.to_owned(),
+            key: format!("{name} {}", purpose(name, arguments, dir, me)).trim_end().to_owned(),
+            nth: calls.iter().filter(|call| call.pid == pid && call.name == name).count() + 1,
+            library: !library.contains(&pid) && name != "rt_sigprocmask",
+            injected: rest.ends_with("(INJECTED)"),
+            result: result(rest),
+        });
+    }
+    // strace's own, which makes it bowout.
+    if calls.first().is_some_and(|call| call.name == "execve") {
+        calls.remove(0);
+    }
+    calls
+}
+
+fn result(line: &str) -> i64 {
+    let Some((_, result)) = line.rsplit_once(" = ") else { return 0 };
+    result.split([' ', '<']).next().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// What a call is for, without numbers of processes, descriptors and addresses.
+fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
+    let words = split(arguments);
+    let word = |at: usize| words.get(at).map_or("", |word| word.as_str());
+    match name {
+        "kill" | "rt_sigqueueinfo" => {
+            let whom = match word(0).parse::<i32>() {
+                Ok(pid) if pid == me => "self",
+                Ok(-1) => "everyone",
+                Ok(..0) => "group",
+                _ => "process",
+            };
+            format!("{whom} {}", word(1))
+        }
+        "waitid" => {
+            let what = if word(3).contains("WSTOPPED") { "WSTOPPED" } else { "WEXITED" };
+            format!("{} {what}", word(0))
+        }
+        "ppoll" | "poll" | "pipe2" | "getcwd" => String::new(),
+        "pidfd_send_signal" | "prlimit64" => word(1).to_owned(),
+        "prctl" | "arch_prctl" | "socket" | "rt_sigaction" => word(0).to_owned(),
+        "fcntl" | "ioctl" => format!("{} {}", descriptor(word(0), dir), word(1)),
+        "dup2" | "dup3" => descriptor(word(1), dir),
+        "setsockopt" => word(2).to_owned(),
+        // The old and the new name; the second path of a pair says it.
+        "rename" => path(word(1), dir),
+        _ => {
+            if let Some(text) = words.iter().take(2).find(|word| word.starts_with("\"/")) {
+                path(text, dir)
+            } else if word(0).contains('<') {
+                descriptor(word(0), dir)
+            } else {
+                String::new()
+            }
+        }
+    }
+}
+
+/// The arguments, split at the commas that are in no bracket and no string.
+fn split(arguments: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    for c in arguments.chars() {
+        match c {
+            '"' if !escaped => quoted = !quoted,
+            '(' | '[' | '{' | '<' if !quoted => depth += 1,
+            ']' | '}' | '>' if !quoted => depth -= 1,
+            ')' if !quoted && depth > 0 => depth -= 1,
+            ')' if !quoted => break,
+            ',' if !quoted && depth == 0 => {
+                words.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+        if let Some(word) = words.last_mut().filter(|word| !word.is_empty() || c != ' ') {
+            word.push(c);
+        }
+    }
+    words
+}
+
+fn path(text: &str, dir: &Path) -> String {
+    let text = text.trim_matches('"').replace(&*dir.to_string_lossy(), "DIR");
+    let parts = text.split('/').map(|part| if part.parse::<u32>().is_ok() { "PID" } else { part });
+    let text = parts.collect::<Vec<_>>().join("/");
+    numberless(&text)
+}
+
+/// `4</proc/7/stat>`.
+fn descriptor(text: &str, dir: &Path) -> String {
+    let number = text.split('<').next().unwrap_or_default();
+    let what = text.split_once('<').map_or("", |(_, what)| what.trim_end_matches('>'));
+    match number {
+        "0" => "stdin".into(),
+        "1" => "stdout".into(),
+        "2" => "stderr".into(),
+        _ if what.starts_with("pipe") => "pipe".into(),
+        _ if what.starts_with("socket") || what.starts_with("UNIX") => "socket".into(),
+        _ if what.contains("signalfd") => "signalfd".into(),
+        _ => path(what, dir),
+    }
+}
+
+/// Every number becomes `#`, and a duration, too.
+pub fn numberless(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        let last = out.chars().last();
+        match c {
+            '0'..='9' if last == Some('#') => {}
+            '.' if last == Some('#') => out.push('.'),
+            '0'..='9' if out.ends_with("#.") => {
+                out.pop();
+            }
+            '0'..='9' => out.push('#'),
+            _ => out.push(c),
+        }
+    }
+    out.replace("#ms", "#s")
+}
+
+/// The line of a log without what differs from run to run.
+pub fn plain(line: &str, dir: &Path) -> String {
+    let line = line.replace(&*dir.to_string_lossy(), "DIR");
+    let line = match line.split_once(" (os error ") {
+        Some((before, after)) => format!("{before}{}", after.split_once(')').map_or("", |(_, after)| after)),
+        None => line,
+    };
+    // The command is named by its path, which is another one on each machine.
+    let line = line.split('\'').enumerate().map(|(i, part)| if i % 2 == 1 { short(part) } else { part });
+    numberless(&line.collect::<Vec<_>>().join("'"))
+}
+
+fn short(command: &str) -> &str {
+    // This very program, as the kernel names it.
+    if command.starts_with("injection-") {
+        return "test";
+    }
+    if command.starts_with('/') { command.rsplit('/').next().unwrap_or(command) } else { command }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::errors;
+
+    const TRACE: &str = r#"execve("/b", ["b"], 0x7ffd /* 3 vars */) = 0
+brk(NULL)                               = 0x55
+rt_sigprocmask(SIG_SETMASK, ~[], [], 8) = 0
+openat(AT_FDCWD</>, "/proc/14/stat", O_RDONLY|O_CLOEXEC) = 4</proc/14/stat>
+read(4</proc/14/stat>, "14 (a, ) \"Z", 1024) = 163
+kill(-17, SIGTERM)                      = -1 EPERM (Operation not permitted) (INJECTED)
+dup2(5</dev/null>, 1<pipe:[73]>)        = 1</dev/null>
+read(3<anon_inode:[signalfd]>, "\21\0", 2048) = 128
+clone(child_stack=NULL, flags=SIGCHLD)  = 18
+--- SIGCHLD {si_signo=SIGCHLD} ---
++++ exited with 7 +++
+"#;
+
+    #[test]
+    fn a_trace_becomes_calls_with_their_purpose() {
+        let calls = parse(TRACE, Path::new("/tmp/x"), 16);
+        let keys: Vec<&str> = calls.iter().map(|call| call.key.as_str()).collect();
+        let expected = [
+            "brk",
+            "rt_sigprocmask",
+            "openat /proc/PID/stat",
+            "read /proc/PID/stat",
+            "kill group SIGTERM",
+            "dup2 stdout",
+            "read signalfd",
+            "clone",
+        ];
+        assert_eq!(keys, expected);
+        assert_eq!(calls.iter().map(|call| call.library).collect::<Vec<_>>()[..3], [true, false, false]);
+        assert_eq!(
+            calls.iter().filter(|call| call.injected).map(|call| call.key.as_str()).collect::<Vec<_>>(),
+            ["kill group SIGTERM"]
+        );
+        assert_eq!(calls.iter().map(|call| call.nth).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 2, 1]);
+        assert!(calls[7].has_forked());
+    }
+
+    #[test]
+    fn halves_of_a_line_are_joined() {
+        let text =
+            "7 setpgid(0, 0 <unfinished ...>\n8 getppid() = 1\n7 <... setpgid resumed>) = -1 EPERM (x) (INJECTED)\n";
+        let calls = parse(text, Path::new("/tmp/x"), 1);
+        assert_eq!((calls.len(), calls[0].injected, calls[0].result), (2, true, -1));
+    }
+
+    #[test]
+    fn lines_of_the_log_lose_their_numbers_and_errors() {
+        let line = "bowout: cannot run '/a/b/probe' (pid 17): Operation not permitted (os error 1) after 1.25s, 4ms";
+        let plain = plain(line, Path::new("/tmp/x")).replace(&errors::description("EPERM"), "ERROR");
+        assert_eq!(plain, "bowout: cannot run 'probe' (pid #): ERROR after #s, #s");
+    }
+}
