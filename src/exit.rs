@@ -146,6 +146,12 @@ mod tests {
     }
 
     #[test]
+    fn an_end_completes_a_sentence() {
+        assert_eq!(Exit::Code(3).to_string(), "exited with 3");
+        assert_eq!(TERMED.to_string(), "was killed by SIGTERM");
+    }
+
+    #[test]
     fn the_highest_signal_still_fits() {
         assert_eq!(Exit::Signal(Signal::new(64).unwrap()).number(), 192);
     }
