@@ -56,6 +56,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
 }
 
 fn fail(error: &Error) -> Exit {
-    log::error!("{error}");
+    // Words of the user's are in it, and what they hold must not look like a line of ours.
+    log::error!("{}", logging::escape(&error.to_string()));
     error.exit()
 }

@@ -289,3 +289,22 @@ fn only_the_managers_main_process_says_that_the_service_stops() {
         assert_eq!(heard.iter().any(|text| text.starts_with("STOPPING=1")), speaks, "{main}: {heard:?}");
     }
 }
+
+/// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter came through as it was.
+#[test]
+fn what_cannot_be_read_is_told_in_one_plain_line() {
+    let bad = "x\u{1b}[2J\u{7}y\nbowout: all is well";
+    for start in [
+        Start::new(["--grace", bad]),
+        Start::new(["--report", &format!("fd:{bad}")]),
+        Start::new([&format!("--{bad}")]),
+        Start::plain().env("BOWOUT_GRACE", bad),
+        Start::plain().env("BOWOUT_LOG", format!("{bad}=b=c")),
+    ] {
+        let mut bowout = start.command(["true"]);
+        assert_eq!(bowout.end(), Status::Code(125));
+        let log = bowout.log();
+        assert_eq!(log.len(), 1, "not one line: {log:#?}");
+        assert!(log[0].contains("x\\u{1b}[2J\\u{7}y") && !log[0].contains(char::is_control), "{log:#?}");
+    }
+}
