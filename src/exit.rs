@@ -115,6 +115,10 @@ impl ExitRules {
 }
 
 #[cfg(test)]
+#[path = "../tests/fuzz/recode.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -19,6 +19,9 @@ mod cli;
 mod config;
 mod error;
 mod exit;
+#[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
 mod logging;
 mod origin;
 mod policy;

@@ -212,6 +212,10 @@ pub(crate) fn catchable(text: &str) -> Result<Signal, String> {
 }
 
 #[cfg(test)]
+#[path = "../tests/fuzz/signal.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -103,6 +103,10 @@ pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/ladder.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
