@@ -1,5 +1,7 @@
-//! Fuzz target of the whole command line, its words parted by newlines: every option that has a value, and what they mean together.
+//! Fuzz target of the whole command line and its variables, parted by newlines: every option that has a value, and what they mean
+//! together. A first line `BOWOUT_…=…` is a variable, and so is the one behind it.
 
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
@@ -7,16 +9,19 @@ use crate::config::Config;
 use crate::fuzz::{assert_one_line, fuzz};
 use crate::logging::escape;
 
-/// Options that a value follows as its own word.
-fn words(input: &[u8]) -> Vec<OsString> {
-    // A word cannot hold a NUL byte.
-    let words = input.split(|&byte| byte == b'\n').filter(|word| !word.contains(&0));
-    ["bowout".into()].into_iter().chain(words.map(|word| OsStr::from_bytes(word).to_owned())).collect()
+/// The variables, and the words behind them; neither can hold a NUL byte.
+fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
+    let lines: Vec<_> = input.split(|&byte| byte == b'\n').filter(|line| !line.contains(&0)).collect();
+    let is_variable = |line: &&&[u8]| line.starts_with(b"BOWOUT_") && line.contains(&b'=');
+    let variables: Vec<_> = lines.iter().take_while(is_variable).map(|line| CString::new(*line).unwrap()).collect();
+    let words = lines[variables.len()..].iter().map(|word| OsStr::from_bytes(word).to_owned());
+    let words = ["bowout".into()].into_iter().chain(words).collect();
+    (variables, words)
 }
 
 fn a_command_line(input: &[u8]) {
-    let words = words(input);
-    match parse(&words) {
+    let (variables, words) = parts(input);
+    match parse(&words, variables.iter().map(CString::as_c_str)) {
         Ok(cli) => {
             // What is run are the last words, whatever stood before them.
             let command: Vec<_> = std::iter::once(&cli.command).chain(&cli.args).collect();
