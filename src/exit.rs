@@ -115,6 +115,10 @@ impl ExitRules {
 }
 
 #[cfg(test)]
+#[path = "../tests/fuzz/recode.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -143,6 +147,12 @@ mod tests {
         assert_eq!(rules(&[], Mirror::Signal).apply(KILLED, false), KILLED);
         assert_eq!(rules(&[], Mirror::Signal).apply(KILLED, true), Exit::Code(137));
         assert_eq!(rules(&[], Mirror::Code).apply(KILLED, false), Exit::Code(137));
+    }
+
+    #[test]
+    fn an_end_completes_a_sentence() {
+        assert_eq!(Exit::Code(3).to_string(), "exited with 3");
+        assert_eq!(TERMED.to_string(), "was killed by SIGTERM");
     }
 
     #[test]

@@ -19,6 +19,9 @@ mod cli;
 mod config;
 mod error;
 mod exit;
+#[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
 mod logging;
 mod origin;
 mod policy;
@@ -56,6 +59,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
 }
 
 fn fail(error: &Error) -> Exit {
-    log::error!("{error}");
+    // Words of the user's are in it, and what they hold must not look like a line of ours.
+    log::error!("{}", logging::escape(&error.to_string()));
     error.exit()
 }

@@ -90,6 +90,13 @@ mod tests {
     }
 
     #[test]
+    fn every_side_has_its_word() {
+        let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree];
+        assert_eq!(sides.map(|side| side.to_string()), ["terminal", "outside", "manager", "process", "tree"]);
+        assert_eq!(sides.map(|side| side as usize), [0, 1, 2, 3, 4], "an index of COUNT");
+    }
+
+    #[test]
     fn a_parent_outside_the_namespace_is_outside() {
         let kin = Kin { parent: 0, child: 2 };
         assert_eq!(kin.side(Sender { kernel: false, pid: 0, uid: 0 }, |_| false), Side::Outside);

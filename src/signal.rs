@@ -212,6 +212,10 @@ pub(crate) fn catchable(text: &str) -> Result<Signal, String> {
 }
 
 #[cfg(test)]
+#[path = "../tests/fuzz/signal.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -291,5 +295,21 @@ mod tests {
         assert_eq!(set.bits(), 1 | 1 << 63);
         assert!(set.contains(Signal::HUP) && !set.contains(Signal::INT));
         assert_eq!(set.without(Signal::HUP).with(Signal::INT).bits(), 2 | 1 << 63);
+        assert_eq!(set.without(Signal::INT), set);
+        assert_eq!(set.with(Signal::INT).without(Signal::INT), set);
+    }
+
+    #[test]
+    fn sets_are_taken_from_each_other() {
+        let set = SignalSet::of(&[Signal::HUP, Signal::INT]);
+        assert_eq!(set.minus(SignalSet::of(&[Signal::INT, Signal::TERM])), SignalSet::of(&[Signal::HUP]));
+        assert_eq!((set.minus(set), set.minus(SignalSet::default())), (SignalSet::default(), set));
+    }
+
+    #[test]
+    fn a_terminal_sends_eight_signals() {
+        let sent: Vec<_> = (1..=64).filter_map(Signal::new).filter(|signal| signal.is_terminals()).collect();
+        let names: Vec<_> = sent.iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["SIGHUP", "SIGINT", "SIGQUIT", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGWINCH"]);
     }
 }

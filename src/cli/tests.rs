@@ -1,5 +1,8 @@
 //! What words mean, and what they are told when they mean nothing.
 
+#[path = "../../tests/fuzz/command_line.rs"]
+mod fuzz;
+
 use super::*;
 
 fn words(line: &[&str]) -> Vec<OsString> {

@@ -92,10 +92,19 @@ pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
     if text != "0" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(format!("'{text}' has no unit: write {text}s for seconds"));
     }
-    humantime::parse_duration(text)
-        .map(Some)
-        .map_err(|_| format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never"))
+    let wrong = || format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never");
+    // humantime takes '1 30s' for 130s; to whoever writes it, it is a minute and a half, or a slip.
+    let words: Vec<_> = text.split_whitespace().collect();
+    let ends_open = |word: &str| word.ends_with(|c: char| c.is_ascii_digit() || c == '.');
+    if words.windows(2).any(|pair| ends_open(pair[0]) && !pair[1].starts_with(char::is_alphabetic)) {
+        return Err(wrong());
+    }
+    humantime::parse_duration(text).map(Some).map_err(|_| wrong())
 }
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/ladder.rs"]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {
@@ -122,7 +131,7 @@ mod tests {
         for text in ["10", "0.5", "600"] {
             assert!(parse_wait(text).unwrap_err().contains(&format!("write {text}s")), "{text}");
         }
-        for text in ["", "-5s", "+5s", "5S", "inf", "s", "10 seconds ago", "NEVER"] {
+        for text in ["", "-5s", "+5s", "5S", "inf", "s", "10 seconds ago", "NEVER", "1 30s", "1. 5s", "1 .5s", "1s 2"] {
             assert!(parse_wait(text).unwrap_err().contains("write 10s"), "{text}");
         }
     }

@@ -394,6 +394,10 @@ fn is_child(pid: libc::pid_t) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/fuzz/stat.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -351,3 +351,22 @@ fn a_look_at_the_children_that_fails_is_taken_again() {
         assert_eq!(bowout.end(), Status::Code(7));
     }
 }
+
+/// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter came through as it was.
+#[test]
+fn what_cannot_be_read_is_told_in_one_plain_line() {
+    let bad = "x\u{1b}[2J\u{7}y\nbowout: all is well";
+    for start in [
+        Start::new(["--grace", bad]),
+        Start::new(["--report", &format!("fd:{bad}")]),
+        Start::new([&format!("--{bad}")]),
+        Start::plain().env("BOWOUT_GRACE", bad),
+        Start::plain().env("BOWOUT_LOG", format!("{bad}=b=c")),
+    ] {
+        let mut bowout = start.command(["true"]);
+        assert_eq!(bowout.end(), Status::Code(125));
+        let log = bowout.log();
+        assert_eq!(log.len(), 1, "not one line: {log:#?}");
+        assert!(log[0].contains("x\\u{1b}[2J\\u{7}y") && !log[0].contains(char::is_control), "{log:#?}");
+    }
+}

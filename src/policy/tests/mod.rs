@@ -1,9 +1,11 @@
-//! The machine without a process: the table of all states and events, scenarios with exact times, and a walk over every short
-//! sequence of events.
+//! The machine without a process: the table of all states and events, scenarios with exact times, a walk over every sequence of
+//! events to a length, and random ones that are far longer; `world` judges the last two.
 
+mod random;
 mod scenarios;
 mod table;
 mod walk;
+mod world;
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -187,6 +187,47 @@ fn a_repeat_can_be_forwarded_or_ignored() {
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, process(Signal::INT), "")
         .deadline(9000, "KILL>all");
+    // The terminal repeats itself to the child, too.
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
+        .then(1000, ctrl_c, "")
+        .then(2000, ctrl_c, "")
+        .deadline(9000, "KILL>all");
+}
+
+#[test]
+fn a_hang_up_that_somebody_sends_can_be_a_request_and_a_repeat() {
+    Play::new(Settings { stop_on: SignalSet::of(&[Signal::HUP]), ..settings() })
+        .then(1000, process(Signal::HUP), "HUP+CONT>child")
+        .then(2000, process(Signal::HUP), "KILL>all");
+}
+
+#[test]
+fn a_side_is_weighed_where_it_makes_a_difference() {
+    for (job_control, pid1) in [(false, false), (false, true), (true, false), (true, true)] {
+        let settings = Settings { job_control, pid1, ..settings() };
+        for signal in (1..=64).filter_map(Signal::new).filter(|signal| signal.catchable()) {
+            // The child is in our group where there is job control.
+            let send = if job_control { to_group } else { from };
+            let sent_by = |side| Machine::new(settings.clone(), at(0)).step(at(1000), send(side, signal));
+            let differ = sent_by(Side::Tree) != sent_by(Side::Process);
+            // The next from the same side is a repeat.
+            let asks = settings.stop_on.contains(signal);
+            let machine = Machine::new(settings.clone(), at(0));
+            assert_eq!(machine.weighs_side(signal), asks || differ, "{signal}, {job_control}, {pid1}");
+        }
+    }
+}
+
+#[test]
+fn the_machine_says_what_asks_and_the_settings_what_is_dropped() {
+    let rules = Remap::new(vec!["TERM:0".parse().unwrap(), "INT:TERM".parse().unwrap()]);
+    let settings = Settings { remap: rules, ..settings() };
+    assert_eq!([Signal::TERM, Signal::INT, Signal::HUP].map(|signal| settings.drops(signal)), [true, false, false]);
+    let machine = Machine::new(settings, at(0));
+    let asks =
+        |signal| machine.is_stop_request(Received { signal, side: Side::Process, value: None, shared_group: false });
+    assert_eq!([Signal::INT, Signal::HUP].map(asks), [true, false]);
 }
 
 #[test]
@@ -598,12 +639,14 @@ fn the_manager_is_told_again_and_again() {
     let _ = machine.step(at(1000), process(Signal::TERM));
     for time in (1500..9000).step_by(500) {
         assert_eq!(machine.deadline().map(millis), Some(u128::from(time)));
+        assert_eq!(machine.step(at(time - 1), Event::Timeout), [], "a deadline before its time");
         assert_eq!(machine.step(at(time), Event::Timeout), [Action::NotifyStopping]);
     }
     assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), "KILL>all");
     let _ = machine.step(at(9001), KILLED);
     let _ = machine.step(at(9001), Event::NoChildren);
     assert_eq!((show_state(machine.state()), machine.deadline()), ("Done:SIGKILL".into(), None));
+    assert_eq!(machine.step(at(20_000), Event::Timeout), [], "told behind the end");
 }
 
 #[test]

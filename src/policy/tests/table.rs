@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::*;
 
 /// The machines whose tables are written: what differs between them is what the settings are for.
-fn variants() -> Vec<(&'static str, Settings)> {
+pub(super) fn variants() -> Vec<(&'static str, Settings)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
     vec![
         ("defaults: own group, mixed, 8s", settings()),
@@ -56,7 +56,7 @@ fn states() -> Vec<(&'static str, Vec<(u64, Event)>)> {
 }
 
 /// With job control, the child is in our group.
-fn events(job_control: bool) -> Vec<(&'static str, Event)> {
+pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
     let from = if job_control { to_group } else { from };
     vec![
         ("TERM process", from(Side::Process, Signal::TERM)),

@@ -31,6 +31,12 @@ impl Manager {
     /// Reads a NOTIFY_SOCKET: `/path`, `@abstract`, `vsock[-TYPE]:CID:PORT`. Nothing for anything else, of which sd_notify(3)
     /// makes nothing either.
     pub(super) fn new(address: &OsStr) -> Option<Self> {
+        let mut manager = Self::read(address)?;
+        manager.connect();
+        Some(manager)
+    }
+
+    fn read(address: &OsStr) -> Option<Self> {
         let text = address.as_bytes();
         let (address, kinds): (_, &[_]) = match text.first()? {
             b'/' | b'@' => (Address::unix(text)?, &[libc::SOCK_DGRAM]),
@@ -47,9 +53,7 @@ impl Manager {
                 (Address::vsock(cid.parse().ok()?, port.parse().ok()?), kinds)
             }
         };
-        let mut manager = Self { address, kinds, socket: None };
-        manager.connect();
-        Some(manager)
+        Some(Self { address, kinds, socket: None })
     }
 
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -229,6 +233,10 @@ impl Address {
         check(unsafe { libc::connect(socket.as_raw_fd(), self.bytes.as_ptr().cast(), self.length) })
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/fuzz/address.rs"]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

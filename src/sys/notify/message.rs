@@ -124,6 +124,10 @@ fn is_heard(sender: libc::ucred) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/message.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -1,0 +1,156 @@
+//! Long random sequences of events at random times, under random settings, held to the same as the walk; what fails is shrunk to
+//! the fewest events by proptest.
+//!
+//! `cargo test` tries the same few every time: the seed is fixed. `PROPTEST_CASES=20000 cargo test --release random` tries as many as
+//! are wanted, and `PROPTEST_RNG_SEED=7` others. What is found is written down as a scenario, and so nothing is kept in files.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed};
+
+use super::world::World;
+use super::*;
+
+/// How many sequences `cargo test` tries.
+const CASES: u32 = 200;
+/// How many events the longest has.
+const LONGEST: usize = 400;
+
+fn config() -> Config {
+    let defaults = Config::default();
+    let said = |name| std::env::var_os(name).is_some();
+    Config {
+        cases: if said("PROPTEST_CASES") { defaults.cases } else { CASES },
+        rng_seed: if said("PROPTEST_RNG_SEED") { defaults.rng_seed } else { RngSeed::Fixed(0) },
+        failure_persistence: None,
+        // A sequence of hundreds is worth some patience.
+        max_shrink_iters: 20_000,
+        ..defaults
+    }
+}
+
+fn any_signal() -> impl Strategy<Value = Signal> {
+    let usual = vec![Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT, Signal::HUP, Signal::CONT, Signal::WINCH];
+    prop_oneof![
+        prop::sample::select(usual),
+        (1..=64).prop_filter_map("a number of a signal that can be caught", |number| {
+            Signal::new(number).filter(|signal| signal.catchable())
+        }),
+    ]
+}
+
+fn any_side() -> impl Strategy<Value = Side> {
+    prop::sample::select(vec![Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree])
+}
+
+/// Up to some seconds, most of them short.
+fn any_wait() -> impl Strategy<Value = Duration> {
+    prop_oneof![0..200u64, 0..20_000u64].prop_map(Duration::from_millis)
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let received = (any_signal(), any_side(), prop::option::of(any::<u64>()), any::<bool>());
+    let signal = received
+        .prop_map(|(signal, side, value, shared_group)| Event::Signal(Received { signal, side, value, shared_group }));
+    let stops = prop::sample::select(vec![Signal::TSTP, Signal::STOP, Signal::TTIN, Signal::TTOU]);
+    prop_oneof![
+        12 => signal,
+        1 => any::<u8>().prop_map(|code| Event::ChildExited(Exit::Code(code))),
+        1 => any_signal().prop_map(|signal| Event::ChildExited(Exit::Signal(signal))),
+        6 => Just(Event::HookExited),
+        1 => Just(Event::HookAlone),
+        3 => any_wait().prop_map(Event::ExtendGrace),
+        3 => (stops, any::<bool>())
+            .prop_map(|(signal, wants_terminal)| Event::ChildStopped { signal, wants_terminal }),
+        6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
+        1 => Just(Event::NoChildren),
+        2 => Just(Event::Refused),
+        12 => Just(Event::Timeout),
+    ]
+}
+
+/// When the next event comes.
+#[derive(Clone, Copy, Debug)]
+enum When {
+    After(Duration),
+    /// So much behind the deadline, or as much before it.
+    Deadline(Duration, bool),
+}
+
+fn any_time() -> impl Strategy<Value = When> {
+    prop_oneof![
+        Just(When::After(Duration::ZERO)),
+        any_wait().prop_map(When::After),
+        (0..60u64, any::<bool>()).prop_map(|(millis, early)| When::Deadline(Duration::from_millis(millis), early)),
+    ]
+}
+
+fn any_ladder() -> impl Strategy<Value = Ladder> {
+    let rung =
+        (any_signal(), any_wait()).prop_map(|(signal, wait)| format!("{}/{}ms/", signal.number(), wait.as_millis()));
+    let rungs = (prop::collection::vec(rung, 0..4), prop::bool::weighted(0.1))
+        .prop_map(|(rungs, never)| format!("{}{}", rungs.concat(), if never { "TERM/never" } else { "KILL" }));
+    prop_oneof![
+        rungs.prop_map(|text| text.parse().expect("a ladder as it is written")),
+        (prop::option::of(any_signal()), prop::option::of(any_wait()))
+            .prop_map(|(signal, grace)| Ladder::new(signal, grace)),
+    ]
+}
+
+fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
+    (any_signal(), 0..=64i32)
+        .prop_map(|(from, to)| format!("{}:{to}", from.number()).parse().expect("a rule as it is written"))
+}
+
+prop_compose! {
+    /// What `config` can make of the command line and of the place.
+    fn any_settings()(
+        ladder in any_ladder(),
+        stop_on in prop::collection::vec(any_signal(), 0..4),
+        [hangup_stops, keys_stop, job_control, announces, leader, pid1, tree] in any::<[bool; 7]>(),
+        on_repeat in prop::sample::select(vec![OnRepeat::Kill, OnRepeat::Forward, OnRepeat::Ignore]),
+        kill_mode in prop::sample::select(vec![KillMode::Process, KillMode::Mixed, KillMode::Group]),
+        max_runtime in prop::option::weighted(0.3, any_wait()),
+        hooks in 0..3usize,
+        delay in any_wait(),
+        more in prop::option::of(any_wait()),
+        rules in prop::collection::vec(any_rewrite(), 0..2),
+    ) -> Settings {
+        let total = ladder.total(0);
+        let first = ladder.rung(0).and_then(|rung| rung.wait);
+        Settings {
+            stop_on: stop_on.into_iter().fold(settings().stop_on, SignalSet::with),
+            // A delay leaves something of the first wait, and the most is no less than all of them.
+            stop_delay: if first.is_some_and(|first| first <= delay) { Duration::ZERO } else { delay },
+            grace_max: more.zip(total).map(|(more, total)| total + more),
+            wait_tree: tree && kill_mode != KillMode::Process,
+            max_runtime: max_runtime.filter(|wait| *wait > Duration::ZERO),
+            remap: Remap::new(rules),
+            ladder, hangup_stops, keys_stop, job_control, announces, leader, pid1, on_repeat, kill_mode, hooks,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn long_random_sequences_keep_the_invariants(
+        settings in any_settings(),
+        sequence in prop::collection::vec((any_time(), any_event()), 1..LONGEST),
+    ) {
+        let mut world = World::new(&settings);
+        for (when, event) in sequence {
+            if !world.is_possible(event) {
+                continue;
+            }
+            let deadline = world.machine.deadline().unwrap_or(world.now);
+            let now = match when {
+                When::After(wait) => world.now + wait,
+                When::Deadline(by, true) => deadline.checked_sub(by).unwrap_or(deadline),
+                When::Deadline(by, false) => deadline + by,
+            };
+            world.take(now.max(world.now), event);
+        }
+        world.ends();
+    }
+}

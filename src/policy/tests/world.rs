@@ -1,0 +1,331 @@
+//! A machine among processes: what is true of them, as opposed to what the machine believes, and what must hold after each event.
+//!
+//! The walk and the random walks both drive it. What depends on more than one event is kept here, by a monitor of its own: who has
+//! asked and when, since when the time runs, what was sent. It never looks that up in the machine, which is on trial.
+//!
+//! Caveat: which signals are stop requests, and what a shared group has had already, is asked of the machine's own functions; the
+//! table and the scenarios hold those.
+
+pub(super) mod key;
+
+use super::*;
+
+/// How long the machine goes on with SIGKILL before it gives up.
+const UNKILLABLE: Duration = Duration::from_secs(2);
+
+/// A machine and the truth beside it.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) machine: Machine,
+    pub(super) now: Instant,
+    pub(super) child: Option<Exit>,
+    pub(super) nobody_left: bool,
+    pub(super) suspended: Option<Instant>,
+    pub(super) hook: bool,
+    hook_ended: bool,
+    next_hook: usize,
+    /// When each side first asked.
+    asked: [Option<Instant>; Side::COUNT],
+    /// Since when the grace period runs, moved on by every pause of the job.
+    since: Option<Instant>,
+    /// How late the deadlines were taken that a later one hangs on.
+    late: Duration,
+    extended: bool,
+    /// When the run time is over, moved on by every pause.
+    runs_until: Option<Instant>,
+    timed_out: bool,
+    /// What the child was sent as a stop signal.
+    stopped_by: SignalSet,
+    told_all: bool,
+    killed: bool,
+    over: bool,
+}
+
+impl World {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            machine: Machine::new(settings.clone(), at(0)),
+            now: at(0),
+            child: None,
+            nobody_left: false,
+            suspended: None,
+            hook: false,
+            hook_ended: false,
+            next_hook: 0,
+            asked: [None; Side::COUNT],
+            since: None,
+            late: Duration::ZERO,
+            extended: false,
+            runs_until: settings.max_runtime.map(|wait| at(0) + wait),
+            timed_out: false,
+            stopped_by: SignalSet::default(),
+            told_all: false,
+            killed: false,
+            over: false,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.machine.state(), State::Done(_))
+    }
+
+    /// Whether this can happen in this world: processes end once, and while we are stopped ourselves there is only the end of that.
+    pub(super) fn is_possible(&self, event: Event) -> bool {
+        match event {
+            Event::Resumed { .. } => self.suspended.is_some(),
+            _ if self.suspended.is_some() => false,
+            Event::Signal(_) | Event::ExtendGrace(_) => true,
+            Event::ChildExited(_) | Event::ChildStopped { .. } => self.child.is_none() && !self.nobody_left,
+            Event::NoChildren => !self.nobody_left,
+            Event::Refused => matches!(self.machine.state(), State::Killing { .. }),
+            Event::HookExited | Event::HookAlone => self.hook,
+            Event::Timeout => self.machine.deadline().is_some(),
+        }
+    }
+
+    /// Whether this side has asked for the stop.
+    pub(super) fn has_asked(&self, side: Side) -> bool {
+        self.asked[side as usize].is_some()
+    }
+
+    /// Takes one event at `now`, checks what must hold after each, and says what was done.
+    pub(super) fn take(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let before = self.machine.state();
+        let due = self.machine.next_step().is_some_and(|deadline| deadline <= now);
+        let armed = self.machine.deadline();
+        // A child that has ended is reaped once the actions are done: it may still be signalled now, and never later.
+        let reaped = self.child.is_some();
+        self.now = now;
+        let repeat = self.note(event, due);
+        let actions = self.machine.step(now, event);
+        self.judge_signal(before, event, &actions);
+        for &action in &actions {
+            self.judge(before, event, action, reaped, repeat);
+        }
+        self.judge_state(before, event, armed, &actions);
+        actions
+    }
+
+    /// What the event makes true, whatever the machine makes of it; whether it is a repeat that kills.
+    fn note(&mut self, event: Event, due: bool) -> bool {
+        let (now, running) = (self.now, matches!(self.machine.state(), State::Running { .. }));
+        let settings = &self.machine.settings;
+        match event {
+            Event::Signal(received) if settings.is_stop_request(received) && !settings.drops(received.signal) => {
+                let hangup = received.signal == Signal::HUP && received.side == Side::Terminal;
+                self.since = self.since.or(Some(now));
+                if running || !hangup {
+                    let first = *self.asked[received.side as usize].get_or_insert(now);
+                    return !running && settings.on_repeat == OnRepeat::Kill && now - first >= BURST;
+                }
+            }
+            Event::ChildExited(exit) => {
+                self.child = Some(exit);
+                if !settings.wait_tree {
+                    self.since = self.since.or(Some(now));
+                }
+            }
+            Event::NoChildren => self.nobody_left = true,
+            Event::HookExited => (self.hook, self.hook_ended) = (false, false),
+            Event::Resumed { .. } => {
+                let pause = self.suspended.take().map_or(Duration::ZERO, |since| now - since);
+                self.since = self.since.map(|since| since + pause);
+                self.runs_until = self.runs_until.map(|until| until + pause);
+            }
+            Event::ExtendGrace(_) => self.extended = true,
+            Event::Timeout if due && running => {
+                assert!(self.runs_until.is_some_and(|until| until <= now), "the run time is over too early");
+                self.timed_out = true;
+                self.since = Some(now);
+            }
+            Event::Timeout if due => {
+                let deadline = self.machine.next_step();
+                self.late += deadline.map_or(Duration::ZERO, |deadline| now.saturating_duration_since(deadline));
+            }
+            Event::Signal(_) | Event::ChildStopped { .. } | Event::HookAlone | Event::Refused | Event::Timeout => {}
+        }
+        false
+    }
+
+    /// No signal is lost and none is sent twice: what is no stop request reaches the child once, as it came.
+    fn judge_signal(&self, before: State, event: Event, actions: &[Action]) {
+        let Event::Signal(received) = event else { return };
+        let settings = &self.machine.settings;
+        let Some(signal) = settings.remap.apply(received.signal) else {
+            return assert_eq!(actions, [], "a dropped signal has an effect");
+        };
+        if settings.is_stop_request(received) {
+            let asked = !matches!(self.machine.state(), State::Running { .. });
+            return assert!(asked, "a stop request is not heard");
+        }
+        let to = match before {
+            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
+                if ended.is_some() { Target::All } else { Target::Child }
+            }
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
+                return assert_eq!(actions, [], "forwards to nobody");
+            }
+        };
+        if self.machine.child_has(received) {
+            return assert_eq!(actions, [], "sends what the child has had");
+        }
+        assert_eq!(actions, [Action::Send { signal, value: received.value, to, wake: false }], "a signal is lost");
+    }
+
+    fn judge(&mut self, before: State, event: Event, action: Action, reaped: bool, repeat: bool) {
+        assert!(!matches!(before, State::Done(_)), "acts behind the end");
+        match action {
+            Action::Send { signal, to, wake, .. } => {
+                assert!(!self.nobody_left, "signals nobody");
+                assert!(to == Target::All || !reaped, "signals a reaped child");
+                let alone = self.machine.settings.kill_mode == KillMode::Process;
+                assert!(to != Target::All || !alone, "signals who is to be left alone");
+                if signal == Signal::KILL {
+                    self.judge_kill(before, repeat);
+                } else {
+                    assert!(!self.killed, "a signal behind SIGKILL");
+                }
+                if wake {
+                    self.judge_stop_signal(before, event, signal, to);
+                }
+            }
+            Action::SuspendSelf(_) => {
+                assert!(self.suspended.is_none() && self.machine.settings.job_control, "stops for nobody");
+                self.suspended = Some(self.now);
+            }
+            Action::RunHook(hook) => {
+                assert!(!self.hook, "two hooks at a time");
+                assert_eq!(hook, self.next_hook, "a hook out of its turn");
+                assert!(hook < self.machine.settings.hooks, "a hook that is none");
+                (self.hook, self.next_hook) = (true, hook + 1);
+            }
+            Action::EndHook => {
+                assert!(self.hook, "ends a hook that does not run");
+                self.hook_ended = true;
+            }
+            Action::Exit(exit) => self.judge_exit(before, event, exit),
+            Action::LendTerminal | Action::NotifyStopping => {}
+        }
+    }
+
+    /// SIGKILL comes once, never before its time, and earlier only if somebody asks a second time.
+    fn judge_kill(&mut self, before: State, repeat: bool) {
+        if matches!(before, State::Killing { .. }) {
+            return;
+        }
+        assert!(!self.killed, "kills twice");
+        self.killed = true;
+        let over =
+            self.machine.settings.ladder.total(0).zip(self.since).and_then(|(wait, since)| since.checked_add(wait));
+        assert!(repeat || over.is_some_and(|over| over <= self.now), "kills before the time is over");
+    }
+
+    /// A stop signal is sent once; again only as a further step, or as a repeat that is to be forwarded. The drain sends SIGTERM once.
+    fn judge_stop_signal(&mut self, before: State, event: Event, signal: Signal, to: Target) {
+        let further = event == Event::Timeout && matches!(before, State::Stopping { .. });
+        let forwards = self.machine.settings.on_repeat == OnRepeat::Forward && matches!(event, Event::Signal(_));
+        if matches!(event, Event::ChildExited(_)) {
+            assert!(signal == Signal::TERM && to == Target::All, "the drain is not SIGTERM to all");
+            assert!(!self.told_all, "the drain tells those who were told");
+        } else if !further && !forwards {
+            assert!(!self.stopped_by.contains(signal), "a stop signal twice");
+        }
+        self.stopped_by = self.stopped_by.with(signal);
+        self.told_all |= signal == Signal::TERM && to == Target::All;
+    }
+
+    /// bowout ends as the child ended, but where it stopped it for its run time, or has to leave somebody behind.
+    fn judge_exit(&mut self, before: State, event: Event, exit: Exit) {
+        assert!(!self.over, "ends twice");
+        self.over = true;
+        if matches!(event, Event::Timeout | Event::Refused) {
+            assert!(matches!(before, State::Killing { .. }), "gives up before it has killed");
+            return assert_eq!(exit, Exit::UNKILLABLE, "hides that somebody is left");
+        }
+        let own = self.child.unwrap_or(Exit::OWN_FAILURE);
+        assert_eq!(exit, if self.timed_out { Exit::TIMED_OUT } else { own }, "not the child's own status");
+        let alone = self.machine.settings.kill_mode == KillMode::Process && self.child.is_some();
+        assert!(self.nobody_left || alone, "leaves somebody behind");
+    }
+
+    fn judge_state(&self, before: State, event: Event, armed: Option<Instant>, actions: &[Action]) {
+        let state = self.machine.state();
+        let done = self.is_done();
+        assert_eq!(self.over, done, "one exit, and with it the end");
+        let killed_all = self.nobody_left || self.hook_ended || matches!(event, Event::Refused | Event::Timeout);
+        assert!(!done || !self.hook || killed_all, "leaves a hook behind");
+        assert!(!self.nobody_left || done, "goes on with nobody left");
+        if let Some(deadline) = self.machine.deadline() {
+            assert!(!done, "a deadline behind the end");
+            // A wait of 0 may lead on at once, but on.
+            assert!(event != Event::Timeout || deadline > self.now || state != before, "spins");
+        }
+        if event == Event::Timeout && armed.is_none_or(|deadline| self.now < deadline) {
+            assert_eq!((actions, state), (&[][..], before), "a deadline before its time");
+        }
+        if matches!(before, State::Done(_)) {
+            assert_eq!(state, before, "rises from the dead");
+        }
+        if matches!(before, State::Running { .. }) && matches!(state, State::Preparing { .. } | State::Stopping { .. })
+        {
+            assert!(actions.contains(&Action::NotifyStopping), "stops, and the manager is not told");
+        }
+        self.judge_latest(state);
+    }
+
+    /// The time that is armed ends in SIGKILL no later than was asked for: the whole ladder, or the most that the child may have.
+    fn judge_latest(&self, state: State) {
+        let settings = &self.machine.settings;
+        let Some(total) = settings.ladder.total(0) else { return };
+        let most = match settings.grace_max {
+            Some(most) => total.max(most),
+            None if self.extended => return,
+            None => total,
+        };
+        match state {
+            State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
+                let latest = self.since.map(|since| since + most + self.late);
+                let kill = self.machine.over_at().and_then(|over| over.checked_sub(UNKILLABLE));
+                assert!(kill.is_some() && kill <= latest, "would kill too late: {kill:?} > {latest:?}");
+            }
+            State::Killing { until, .. } => assert!(until <= self.now + UNKILLABLE, "would give up too late"),
+            State::Running { .. } => {
+                assert_eq!(self.machine.next_step(), self.runs_until, "another run time than was asked for");
+            }
+            State::Done(_) => {}
+        }
+    }
+
+    /// Whatever has happened: once the child ends and nobody is left, so do we; and a child that obeys nothing, once it was asked
+    /// to stop and there is a deadline, is killed in bounded time.
+    pub(super) fn ends(&self) {
+        let mut gentle = self.clone();
+        let soon = Duration::from_millis(1);
+        if self.suspended.is_some() {
+            gentle.take(gentle.now + soon, Event::Resumed { suspended: true, stopped: true });
+        }
+        let mut stubborn = gentle.clone();
+        for event in [Event::ChildExited(Exit::Code(3)), Event::NoChildren] {
+            if !gentle.is_done() && gentle.is_possible(event) {
+                gentle.take(gentle.now + soon, event);
+            }
+        }
+        assert!(gentle.is_done(), "cannot end: {}", show_state(gentle.machine.state()));
+        for _ in 0..1000 {
+            let due = match (stubborn.machine.state(), stubborn.machine.deadline()) {
+                // What comes between is SIGKILL again and again.
+                (State::Killing { until, .. }, _) => until,
+                (_, Some(deadline)) => deadline,
+                (_, None) => break,
+            };
+            stubborn.take(due.max(stubborn.now), Event::Timeout);
+        }
+        let state = stubborn.machine.state();
+        let unbounded = self.machine.settings.ladder.total(0).is_none();
+        assert!(
+            stubborn.is_done() || unbounded || matches!(state, State::Running { .. }),
+            "hangs: {}",
+            show_state(state)
+        );
+    }
+}

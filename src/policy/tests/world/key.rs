@@ -1,0 +1,143 @@
+//! When two worlds are one: what they are compared by, and what is dropped because nothing can read it any more.
+
+use std::hash::{Hash, Hasher};
+
+use super::*;
+
+impl World {
+    /// Drops what nothing that follows can read: no arm of the state that is reached does.
+    pub(in super::super) fn forget(&mut self) {
+        let state = self.machine.state();
+        let machine = &mut self.machine;
+        match state {
+            State::Running { .. } => {}
+            State::Preparing { .. } | State::Stopping { .. } => {
+                (machine.runs_until, self.runs_until) = (None, None);
+                machine.waiting.sort_unstable_by_key(|(signal, value)| (signal.number(), *value));
+            }
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
+                (machine.runs_until, self.runs_until) = (None, None);
+                (machine.sent, machine.told, self.stopped_by, self.told_all) = Default::default();
+                machine.waiting.clear();
+                self.next_hook = 0;
+            }
+        }
+        if matches!(state, State::Killing { .. } | State::Done(_)) {
+            (machine.begun, machine.asked) = Default::default();
+            (self.asked, self.since, self.late, self.extended) = Default::default();
+        }
+        if matches!(state, State::Done(_)) {
+            (machine.renew, machine.timed_out, self.timed_out) = Default::default();
+            (self.child, self.nobody_left, self.killed) = Default::default();
+            (self.hook, self.hook_ended) = Default::default();
+        }
+    }
+
+    /// All that what follows can depend on, with times as they lie from now. Nothing is left out but the age of a request once it is
+    /// too old to be of one burst with the next: the machine and the monitor ask no more of it.
+    pub(in super::super) fn key(&self) -> Key {
+        let Self { machine, now, child, nobody_left, suspended, hook, hook_ended, next_hook, .. } = self;
+        let Self { asked, since, late, extended, runs_until, timed_out, stopped_by, told_all, killed, over, .. } = self;
+        let mut key = Key { now: *now, numbers: Vec::with_capacity(48) };
+        key.machine(machine);
+        let switches = [*nobody_left, *hook, *hook_ended, *extended, *timed_out, *told_all, *killed, *over];
+        key.push(switches.iter().fold(0, |bits, &on| bits << 1 | i64::from(on)));
+        key.push(*next_hook as i64);
+        key.push(late.as_micros() as i64);
+        key.push(stopped_by.bits() as i64);
+        key.exit(*child);
+        key.times([*suspended, *since, *runs_until]);
+        key.asked(asked);
+        key
+    }
+}
+
+/// What two worlds have in common that cannot be told apart by anything that follows.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Key {
+    now: Instant,
+    numbers: Vec<i64>,
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.numbers == other.numbers
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // One number to hash in the place of forty, for the sake of a debug build.
+        let mix = |sum: u64, number: &i64| (sum.rotate_left(5) ^ *number as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.numbers.iter().fold(0, mix).hash(state);
+    }
+}
+
+impl Key {
+    fn push(&mut self, number: i64) {
+        self.numbers.push(number);
+    }
+
+    /// As they lie from now, in microseconds.
+    fn times(&mut self, times: impl IntoIterator<Item = Option<Instant>>) {
+        for time in times {
+            self.push(match time {
+                None => i64::MAX,
+                Some(time) if time >= self.now => micros(time - self.now),
+                Some(time) => -micros(self.now - time),
+            });
+        }
+    }
+
+    fn asked(&mut self, asked: &[Option<Instant>; Side::COUNT]) {
+        let burst = self.now.checked_sub(BURST);
+        self.times(asked.map(|time| time.map(|time| burst.map_or(time, |burst| time.max(burst)))));
+    }
+
+    fn exit(&mut self, exit: Option<Exit>) {
+        self.push(match exit {
+            None => -1,
+            Some(Exit::Code(code)) => i64::from(code),
+            Some(Exit::Signal(signal)) => 1000 + i64::from(signal.number()),
+        });
+    }
+
+    /// Every field of the machine, by name, so that a new one does not compile until it is here.
+    fn machine(&mut self, machine: &Machine) {
+        let Machine { settings: _, state, runs_until, begun, renew, asked, sent, waiting, told, timed_out, paused } =
+            machine;
+        self.state(*state);
+        self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
+        self.asked(asked);
+        self.push(sent.bits() as i64);
+        self.push(i64::from(*told) << 1 | i64::from(*timed_out));
+        self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
+        self.push(waiting.len() as i64);
+        for (signal, value) in waiting {
+            self.push(i64::from(signal.number()));
+            self.push(value.map_or(-1, |value| value as i64));
+        }
+    }
+
+    fn state(&mut self, state: State) {
+        let (kind, index, times, ended) = match state {
+            State::Running { ended } => (0, None, [None; 2], ended),
+            State::Preparing { hook, until, grace, ended } => (1, hook, [until, grace], ended),
+            State::Stopping { rung, until, ended } => (2, Some(rung), [until, None], ended),
+            State::Draining { exit, until } => (3, None, [until, None], Some(exit)),
+            State::Killing { ended, again, until } => (4, None, [Some(again), Some(until)], ended),
+            State::Done(exit) => (5, None, [None; 2], Some(exit)),
+        };
+        self.push(kind);
+        self.push(index.map_or(-1, |index| index as i64));
+        self.times(times);
+        self.exit(ended);
+    }
+}
+
+/// Without the 128 bits of as_micros(), which take a debug build a quarter of the walk.
+fn micros(time: Duration) -> i64 {
+    time.as_secs() as i64 * 1_000_000 + i64::from(time.subsec_micros())
+}

@@ -1,0 +1,66 @@
+//! Fuzz target of the whole command line and its variables, parted by newlines: every option that has a value, and what they mean
+//! together. A first line `BOWOUT_…=…` is a variable, and so is the one behind it.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+use super::*;
+use crate::config::Config;
+use crate::fuzz::{assert_one_line, fuzz};
+use crate::logging::escape;
+
+/// The variables, and the words behind them; neither can hold a NUL byte.
+fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
+    let lines: Vec<_> = input.split(|&byte| byte == b'\n').filter(|line| !line.contains(&0)).collect();
+    let is_variable = |line: &&&[u8]| line.starts_with(b"BOWOUT_") && line.contains(&b'=');
+    let variables: Vec<_> = lines.iter().take_while(is_variable).map(|line| CString::new(*line).unwrap()).collect();
+    let words = lines[variables.len()..].iter().map(|word| OsStr::from_bytes(word).to_owned());
+    let words = ["bowout".into()].into_iter().chain(words).collect();
+    (variables, words)
+}
+
+fn a_command_line(input: &[u8]) {
+    let (variables, words) = parts(input);
+    match parse(&words, variables.iter().map(CString::as_c_str)) {
+        Ok(cli) => {
+            // What is run are the last words, whatever stood before them.
+            let command: Vec<_> = std::iter::once(&cli.command).chain(&cli.args).collect();
+            assert!(
+                words.ends_with(&command.iter().copied().cloned().collect::<Vec<_>>()),
+                "runs other words: {cli:?}"
+            );
+            let before = &words[1..words.len() - command.len()];
+            let is_option = |word: &OsString| word.as_bytes().starts_with(b"-");
+            assert!(before.is_empty() || before.iter().any(is_option), "skips a command: {cli:?}");
+            match Config::new(cli.clone()) {
+                Ok(config) => {
+                    assert_eq!((&config.command, &config.args), (&cli.command, &cli.args));
+                    let (total, most) = (config.ladder.total(0), config.grace_max);
+                    assert!(
+                        most.is_none_or(|most| total.is_some_and(|total| total <= most)),
+                        "less than the grace period"
+                    );
+                    let first = config.ladder.rung(0).and_then(|rung| rung.wait);
+                    assert!(first.is_none_or(|first| config.stop_delay < first), "a delay that leaves nothing");
+                    assert!(
+                        !config.wait_tree || config.kill_mode != KillMode::Process,
+                        "waits for whom it must not touch"
+                    );
+                    assert_ne!(config.max_runtime, Some(Duration::ZERO));
+                }
+                Err(error) => assert_one_line(&error.to_string()),
+            }
+        }
+        Err(Stop::Usage(text)) => {
+            assert!(!text.contains(['\n', '\r']), "more than one line: {text:?}");
+            assert_one_line(&escape(&text));
+            assert!(text.ends_with("see 'bowout --help'"), "{text}");
+        }
+        Err(Stop::Info(text)) => assert!(text.contains("bowout") && text.ends_with('\n')),
+    }
+}
+
+#[test]
+fn command_line() {
+    fuzz("command_line", 250, a_command_line);
+}

@@ -1,0 +1,107 @@
+//! Fuzz targets of durations and of `--escalate`.
+
+use super::*;
+use crate::fuzz::fuzz;
+
+/// Nanoseconds in a unit, as humantime lists them; a month is the twelfth of a year, and a year 365.25 days.
+fn unit(word: &str) -> Option<u128> {
+    const SECOND: u128 = 1_000_000_000;
+    Some(match word {
+        "nanos" | "nsec" | "ns" => 1,
+        "usec" | "us" | "µs" => 1000,
+        "millis" | "msec" | "ms" => 1_000_000,
+        "seconds" | "second" | "secs" | "sec" | "s" => SECOND,
+        "minutes" | "minute" | "min" | "mins" | "m" => 60 * SECOND,
+        "hours" | "hour" | "hrs" | "hr" | "h" => 3600 * SECOND,
+        "days" | "day" | "d" => 86400 * SECOND,
+        "weeks" | "week" | "wks" | "wk" | "w" => 7 * 86400 * SECOND,
+        "months" | "month" | "M" => 2_630_016 * SECOND,
+        "years" | "year" | "yrs" | "yr" | "y" => 31_557_600 * SECOND,
+        _ => return None,
+    })
+}
+
+/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without spaces. `Err` where it is none, or where
+/// this cannot tell: fractions, and numbers that are too large for it.
+fn judge(text: &str) -> Result<Option<u128>, ()> {
+    match text {
+        "never" => return Ok(None),
+        "0" => return Ok(Some(0)),
+        _ => {}
+    }
+    let mut rest = text.trim_start();
+    let mut total = 0u128;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0).ok_or(())?;
+        let (number, behind) = rest.split_at(digits);
+        let behind = behind.trim_start();
+        let letters = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
+        total += u128::from(number.parse::<u64>().map_err(drop)?) * unit(&behind[..letters]).ok_or(())?;
+        rest = behind[letters..].trim_start();
+    }
+    if total > 0 || text.contains('0') { Ok(Some(total)) } else { Err(()) }
+}
+
+fn a_duration(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let wait = parse_wait(text);
+    match (&wait, judge(text)) {
+        (Ok(wait), Ok(judged)) => assert_eq!(wait.map(|wait| wait.as_nanos()), judged, "{text:?}"),
+        (Ok(_), Err(())) => assert!(text.contains('.'), "{text:?} is no duration"),
+        (Err(error), judged) => {
+            assert!(error.contains(text) && error.contains("write "), "{error}");
+            let large = judged.is_ok_and(|judged| judged.is_some_and(|judged| judged > u128::from(u64::MAX)));
+            assert!(judged.is_err() || large, "{text:?} is a duration: {error}");
+        }
+    }
+    if let Ok(Some(wait)) = wait {
+        assert!(!text.bytes().all(|byte| byte.is_ascii_digit()) || text == "0", "{text:?} has no unit");
+        let written = humantime::format_duration(wait).to_string();
+        assert_eq!(parse_wait(&written), Ok(Some(wait)), "{text:?} is {written}");
+    }
+}
+
+/// The words by turns, the end among them.
+fn is_ladder(text: &str) -> bool {
+    let words: Vec<_> = text.split('/').collect();
+    let is_kill = |word: &str| matches!(word.parse(), Ok(Signal::KILL));
+    let (last, steps) = words.split_last().expect("one word at least");
+    let (ends, steps) = match (is_kill(last), words.len() % 2) {
+        (true, 1) => (true, steps),
+        // The wait that ends it has its signal before it.
+        (false, 0) => (*last == "never", &words[..words.len() - 2]),
+        (true | false, _) => (false, steps),
+    };
+    let signal = |word: &str| word.parse::<Signal>().is_ok_and(|signal| signal != Signal::KILL);
+    let before_end = *last != "never" || words.iter().rev().nth(1).is_some_and(|word| signal(word));
+    let is_step =
+        |step: &[&str]| signal(step[0]) && step.get(1).is_some_and(|wait| matches!(parse_wait(wait), Ok(Some(_))));
+    ends && before_end && steps.chunks(2).all(is_step)
+}
+
+fn a_ladder(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let ladder = text.parse::<Ladder>();
+    assert_eq!(ladder.is_ok(), is_ladder(text), "{text:?}: {ladder:?}");
+    match ladder {
+        Ok(ladder) => {
+            let written = ladder.to_string();
+            assert_eq!(written.parse(), Ok(ladder.clone()), "{text:?} is {written}");
+            assert_eq!(ladder.0.len(), text.split('/').count() / 2, "{text:?} is {written}");
+            let sum = ladder.0.iter().try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?));
+            assert_eq!(ladder.total(0), sum, "{text:?}");
+            assert_eq!(ladder.total(ladder.0.len()), Some(Duration::ZERO), "{text:?}");
+        }
+        Err(error) => assert!(error.contains(text) && error.contains("TERM/30s/QUIT/5s/KILL"), "{error}"),
+    }
+}
+
+#[test]
+fn duration() {
+    fuzz("duration", 5000, a_duration);
+}
+
+#[test]
+fn ladder() {
+    fuzz("ladder", 5000, a_ladder);
+}
