@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::exec::ExecError;
@@ -41,7 +42,22 @@ impl ProcessGroup {
     /// SIGKILL to all of it, by one kill(2), which a fork inside the group cannot outrun (fork(2) fails with a signal pending), where a walk
     /// over the tree can be. Whoever left the group is the walk's; so are errors, for it meets them again.
     pub(crate) fn kill(self) {
-        let _ = signals::send(-self.0, Signal::KILL, None);
+        self.send(Signal::KILL, false);
+    }
+
+    /// The same with any signal, and SIGCONT behind it with `wake`.
+    pub(super) fn send(self, signal: Signal, wake: bool) {
+        let _ = signals::send(-self.0, signal, None);
+        if wake {
+            let _ = signals::send(-self.0, Signal::CONT, None);
+        }
+    }
+
+    /// Whether `pid`, a member a moment ago, still was one when the group was signalled, and could be: kill(2) is content with one
+    /// member that may be signalled. Of a number that is somebody else's by now, both answers do no harm.
+    pub(super) fn has_reached(self, pid: libc::pid_t) -> bool {
+        let pid = Pid::from_raw(pid);
+        nix::unistd::getpgid(Some(pid)).is_ok_and(|group| group.as_raw() == self.0) && kill(pid, None).is_ok()
     }
 }
 

@@ -1,0 +1,160 @@
+//! Who is there: our children, all descendants, and those who were there before us. Looks; signals nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::process::{Process, again, proc_is_ours};
+use crate::sys::{child, process};
+
+/// How far up a sender's parents are followed.
+const DEPTH: usize = 1024;
+
+/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not.
+pub(crate) fn descends(pid: libc::pid_t) -> bool {
+    let us = process::id();
+    let mut above = pid;
+    // Parents do not go in circles, but /proc is read one file at a time while processes come and go.
+    for _ in 0..DEPTH {
+        match Process::read(above) {
+            Some(process) if process.parent == us => return true,
+            Some(process) if process.parent > 1 => above = process.parent,
+            Some(_) | None => return false,
+        }
+    }
+    false
+}
+
+/// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee log); exec bowout ...`). Not ours to
+/// end, nor are their own children. Nearly always none.
+static INHERITED: Mutex<Vec<libc::pid_t>> = Mutex::new(vec![]);
+
+fn inherited() -> MutexGuard<'static, Vec<libc::pid_t>> {
+    INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether this is one of them. The number is nobody else's until we reap it.
+pub(super) fn is_inherited(pid: libc::pid_t) -> bool {
+    inherited().contains(&pid)
+}
+
+/// Notes the children that we have before the first of our own is started.
+pub(crate) fn note_inherited() {
+    // Without a look into /proc for the many who have none.
+    if matches!(child::peek(), child::Peek::NoChildren) || !proc_is_ours() {
+        return;
+    }
+    *inherited() = children().unwrap_or_default();
+}
+
+/// Whether one of them is there still.
+pub(crate) fn has_inherited() -> bool {
+    !inherited().is_empty()
+}
+
+/// It is reaped, and its number may be given to anyone.
+pub(in crate::sys) fn forget_inherited(pid: libc::pid_t) {
+    inherited().retain(|other| *other != pid);
+}
+
+/// What a read of a list in /proc gives at the most, in bytes.
+const PAGE: usize = 4096;
+
+/// What a look at one process takes, in bytes, at the most: its line in a table that doubles as it grows, twice, and its name.
+const ROOM: usize = 768;
+
+/// Whether there is memory for a look at so many processes. What cannot be had later would end us (`handle_alloc_error`), and the
+/// descendants would be nobody's.
+fn has_room(processes: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(processes.saturating_mul(ROOM)).is_ok()
+}
+
+/// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
+pub(crate) fn descendants() -> Option<Vec<Process>> {
+    let children = children();
+    let has_ended = |pid| child::has_ended(pid);
+    if children.as_ref().is_some_and(|children| children.iter().all(|&pid| is_inherited(pid) || has_ended(pid))) {
+        // The usual end, when nothing is left, and no reason to read all of /proc.
+        return Some(vec![]);
+    }
+    // Each time: a child that shares our mounts may have put another one there, or nothing.
+    if !proc_is_ours() {
+        return None;
+    }
+    // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
+    let dead: BTreeSet<_> = children.into_iter().flatten().filter(|&pid| has_ended(pid)).collect();
+    let pids = again(|| {
+        let mut pids: Vec<libc::pid_t> = vec![];
+        for entry in std::fs::read_dir("/proc")? {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(pid) = pid.filter(|pid| !dead.contains(pid)) {
+                pids.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
+    })?;
+    if !has_room(pids.len()) {
+        return None;
+    }
+    let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
+    // What is below them falls out with them.
+    table.retain(|process| !is_inherited(process.pid));
+    // Whoever lost its parent between the reading of the two has a new one by now.
+    let there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
+    for process in &mut table {
+        if !there.contains(&process.parent)
+            && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
+        {
+            *process = now;
+        }
+    }
+    Some(below(process::id(), table))
+}
+
+/// Those of `table` that descend from `root` and live, parents before their children.
+fn below(root: libc::pid_t, table: Vec<Process>) -> Vec<Process> {
+    let mut families: BTreeMap<libc::pid_t, Vec<Process>> = BTreeMap::new();
+    for process in table {
+        families.entry(process.parent).or_default().push(process);
+    }
+    let mut tree = families.remove(&root).unwrap_or_default();
+    let mut parents = 0;
+    while let Some(parent) = tree.get(parents) {
+        // Removed, so that numbers that go in a circle, each read at another moment, end.
+        let family = families.remove(&parent.pid);
+        tree.extend(family.into_iter().flatten());
+        parents += 1;
+    }
+    tree.retain(|process| !process.is_dead());
+    tree
+}
+
+/// Our direct children, zombies included: the `children` file is exact for them, because nobody else reaps them
+/// (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is of a PID namespace in which we are not; in another one
+/// that we are in, the numbers are not ours, and kill(2) and waitid(2) say so.
+pub(super) fn children() -> Option<Vec<libc::pid_t>> {
+    let text = again(read_children)?;
+    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+}
+
+fn read_children() -> io::Result<Vec<u8>> {
+    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = vec![0; 512];
+    let mut length = 0;
+    loop {
+        let room = text.len() - length;
+        let got = nix::unistd::read(&file, &mut text[length..])?;
+        length += got;
+        // It is cut only where there is more than fits (fs/seq_file.c).
+        if got < room.min(PAGE) / 2 {
+            text.truncate(length);
+            return Ok(text);
+        }
+        text.resize(text.len() * 2, 0);
+    }
+}

@@ -1,0 +1,113 @@
+//! What /proc says of one process, and whether it is ours to ask. Reads and understands; looks for nobody and signals nobody.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::OnceLock;
+
+use crate::sys::process;
+
+/// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: libc::pid_t,
+    pub(super) parent: libc::pid_t,
+    pub(crate) group: libc::pid_t,
+    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last.
+    pub(crate) state: char,
+    pub(super) threads: u64,
+    /// When it was started, in clock ticks since boot: with the PID, its identity.
+    pub(super) started: u64,
+    /// Chosen by the process itself, up to 15 bytes of anything.
+    pub(crate) name: String,
+}
+
+impl Process {
+    /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
+    pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
+        // Asked once, for this is called often; what a pass over all of them is to rely on, is asked for each pass.
+        static OURS: OnceLock<bool> = OnceLock::new();
+        if !OURS.get_or_init(proc_is_ours) {
+            return None;
+        }
+        let mut text = [0; 1024];
+        let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
+        Self::parse(&text[..length])
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        // The name may hold spaces, parentheses and newlines; nothing behind it can hold a parenthesis.
+        let open = text.iter().position(|&b| b == b'(')?;
+        let close = text.iter().rposition(|&b| b == b')')?;
+        let pid = std::str::from_utf8(&text[..open]).ok()?.trim().parse().ok()?;
+        let mut fields = std::str::from_utf8(text.get(close + 1..)?).ok()?.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        // Fields 20 and 22 of the line; the group is the fifth.
+        let threads = fields.nth(14)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        let name = String::from_utf8_lossy(text.get(open + 1..close)?).into_owned();
+        Some(Self { pid, parent, group, state, threads, started, name })
+    }
+
+    /// The state is the first thread's, which can end before the others (pthread_exit(3) in `main`).
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, 'X' | 'x') || (self.state == 'Z' && self.threads <= 1)
+    }
+}
+
+/// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
+/// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
+pub(super) fn proc_is_ours() -> bool {
+    again(|| std::fs::read_link("/proc/self")).is_some_and(|link| link.to_str() == Some(&process::id().to_string()))
+}
+
+/// Tries once more where the failure may pass: the system has no descriptor or no memory left at this moment. A process that is passed
+/// over for it would not be told to end. What is not there, is not there.
+pub(super) fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> Option<T> {
+    match read() {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => read().ok(),
+        result => result.ok(),
+    }
+}
+
+#[cfg(test)]
+#[path = "../../../tests/fuzz/stat.rs"]
+mod fuzz;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_fields() {
+        let line = b"7 (a) R 1 (b\n) S 5 9 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 18446744073709551615\n";
+        let process = Process::parse(line).unwrap();
+        assert_eq!((process.pid, process.parent, process.group), (7, 5, 9));
+        assert_eq!((process.state, process.started), ('S', 4242));
+        assert_eq!(process.name, "a) R 1 (b\n");
+    }
+
+    #[test]
+    fn half_a_line_is_no_process() {
+        for line in [
+            "",
+            "7",
+            "7 (a",
+            "7 (a)",
+            "7 (a) S",
+            "7 (a) S 5 7 7",
+            ") 7 (",
+            "x (a) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242",
+        ] {
+            assert_eq!(Process::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn this_very_process_can_be_read() {
+        let us = Process::read(std::process::id() as i32).unwrap();
+        assert_eq!(us.parent, std::os::unix::process::parent_id() as i32);
+        assert!(!us.is_dead() && us.started > 0);
+    }
+}
