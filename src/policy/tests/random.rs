@@ -96,8 +96,10 @@ fn any_ladder() -> impl Strategy<Value = Ladder> {
     ]
 }
 
+/// Not to SIGKILL, which is then the user's own, at any time and as often as he likes.
 fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
-    (any_signal(), 0..=64i32)
+    let to = (0..=64i32).prop_filter("not SIGKILL", |to| *to != Signal::KILL.number());
+    (any_signal(), to)
         .prop_map(|(from, to)| format!("{}:{to}", from.number()).parse().expect("a rule as it is written"))
 }
 
