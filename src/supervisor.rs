@@ -9,6 +9,7 @@ mod end;
 mod perform;
 mod start;
 
+use std::mem;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -78,7 +79,12 @@ pub(crate) fn supervise(config: Config, inherited: &Inherited) -> Result<Exit, E
             break supervisor.end(exit);
         }
     };
-    supervisor.failure.map_or(Ok(exit), Err)
+    let failure = supervisor.failure.take();
+    // Its socket has a name in the file system.
+    drop(supervisor.relay.take());
+    // The kernel takes back everything else in one go.
+    mem::forget(supervisor);
+    failure.map_or(Ok(exit), Err)
 }
 
 impl Supervisor<'_> {
@@ -100,16 +106,17 @@ impl Supervisor<'_> {
         }
         self.relay();
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
-            self.reap_before_giving_up();
+            self.reap_before_killing_again();
             self.step(Event::Timeout, None);
         }
     }
 
-    /// Nobody is to be given up on who is dead and only waits for us.
-    fn reap_before_giving_up(&mut self) {
+    /// Nobody is to be looked for, or given up on, who is dead and only waits for us: a storm of forks leaves a hundred thousand, and to look for the
+    /// living among them takes longer than to reap them.
+    fn reap_before_killing_again(&mut self) {
         for _ in 0..AT_ONCE {
             match self.machine.state() {
-                State::Killing { until, .. } if until <= self.now && self.more => self.children(),
+                State::Killing { .. } if self.more => self.children(),
                 _ => return,
             }
         }

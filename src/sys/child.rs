@@ -213,6 +213,13 @@ pub(super) fn has_ended(pid: libc::pid_t) -> bool {
     result == 0 && unsafe { info.si_pid() } != 0
 }
 
+/// Whether nobody is our child who has not ended. A zombie waits to be reaped and for nothing else: to whoever waits for stops alone, it is no
+/// child (kernel/exit.c, `wait_consider_task`; a process whose first thread has ended before the others is none).
+pub(super) fn all_have_ended() -> bool {
+    let (result, _) = waitid(libc::P_ALL, 0, libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT);
+    result != 0 && Errno::last() == Errno::ECHILD
+}
+
 fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc::c_int, libc::siginfo_t) {
     // SAFETY: waitid writes a siginfo_t where it is told to; with WNOHANG and nothing to tell, it writes zeros.
     unsafe {

@@ -13,6 +13,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;
 
+/// The major number of /dev/null, /dev/full and /dev/kmsg (Linux allocated devices).
+const MEMORY_DEVICES: libc::c_uint = 1;
+
 /// How often a terminal is tried that has room and another writer.
 const TRIES: usize = 100;
 
@@ -45,8 +48,12 @@ pub(super) struct Output<'a> {
 impl Way {
     /// Looks at what it is. One that is closed is taken for a file, and every write fails.
     fn to(fd: BorrowedFd<'_>) -> Self {
-        let kind = fstat(fd).map_or(SFlag::S_IFREG, |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        let (kind, major) = fstat(fd).map_or((SFlag::S_IFREG, 0), |stat| {
+            (SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT, libc::major(stat.st_rdev))
+        });
         match kind {
+            // /dev/null and its like take what they are given.
+            SFlag::S_IFCHR if major == MEMORY_DEVICES => Self::Plain,
             SFlag::S_IFSOCK => Self::Socket,
             SFlag::S_IFIFO => Self::NoWait,
             SFlag::S_IFCHR => reopen(fd).or_else(|| reopen_terminal(fd)).map_or(Self::Never, Self::Reopened),

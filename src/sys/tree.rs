@@ -51,7 +51,9 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, exce
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
         let tree = descendants();
         // Only now, so that whoever dies of it has been seen alive and is counted.
-        if let Some(group) = group {
+        // By SIGKILL even where nobody was met in it, for it may be one that forks and ends over and over.
+        let is_met = |group: ProcessGroup| tree.iter().flatten().any(|process| group.has(process.group));
+        if let Some(group) = group.filter(|group| signal == Signal::KILL || is_met(*group)) {
             group.send(signal, wake);
         }
         let Some(tree) = tree else { return without_proc(signal, wake) };

@@ -75,10 +75,8 @@ fn has_room(processes: usize) -> bool {
 
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
-    let children = children();
-    let has_ended = |pid| child::has_ended(pid);
-    if children.as_ref().is_some_and(|children| children.iter().all(|&pid| is_inherited(pid) || has_ended(pid))) {
-        // The usual end, when nothing is left, and no reason to read all of /proc.
+    if child::all_have_ended() {
+        // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
         return Some(vec![]);
     }
     // Each time: a child that shares our mounts may have put another one there, or nothing.
@@ -86,7 +84,7 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         return None;
     }
     // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
-    let dead: BTreeSet<_> = children.into_iter().flatten().filter(|&pid| has_ended(pid)).collect();
+    let dead: BTreeSet<_> = children().into_iter().flatten().filter(|&pid| child::has_ended(pid)).collect();
     let pids = again(|| {
         let mut pids: Vec<libc::pid_t> = vec![];
         for entry in std::fs::read_dir("/proc")? {
