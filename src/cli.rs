@@ -1,6 +1,7 @@
 //! The command line: exactly what was typed, or came from a `BOWOUT_…` variable. Checks words one by one; what they mean
 //! together is `config`'s. Does nothing but read.
 
+mod complaint;
 mod definition;
 #[cfg(test)]
 mod tests;
@@ -11,8 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
+use complaint::{NO_COMMAND, explain};
 use definition::definition;
 
 use crate::exit::{Mirror, Recode};
@@ -108,7 +110,25 @@ pub(crate) enum Stop {
     Info(String),
     /// One line that says what is wrong.
     Usage(String),
+    /// `bowout` and nothing else was typed.
+    Alone,
 }
+
+impl Stop {
+    /// What is said of [`Stop::Alone`]: to a person, who has room for more than a line, what bowout is and how it is used.
+    pub(crate) fn alone(to_a_person: bool) -> &'static str {
+        if to_a_person { WELCOME } else { NO_COMMAND }
+    }
+}
+
+const WELCOME: &str = "\
+no command given. bowout runs a command and makes it end well.
+
+    bowout -- sleep 1000                 Ctrl-C ends it; once more kills it
+    bowout --grace 10s -- COMMAND        10 s to end when asked to, then SIGKILL
+    bowout --max-runtime 1m -- COMMAND   asked to end after a minute
+
+See 'bowout --help'.";
 
 /// Reads the words behind the program's name, and the environment: `variables`, each `NAME=VALUE`.
 ///
@@ -120,7 +140,10 @@ pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a C
     if let Some(cli) = without_options(args, variables) {
         return Ok(Cli { as_init, ..cli });
     }
-    Ok(Cli { as_init, ..with_options(args, name)? })
+    match with_options(args, name) {
+        Err(Stop::Usage(text)) if args.len() <= 1 && text == NO_COMMAND => Err(Stop::Alone),
+        result => Ok(Cli { as_init, ..result? }),
+    }
 }
 
 /// All of clap; in a frame of its own, so that its stack is not touched where it is not needed.
@@ -199,40 +222,4 @@ fn verbosity(matches: &ArgMatches) -> Verbosity {
 fn given<T: Clone + Send + Sync + 'static>(matches: &mut ArgMatches, name: &str) -> Option<Given<T>> {
     let typed = matches.value_source(name) == Some(ValueSource::CommandLine);
     matches.remove_one(name).map(|value| Given { value, typed })
-}
-
-/// clap's page of text as one line; its help and version as they are.
-fn explain(error: &clap::Error) -> Stop {
-    let text = error.render().to_string();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Stop::Info(text),
-        ErrorKind::MissingRequiredArgument => {
-            Stop::Usage("no command given: write bowout [OPTIONS] [--] COMMAND [ARG]..., see 'bowout --help'".into())
-        }
-        _ => {
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            let text = text.split("\n\nUsage:").next().unwrap_or(text);
-            let text = text.split("\n\nFor more information").next().unwrap_or(text);
-            // clap's advice to write the option behind `--` would make it the command.
-            let parts = text.split("\n\n").filter(|part| !part.contains("tip: to pass"));
-            let parts = parts.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-            let origin = variable(error).map(|name| format!("; it comes from {name}")).unwrap_or_default();
-            Stop::Usage(format!("{}{origin}; see 'bowout --help'", parts.collect::<Vec<_>>().join("; ")))
-        }
-    }
-}
-
-/// The variable that holds the value which clap complains of: clap names the option only, and nobody has typed it.
-fn variable(error: &clap::Error) -> Option<String> {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let (option, value) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let long = option.strip_prefix("--")?.split([' ', '.', '=']).next()?;
-    let definition = definition();
-    let arg = definition.get_arguments().find(|arg| arg.get_long() == Some(long))?;
-    let set = std::env::var_os(arg.get_env()?)?;
-    let holds = set == value || set.to_string_lossy().split(',').any(|part| part == value);
-    holds.then(|| arg.get_env().map(|name| name.to_string_lossy().into_owned()))?
 }

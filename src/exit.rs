@@ -84,7 +84,7 @@ impl FromStr for Recode {
             part.parse()
                 .ok()
                 .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| format!("'{text}' is no CODE or CODE:NEW of numbers from 0 to 255, such as 143:0"))
+                .ok_or_else(|| format!("'{text}' is no CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"))
         };
         Ok(Self { from: code(from)?, to: code(to)? })
     }

@@ -27,10 +27,12 @@ mod origin;
 mod policy;
 mod report;
 mod signal;
+mod similar;
 mod supervisor;
 mod sys;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 
 use cli::Stop;
 use config::Config;
@@ -42,12 +44,7 @@ use sys::signals::Inherited;
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     let cli = match cli::parse(args, sys::environment::variables()) {
         Ok(cli) => cli,
-        Err(Stop::Info(text)) => return sys::process::print(&text),
-        Err(Stop::Usage(text)) => {
-            // The log as it is by default: what was said of it could not be read.
-            let _ = logging::init(logging::Verbosity::default(), logging::Format::default());
-            return fail(&Error::own(text));
-        }
+        Err(stop) => return end(stop),
     };
     match logging::init(cli.verbosity, cli.log_format)
         .and_then(|()| Config::new(cli))
@@ -55,6 +52,22 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     {
         Ok(exit) => exit,
         Err(error) => fail(&error),
+    }
+}
+
+fn end(stop: Stop) -> Exit {
+    if !matches!(stop, Stop::Info(_)) {
+        // The log as it is by default: what was said of it could not be read.
+        let _ = logging::init(logging::Verbosity::default(), logging::Format::default());
+    }
+    match stop {
+        Stop::Info(text) => sys::process::print(&text),
+        Stop::Usage(text) => fail(&Error::own(text)),
+        Stop::Alone => {
+            // Words of our own, and lines of their own.
+            log::error!("{}", Stop::alone(std::io::stderr().is_terminal()));
+            Exit::OWN_FAILURE
+        }
     }
 }
 

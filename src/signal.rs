@@ -12,6 +12,8 @@ use std::str::FromStr;
 use signal_hook::consts::signal as number;
 use signal_hook::low_level::signal_name;
 
+use crate::similar::similar;
+
 /// glibc's `SIGRTMIN`.
 const RTMIN: u8 = 34;
 /// The kernel's last signal, `_NSIG` on every architecture that Rust's Linux targets share (mips, with 127, is not one).
@@ -87,8 +89,11 @@ impl FromStr for Signal {
 
     /// `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `SIGRTMAX-2`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || {
-            format!("unknown signal '{text}': write a name such as TERM, HUP or RTMIN+3, or a number from 1 to {MAX}")
+        let unknown = || match meant(text) {
+            Some(meant) => format!("unknown signal '{text}': did you mean {meant}?"),
+            None => format!(
+                "unknown signal '{text}': write a name such as TERM, HUP or RTMIN+3, or a number from 1 to {MAX}"
+            ),
         };
         let upper = text.to_ascii_uppercase();
         let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -119,6 +124,17 @@ impl FromStr for Signal {
         };
         (1..RTMIN).map(Self).find(|s| s.name().is_some_and(|name| &name[3..] == bare)).ok_or_else(unknown)
     }
+}
+
+/// The signal that was probably meant by a word that names none: `SIGTRM`, `-9`, `SIG15`.
+fn meant(text: &str) -> Option<String> {
+    let plain = text.trim().trim_start_matches(['-', '+']).to_ascii_uppercase();
+    let bare = plain.strip_prefix("SIG").unwrap_or(&plain);
+    if bare.len() < text.len() && bare.parse::<Signal>().is_ok() {
+        return Some(bare.into());
+    }
+    let names = (1..RTMIN).filter_map(|number| Signal(number).name());
+    similar(bare, names.map(|name| &name[3..])).map(|name| format!("SIG{name}"))
 }
 
 /// A set of signals, laid out as the kernel's 64-bit `sigset_t`: signal N is bit N-1.
@@ -195,7 +211,9 @@ impl FromStr for Rewrite {
 
     /// `FROM:TO`, names or numbers; a TO of 0 drops the signal.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (from, to) = text.split_once(':').ok_or_else(|| format!("'{text}' is no FROM:TO, such as TERM:QUIT"))?;
+        let (from, to) = text
+            .split_once(':')
+            .ok_or_else(|| format!("'{text}' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM"))?;
         let from = catchable(from)?;
         let to = if to == "0" { None } else { Some(to.parse()?) };
         Ok(Self { from, to })
@@ -208,7 +226,7 @@ impl FromStr for Rewrite {
 /// An unknown name, or one of the two that cannot be caught.
 pub(crate) fn catchable(text: &str) -> Result<Signal, String> {
     let signal: Signal = text.parse()?;
-    if signal.catchable() { Ok(signal) } else { Err(format!("{signal} cannot be caught by any process")) }
+    if signal.catchable() { Ok(signal) } else { Err(format!("{signal} cannot be caught by any process: leave it out")) }
 }
 
 #[cfg(test)]
@@ -248,21 +266,41 @@ mod tests {
             "",
             "0",
             "65",
-            "-1",
-            "+9",
-            "TERMINATE",
+            "-0",
             "SIG",
-            "SIG15",
+            "NOPE",
+            "é",
             "RTMIN+31",
             "RTMIN-1",
             "RTMAX+1",
             "RTMIN+",
             "RTMIN++1",
-            "15 ",
             "99999999999",
         ] {
             let error = text.parse::<Signal>().unwrap_err();
             assert!(error.contains(text) && error.contains("RTMIN+3"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_a_signal_is_told() {
+        for (text, meant) in [
+            ("SIGTRM", "SIGTERM"),
+            ("TREM", "SIGTERM"),
+            ("sigkil", "SIGKILL"),
+            ("TERMINATE", "SIGTERM"),
+            ("INTR", "SIGINT"),
+            ("USR", "SIGUSR1"),
+            ("win", "SIGWINCH"),
+            ("-9", "9"),
+            ("+9", "9"),
+            ("-TERM", "TERM"),
+            ("SIG15", "15"),
+            ("15 ", "15"),
+            ("SIGSIGTERM", "SIGTERM"),
+        ] {
+            let error = text.parse::<Signal>().unwrap_err();
+            assert_eq!(error, format!("unknown signal '{text}': did you mean {meant}?"));
         }
     }
 

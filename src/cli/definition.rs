@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Command, value_parser};
 
 use super::{Notify, ReportTo, TERMINATION_LOG, Wait};
@@ -17,19 +17,18 @@ use crate::signal::{Rewrite, Signal, SignalSet, catchable};
 pub(crate) fn definition() -> Command {
     Command::new("bowout")
         .version(env!("CARGO_PKG_VERSION"))
-        .about(
-            "Runs a command, passes every signal on to it, gives it a bounded time to end when asked to, \
-             kills what does not, and ends as it ended.",
-        )
+        .about(ABOUT)
         .override_usage("bowout [OPTIONS] [--] COMMAND [ARG]...")
         .help_template("{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}")
         .after_help(AFTER_HELP)
+        .after_long_help(AFTER_HELP_ALL)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args(stopping().map(|arg| arg.help_heading("Stopping")))
-        .args(signals().map(|arg| arg.help_heading("Who gets which signal")))
-        .args(ending().map(|arg| arg.help_heading("How it ends")))
-        .args(log().map(|arg| arg.help_heading("Log")))
+        .args(usual().map(|arg| arg.help_heading("Options")))
+        .args(rare(stopping(), "Stopping"))
+        .args(rare(signals(), "Who gets which signal"))
+        .args(rare(ending(), "How it ends"))
+        .args(rare(log(), "Log"))
         .arg(
             Arg::new("command")
                 .value_name("COMMAND")
@@ -41,67 +40,127 @@ pub(crate) fn definition() -> Command {
         )
 }
 
+/// What --help leaves to --help-all.
+fn rare<const N: usize>(args: [Arg; N], heading: &'static str) -> [Arg; N] {
+    args.map(|arg| arg.hide_short_help(true).help_heading(heading))
+}
+
+const ABOUT: &str = "\
+bowout runs a command and makes it end well: passes every signal on to it, gives
+it time to end when asked to, kills what does not, and ends as it ended.";
+
+/// Lines of at most 80 columns: --help is one screen, and clap wraps nothing.
 const AFTER_HELP: &str = "\
-Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3. Every option that takes a value, and every switch \
-that shows one, can be set by its variable; what is typed wins.
-Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed, 126 COMMAND cannot be run, 127 COMMAND not found.
+Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'
+
+Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
+126 COMMAND cannot be run, 127 COMMAND not found.
+More: bowout --help-all, man bowout";
+
+const AFTER_HELP_ALL: &str = "\
+Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Every option that shows a variable can be set by it; what is typed wins.
+Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
+126 COMMAND cannot be run, 127 COMMAND not found.
 Full description: man bowout";
 
 /// An option that takes a value, with its variable.
 fn option(name: &'static str, value: &'static str, env: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).env(env).hide_env_values(true).help(help)
+    explained(Arg::new(name).long(name).value_name(value), env, help)
+}
+
+/// --help-all names the variable; --help has no room for it.
+fn explained(arg: Arg, env: &'static str, help: &'static str) -> Arg {
+    arg.env(env).hide_env(true).long_help(format!("{help} [env: {env}]"))
 }
 
 /// A switch without a variable.
 fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    Arg::new(name).long(name).action(ArgAction::SetTrue).long_help(help)
 }
 
 /// A switch with its variable, which takes true and false, yes and no, 1 and 0.
 fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg {
-    switch(name, help).env(env).hide_env_values(true).value_parser(BoolishValueParser::new())
+    explained(switch(name, help), env, help).value_parser(parse_switch)
 }
 
 /// An option that is given once for each time it is to count.
 fn count(name: &'static str, short: char, env: &'static str, help: &'static str) -> Arg {
     let count = Arg::new(name).short(short).long(name).action(ArgAction::Count).value_parser(parse_count);
-    count.env(env).hide_env_values(true).help(help)
+    explained(count, env, help)
 }
 
-fn stopping() -> [Arg; 9] {
+/// What most people need, each with a few words for --help.
+fn usual() -> [Arg; 10] {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]";
-    let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
     let signal = "What COMMAND is sent first [default: the signal received]";
+    let runtime = "Stop COMMAND when it has run so long; exit with 124";
+    let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
+                [default: mixed]";
+    let remap =
+        "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
+    [
+        option("grace", "DURATION", "BOWOUT_GRACE", grace)
+            .help("From the request to stop to SIGKILL [8s]")
+            .short('t')
+            .value_parser(parse_wait_word),
+        option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
+            .help("Send this first [the signal received]")
+            .value_parser(|text: &str| text.parse::<Signal>()),
+        option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", runtime)
+            .help("Stop COMMAND after so long")
+            .value_parser(parse_runtime),
+        option("kill-mode", "MODE", "BOWOUT_KILL_MODE", mode)
+            .help("Who is signalled: process, mixed, group [mixed]")
+            .hide_possible_values(true)
+            .short('k')
+            .value_parser(choice(KILL_MODES)),
+        option("remap-exit", "CODE[:NEW]", "BOWOUT_REMAP_EXIT", remap)
+            .help("Exit with NEW [0] instead of CODE")
+            .short('e')
+            .action(ArgAction::Append)
+            .value_delimiter(',')
+            .value_parser(|text: &str| text.parse::<Recode>()),
+        count("verbose", 'v', "BOWOUT_VERBOSE", "Say more: -v debug, -vv trace").help("Say more; -vv everything"),
+        count("quiet", 'q', "BOWOUT_QUIET", quiet).help("Say less; -qqq nothing"),
+        asked("help", ArgAction::HelpShort, "Print this", "Print what most people need").short('h'),
+        asked("help-all", ArgAction::HelpLong, "Print all options, and their variables", "Print this"),
+        asked("version", ArgAction::Version, "Print the version", "Print the version").short('V'),
+    ]
+}
+
+/// What is answered in place of running anything.
+fn asked(name: &'static str, action: ArgAction, help: &'static str, long_help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(action).help(help).long_help(long_help)
+}
+
+fn stopping() -> [Arg; 6] {
+    let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
     let stop_on = "Which signals ask for the stop; a hang-up of the terminal always does [default: TERM,INT,QUIT,ABRT]";
     let repeat = "What a second request from the same side does [default: kill]";
     let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
     let delay = "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
     let most =
         "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
-    let runtime = "Stop COMMAND when it has run so long; exit with 124";
     [
-        option("grace", "DURATION", "BOWOUT_GRACE", grace).short('t').value_parser(parse_wait_word),
         option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_wait_word),
         option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
-        option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal).value_parser(|text: &str| text.parse::<Signal>()),
         option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
         option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
         option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
             .action(ArgAction::Append)
             .value_parser(value_parser!(OsString)),
         option("stop-delay", "DURATION", "BOWOUT_STOP_DELAY", delay).value_parser(parse_delay),
-        option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", runtime).value_parser(parse_runtime),
     ]
 }
 
-fn signals() -> [Arg; 7] {
-    let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
-                [default: mixed]";
+fn signals() -> [Arg; 6] {
     let tree = "COMMAND's own end is no end: wait for the last descendant (for programs that daemonise)";
     let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
     let death = "Be sent SIGNAL when the process that started bowout dies";
     [
-        option("kill-mode", "MODE", "BOWOUT_KILL_MODE", mode).short('k').value_parser(choice(KILL_MODES)),
         switch("group", "--kill-mode group").short('g'),
         switch("single-child", "--kill-mode process").short('c'),
         env_switch("wait-tree", "BOWOUT_WAIT_TREE", tree),
@@ -118,9 +177,7 @@ fn signals() -> [Arg; 7] {
     ]
 }
 
-fn ending() -> [Arg; 5] {
-    let remap =
-        "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+fn ending() -> [Arg; 4] {
     let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
                   [default: auto, the same death unless PID 1]";
     let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
@@ -128,11 +185,6 @@ fn ending() -> [Arg; 5] {
     let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor";
     let message = "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
     [
-        option("remap-exit", "CODE[:NEW]", "BOWOUT_REMAP_EXIT", remap)
-            .short('e')
-            .action(ArgAction::Append)
-            .value_delimiter(',')
-            .value_parser(|text: &str| text.parse::<Recode>()),
         option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
         option("notify", "HOW", "BOWOUT_NOTIFY", notify).value_parser(choice(NOTIFY)),
         option("report", "FILE", "BOWOUT_REPORT", report)
@@ -145,16 +197,11 @@ fn ending() -> [Arg; 5] {
     ]
 }
 
-fn log() -> [Arg; 6] {
-    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
+fn log() -> [Arg; 2] {
     let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
     [
-        count("verbose", 'v', "BOWOUT_VERBOSE", "Say more: -v debug, -vv trace"),
-        count("quiet", 'q', "BOWOUT_QUIET", quiet),
         option("log-format", "FORMAT", "BOWOUT_LOG_FORMAT", format).value_parser(choice(FORMATS)),
         env_switch("warn-on-reap", "BOWOUT_WARN_ON_REAP", "Warn of each orphan that is reaped").short('w'),
-        Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print this"),
-        Arg::new("version").short('V').long("version").action(ArgAction::Version).help("Print the version"),
     ]
 }
 
@@ -164,7 +211,16 @@ fn parse_wait_word(text: &str) -> Result<Wait, String> {
 
 /// Of `-v` and `-q`, as their variables say it.
 fn parse_count(text: &str) -> Result<u8, String> {
-    text.parse().map_err(|_| "write how often the option would be given, such as 1".into())
+    text.parse().map_err(|_| format!("'{text}' is no number: write how often the option would be given, such as 1"))
+}
+
+/// Of a switch, as its variable says it.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "y" | "yes" | "t" | "true" | "on" | "1" => Ok(true),
+        "n" | "no" | "f" | "false" | "off" | "0" => Ok(false),
+        _ => Err(format!("'{text}' is neither yes nor no: write true or false")),
+    }
 }
 
 fn parse_runtime(text: &str) -> Result<Wait, String> {
@@ -175,7 +231,7 @@ fn parse_runtime(text: &str) -> Result<Wait, String> {
 }
 
 fn parse_delay(text: &str) -> Result<Duration, String> {
-    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none".into())
+    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
 fn parse_report(text: OsString) -> Result<ReportTo, String> {

@@ -92,25 +92,78 @@ fn lists_and_repetitions_add_up() {
     assert_eq!(cli.stop_on, Some(SignalSet::of(&[Signal::WINCH, Signal::new(37).unwrap()])));
 }
 
+/// A user reads it once and types the next line: what is wrong, and what to write instead.
 #[test]
-fn a_usage_error_is_one_line_that_names_the_word_and_the_way_out() {
+fn a_usage_error_is_one_line_that_says_what_to_type() {
     for (line, says) in [
-        (&["--bogus", "x"][..], "'--bogus'"),
-        (&["--grace", "10", "x"], "write 10s"),
-        (&["--grace"], "--grace <DURATION>"),
-        (&["--max-runtime", "0", "x"], "write never"),
-        (&["--stop-delay", "never", "x"], "for ever"),
-        (&["--report", "fd:x", "x"], "fd:3"),
-        (&["-k", "all", "x"], "process, mixed, group"),
-        (&["--stop-on", "TERM,KILL", "x"], "SIGKILL cannot be caught"),
-        (&["--remap", "15", "x"], "no FROM:TO"),
-        (&["--escalate", "TERM/5s", "x"], "does not end with KILL"),
-        (&["-e", "256", "x"], "143:0"),
-        (&[], "no command given"),
-        (&["--"], "no command given"),
+        (&["--gace", "5s", "x"][..], "unknown option '--gace': did you mean --grace?"),
+        (&["--gace=5s", "x"], "unknown option '--gace': did you mean --grace?"),
+        (&["--max-run", "5s", "x"], "unknown option '--max-run': did you mean --max-runtime?"),
+        (&["--signal", "INT", "x"], "unknown option '--signal': did you mean --stop-signal?"),
+        (&["--rewite", "1:2", "x"], "unknown option '--rewite': did you mean --rewrite?"),
+        (&["--kill-after", "5s", "x"], "unknown option '--kill-after': did you mean --grace?"),
+        (&["--bogus", "x"], "unknown option '--bogus': see 'bowout --help-all'"),
+        (&["-Z", "x"], "unknown option '-Z': see 'bowout --help'"),
+        (&["-9", "x"], "unknown option '-9': a signal is given as --stop-signal KILL, and no duration is negative"),
+        (&["--grace", "10", "x"], "--grace: '10' has no unit: write 10s for seconds"),
+        (&["-t", "1M", "x"], "--grace: '1M' is no duration: did you mean 1m?"),
+        (&["--grace", "soon", "x"], "--grace: 'soon' is no duration: write 10s, 1m30s, 500ms, 0 or never"),
+        (&["--grace"], "--grace has no value: write --grace DURATION"),
+        (&["--grace", "1s", "-t", "2s", "x"], "--grace is given twice: give it once"),
+        (&["--max-runtime", "0", "x"], "--max-runtime: no command can run in no time: write never for no limit"),
+        (
+            &["--stop-delay", "never", "x"],
+            "--stop-delay: a stop that is delayed for ever is none: write less than --grace",
+        ),
+        (&["--report", "fd:x", "x"], "--report: 'x' is no descriptor: write fd:3, or ./fd:x for a file"),
+        (&["-k", "groups", "x"], "--kill-mode: 'groups' is none of process, mixed, group: did you mean group?"),
+        (&["-k", "all", "x"], "--kill-mode: 'all' is none of process, mixed, group"),
+        (
+            &["--log-format", "JSON", "x"],
+            "--log-format: 'JSON' is none of auto, text, journal, json: did you mean json?",
+        ),
+        (&["-k"], "--kill-mode has no value: write --kill-mode MODE: one of process, mixed, group"),
+        (&["--wait-tree=yes", "x"], "--wait-tree takes no value: leave =yes out"),
+        (&["--stop-signal", "SIGTRM", "x"], "--stop-signal: unknown signal 'SIGTRM': did you mean SIGTERM?"),
+        (&["--stop-on", "INT,TREM", "x"], "--stop-on: unknown signal 'TREM': did you mean SIGTERM?"),
+        (&["--stop-on", "TERM,KILL", "x"], "--stop-on: SIGKILL cannot be caught by any process: leave it out"),
+        (&["--remap", "15", "x"], "--remap: '15' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM"),
+        (
+            &["--escalate", "TERM/5s", "x"],
+            "--escalate: bad ladder 'TERM/5s': it does not end with KILL: write TERM/5s/KILL",
+        ),
+        (&["-e", "256", "x"], "--remap-exit: '256' is no CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"),
+        (&["-g"], complaint::NO_COMMAND),
+        (&[], complaint::NO_COMMAND),
+        (&["--"], complaint::NO_COMMAND),
     ] {
-        let text = usage(line);
-        assert!(text.contains(says) && text.contains("bowout --help") && !text.contains('\n'), "{line:?}: {text}");
+        assert_eq!(usage(line), says, "{line:?}");
+        assert!(!says.contains('\n'));
+    }
+}
+
+#[test]
+fn bowout_alone_is_told_what_bowout_is() {
+    assert_eq!(parse(&words(&[]), std::iter::empty()), Err(Stop::Alone));
+    assert_eq!(parse(&words(&["-g"]), std::iter::empty()), Err(Stop::Usage(complaint::NO_COMMAND.into())));
+    for line in Stop::alone(true).lines() {
+        assert!(line.len() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn help_is_one_screen_and_help_all_is_everything() {
+    let help = |word| match by_clap(&[word]) {
+        Err(Stop::Info(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let (few, all) = (help("--help"), help("--help-all"));
+    assert_eq!(help("-h"), few);
+    assert!(few.lines().count() <= 24 && few.lines().all(|line| line.len() <= 80), "{few}");
+    for arg in definition().get_arguments().filter(|arg| arg.get_long().is_some()) {
+        let long = format!("--{}", arg.get_long().unwrap());
+        assert!(all.contains(&long), "{long}");
+        assert!(arg.get_env().is_none_or(|env| all.contains(&format!("[env: {}]", env.display()))), "{long}");
     }
 }
 
@@ -126,6 +179,6 @@ fn a_report_goes_to_a_file_or_a_descriptor() {
 
 #[test]
 fn help_and_version_are_no_errors() {
-    assert!(matches!(by_clap(&["--help"]), Err(Stop::Info(text)) if text.contains("BOWOUT_GRACE")));
+    assert!(matches!(by_clap(&["--help"]), Err(Stop::Info(text)) if text.contains("--grace")));
     assert_eq!(by_clap(&["-V"]), Err(Stop::Info(format!("bowout {}\n", env!("CARGO_PKG_VERSION")))));
 }

@@ -41,27 +41,31 @@ impl FromStr for Ladder {
 
     /// `TERM/30s/QUIT/5s/KILL`: signals and waits by turns; the end is KILL, or the wait `never`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| {
-            format!(
-                "bad ladder '{text}': {why}; write SIGNAL/DURATION/... and end with KILL, as in TERM/30s/QUIT/5s/KILL"
-            )
-        };
+        let wrong = |why: &str| format!("bad ladder '{text}': {why}");
+        let unended = |rest: &str| wrong(&format!("it does not end with KILL: write {text}{rest}"));
         let mut rungs = vec![];
         let mut words = text.split('/');
         loop {
-            let Some(word) = words.next() else { return Err(wrong("it does not end with KILL")) };
-            let signal: Signal = word.parse().map_err(|why: String| wrong(&why))?;
+            let Some(word) = words.next() else { return Err(unended("/KILL")) };
+            // One word that is no signal is no ladder at all.
+            let signal: Signal = word.parse().map_err(|why: String| {
+                wrong(if word == text { "write one such as TERM/30s/QUIT/5s/KILL" } else { &why })
+            })?;
             if signal == Signal::KILL {
                 break;
             }
-            let Some(word) = words.next() else { return Err(wrong("it does not end with KILL")) };
+            let Some(word) = words.next() else { return Err(unended("/10s/KILL")) };
             let wait = parse_wait(word).map_err(|why| wrong(&why))?;
             rungs.push(Rung { signal: Some(signal), wait });
             if wait.is_none() {
                 break;
             }
         }
-        if words.next().is_some() { Err(wrong("nothing can follow KILL or never")) } else { Ok(Self(rungs)) }
+        if words.next().is_some() {
+            Err(wrong("nothing can follow KILL or never: leave the rest out"))
+        } else {
+            Ok(Self(rungs))
+        }
     }
 }
 
@@ -84,7 +88,8 @@ impl fmt::Display for Ladder {
 /// A duration in humantime's syntax; `never` is `None`.
 ///
 /// # Errors
-/// Says what to write, above all where the unit is missing: a bare number means seconds to some and minutes to others.
+/// Says what to write, above all where the unit is missing: a bare number means seconds to some and minutes to others. So does
+/// M, humantime's month, to those who mean a minute; `month` says it.
 pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
     if text == "never" {
         return Ok(None);
@@ -92,14 +97,27 @@ pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
     if text != "0" && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(format!("'{text}' has no unit: write {text}s for seconds"));
     }
-    let wrong = || format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never");
     // humantime takes '1 30s' for 130s; to whoever writes it, it is a minute and a half, or a slip.
     let words: Vec<_> = text.split_whitespace().collect();
     let ends_open = |word: &str| word.ends_with(|c: char| c.is_ascii_digit() || c == '.');
-    if words.windows(2).any(|pair| ends_open(pair[0]) && !pair[1].starts_with(char::is_alphabetic)) {
-        return Err(wrong());
+    let open = words.windows(2).any(|pair| ends_open(pair[0]) && !pair[1].starts_with(char::is_alphabetic));
+    match humantime::parse_duration(text) {
+        Ok(wait) if !open && !text.contains('M') => Ok(Some(wait)),
+        Ok(_) | Err(_) => Err(match meant(text) {
+            Some(meant) => format!("'{text}' is no duration: did you mean {meant}?"),
+            None => format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never"),
+        }),
     }
-    humantime::parse_duration(text).map(Some).map_err(|_| wrong())
+}
+
+/// The duration that was probably meant: in lower case, with a point for a comma, without a sign.
+fn meant(text: &str) -> Option<String> {
+    const NEVER: [&str; 7] = ["never", "forever", "infinity", "infinite", "inf", "none", "unlimited"];
+    let plain = text.to_ascii_lowercase().trim_start_matches(['-', '+']).replace(',', ".");
+    if NEVER.contains(&plain.as_str()) {
+        return Some("never".into());
+    }
+    (plain != text && parse_wait(&plain).is_ok()).then_some(plain)
 }
 
 #[cfg(test)]
@@ -131,8 +149,27 @@ mod tests {
         for text in ["10", "0.5", "600"] {
             assert!(parse_wait(text).unwrap_err().contains(&format!("write {text}s")), "{text}");
         }
-        for text in ["", "-5s", "+5s", "5S", "inf", "s", "10 seconds ago", "NEVER", "1 30s", "1. 5s", "1 .5s", "1s 2"] {
+        for text in ["", "s", "-", "10 seconds ago", "soon", "-10", "1 30s", "1. 5s", "1 .5s", "1s 2", "1 30S"] {
             assert!(parse_wait(text).unwrap_err().contains("write 10s"), "{text}");
+        }
+        assert_eq!(parse_wait("1month"), Ok(Some(Duration::from_secs(2_630_016))));
+    }
+
+    #[test]
+    fn what_is_nearly_a_duration_is_told() {
+        for (text, meant) in [
+            ("5S", "5s"),
+            ("1M", "1m"),
+            ("1h 30M", "1h 30m"),
+            ("-5s", "5s"),
+            ("+5s", "5s"),
+            ("1,5s", "1.5s"),
+            ("10Sec", "10sec"),
+            ("inf", "never"),
+            ("NEVER", "never"),
+            ("forever", "never"),
+        ] {
+            assert_eq!(parse_wait(text), Err(format!("'{text}' is no duration: did you mean {meant}?")));
         }
     }
 
@@ -148,18 +185,22 @@ mod tests {
     #[test]
     fn a_bad_ladder_says_why() {
         for (text, why) in [
-            ("", "unknown signal"),
-            ("TERM", "does not end"),
-            ("TERM/30s", "does not end"),
-            ("TERM/30/KILL", "no unit"),
+            ("", "write one such as TERM/30s/QUIT/5s/KILL"),
+            ("10s", "write one such as TERM/30s/QUIT/5s/KILL"),
+            ("TERM", "does not end with KILL: write TERM/10s/KILL"),
+            ("TERM/30s", "does not end with KILL: write TERM/30s/KILL"),
+            ("TERM/30s/QUIT", "does not end with KILL: write TERM/30s/QUIT/10s/KILL"),
+            ("TERM/30/KILL", "no unit: write 30s"),
+            ("TERM/30S/KILL", "did you mean 30s?"),
+            ("TERM/30s/KIL", "did you mean SIGKILL?"),
             ("TERM/30s/KILL/5s", "nothing can follow"),
             ("TERM/never/KILL", "nothing can follow"),
-            ("30s/TERM", "unknown signal"),
+            ("30s/TERM", "unknown signal '30s'"),
             ("TERM//KILL", "no duration"),
-            ("TERM/5s/", "unknown signal"),
+            ("TERM/5s/", "unknown signal ''"),
         ] {
             let error = text.parse::<Ladder>().unwrap_err();
-            assert!(error.contains(why) && error.contains("TERM/30s/QUIT/5s/KILL"), "{text}: {error}");
+            assert!(error.contains(why) && error.starts_with(&format!("bad ladder '{text}': ")), "{text}: {error}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
+use crate::common::pty::Shell;
 use crate::common::{BOWOUT, Dir, NONE, NOTHING, Running, Start, Status, signals_of};
 
 const TERM: i32 = libc::SIGTERM;
@@ -66,8 +67,48 @@ fn bad_options_get_one_line_and_125() {
 #[test]
 fn a_missing_command_gets_one_line_and_125() {
     for options in [&[][..], &["--grace", "1s"], &["--"], &["-g", "--"]] {
-        refused(Start::new(options).bare(NOTHING), &["command"]);
+        refused(Start::new(options).bare(NOTHING), &["no command given: write bowout", "sleep 60", "bowout --help"]);
     }
+}
+
+/// Whoever types it wants to know what it is; a log has one line for each event.
+#[test]
+fn bowout_alone_at_a_terminal_says_what_it_is() {
+    let mut shell = Shell::start();
+    let (status, text) = shell.run("bowout");
+    assert_eq!(status, 125);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "bowout: no command given. bowout runs a command and makes it end well.");
+    assert!(lines.iter().any(|line| line.starts_with("    bowout -- sleep 1000 ")), "{text}");
+    assert_eq!(lines.last(), Some(&"See 'bowout --help'."));
+    let (status, text) = shell.run("bowout 2>&1 | cat; (exit ${PIPESTATUS[0]})");
+    assert_eq!((status, text.lines().count()), (125, 1), "{text}");
+}
+
+/// What is one slip away is named; the command is not started by a guess.
+#[test]
+fn a_slip_is_told_what_was_meant() {
+    for (options, meant) in [
+        (&["--gace", "5s"][..], "did you mean --grace?"),
+        (&["--stop-signal", "SIGTRM"], "did you mean SIGTERM?"),
+        (&["--stop-on", "trem"], "did you mean SIGTERM?"),
+        (&["--remap", "HUPP:USR1"], "did you mean SIGHUP?"),
+        (&["--escalate", "TERM/5s/KIL"], "did you mean SIGKILL?"),
+        (&["--parent-death-signal", "sigkil"], "did you mean SIGKILL?"),
+        (&["--kill-mode", "groups"], "did you mean group?"),
+        (&["--grace", "5S"], "did you mean 5s?"),
+        (&["--max-runtime", "1M"], "did you mean 1m?"),
+    ] {
+        refused(Start::new(options).sh("echo started"), &[meant]);
+    }
+    let refused_by =
+        |name: &str, value: &str| refused(Start::plain().env(name, value).sh("echo started"), &[name, "did you mean"]);
+    refused_by("BOWOUT_STOP_SIGNAL", "SIGTRM");
+    refused_by("BOWOUT_KILL_MODE", "groups");
+    refused(
+        Start::plain().env("BOWOUT_WAIT_TREE", "maybe").sh("echo started"),
+        &["BOWOUT_WAIT_TREE", "write true or false"],
+    );
 }
 
 /// With a value that is not one, each variable is named: it is read.
@@ -215,7 +256,7 @@ fn warn_on_reap_tells_of_an_orphan() {
 
 #[test]
 fn help_and_version_are_told_on_stdout() {
-    for option in ["-h", "--help"] {
+    for option in ["-h", "--help", "--help-all"] {
         let mut bowout = Start::new([option]).bare(NOTHING);
         let help = bowout.out.rest().join("\n");
         assert!(help.contains("bowout [OPTIONS]") && help.contains("--grace"), "{help}");

@@ -3,7 +3,8 @@
 use super::*;
 use crate::fuzz::fuzz;
 
-/// Nanoseconds in a unit, as humantime lists them; a month is the twelfth of a year, and a year 365.25 days.
+/// Nanoseconds in a unit, as humantime lists them but for its M; a month is the twelfth of a year, and a year 365.25
+/// days.
 fn unit(word: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;
     Some(match word {
@@ -15,7 +16,7 @@ fn unit(word: &str) -> Option<u128> {
         "hours" | "hour" | "hrs" | "hr" | "h" => 3600 * SECOND,
         "days" | "day" | "d" => 86400 * SECOND,
         "weeks" | "week" | "wks" | "wk" | "w" => 7 * 86400 * SECOND,
-        "months" | "month" | "M" => 2_630_016 * SECOND,
+        "months" | "month" => 2_630_016 * SECOND,
         "years" | "year" | "yrs" | "yr" | "y" => 31_557_600 * SECOND,
         _ => return None,
     })
@@ -49,7 +50,11 @@ fn a_duration(input: &[u8]) {
         (Ok(wait), Ok(judged)) => assert_eq!(wait.map(|wait| wait.as_nanos()), judged, "{text:?}"),
         (Ok(_), Err(())) => assert!(text.contains('.'), "{text:?} is no duration"),
         (Err(error), judged) => {
-            assert!(error.contains(text) && error.contains("write "), "{error}");
+            assert!(error.contains(text), "{error}");
+            match error.split_once("did you mean ").and_then(|(_, meant)| meant.strip_suffix('?')) {
+                Some(meant) => assert!(parse_wait(meant).is_ok(), "{error}"),
+                None => assert!(error.contains("write "), "{error}"),
+            }
             let large = judged.is_ok_and(|judged| judged.is_some_and(|judged| judged > u128::from(u64::MAX)));
             assert!(judged.is_err() || large, "{text:?} is a duration: {error}");
         }
@@ -92,7 +97,10 @@ fn a_ladder(input: &[u8]) {
             assert_eq!(ladder.total(0), sum, "{text:?}");
             assert_eq!(ladder.total(ladder.0.len()), Some(Duration::ZERO), "{text:?}");
         }
-        Err(error) => assert!(error.contains(text) && error.contains("TERM/30s/QUIT/5s/KILL"), "{error}"),
+        Err(error) => {
+            let told = ["write ", "did you mean ", "leave the rest out"].iter().any(|told| error.contains(told));
+            assert!(told && error.starts_with(&format!("bad ladder '{text}': ")), "{error}");
+        }
     }
 }
 

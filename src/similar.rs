@@ -1,0 +1,90 @@
+//! Which word was probably meant by one that is not known. Pure; knows neither options nor signals, its callers bring their words.
+
+/// The known word that is nearest to `text`, upper and lower case being the same; none if all are far. Near is a word that is
+/// one slip of the finger away (two where both have five letters or more), or one that has the other in it.
+pub(crate) fn similar<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let text = text.to_ascii_lowercase();
+    let rank = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        let slips = slips(text.as_bytes(), word.as_bytes());
+        let first_differs = text.as_bytes().first() != word.as_bytes().first();
+        let shorter = text.len().min(word.len());
+        let allowed = match shorter {
+            0 | 1 => 0,
+            2..5 => 1,
+            _ => 2,
+        };
+        if slips <= allowed {
+            Some((0, slips, first_differs))
+        } else if shorter >= 3 && (word.contains(&text) || text.contains(&word)) {
+            Some((1, text.len().abs_diff(word.len()), first_differs))
+        } else {
+            None
+        }
+    };
+    let ranked = known.into_iter().filter_map(|word| Some((rank(word)?, word)));
+    // The first of those that are equally near.
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, word)| word)
+}
+
+/// How many letters are wrong, missing, too many, or two that changed places: the restricted Damerau-Levenshtein distance.
+fn slips(a: &[u8], b: &[u8]) -> usize {
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut least = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: [&str; 8] = ["HUP", "INT", "TERM", "STOP", "TSTP", "kill-mode", "max-runtime", "stop-signal"];
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        for (text, word) in [
+            ("TERM", "TERM"),
+            ("term", "TERM"),
+            ("TREM", "TERM"),
+            ("TRM", "TERM"),
+            ("TERMM", "TERM"),
+            ("TERN", "TERM"),
+            ("TERMINATE", "TERM"),
+            ("INTR", "INT"),
+            ("STP", "STOP"),
+            ("TSP", "TSTP"),
+            ("kill-mood", "kill-mode"),
+            ("max-run", "max-runtime"),
+            ("signal", "stop-signal"),
+        ] {
+            assert_eq!(similar(text, WORDS), Some(word), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_far_is_nothing() {
+        for text in ["", "x", "NOPE", "TE", "15", "grace", "SIGNALLING", "nonsense/x", "é"] {
+            assert_eq!(similar(text, WORDS), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn slips_are_counted() {
+        for (a, b, n) in
+            [("", "", 0), ("", "ab", 2), ("ab", "ba", 1), ("abc", "ac", 1), ("abc", "xbc", 1), ("ca", "abc", 3)]
+        {
+            assert_eq!((slips(a.as_bytes(), b.as_bytes()), slips(b.as_bytes(), a.as_bytes())), (n, n), "{a} {b}");
+        }
+    }
+}
