@@ -7,7 +7,8 @@
 //! - [`policy`]: what happens next; the pure machine that decides. [`origin`] tells it who sent a signal.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
 //! - [`sys`]: the kernel's side: `sys::exec` starts, `sys::child` signals and reaps, `sys::signals` receives, `sys::tree` finds descendants.
-//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]: numbers and names.
+//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]: numbers and names; [`similar`]:
+//!   the name that was probably meant.
 //! - [`report`] and [`logging`]: what the log says, and how.
 //!
 //! Arrows: `policy` knows only `signal`, `exit` and `origin`; `sys` never imports `policy`; nothing but `sys` says `unsafe`.

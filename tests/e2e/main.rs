@@ -26,4 +26,5 @@ mod signals;
 mod spawn;
 mod stop;
 mod terminal;
+mod tour;
 mod unsafety;
