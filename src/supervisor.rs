@@ -5,6 +5,7 @@
 //! that has ended is stepped and acted upon before it is reaped, so that its PID cannot name a stranger meanwhile. A failed
 //! action is logged and survived: only the child's end ends us. Nothing here may panic.
 
+mod dropped;
 mod end;
 mod perform;
 mod start;
@@ -14,7 +15,9 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use log::{Level, debug, error, log, log_enabled, trace, warn};
+use log::{Level, debug, error, log, log_enabled, trace};
+
+use dropped::Dropped;
 
 use crate::config::{Config, Notify};
 use crate::error::Error;
@@ -43,6 +46,7 @@ struct Supervisor<'a> {
     history: History,
     terminal: Option<Terminal>,
     relay: Option<Relay>,
+    dropped: Dropped,
     report: Option<Destination>,
     /// Where bowout was started, for the hooks; nowhere without any.
     directory: Option<PathBuf>,
@@ -126,7 +130,7 @@ impl Supervisor<'_> {
     fn relay(&mut self) {
         let Some(relay) = &mut self.relay else { return };
         let heard = relay.turn();
-        tell_dropped(heard.dropped.as_ref());
+        self.dropped.add(heard.dropped, self.now);
         if let Some(wait) = heard.extend {
             self.step(Event::ExtendGrace(wait), None);
         }
@@ -300,15 +304,6 @@ impl Supervisor<'_> {
             let (name, pid, state) = (escape(&process.name), process.pid, process.state);
             error!("cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
         }
-    }
-}
-
-/// Says what the manager has not heard.
-fn tell_dropped(dropped: Option<&(usize, String)>) {
-    match dropped {
-        None => {}
-        Some((1, why)) => warn!("dropped 1 sd_notify message: {why}"),
-        Some((count, why)) => warn!("dropped {count} sd_notify messages, the last because {why}"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use log::{log, warn};
 
-use super::{Supervisor, tell_dropped};
+use super::Supervisor;
 use crate::exit::Exit;
 use crate::logging::escape;
 use crate::sys::{files, process, stderr};
@@ -12,7 +12,8 @@ impl Supervisor<'_> {
     /// Settles everything; gives what bowout ends with.
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
         if let Some(relay) = &mut self.relay {
-            tell_dropped(relay.finish().dropped.as_ref());
+            self.dropped.add(relay.finish().dropped, self.now);
+            self.dropped.tell();
         }
         if let Some(terminal) = &self.terminal {
             terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use log::warn;
 
-use super::{Supervisor, clock};
+use super::{Dropped, Supervisor, clock};
 use crate::config::{Config, Notify, ReportTo, STOP_ON};
 use crate::error::Error;
 use crate::logging::escape;
@@ -96,6 +96,7 @@ impl<'a> Supervisor<'a> {
             history,
             terminal,
             relay,
+            dropped: Dropped::default(),
             report,
             directory,
             now,
