@@ -2,6 +2,8 @@
 //! together is `config`'s. Does nothing but read.
 
 mod complaint;
+#[cfg(test)]
+mod completions;
 mod definition;
 #[cfg(test)]
 mod tests;

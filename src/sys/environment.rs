@@ -135,5 +135,7 @@ fn own_pidfd_inode() -> Option<u64> {
         (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))?
     };
     debug_assert!(fd.as_raw_fd() > 2);
-    fstat(&fd).ok().map(|stat| stat.st_ino)
+    // 32 bits on 32-bit machines.
+    #[allow(clippy::useless_conversion)]
+    fstat(&fd).ok().map(|stat| stat.st_ino.into())
 }

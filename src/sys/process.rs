@@ -129,4 +129,4 @@ fn close_range(first: u32, last: u32) {
 }
 
 /// How far descriptors are closed one by one: a limit of a billion is no reason to make a billion calls.
-const MOST_DESCRIPTORS: i64 = 65_536;
+const MOST_DESCRIPTORS: libc::c_long = 65_536;

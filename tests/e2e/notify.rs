@@ -141,12 +141,14 @@ impl Manager {
 }
 
 /// The inode of the pipe, or file, behind a descriptor.
+// 32 bits on 32-bit machines.
+#[allow(clippy::useless_conversion)]
 fn inode(descriptor: &OwnedFd) -> u64 {
     // SAFETY: the structure is filled in before it is read.
     unsafe {
         let mut stat: libc::stat = zeroed();
         assert_eq!(libc::fstat(descriptor.as_raw_fd(), &raw mut stat), 0, "fstat");
-        stat.st_ino
+        stat.st_ino.into()
     }
 }
 

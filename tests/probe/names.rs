@@ -10,6 +10,8 @@ const PIDFD: &str = "LISTEN_PIDFDID";
 const NAMES: [&str; 6] = ["LISTEN_PID", PIDFD, "WATCHDOG_PID", "SYSTEMD_EXEC_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// The inode of a pidfd on ourselves.
+// 32 bits on 32-bit machines.
+#[allow(clippy::useless_conversion)]
 fn inode() -> u64 {
     // SAFETY: the structure is filled in before it is read.
     unsafe {
@@ -17,7 +19,7 @@ fn inode() -> u64 {
         let mut stat: libc::stat = zeroed();
         sys::check(libc::fstat(fd, &raw mut stat), "fstat");
         libc::close(fd);
-        stat.st_ino
+        stat.st_ino.into()
     }
 }
 

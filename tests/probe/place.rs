@@ -86,14 +86,15 @@ fn write(file: &str, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
 }
 
-/// The soft limit; without a number, as high as the hard one.
-fn limit(which: libc::__rlimit_resource_t, soft: Option<c_int>) {
+/// The soft limit; without a number, as high as the hard one. C libraries have their own types for `which`.
+fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
+    let Ok(which) = which.try_into() else { sys::fail("limit") };
     // SAFETY: the structure is valid for both calls.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
-        sys::check(libc::getrlimit(which, &raw mut limit), "getrlimit");
+        sys::check(libc::getrlimit(which as _, &raw mut limit), "getrlimit");
         limit.rlim_cur = soft.map_or(limit.rlim_max, |soft| soft as libc::rlim_t);
-        sys::check(libc::setrlimit(which, &raw const limit), "setrlimit");
+        sys::check(libc::setrlimit(which as _, &raw const limit), "setrlimit");
     }
 }
 

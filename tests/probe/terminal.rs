@@ -73,7 +73,7 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
         if got > 0 {
             // SAFETY: whoever sends a signal fills the sender.
             sys::say(&format!("got {got} {} {}", info.si_code, unsafe { info.si_pid() }));
-            if let Some((_, code)) = exits.iter().find(|(on, _)| i64::from(*on) == got) {
+            if let Some((_, code)) = exits.iter().find(|(on, _)| libc::c_long::from(*on) == got) {
                 // SAFETY: no pointers.
                 unsafe { libc::_exit(*code) }
             }

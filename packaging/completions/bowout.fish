@@ -1,0 +1,152 @@
+# Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
+
+complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Who is signalled: process, mixed, group [mixed]' -r -f -a "process\t''
+mixed\t''
+group\t''"
+complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
+forward\t''
+ignore\t''"
+complete -c bowout -n __bowout_before_command -l exit-status -d 'Pass a death by signal S on as 128+S (\'code\') or as the same death (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
+code\t''
+signal\t''"
+complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messages on if there is a NOTIFY_SOCKET (\'auto\'), always have a socket (\'relay\'), say READY=1 when COMMAND is being run (\'exec\'), keep out (\'off\') [default: auto]' -r -f -a "auto\t''
+exec\t''
+relay\t''
+off\t''"
+complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
+complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
+text\t''
+journal\t''
+json\t''"
+complete -c bowout -n __bowout_before_command -s t -l grace -d 'From the request to stop to SIGKILL [8s]' -r -f
+complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
+complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
+complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f
+complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after so long' -r -f
+complete -c bowout -n __bowout_before_command -s r -l remap -l rewrite -d 'Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas' -r -f
+complete -c bowout -n __bowout_before_command -s e -l remap-exit -d 'Exit with NEW [0] instead of CODE' -r -f
+complete -c bowout -n __bowout_before_command -l stop-signal -d 'Send this first [the signal received]' -r -f -a "HUP\t''
+INT\t''
+QUIT\t''
+ILL\t''
+TRAP\t''
+ABRT\t''
+BUS\t''
+FPE\t''
+KILL\t''
+USR1\t''
+SEGV\t''
+USR2\t''
+PIPE\t''
+ALRM\t''
+TERM\t''
+STKFLT\t''
+CHLD\t''
+CONT\t''
+STOP\t''
+TSTP\t''
+TTIN\t''
+TTOU\t''
+URG\t''
+XCPU\t''
+XFSZ\t''
+VTALRM\t''
+PROF\t''
+WINCH\t''
+IO\t''
+PWR\t''
+SYS\t''"
+complete -c bowout -n __bowout_before_command -s p -l parent-death-signal -d 'Be sent SIGNAL when the process that started bowout dies' -r -f -a "HUP\t''
+INT\t''
+QUIT\t''
+ILL\t''
+TRAP\t''
+ABRT\t''
+BUS\t''
+FPE\t''
+KILL\t''
+USR1\t''
+SEGV\t''
+USR2\t''
+PIPE\t''
+ALRM\t''
+TERM\t''
+STKFLT\t''
+CHLD\t''
+CONT\t''
+STOP\t''
+TSTP\t''
+TTIN\t''
+TTOU\t''
+URG\t''
+XCPU\t''
+XFSZ\t''
+VTALRM\t''
+PROF\t''
+WINCH\t''
+IO\t''
+PWR\t''
+SYS\t''"
+complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop; a hang-up of the terminal always does [default: TERM,INT,QUIT,ABRT]' -r -f -a "HUP\t''
+INT\t''
+QUIT\t''
+ILL\t''
+TRAP\t''
+ABRT\t''
+BUS\t''
+FPE\t''
+USR1\t''
+SEGV\t''
+USR2\t''
+PIPE\t''
+ALRM\t''
+TERM\t''
+STKFLT\t''
+CHLD\t''
+CONT\t''
+TSTP\t''
+TTIN\t''
+TTOU\t''
+URG\t''
+XCPU\t''
+XFSZ\t''
+VTALRM\t''
+PROF\t''
+WINCH\t''
+IO\t''
+PWR\t''
+SYS\t''"
+complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this by /bin/sh -c before the stop signal is sent; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor' -r -F
+complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
+complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'
+complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'
+complete -c bowout -n __bowout_before_command -l help-all -d 'Print all options, and their variables'
+complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the version'
+complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
+complete -c bowout -n __bowout_before_command -s c -l single-child -d '--kill-mode process'
+complete -c bowout -n __bowout_before_command -l wait-tree -d 'COMMAND\'s own end is no end: wait for the last descendant (for programs that daemonise)'
+complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for tini\'s sake: always on'
+complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Warn of each orphan that is reaped'
+
+# The command and its arguments up to the cursor; fails at an option's value.
+function __bowout_command
+    set -l words (commandline -opc)
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'v/verbose' 'q/quiet' 'h/help' 'help-all' 'V/version' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' -- $words[2..] 2>/dev/null
+    or return
+    set -q argv[1]
+    and string join -- \n $argv
+    return 0
+end
+
+function __bowout_before_command
+    set -l words (__bowout_command)
+    test -z "$words"
+end
+
+function __bowout_complete_command
+    set -l words (__bowout_command)
+    and complete --do-complete=(string join -- ' ' (string escape -- $words) (commandline -ct))
+end
+
+complete -c bowout -x -a '(__bowout_complete_command)'
