@@ -132,7 +132,8 @@ fn the_newer_calls_are_made_where_they_may_be() {
         return;
     }
     for call in ["pidfd_open", "pidfd_send_signal", "close_range", "pwritev2"] {
-        let script = "trap '' TERM; (sleep 1000 & wait) & echo ready; wait";
+        // In a session of its own, and so out of reach of a signal to the child's group.
+        let script = "trap '' TERM; (setsid sleep 1000 & wait) & echo ready; wait";
         let mut container = Bundle::script(&["--grace", "100ms"], script)
             .with(|config| refuse(config, &[call], "SCMP_ACT_KILL_PROCESS", 0))
             .start();
