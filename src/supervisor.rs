@@ -13,7 +13,7 @@ mod start;
 use std::mem;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{Level, debug, error, log, log_enabled, trace};
 
@@ -62,6 +62,9 @@ struct Supervisor<'a> {
 
 /// How many children one turn reaps, so that a storm of orphans keeps neither signals nor deadlines waiting.
 const AT_ONCE: usize = 256;
+
+/// How long the last pass of SIGKILL has to show before bowout gives up.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The `--pre-stop` hook that runs.
 struct Hook {
@@ -118,6 +121,13 @@ impl Supervisor<'_> {
     /// Nobody is to be looked for, or given up on, who is dead and only waits for us: a storm of forks leaves a hundred thousand, and to look for the
     /// living among them takes longer than to reap them.
     fn reap_before_killing_again(&mut self) {
+        if let State::Killing { until, .. } = self.machine.state()
+            && until <= self.now
+        {
+            // Without /proc a pass takes seconds, and whoever it has met is dying at this moment.
+            sys::wait::until(Some(clock() + MOMENT), &[self.intake.as_fd()], None);
+            self.children();
+        }
         for _ in 0..AT_ONCE {
             match self.machine.state() {
                 State::Killing { .. } if self.more => self.children(),
