@@ -331,11 +331,17 @@ impl Running {
         unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
     }
 
+    /// With a value, as soon as the queue has room: all processes of a user share one (RLIMIT_SIGPENDING, setrlimit(2)).
     pub fn queue(&self, signal: i32, value: i32) {
         self.assert_alive();
         let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
-        // SAFETY: bowout, which was alive just now; the value is a number.
-        assert_eq!(unsafe { libc::sigqueue(self.pid, signal, value) }, 0, "sigqueue {signal}");
+        until("room in the queue", || {
+            // SAFETY: bowout, which was alive just now; the value is a number.
+            let result = unsafe { libc::sigqueue(self.pid, signal, value) };
+            let error = std::io::Error::last_os_error();
+            assert!(result == 0 || error.raw_os_error() == Some(libc::EAGAIN), "sigqueue {signal}: {error}");
+            (result == 0).then_some(())
+        });
     }
 
     /// From a process that is neither manager nor descendant.
