@@ -505,6 +505,7 @@ impl Dir {
     pub fn program(&self, program: impl AsRef<Path>) -> PathBuf {
         let path = self.file(program.as_ref().file_name().expect("a name").to_str().expect("text"));
         fs::copy(&program, &path).expect("copied");
+        written(&path);
         path
     }
 
@@ -514,8 +515,21 @@ impl Dir {
         let path = self.file(name);
         fs::write(&path, text).expect("written");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
+        written(&path);
         path
     }
+}
+
+/// Waits until nobody has the file open for writing, as a process may that another test forked meanwhile: it could not be executed (`ETXTBSY`,
+/// execve(2)). That there is no writer is what a read lease asks for (`F_SETLEASE`, fcntl(2)).
+fn written(path: &Path) {
+    let file = fs::File::open(path).expect("written");
+    until("nobody writes", || {
+        // SAFETY: a descriptor of ours and numbers.
+        let leased = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) } == 0;
+        let busy = !leased && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+        (!busy).then_some(())
+    });
 }
 
 impl Drop for Dir {
