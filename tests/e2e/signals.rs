@@ -1,6 +1,6 @@
 //! No signal is lost, none is delivered twice.
 
-use crate::common::{NONE, NOTHING, Start, Status, children, field, homes, until};
+use crate::common::{NONE, NOTHING, Start, Status, children, field, homes, not_root, until};
 
 /// Every signal that can be caught, those that the C library keeps for itself included.
 fn catchable() -> impl Iterator<Item = i32> {
@@ -77,10 +77,16 @@ fn a_queued_signal_arrives_with_its_value() {
     }
 }
 
+/// With room for its signals whatever else this user has queued, as far as we may: all of a user's share one limit (RLIMIT_SIGPENDING).
+fn roomy() -> Start {
+    let room: &[&str] = if not_root().is_none() { &["--sigpending", "1000000"] } else { &[] };
+    Start::plain().with(room)
+}
+
 #[test]
 fn queued_signals_arrive_in_the_order_they_were_sent() {
     let signal = libc::SIGRTMIN();
-    let mut bowout = Start::plain().probe(["signals"]);
+    let mut bowout = roomy().probe(["signals"]);
     bowout.ready();
     for value in 0..1000 {
         bowout.queue(signal, value);
@@ -94,7 +100,7 @@ fn queued_signals_arrive_in_the_order_they_were_sent() {
 #[test]
 fn real_time_signals_keep_their_order_and_their_number() {
     let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1).flat_map(|signal| [signal; 3]).collect();
-    let mut bowout = Start::plain().probe(["signals"]);
+    let mut bowout = roomy().probe(["signals"]);
     bowout.ready();
     for signal in &sent {
         bowout.kill(*signal);
