@@ -1,6 +1,8 @@
 //! No signal is lost, none is delivered twice.
 
-use crate::common::{NONE, NOTHING, Start, Status, children, field, homes, not_root, until};
+use crate::common::{
+    BOWOUT, Dir, NONE, NOTHING, Running, Start, Status, children, field, homes, not_root, probe, until,
+};
 
 /// Every signal that can be caught, those that the C library keeps for itself included.
 fn catchable() -> impl Iterator<Item = i32> {
@@ -77,16 +79,19 @@ fn a_queued_signal_arrives_with_its_value() {
     }
 }
 
-/// With room for its signals whatever else this user has queued, as far as we may: all of a user's share one limit (RLIMIT_SIGPENDING).
-fn roomy() -> Start {
-    let room: &[&str] = if not_root().is_none() { &["--sigpending", "1000000"] } else { &[] };
-    Start::plain().with(room)
+/// bowout and its child as a user that nobody else is, where we may: all processes of a user share one queue (RLIMIT_SIGPENDING).
+fn alone(dir: &Dir) -> Running {
+    let uid = (200_000 + std::process::id()).to_string();
+    let user: &[&str] = if not_root().is_none() { &["--uid", &uid] } else { &[] };
+    let child = dir.program(probe());
+    Start::plain().program(dir.program(BOWOUT)).with(user).command([child.to_str().expect("text"), "signals"])
 }
 
 #[test]
 fn queued_signals_arrive_in_the_order_they_were_sent() {
     let signal = libc::SIGRTMIN();
-    let mut bowout = roomy().probe(["signals"]);
+    let dir = Dir::new();
+    let mut bowout = alone(&dir);
     bowout.ready();
     for value in 0..1000 {
         bowout.queue(signal, value);
@@ -100,7 +105,8 @@ fn queued_signals_arrive_in_the_order_they_were_sent() {
 #[test]
 fn real_time_signals_keep_their_order_and_their_number() {
     let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1).flat_map(|signal| [signal; 3]).collect();
-    let mut bowout = roomy().probe(["signals"]);
+    let dir = Dir::new();
+    let mut bowout = alone(&dir);
     bowout.ready();
     for signal in &sent {
         bowout.kill(*signal);

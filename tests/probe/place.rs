@@ -94,8 +94,6 @@ fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
         let mut limit: libc::rlimit = std::mem::zeroed();
         sys::check(libc::getrlimit(which as _, &raw mut limit), "getrlimit");
         limit.rlim_cur = soft.map_or(limit.rlim_max, |soft| soft as libc::rlim_t);
-        // Above it is for root.
-        limit.rlim_max = limit.rlim_max.max(limit.rlim_cur);
         sys::check(libc::setrlimit(which as _, &raw const limit), "setrlimit");
     }
 }
