@@ -1,6 +1,6 @@
-//! The descendants: found in /proc and signalled without ever meeting a stranger.
+//! The descendants: signalled without ever meeting a stranger. `find` looks for them, `process` reads what /proc says of one.
 //!
-//! A direct child keeps its PID until we reap it, so that a plain kill(2) is safe. Anything deeper can be reaped by its own
+//! Who is in the child's process group gets a signal by one kill(2) to all of it, everybody else one by one. A direct child keeps its PID until we reap it, so that a plain kill(2) is safe. Anything deeper can be reaped by its own
 //! parent and its number given away between our look and our signal; it is therefore held by a pidfd, looked at once more,
 //! and signalled through the pidfd: if that succeeds, the process was unreaped throughout, and the second look was at it.
 //!

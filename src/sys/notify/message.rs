@@ -107,10 +107,7 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
     match sender {
         Some(_) if text.contains(&0) => Ok(Received::Refused("it holds a NUL byte".into())),
         Some(sender) if is_heard(sender) => Ok(Received::Message(Datagram { text, descriptors })),
-        Some(sender) => Ok(Received::Refused(format!(
-            "pid {} (uid {}) is no descendant, or it holds a NUL byte",
-            sender.pid, sender.uid
-        ))),
+        Some(sender) => Ok(Received::Refused(format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid))),
         None => Ok(Received::Refused("it comes without credentials".into())),
     }
 }
