@@ -142,17 +142,45 @@ pub(super) fn children() -> Option<Vec<libc::pid_t>> {
 
 fn read_children() -> io::Result<Vec<u8>> {
     let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    read_list(|room| Ok(nix::unistd::read(&file, room)?))
+}
+
+/// Reads a list of /proc to its end, from a `read` that gives a page of it at the most, however much room there is.
+fn read_list(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
+    // Most lists are a few numbers, and the page of them would be one more to touch.
     let mut text = vec![0; 512];
     let mut length = 0;
     loop {
         let room = text.len() - length;
-        let got = nix::unistd::read(&file, &mut text[length..])?;
+        let got = read(&mut text[length..])?;
         length += got;
         // It is cut only where there is more than fits (fs/seq_file.c).
-        if got < room.min(PAGE) / 2 {
+        if got < room / 2 {
             text.truncate(length);
             return Ok(text);
         }
-        text.resize(text.len() * 2, 0);
+        text.resize(length + PAGE, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_takes_the_memory_of_its_length() {
+        let list: String = (100_000..130_000).map(|pid| format!("{pid} ")).collect();
+        let mut rest = list.as_bytes();
+        let text = read_list(|room| {
+            // Whole numbers, as seq_file gives them.
+            let fits = room.len().min(PAGE).min(rest.len()) / 7 * 7;
+            let (page, behind) = rest.split_at(fits);
+            room[..fits].copy_from_slice(page);
+            rest = behind;
+            Ok(fits)
+        })
+        .unwrap();
+        assert_eq!(text, list.as_bytes());
+        assert!(text.capacity() < 3 * list.len(), "{} for {}", text.capacity(), list.len());
     }
 }
