@@ -41,6 +41,8 @@ pub(crate) struct Machine {
     waiting: Vec<(Signal, Option<u64>)>,
     /// Every descendant has had SIGTERM.
     told: bool,
+    /// Every descendant has had SIGKILL.
+    killed: bool,
     timed_out: bool,
     /// Since when the user has the job stopped, and by which signal.
     paused: Option<(Instant, Signal)>,
@@ -60,6 +62,7 @@ impl Machine {
             sent: SignalSet::default(),
             waiting: vec![],
             told: false,
+            killed: false,
             timed_out: false,
             paused: None,
         }
@@ -157,6 +160,7 @@ impl Machine {
                 | State::Draining { .. }
                 | State::Done(_) => vec![],
             },
+            Event::Killed => self.killed(now),
             Event::Timeout => self.timeout(now),
         }
     }

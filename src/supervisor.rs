@@ -302,8 +302,10 @@ impl Supervisor<'_> {
             self.run_hook(hook);
         }
         let killing = actions.iter().any(|action| matches!(action, Action::Send { signal: Signal::KILL, .. }));
-        if killing && done.reached == 0 && !done.refusals.is_empty() {
-            self.step(Event::Refused, None);
+        if killing {
+            self.now = clock();
+            let refused = done.reached == 0 && !done.refusals.is_empty();
+            self.step(if refused { Event::Refused } else { Event::Killed }, None);
         }
     }
 

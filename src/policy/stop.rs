@@ -138,6 +138,18 @@ impl Machine {
         actions
     }
 
+    /// To find everybody takes seconds where they are ten thousands: the time to die counts from behind that, once, for what cannot be killed is
+    /// sent SIGKILL again and again.
+    pub(super) fn killed(&mut self, now: Instant) -> Vec<Action> {
+        if let State::Killing { again, until, .. } = &mut self.state
+            && !self.killed
+        {
+            self.killed = true;
+            (*again, *until) = (now + KILL_AGAIN, now + UNKILLABLE);
+        }
+        vec![]
+    }
+
     pub(super) fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
         let to = match (self.settings.kill_mode, ended) {
             (KillMode::Process, None) => Target::Child,

@@ -118,6 +118,8 @@ pub(crate) enum Event {
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).
     Refused,
+    /// SIGKILL has been sent to everybody who was found.
+    Killed,
     /// [`deadline`](super::Machine::deadline) has come.
     Timeout,
 }

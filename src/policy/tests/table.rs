@@ -97,6 +97,7 @@ pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
         ("hook exits", Event::HookExited),
         ("no children", Event::NoChildren),
         ("refused", Event::Refused),
+        ("killed", Event::Killed),
         ("deadline", Event::Timeout),
     ]
 }

@@ -77,7 +77,7 @@ impl World {
             Event::Signal(_) | Event::ExtendGrace(_) => true,
             Event::ChildExited(_) | Event::ChildStopped { .. } => self.child.is_none() && !self.nobody_left,
             Event::NoChildren => !self.nobody_left,
-            Event::Refused => matches!(self.machine.state(), State::Killing { .. }),
+            Event::Refused | Event::Killed => matches!(self.machine.state(), State::Killing { .. }),
             Event::HookExited | Event::HookAlone => self.hook,
             Event::Timeout => self.machine.deadline().is_some(),
         }
@@ -142,7 +142,12 @@ impl World {
                 let deadline = self.machine.next_step();
                 self.late += deadline.map_or(Duration::ZERO, |deadline| now.saturating_duration_since(deadline));
             }
-            Event::Signal(_) | Event::ChildStopped { .. } | Event::HookAlone | Event::Refused | Event::Timeout => {}
+            Event::Signal(_)
+            | Event::ChildStopped { .. }
+            | Event::HookAlone
+            | Event::Refused
+            | Event::Killed
+            | Event::Timeout => {}
         }
         false
     }

@@ -106,13 +106,25 @@ impl Key {
 
     /// Every field of the machine, by name, so that a new one does not compile until it is here.
     fn machine(&mut self, machine: &Machine) {
-        let Machine { settings: _, state, runs_until, begun, renew, asked, sent, waiting, told, timed_out, paused } =
-            machine;
+        let Machine {
+            settings: _,
+            state,
+            runs_until,
+            begun,
+            renew,
+            asked,
+            sent,
+            waiting,
+            told,
+            killed,
+            timed_out,
+            paused,
+        } = machine;
         self.state(*state);
         self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
         self.asked(asked);
         self.push(sent.bits() as i64);
-        self.push(i64::from(*told) << 1 | i64::from(*timed_out));
+        self.push(i64::from(*killed) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
         self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
         self.push(waiting.len() as i64);
         for (signal, value) in waiting {
