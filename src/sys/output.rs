@@ -16,8 +16,9 @@ pub(super) const LONGEST: usize = 4096;
 /// The major number of /dev/null, /dev/full and /dev/kmsg (Linux allocated devices).
 const MEMORY_DEVICES: libc::c_uint = 1;
 
-/// How often a terminal is tried that has room and another writer.
-const TRIES: usize = 100;
+/// How often a terminal is tried that has room and another writer: the first times as soon as that one can have run, then every millisecond,
+/// for on a busy machine it may have to wait for the processor.
+const TRIES: [usize; 2] = [50, 100];
 
 /// How a descriptor is written to without blocking.
 #[derive(Debug)]
@@ -98,14 +99,15 @@ impl<'a> Output<'a> {
 impl Way {
     /// Tries again for as long as there is room and only another writer in the way.
     fn insist(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-        for _ in 0..TRIES {
+        for again in 0..TRIES.iter().sum() {
             let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
             if poll(&mut fds, PollTimeout::from(1_u8))? == 0 {
                 break;
             }
             match self.attempt(fd, bytes) {
                 // SAFETY: takes and returns nothing. The other writer holds a lock and needs the processor to let go of it.
-                Err(Errno::EAGAIN) => drop(unsafe { libc::sched_yield() }),
+                Err(Errno::EAGAIN) if again < TRIES[0] => drop(unsafe { libc::sched_yield() }),
+                Err(Errno::EAGAIN) => drop(poll(&mut [], PollTimeout::from(1_u8))?),
                 result => return result,
             }
         }

@@ -682,7 +682,7 @@ fn with_wait_tree_the_daemon_is_stopped_behind_the_hooks() {
         let mut bowout =
             start(&["--grace", "1h", "--wait-tree"], &[&gate.hook()]).at(home).sh(&format!("{DAEMON} & exit 3"));
         bowout.ready_as("d");
-        until("the daemon alone is left", || (children(bowout.pid).len() == 1).then_some(()));
+        told(&mut bowout.err, "waiting for its descendants");
         bowout.kill(TERM);
         told(&mut bowout.err, "at the gate");
         bowout.kill(40);

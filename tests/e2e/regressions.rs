@@ -31,6 +31,8 @@ fn timeout_in_front_of_bowout_is_one_request() {
         let start = Start::new(["1h", BOWOUT, "--grace", "never"]).program("timeout");
         let mut timeout = start.probe(["signals", "--pause", "TERM:200", "--exit", "TERM:0"]);
         timeout.ready();
+        // Its child can be this far before it has taken note of its own fork, and then it ends alone.
+        until("timeout waits", || (timeout.state() == 'S').then_some(()));
         timeout.kill(libc::SIGALRM);
         let lines = timeout.out.rest();
         assert!(lines.contains(&"paused".into()), "the child was killed before it had cleaned up: {lines:?}");

@@ -116,6 +116,39 @@ fn what_forks_while_it_is_killed_leaves_nothing() {
     }
 }
 
+/// Half of them are in sessions of their own. The lists and tables of so many take their length in memory and no more: 1,600 bytes for each are a
+/// list of numbers, a table of who they are, and room for its growth.
+#[test]
+fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
+    let count: u64 = size(10_000, 20_000);
+    for home in homes() {
+        let mut bowout = Start::new(["--grace", "500ms"]).at(home).probe(["tree", &count.to_string(), "--stubborn"]);
+        bowout.ready();
+        let most = address_space(bowout.pid) + count * 1600;
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: reads the limit that it is given.
+        let set = unsafe { libc::prlimit(bowout.pid, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+        let (status, took) = timed(|| {
+            bowout.kill(TERM);
+            // All of them held the pipe.
+            bowout.out.rest();
+            bowout.end()
+        });
+        assert_eq!(status, bowout.died(KILL), "{home:?}: {:?}", bowout.err.seen());
+        let log = bowout.log();
+        assert!(!log.iter().any(|line| line.contains("cannot kill")), "{home:?}: {log:?}");
+        println!("{home:?}: {count} descendants, ended {took:?} after the request");
+    }
+}
+
+/// In bytes (proc_pid_statm(5)).
+fn address_space(pid: i32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("a live process");
+    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    pages * 4096
+}
+
 #[test]
 fn two_hundred_at_once_end_each_with_its_own_status() {
     for home in homes() {
