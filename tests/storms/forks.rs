@@ -116,7 +116,7 @@ fn what_forks_while_it_is_killed_leaves_nothing() {
     }
 }
 
-/// Half of them are in sessions of their own. The lists and tables of so many take their length in memory and no more: 1,600 bytes for each are a
+/// Half of them are in sessions of their own. The lists and tables of so many take their length in memory and no more: 1,000 bytes for each are a
 /// list of numbers, a table of who they are, and room for its growth.
 #[test]
 fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
@@ -124,7 +124,7 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
     for home in homes() {
         let mut bowout = Start::new(["--grace", "500ms"]).at(home).probe(["tree", &count.to_string(), "--stubborn"]);
         bowout.ready();
-        let most = address_space(bowout.pid) + count * 1600;
+        let most = address_space(bowout.pid) + count * 1000;
         let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
         // SAFETY: reads the limit that it is given.
         let set = unsafe { libc::prlimit(bowout.pid, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
