@@ -68,6 +68,8 @@ impl<'a> Supervisor<'a> {
             die_with_us: config.kill_mode != KillMode::Process,
         };
         let child = spawn.spawn().map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
+        // In this order: what comes between the two makes the report's times early, and never of the future.
+        let started_at = wall_clock();
         let now = clock();
         let machine = Machine::new(settings.clone(), now);
         let words = [&config.command].into_iter().chain(&config.args);
@@ -76,7 +78,7 @@ impl<'a> Supervisor<'a> {
             config.pre_stop.iter().map(lossy).collect(),
             child.pid(),
             now,
-            wall_clock(),
+            started_at,
             settings,
         );
         let mut ours = vec![intake.as_fd()];

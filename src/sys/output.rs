@@ -16,9 +16,8 @@ pub(super) const LONGEST: usize = 4096;
 /// The major number of /dev/null, /dev/full and /dev/kmsg (Linux allocated devices).
 const MEMORY_DEVICES: libc::c_uint = 1;
 
-/// How often a terminal is tried that has room and another writer: the first times as soon as that one can have run, then every millisecond,
-/// for on a busy machine it may have to wait for the processor.
-const TRIES: [usize; 2] = [50, 100];
+/// How often a terminal is tried, for a millisecond each, that has another writer: on a busy machine, that one may have to wait for the processor.
+const TRIES: usize = 100;
 
 /// How a descriptor is written to without blocking.
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now. With `patience`, a terminal is given a moment.
+    /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now. With `patience`, a terminal is given 0.1 s.
     ///
     /// # Errors
     /// `EAGAIN` where there is none; else as write(2).
@@ -97,17 +96,14 @@ impl<'a> Output<'a> {
 }
 
 impl Way {
-    /// Tries again for as long as there is room and only another writer in the way.
+    /// Tries again for the time that another writer may take. That one is also why poll(2) says that there is no room (drivers/tty/n_tty.c,
+    /// `n_tty_poll`), so that nobody can tell it from a terminal that is full or stopped.
     fn insist(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-        for again in 0..TRIES.iter().sum() {
-            let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-            if poll(&mut fds, PollTimeout::from(1_u8))? == 0 {
-                break;
-            }
+        for _ in 0..TRIES {
+            poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::from(1_u8))?;
             match self.attempt(fd, bytes) {
                 // SAFETY: takes and returns nothing. The other writer holds a lock and needs the processor to let go of it.
-                Err(Errno::EAGAIN) if again < TRIES[0] => drop(unsafe { libc::sched_yield() }),
-                Err(Errno::EAGAIN) => drop(poll(&mut [], PollTimeout::from(1_u8))?),
+                Err(Errno::EAGAIN) => drop(unsafe { libc::sched_yield() }),
                 result => return result,
             }
         }

@@ -1,6 +1,6 @@
 //! What the tests have started, and how all of it goes away again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,10 +12,10 @@ use super::until;
 pub const MARK: &str = "E2E_RUN";
 
 /// The PIDs that `std` will wait for: any other zombie of ours is an orphan that we adopted. Held over each start, so that
-/// no child is seen before it is in here.
-static STARTED: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
+/// no child is seen before it is in here. How often each is: one that was waited for and is not forgotten yet may be another's as well.
+static STARTED: Mutex<Option<HashMap<u32, u32>>> = Mutex::new(None);
 
-fn started() -> MutexGuard<'static, Option<HashSet<u32>>> {
+fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -31,7 +31,7 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
     let mut started = started();
     let child = command.spawn()?;
-    started.get_or_insert_default().insert(child.id());
+    *started.get_or_insert_default().entry(child.id()).or_default() += 1;
     Ok(child)
 }
 
@@ -39,13 +39,15 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
 pub fn note(fork: impl FnOnce() -> i32) -> i32 {
     let mut started = started();
     let pid = fork();
-    started.get_or_insert_default().insert(pid as u32);
+    *started.get_or_insert_default().entry(pid as u32).or_default() += 1;
     pid
 }
 
-/// After it was waited for.
+/// Once for each start, after it was waited for.
 pub fn forget(pid: u32) {
-    started().get_or_insert_default().remove(&pid);
+    if let Some(times) = started().get_or_insert_default().get_mut(&pid) {
+        *times = times.saturating_sub(1);
+    }
 }
 
 /// Runs a program to its end.
@@ -102,7 +104,7 @@ pub fn of(mark: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Kills and reaps all that the test has started.
+/// Kills and reaps all that the test has started, and forgets `child`.
 pub fn kill(mark: &str, child: &mut Child) {
     until("all that the test started has ended", || {
         let left = of(mark);
@@ -116,7 +118,7 @@ pub fn kill(mark: &str, child: &mut Child) {
     forget(child.id());
     let started = started();
     for (pid, stat) in descendants() {
-        let ours = started.as_ref().is_some_and(|started| started.contains(&(pid as u32)));
+        let ours = started.as_ref().and_then(|started| started.get(&(pid as u32))).is_some_and(|times| *times > 0);
         if stat.state == 'Z' && stat.parent == std::process::id() as i32 && !ours {
             // SAFETY: no status is asked for; a zombie that nobody else waits for.
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };

@@ -16,7 +16,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,6 +34,9 @@ pub fn watchdog() -> Duration {
     let seconds = std::env::var("E2E_WATCHDOG").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
 }
+
+/// More than any machine takes, less than any deadline that a test does not wait for.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// How much of a suite that has a quick part and a long one runs: `BOWOUT_LONG=1` asks for the long part, whose last results are in
 /// tests/RESULTS.md; CI and `cargo test` run the quick one.
@@ -132,8 +135,7 @@ pub fn not_root() -> Option<String> {
 }
 
 pub fn no_strace() -> Option<String> {
-    let found = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    (!found).then(|| "strace is not installed".into())
+    pty::missing("strace")
 }
 
 /// A program of the examples; `cargo test` builds it, `cargo test --test NAME` does not.
@@ -418,7 +420,6 @@ impl Running {
                 child.try_wait().expect("our child")
             })
         });
-        leftovers::forget(self.child.id());
         status.into()
     }
 
@@ -492,9 +493,14 @@ pub struct Dir(pub PathBuf);
 
 impl Dir {
     pub fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("bowout-{}", leftovers::unique()));
-        fs::create_dir(&path).expect("a directory");
-        Self(path)
+        // One that was left by a run that was killed may have had our PID.
+        loop {
+            let path = std::env::temp_dir().join(format!("bowout-{}", leftovers::unique()));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(path)).expect("a directory"),
+            }
+        }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

@@ -272,7 +272,6 @@ impl Pty {
             None => self.until("the end", |pty| pty.child.try_wait().expect("our child")),
         };
         self.ended = Some(status);
-        leftovers::forget(self.child.id());
         status.into()
     }
 

@@ -8,14 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::common::{
-    BOWOUT, Dir, Got, Home, Lines, NONE, NOTHING, Start, Status, assert_at_most, homes, no_namespaces, not_root, probe,
-    signals_of, skip, timed, until,
+    BOWOUT, Dir, Got, Home, Lines, NONE, NOTHING, SOON, Start, Status, assert_at_most, homes, no_namespaces, not_root,
+    probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
-const SOON: Duration = Duration::from_secs(20);
-
 /// Fills what is behind a descriptor, and leaves its flags alone: they are shared.
 fn fill(fd: &OwnedFd) {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());

@@ -6,21 +6,18 @@ use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use crate::common::{
-    BOWOUT, Dir, Home, Lines, NOTHING, Running, Start, Status, children, homes, no_namespaces, not_root, probe, skip,
-    timed, until,
+    BOWOUT, Dir, Home, Lines, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces, not_root, probe,
+    skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
-
-/// More than any machine takes.
-const SOON: Duration = Duration::from_secs(20);
 
 /// The fields of a report, all of them always there.
 const FIELDS: [&str; 15] = [
@@ -343,7 +340,7 @@ fn what_was_left_is_reported_as_ended_or_killed() {
     for home in homes() {
         let signals = "\"$PROBE\" signals --name";
         let script = format!("{signals} o --exit TERM:0 & {signals} s & exec {signals} c --exit USR1:5");
-        let (status, report) = run(home, &["--grace", "1s"], &["sh", "-c", &script], |bowout| {
+        let (status, report) = run(home, &["--grace", "3s"], &["sh", "-c", &script], |bowout| {
             for name in ["o", "s", "c"] {
                 bowout.ready_as(name);
             }
@@ -352,7 +349,7 @@ fn what_was_left_is_reported_as_ended_or_killed() {
         assert_eq!(status, Status::Code(5), "{home:?}");
         assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");
         assert_eq!((&report["stop"], &report["exit"]), (&Value::Null, &json!({"code": 5})));
-        assert!(number(&report["run_time_ms"]) >= 1000, "{report:#}");
+        assert!(number(&report["run_time_ms"]) >= 3000, "{report:#}");
     }
 }
 
@@ -403,7 +400,7 @@ fn what_was_left_is_reported_in_mode_group_as_well() {
         let signals = "\"$PROBE\" signals --name";
         let script = format!("{signals} o --exit USR2:0 & {signals} s & exec {signals} c --exit USR1:5 --exit TERM:5");
         let mut obedient = 0;
-        let (status, report) = run(home, &["--grace", "2s", "-g"], &["sh", "-c", &script], |bowout| {
+        let (status, report) = run(home, &["--grace", "never", "-g"], &["sh", "-c", &script], |bowout| {
             for name in ["o", "s", "c"] {
                 bowout.ready_as(name);
             }
@@ -411,8 +408,10 @@ fn what_was_left_is_reported_in_mode_group_as_well() {
             obedient = children(child)[0];
             bowout.kill(TERM);
             until("the child is reaped", || (!children(bowout.pid).contains(&child)).then_some(()));
-            // SAFETY: a descendant of this process that lives until it has this signal, or the grace period is over.
+            // SAFETY: a descendant of this process that lives until it has this signal.
             unsafe { libc::kill(obedient, libc::SIGUSR2) };
+            until("it is reaped", || (!children(bowout.pid).contains(&obedient)).then_some(()));
+            bowout.kill(TERM);
         });
         assert_eq!(status, Status::Code(5), "{home:?}");
         assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    Home, NONE, NOTHING, Running, Start, Status, assert_at_most, homes, leftovers, signals_of, timed, until,
+    Home, NONE, NOTHING, Running, SOON, Start, Status, assert_at_most, homes, leftovers, signals_of, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -18,9 +18,6 @@ fn patient(options: &[&str]) -> Running {
     bowout.ready();
     bowout
 }
-
-/// More than any machine takes, less than any other deadline of these tests.
-const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_child_that_ignores_the_request_is_killed_after_the_grace_period_and_not_before() {
@@ -303,8 +300,10 @@ fn max_runtime_kills_what_does_not_end_in_the_grace_period() {
 
 #[test]
 fn a_child_that_takes_the_request_of_max_runtime_ends_in_its_own_way() {
-    // Long enough for any machine to have the child ready.
-    let mut bowout = Start::new(["--max-runtime", "2s", "--grace", "1h"]).probe(["signals", "--exit", "TERM:3"]);
+    // What comes before the child is ready waits until it is.
+    let child = [crate::common::probe().to_str().expect("text"), "signals", "--exit", "TERM:3"];
+    let blocks = [crate::common::probe().to_str().expect("text"), "with", "--block", "TERM", "--"];
+    let mut bowout = Start::new(["--max-runtime", "2s", "--grace", "1h"]).command([&blocks[..], &child].concat());
     bowout.ready();
     bowout.expect(TERM);
     assert_eq!(bowout.out.rest(), NOTHING);

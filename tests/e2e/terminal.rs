@@ -10,7 +10,7 @@ use crate::common::{BOWOUT, Status, no_namespaces, skip};
 const CATCH: &str = "probe terminal --catch 64";
 
 /// Sent by the kernel.
-const FROM_TERMINAL: &str = "128 0\r\n";
+const FROM_TERMINAL: &str = "128 0";
 
 fn times(text: &str, what: &str) -> usize {
     text.matches(what).count()
@@ -159,15 +159,15 @@ fn ctrl_z_stops_and_resumes_a_script_or_a_pipeline_as_a_whole() {
 #[test]
 fn the_grace_period_does_not_run_while_the_job_is_stopped() {
     let mut shell = Shell::start();
-    let (child, bowout) = shell.probe(&format!("bowout --grace 5s {CATCH},INT"));
+    let (child, bowout) = shell.probe(&format!("bowout --grace 8s {CATCH},INT"));
     shell.0.type_keys(CTRL_C);
-    shell.0.see("SIGKILL in 5s");
+    shell.0.see("SIGKILL in 8s");
     shell.suspend(child, bowout);
     // Longer than the grace period.
-    assert_eq!(shell.run("bowout -qq --max-runtime 6s probe idle").0, 124);
+    assert_eq!(shell.run("bowout -qq --max-runtime 9s probe idle").0, 124);
     shell.resume("fg", child, bowout);
     shell.answers(bowout);
-    shell.0.see("grace period of 5s is over");
+    shell.0.see("grace period of 8s is over");
     assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
 }
 
@@ -402,7 +402,9 @@ fn the_foreground_group_is_as_before_when_its_group_was_killed() {
 fn a_background_job_is_left_alone_by_the_keys() {
     let mut shell = Shell::start();
     let (child, bowout) = shell.probe(&format!("bowout {CATCH},INT,QUIT &"));
-    shell.0.type_keys("\r");
+    // Past the prompt behind the `&`, which may come before the probe is ready or after it.
+    shell.line("echo he''re");
+    shell.0.see("here");
     shell.prompt();
     shell.0.type_keys(CTRL_C);
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
@@ -438,12 +440,11 @@ fn a_pipeline_ends_when_the_child_closes_it() {
     let rest = format!("{CATCH} --to /dev/tty");
     shell.line(&format!("bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"));
     shell.0.see("the end of it");
-    // Past the echo; then the fact that it was before bowout's end.
-    let child = shell.0.screen().rfind("ready ").map(|at| shell.0.screen()[at + 6..].to_owned());
-    let child: i32 = match child.and_then(|text| text.lines().next()?.parse().ok()) {
-        Some(child) => child,
-        None => shell.0.ready(),
-    };
+    // Before that or behind it; and it was before bowout's end.
+    let child: i32 = shell.0.until("the probe", |pty| {
+        let screen = pty.screen();
+        screen[screen.rfind("ready ")? + 6..].split_once('\n')?.0.trim_end().parse().ok()
+    });
     shell.answers(parent_of(child));
     kill(child, libc::SIGTERM);
     shell.prompt();

@@ -1,14 +1,10 @@
 //! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is not what it was, threads without
 //! their first, processes that move all the time.
 
-use std::time::Duration;
-
 use super::{KILL, TERM, USR1, all_ready, hostile};
 use crate::common::{
-    BOWOUT, Dir, Running, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
+    BOWOUT, Dir, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
 };
-
-const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn what_lives_in_a_pid_namespace_of_the_childs_own_is_gone_after_the_stop() {
@@ -96,11 +92,12 @@ fn an_empty_directory_over_proc_saves_nobody() {
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
     for home in homes() {
-        for (options, asked) in [("--exit TERM:0", "1 descendant left"), ("", "1 descendant killed")] {
+        for (grace, options, asked) in [("1h", "--exit TERM:0", "1 descendant left"), ("3s", "", "1 descendant killed")]
+        {
             let script = format!(
                 "\"$PROBE\" hostile thread -- --name t {options} & exec \"$PROBE\" signals --name c --exit USR1:7"
             );
-            let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(&script);
+            let mut bowout = Start::new(["--grace", grace]).at(home).sh(&script);
             all_ready(&mut bowout, &["t", "c"]);
             bowout.kill(USR1);
             assert_eq!(bowout.end(), Status::Code(7), "{home:?}");

@@ -1,11 +1,7 @@
 //! Signals, limits and tracing, against bowout and against its tree.
 
-use std::time::Duration;
-
 use super::{KILL, TERM, USR1, all_ready, hostile};
-use crate::common::{Home, Start, Status, field, homes, no_namespaces, skip, timed, until};
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::common::{Home, SOON, Start, Status, field, homes, no_namespaces, skip, timed, until};
 
 /// All that ask for nothing, and only then one that asks for the stop.
 #[test]
