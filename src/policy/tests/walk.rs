@@ -48,7 +48,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
             [Some(now), Some(later)]
         }
         Event::ChildExited(_) => [Some(now), deadline],
-        Event::Resumed { suspended: true, .. } => [Some(later), None],
+        Event::Resumed { suspended: true, .. } | Event::Killed => [Some(later), None],
         Event::Timeout => [deadline, None],
         Event::Signal(_)
         | Event::HookExited
@@ -58,7 +58,6 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
         | Event::HookAlone
         | Event::NoChildren
         | Event::Refused => [Some(now), None],
-        Event::Killed => [Some(later), None],
     }
 }
 
