@@ -1,8 +1,8 @@
 //! What happens next: the pure machine that decides, for every state and every event, which actions follow.
 //!
 //! Owns the stop: who has asked, which rung is reached, until when. Must not do anything: it calls nothing, logs nothing and
-//! reads no clock; time is an argument, and all that happens in one turn of the loop carries the same instant. That is how
-//! signals that were pending together are told from a repeat.
+//! reads no clock; time is an argument, and all that happens in one turn of the loop carries the same instant, but for what
+//! comes behind a suspension or SIGKILL. That is how signals that were pending together are told from a repeat.
 //!
 //! Reading order: `words` with [`Event`], [`State`], [`Action`], then [`Machine::step`], where every state meets every event.
 //! `policy/tests/table.txt` is that meeting written out; a change of behaviour shows there as a diff.
@@ -41,7 +41,7 @@ pub(crate) struct Machine {
     waiting: Vec<(Signal, Option<u64>)>,
     /// Every descendant has had SIGTERM.
     told: bool,
-    /// Every descendant has had SIGKILL.
+    /// The first pass of SIGKILL is over.
     killed: bool,
     timed_out: bool,
     /// Since when the user has the job stopped, and by which signal.
@@ -152,9 +152,9 @@ impl Machine {
             Event::Refused => match self.state {
                 // PID 1 kills by ending, whatever it may not signal (contract C2); anyone else waits for what may end by itself.
                 State::Killing { .. } if self.settings.pid1 => self.give_up(),
-                // Otherwise only SIGKILL's refusal is an event.
-                State::Killing { .. }
-                | State::Running { .. }
+                State::Killing { .. } => self.killed(now),
+                // Only SIGKILL's refusal is an event.
+                State::Running { .. }
                 | State::Preparing { .. }
                 | State::Stopping { .. }
                 | State::Draining { .. }

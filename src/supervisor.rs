@@ -1,7 +1,7 @@
 //! The loop: wait, gather, step, perform. The only file that knows both the policy and the kernel's side; it decides nothing
 //! and makes no system call itself.
 //!
-//! One turn: wait in ppoll; empty the intake; read the clock once; children first, then signals, then the deadline. A child
+//! One turn: wait in ppoll; empty the intake; read the clock once (and again where a turn has taken long: behind a suspension, behind SIGKILL); children first, then signals, then the deadline. A child
 //! that has ended is stepped and acted upon before it is reaped, so that its PID cannot name a stranger meanwhile. A failed
 //! action is logged and survived: only the child's end ends us. Nothing here may panic.
 
@@ -320,7 +320,7 @@ impl Supervisor<'_> {
 }
 
 /// The clock of the whole supervision: CLOCK_MONOTONIC, which nobody sets (contract K15).
-#[allow(clippy::disallowed_methods, reason = "the one place that reads the clock, once a turn")]
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the clock, for each turn")]
 fn clock() -> Instant {
     Instant::now()
 }

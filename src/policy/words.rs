@@ -118,7 +118,7 @@ pub(crate) enum Event {
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).
     Refused,
-    /// SIGKILL has been sent to everybody who was found.
+    /// A pass of SIGKILL is over, and somebody was sent it or nobody was found.
     Killed,
     /// [`deadline`](super::Machine::deadline) has come.
     Timeout,

@@ -75,7 +75,7 @@ impl Destination {
             Self::File(path) => replace(path, text),
             Self::Descriptor(fd) => {
                 let mut output = Output::new(fd.as_fd());
-                text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk, true)? {
+                text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk)? {
                     written if written == chunk.len() => Ok(()),
                     _ => Err(Errno::EAGAIN.into()),
                 })

@@ -64,8 +64,7 @@ impl Stderr {
             line.truncate(LONGEST - 4);
             line.extend_from_slice(b"...\n");
         }
-        // Once a line is lost, it is the terminal that is stopped, and nothing is worth waiting for.
-        let written = self.output.write(&line, self.lost == 0).unwrap_or(0);
+        let written = self.output.write(&line).unwrap_or(0);
         self.remember();
         self.torn = if written == 0 { self.torn } else { written < line.len() };
         written == line.len()

@@ -93,7 +93,6 @@ impl Attached<'_> {
     pub fn end(&mut self) -> i32 {
         let child = &mut self.child;
         let status = until("the container ends", || child.try_wait().expect("our child")).into();
-        leftovers::forget(self.child.id());
         let Status::Code(code) = status else { panic!("podman died: {status:?}") };
         code
     }

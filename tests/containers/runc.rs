@@ -178,9 +178,10 @@ impl Container {
         let seen = self.err.seen();
         let child = &mut self.child;
         let status = *self.ended.get_or_insert_with(|| {
-            until(&format!("the container ends after {seen:#?}"), || child.try_wait().expect("our child")).into()
+            let status = until(&format!("the container ends after {seen:#?}"), || child.try_wait().expect("our child"));
+            leftovers::forget(child.id());
+            status.into()
         });
-        leftovers::forget(self.child.id());
         match status {
             Status::Code(code) => code,
             Status::Signal(signal) => panic!("runc was killed by {signal}"),

@@ -501,8 +501,13 @@ fn who_cannot_be_killed_is_given_up_on() {
         many = many.deadline(12_000 + n * 20, "KILL>all").then(12_000 + n * 20, Event::Killed, "");
     }
     many.deadline(14_000, "exit 137").idle("Done:137");
+    let mut foreign = killing().then(10_000, Event::Refused, "");
+    for n in 1..100 {
+        foreign = foreign.deadline(10_000 + n * 20, "KILL>all").then(10_000 + n * 20, Event::Refused, "");
+    }
+    foreign.deadline(12_000, "exit 137").idle("Done:137");
     // A descendant that is left running is no good end, whatever the child's was.
-    let mut left = killing().then(9001, EXIT_3, "");
+    let mut left = killing().then(9000, Event::Refused, "").then(9001, EXIT_3, "");
     for n in 1..100 {
         left = left.deadline(9000 + n * 20, "KILL>all").then(9000 + n * 20, Event::Refused, "");
     }

@@ -159,6 +159,7 @@ fn read_list(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result
             text.truncate(length);
             return Ok(text);
         }
+        text.try_reserve(PAGE).map_err(|_| Errno::ENOMEM)?;
         text.resize(length + PAGE, 0);
     }
 }
