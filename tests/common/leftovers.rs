@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -19,9 +20,11 @@ fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// For names that others see: in /tmp, among abstract sockets. Those of suites in PID namespaces of their own have the same PIDs.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    let namespace = fs::metadata("/proc/self/ns/pid").expect("a PID namespace").ino();
+    format!("{}-{namespace}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
