@@ -56,10 +56,10 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
         turns = turns.saturating_add(1);
         // SAFETY: no pointers, no descriptors.
         unsafe {
-            if turns < 2000 {
+            if turns < 20 {
                 libc::sched_yield();
             } else {
-                libc::poll(std::ptr::null_mut(), 0, 1);
+                libc::poll(std::ptr::null_mut(), 0, if turns < 500 { 1 } else { 10 });
             }
         }
     }
