@@ -20,11 +20,21 @@ fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// For names that others see: in /tmp, among abstract sockets. Those of suites in PID namespaces of their own have the same PIDs.
+/// The number of our PID namespace: suites in namespaces of their own have the same PIDs.
+fn namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").expect("a PID namespace").ino()
+}
+
+/// For names that others see: in /tmp, among abstract sockets.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let namespace = fs::metadata("/proc/self/ns/pid").expect("a PID namespace").ino();
-    format!("{}-{namespace}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{}-{}-{}", std::process::id(), namespace(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A user of this run alone, for what all processes of a user share.
+pub fn own_user() -> u32 {
+    // Namespaces have neighbouring numbers, and PIDs seven digits.
+    1_000_000_000 + (namespace() % 100) as u32 * 10_000_000 + std::process::id()
 }
 
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {

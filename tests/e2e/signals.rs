@@ -1,7 +1,7 @@
 //! No signal is lost, none is delivered twice.
 
 use crate::common::{
-    BOWOUT, Dir, NONE, NOTHING, Running, Start, Status, children, field, homes, not_root, probe, until,
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, field, homes, leftovers, not_root, probe, until,
 };
 
 /// Every signal that can be caught, those that the C library keeps for itself included.
@@ -66,10 +66,21 @@ fn signals_that_are_pending_together_arrive_once_each() {
     }
 }
 
+/// bowout and its child as a user that nobody else is, where we may: all processes of a user share one queue (RLIMIT_SIGPENDING), and
+/// what finds it full loses its value.
+fn alone(dir: &Dir, home: Home, options: &[&str], child: &[&str]) -> Running {
+    let uid = leftovers::own_user().to_string();
+    let user: &[&str] = if not_root().is_none() { &["--uid", &uid] } else { &[] };
+    let probe = dir.program(probe());
+    let start = Start::new(options).program(dir.program(BOWOUT)).at(home).with(user);
+    start.command([&[probe.to_str().expect("text")], child].concat())
+}
+
 #[test]
 fn a_queued_signal_arrives_with_its_value() {
     for home in homes() {
-        let mut bowout = Start::plain().at(home).probe(["signals"]);
+        let dir = Dir::new();
+        let mut bowout = alone(&dir, home, &[], &["signals"]);
         bowout.ready();
         for signal in [libc::SIGUSR1, libc::SIGRTMIN() + 5] {
             bowout.queue(signal, 42);
@@ -79,19 +90,11 @@ fn a_queued_signal_arrives_with_its_value() {
     }
 }
 
-/// bowout and its child as a user that nobody else is, where we may: all processes of a user share one queue (RLIMIT_SIGPENDING).
-fn alone(dir: &Dir) -> Running {
-    let uid = (200_000 + std::process::id()).to_string();
-    let user: &[&str] = if not_root().is_none() { &["--uid", &uid] } else { &[] };
-    let child = dir.program(probe());
-    Start::plain().program(dir.program(BOWOUT)).with(user).command([child.to_str().expect("text"), "signals"])
-}
-
 #[test]
 fn queued_signals_arrive_in_the_order_they_were_sent() {
     let signal = libc::SIGRTMIN();
     let dir = Dir::new();
-    let mut bowout = alone(&dir);
+    let mut bowout = alone(&dir, Home::Subreaper, &[], &["signals"]);
     bowout.ready();
     for value in 0..1000 {
         bowout.queue(signal, value);
@@ -106,7 +109,7 @@ fn queued_signals_arrive_in_the_order_they_were_sent() {
 fn real_time_signals_keep_their_order_and_their_number() {
     let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1).flat_map(|signal| [signal; 3]).collect();
     let dir = Dir::new();
-    let mut bowout = alone(&dir);
+    let mut bowout = alone(&dir, Home::Subreaper, &[], &["signals"]);
     bowout.ready();
     for signal in &sent {
         bowout.kill(*signal);
@@ -152,7 +155,8 @@ fn a_storm_of_signals_leaves_a_clean_stop_behind() {
         41,
     ];
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals", "--exit", "TERM:7"]);
+        let dir = Dir::new();
+        let mut bowout = alone(&dir, home, &["--grace", "never"], &["signals", "--exit", "TERM:7"]);
         bowout.ready();
         for signal in storm.iter().cycle().take(100_000) {
             bowout.kill(*signal);
