@@ -6,7 +6,7 @@
 //!
 //! Caveats: one pass sees what existed when it began; SIGKILL makes passes until one finds nothing new. Without /proc, PID 1
 //! signals everything in its namespace (`kill(-1)`), exec sessions included; another process finds its direct children by
-//! asking waitid(2) for every PID there can be, which takes a second, and deeper ones when they become direct.
+//! asking waitid(2) for every PID there can be, which takes a second, or until SIGKILL has ended them, and deeper ones when they become direct.
 
 mod find;
 mod process;
@@ -24,7 +24,7 @@ pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(crate) use process::Process;
 use process::proc_is_ours;
 
-use super::child::ProcessGroup;
+use super::child::{ProcessGroup, all_have_ended};
 use super::process::id;
 use super::signals;
 use crate::signal::Signal;
@@ -33,6 +33,9 @@ use crate::signal::Signal;
 const PASSES: usize = 16;
 /// The highest PID that Linux can be set to give, and one more (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
 const PID_LIMIT: libc::pid_t = 1 << 22;
+
+/// How many PIDs are tried before it is asked whether anybody is left: some 4 ms.
+const PIDS_AT_ONCE: usize = 1 << 14;
 
 /// What became of a signal to the whole tree.
 #[derive(Debug, Default)]
@@ -190,9 +193,19 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         }
     };
     let known = if proc_is_ours() { children() } else { None };
-    match known {
-        Some(known) => known.into_iter().filter(|&pid| is_child(pid) && !is_inherited(pid)).for_each(&mut send),
-        None => (1..PID_LIMIT).filter(|&pid| is_child(pid)).for_each(&mut send),
+    if let Some(known) = known {
+        known.into_iter().filter(|&pid| is_child(pid) && !is_inherited(pid)).for_each(&mut send);
+        return tally;
+    }
+    // Most have a number soon behind ours. Nobody but SIGKILL can rely on their having ended.
+    let us = id();
+    for (tried, pid) in (us + 1..PID_LIMIT).chain(1..us).enumerate() {
+        if is_child(pid) {
+            send(pid);
+        }
+        if signal == Signal::KILL && tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && all_have_ended() {
+            break;
+        }
     }
     tally
 }

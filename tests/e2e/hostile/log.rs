@@ -89,12 +89,14 @@ fn a_stderr_that_the_child_has_filled_delays_nothing() {
 #[test]
 fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
     for home in homes() {
-        // A SIGHUP of the kernel's is a stop request of its own.
-        for (signal, grace) in [("USR1", "300ms"), ("HUP", "3s"), ("29", "300ms")] {
+        for signal in ["USR1", "HUP", "29"] {
             let mut bowout =
-                hostile(Start::new(["-v", "--grace", grace]).at(home), &["async", signal, "tell", "USR2", "--"]);
-            bowout.ready();
-            bowout.try_kill(TERM);
+                hostile(Start::new(["-v", "--grace", "300ms"]).at(home), &["async", signal, "tell", "USR2", "--"]);
+            // A SIGHUP of the kernel's is a stop request of its own, and nobody can tell how far the child comes.
+            if signal != "HUP" {
+                bowout.ready();
+                bowout.kill(TERM);
+            }
             assert_eq!(bowout.end(), bowout.died(KILL), "{home:?} {signal}");
         }
     }
