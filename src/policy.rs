@@ -41,8 +41,8 @@ pub(crate) struct Machine {
     waiting: Vec<(Signal, Option<u64>)>,
     /// Every descendant has had SIGTERM.
     told: bool,
-    /// The first pass of SIGKILL is over.
-    killed: bool,
+    /// The fewest that a pass of SIGKILL has found left.
+    fewest: Option<usize>,
     timed_out: bool,
     /// Since when the user has the job stopped, and by which signal.
     paused: Option<(Instant, Signal)>,
@@ -62,7 +62,7 @@ impl Machine {
             sent: SignalSet::default(),
             waiting: vec![],
             told: false,
-            killed: false,
+            fewest: None,
             timed_out: false,
             paused: None,
         }
@@ -152,7 +152,7 @@ impl Machine {
             Event::Refused => match self.state {
                 // PID 1 kills by ending, whatever it may not signal (contract C2); anyone else waits for what may end by itself.
                 State::Killing { .. } if self.settings.pid1 => self.give_up(),
-                State::Killing { .. } => self.killed(now),
+                State::Killing { .. } => self.killed(now, 0),
                 // Only SIGKILL's refusal is an event.
                 State::Running { .. }
                 | State::Preparing { .. }
@@ -160,7 +160,7 @@ impl Machine {
                 | State::Draining { .. }
                 | State::Done(_) => vec![],
             },
-            Event::Killed => self.killed(now),
+            Event::Killed { left } => self.killed(now, left),
             Event::Timeout => self.timeout(now),
         }
     }

@@ -305,7 +305,8 @@ impl Supervisor<'_> {
         if killing {
             self.now = clock();
             let refused = done.reached == 0 && !done.refusals.is_empty();
-            self.step(if refused { Event::Refused } else { Event::Killed }, None);
+            let left = done.reached + done.refusals.len();
+            self.step(if refused { Event::Refused } else { Event::Killed { left } }, None);
         }
     }
 

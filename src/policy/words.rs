@@ -118,8 +118,10 @@ pub(crate) enum Event {
     NoChildren,
     /// SIGKILL was refused by everything that is left (`EPERM`).
     Refused,
-    /// A pass of SIGKILL is over, and somebody was sent it or nobody was found.
-    Killed,
+    /// A pass of SIGKILL is over, and so many were `left` to be sent it.
+    Killed {
+        left: usize,
+    },
     /// [`deadline`](super::Machine::deadline) has come.
     Timeout,
 }

@@ -39,7 +39,7 @@ impl History {
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
                 Some((Level::Info, format!("{}, {}", self.sent(step)?, self.next(step))))
             }
-            Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused | Event::Killed => None,
+            Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused | Event::Killed { .. } => None,
         }
     }
 

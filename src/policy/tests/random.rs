@@ -64,7 +64,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
         1 => Just(Event::NoChildren),
         2 => Just(Event::Refused),
-        2 => Just(Event::Killed),
+        2 => (0..9usize).prop_map(|left| Event::Killed { left }),
         12 => Just(Event::Timeout),
     ]
 }

@@ -495,12 +495,23 @@ fn who_cannot_be_killed_is_given_up_on() {
         stuck = stuck.deadline(9000 + n * 20, "KILL>all");
     }
     stuck.deadline(11_000, "exit 137").idle("Done:137");
-    // The time that it took to find them all is not theirs; later passes find the same ones again.
-    let mut many = killing().then(12_000, Event::Killed, "");
+    // The time that it took to find them all is not theirs; later passes find the same ones again, or as many others.
+    let killed = |left| Event::Killed { left };
+    let mut many = killing().then(12_000, killed(2000), "");
     for n in 1..100 {
-        many = many.deadline(12_000 + n * 20, "KILL>all").then(12_000 + n * 20, Event::Killed, "");
+        many = many.deadline(12_000 + n * 20, "KILL>all").then(12_000 + n * 20, killed(2000), "");
     }
     many.deadline(14_000, "exit 137").idle("Done:137");
+    // One has ended, and so the others may.
+    let mut fewer = killing().then(9000, killed(2000), "");
+    for n in 1..99 {
+        fewer = fewer.deadline(9000 + n * 20, "KILL>all").then(9000 + n * 20, killed(2001), "");
+    }
+    fewer = fewer.deadline(10_980, "KILL>all").then(10_990, killed(1999), "");
+    for n in 1..100 {
+        fewer = fewer.deadline(10_990 + n * 20, "KILL>all").then(10_990 + n * 20, killed(1999), "");
+    }
+    fewer.deadline(12_990, "exit 137").idle("Done:137");
     let mut foreign = killing().then(10_000, Event::Refused, "");
     for n in 1..100 {
         foreign = foreign.deadline(10_000 + n * 20, "KILL>all").then(10_000 + n * 20, Event::Refused, "");

@@ -97,7 +97,8 @@ pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
         ("hook exits", Event::HookExited),
         ("no children", Event::NoChildren),
         ("refused", Event::Refused),
-        ("killed", Event::Killed),
+        ("killed, 2 left", Event::Killed { left: 2 }),
+        ("killed, 1 left", Event::Killed { left: 1 }),
         ("deadline", Event::Timeout),
     ]
 }

@@ -1,6 +1,6 @@
 //! Every sequence of events to a length, in every variant of the settings, held to what must never be otherwise.
 //!
-//! The events are the table's 32, and some come at two times: there are more than 32^8 sequences. Worlds that nothing can tell apart
+//! The events are the table's 33, and some come at two times: there are more than 33^8 sequences. Worlds that nothing can tell apart
 //! any more are therefore one, and each is walked on from once. That loses nothing:
 //!
 //! - A key ([`World::key`]) holds every field of the machine, of the facts and of the monitor, with times as they lie from now. The
@@ -48,7 +48,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
             [Some(now), Some(later)]
         }
         Event::ChildExited(_) => [Some(now), deadline],
-        Event::Resumed { suspended: true, .. } | Event::Killed => [Some(later), None],
+        Event::Resumed { suspended: true, .. } | Event::Killed { .. } => [Some(later), None],
         Event::Timeout => [deadline, None],
         Event::Signal(_)
         | Event::HookExited

@@ -77,7 +77,7 @@ impl World {
             Event::Signal(_) | Event::ExtendGrace(_) => true,
             Event::ChildExited(_) | Event::ChildStopped { .. } => self.child.is_none() && !self.nobody_left,
             Event::NoChildren => !self.nobody_left,
-            Event::Refused | Event::Killed => matches!(self.machine.state(), State::Killing { .. }),
+            Event::Refused | Event::Killed { .. } => matches!(self.machine.state(), State::Killing { .. }),
             Event::HookExited | Event::HookAlone => self.hook,
             Event::Timeout => self.machine.deadline().is_some(),
         }
@@ -146,7 +146,7 @@ impl World {
             | Event::ChildStopped { .. }
             | Event::HookAlone
             | Event::Refused
-            | Event::Killed
+            | Event::Killed { .. }
             | Event::Timeout => {}
         }
         false

@@ -116,7 +116,7 @@ impl Key {
             sent,
             waiting,
             told,
-            killed,
+            fewest,
             timed_out,
             paused,
         } = machine;
@@ -124,7 +124,8 @@ impl Key {
         self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
         self.asked(asked);
         self.push(sent.bits() as i64);
-        self.push(i64::from(*killed) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
+        self.push(fewest.map_or(-1, |fewest| fewest as i64));
+        self.push(i64::from(*told) << 1 | i64::from(*timed_out));
         self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
         self.push(waiting.len() as i64);
         for (signal, value) in waiting {
