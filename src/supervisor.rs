@@ -241,9 +241,8 @@ impl Supervisor<'_> {
         let Intaken { signal, mut sender, value } = intaken;
         // A shell whose terminal hangs up tells its jobs itself, each as a group; the kernel tells the shell alone (contract T3).
         sender.kernel |= signal == Signal::HUP
-            && self.terminal.is_some()
             && sender.pid == tty::session_leader()
-            && tty::is_hung_up();
+            && self.terminal.as_ref().is_some_and(Terminal::is_hung_up);
         let weighs = self.machine.weighs_side(signal);
         let side = self.kin.side(sender, |pid| weighs && tree::descends(pid));
         let shared_group = matches!(side, Side::Terminal | Side::Tree)

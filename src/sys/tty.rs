@@ -67,6 +67,12 @@ impl Terminal {
         signals::take(Signal::CONT)
     }
 
+    /// Whether it is gone: what is open of it answers EIO, before the session's leader is told (drivers/tty/tty_io.c, `__tty_hangup`), and
+    /// /dev/tty, some time after that, no longer leads anywhere (ENXIO, tty(4)), which it does as well once the leader has given it up.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        tcgetpgrp(&self.fd) == Err(Errno::EIO) || matches!(open_tty(), Err(Errno::ENXIO | Errno::EIO))
+    }
+
     /// Leaves the terminal as it was found: its modes, behind a child that had no chance to do so, and the foreground group, if the one
     /// that has it is no more. Where another group has it by now, it is theirs.
     pub(crate) fn restore(&self, modes: bool) {
@@ -104,11 +110,6 @@ fn standard_tty() -> Option<OwnedFd> {
         let ours = getsid(None).is_ok_and(|ours| ours.as_raw() == session);
         if ours { fd.try_clone_to_owned().ok() } else { None }
     })
-}
-
-/// Whether the terminal that we had is gone: /dev/tty no longer leads anywhere (ENXIO, tty(4)).
-pub(crate) fn is_hung_up() -> bool {
-    matches!(open_tty(), Err(Errno::ENXIO | Errno::EIO))
 }
 
 /// The process that leads our session.

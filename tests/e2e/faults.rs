@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::common::{
-    BOWOUT, Dir, Got, Home, Lines, NONE, NOTHING, SOON, Start, Status, assert_at_most, homes, no_namespaces, not_root,
-    probe, signals_of, skip, timed, until,
+    BOWOUT, Dir, Got, Home, Lines, NONE, NOTHING, SOON, Start, Status, assert_at_most, homes, leftovers, no_namespaces,
+    not_root, probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -314,7 +314,7 @@ fn a_traced_child_delays_the_end_and_costs_no_time() {
 fn a_fork_that_fails_is_an_own_failure() {
     let dir = Dir::new();
     // Processes are counted by user: one that no other run of this suite has.
-    let uid = (100_000 + std::process::id()).to_string();
+    let uid = leftovers::own_user().to_string();
     let root: &[&str] = if not_root().is_none() { &["--uid", &uid] } else { &[] };
     let setup: Vec<&str> = ["--nproc", "1"].iter().chain(root).copied().collect();
     let mut bowout = Start::plain().program(dir.program(BOWOUT)).with(setup).command(["echo", "started"]);
