@@ -9,7 +9,8 @@ use crate::signal::Signal;
 /// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
 pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
-/// down. Counts from the end of the first pass, and anew as long as they become fewer: thousands take long to tear down on a busy machine. With the default grace period of 8 s this still ends within docker's and podman's 10 s (contracts C4, K14).
+/// down. Counts from the end of the first pass, and anew as long as they become fewer: thousands take long to tear down on a busy
+/// machine. Where they are few, the default grace period of 8 s and this end within docker's and podman's 10 s (contracts C4, K14).
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
 /// How often the manager is told that the stop is under way. Half the shortest timeout that one would set; a stop is no idling.
