@@ -373,6 +373,26 @@ fn a_look_at_the_children_that_fails_is_taken_again() {
     }
 }
 
+/// Each SIGKILL asked waitid(2) for every PID that there can be, four million, though nobody was left behind the first.
+#[test]
+fn without_proc_the_search_for_children_ends_with_them() {
+    if skip(no_strace()) || skip(no_namespaces()) {
+        return;
+    }
+    let dir = Dir::new();
+    let counts = dir.file("counts");
+    let counts = counts.to_str().expect("text");
+    let words = ["-D", "-c", "-e", "trace=waitid", "-o", counts, BOWOUT, "--grace", "20ms"];
+    let mut bowout = Start::new(words).program("strace").no_proc().probe(["tree", "3", "--stubborn"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    assert_eq!(end_of_traced(&mut bowout), bowout.died(KILL));
+    let counts = fs::read_to_string(counts).expect("counts");
+    let line = counts.lines().find(|line| line.ends_with(" waitid")).expect("waitid(2) was called");
+    let calls: u64 = line.split_whitespace().nth(3).and_then(|calls| calls.parse().ok()).expect("a number");
+    assert!((1 << 14..1 << 20).contains(&calls), "{counts}");
+}
+
 /// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter came through as it was.
 #[test]
 fn what_cannot_be_read_is_told_in_one_plain_line() {

@@ -606,6 +606,17 @@ fn a_hang_up_gives_the_child_of_a_background_job_its_grace_period() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
+/// As long as the shell takes to hang up, and where /dev/tty is out of reach, only what is open of the terminal tells of it.
+#[test]
+fn a_hang_up_is_known_without_dev_tty() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let (hang_ups, from_shell) =
+        hang_up_on(|shell, line| drop(shell.run(&format!("probe ns --here --no-tty -- {line} &"))));
+    assert_eq!(hang_ups, [from_shell]);
+}
+
 /// As without bowout, which goes first.
 #[test]
 fn a_loop_in_the_shell_ends_on_ctrl_c_as_without_bowout() {

@@ -1,6 +1,6 @@
 //! The places that a command, or bowout, is started in.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int, c_ulong};
 use std::fs;
 use std::ptr::null;
 
@@ -99,13 +99,14 @@ fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
 }
 
 pub(crate) fn ns(words: &mut Words) -> ! {
-    let (mut here, mut proc) = (false, Proc::There);
+    let (mut here, mut over) = (false, Mount::Proc);
     while let Some(option) = words.word() {
         match option.to_str().unwrap_or_default() {
             "--" => break,
             "--here" => here = true,
-            "--no-proc" => proc = Proc::Missing,
-            "--hide" => proc = Proc::Hiding,
+            "--no-proc" => over = Mount::NoProc,
+            "--hide" => over = Mount::HidingProc,
+            "--no-tty" => over = Mount::NoTty,
             other => sys::fail(other),
         }
     }
@@ -125,13 +126,13 @@ pub(crate) fn ns(words: &mut Words) -> ! {
     }
     let command = words.command();
     if here {
-        mount(proc);
+        mount(over);
         sys::exec(command)
     }
     let pid = sys::fork();
     if pid == 0 {
         sys::die_with_parent();
-        mount(proc);
+        mount(over);
         sys::exec(command)
     }
     // SAFETY: no pointers but to a valid integer. Our copies of stdout and stderr would keep them from ending with COMMAND.
@@ -150,30 +151,34 @@ pub(crate) fn ns(words: &mut Words) -> ! {
     unsafe { libc::_exit(libc::WEXITSTATUS(status)) }
 }
 
-/// What is at /proc.
+/// What is mounted in the new mount namespace.
 #[derive(Clone, Copy)]
-enum Proc {
-    There,
-    /// Other users' processes cannot be seen (proc(5), `hidepid`).
-    Hiding,
-    Missing,
+enum Mount {
+    /// The /proc of its PID namespace.
+    Proc,
+    /// In which other users' processes cannot be seen (proc(5), `hidepid`).
+    HidingProc,
+    /// Nothing is in /proc.
+    NoProc,
+    /// /dev/tty cannot be opened, by root either (mount(2), `MS_NODEV`).
+    NoTty,
 }
 
-fn mount(proc: Proc) {
-    let (kind, options) = match proc {
-        Proc::There => (c"proc", c""),
-        Proc::Hiding => (c"proc", c"hidepid=2"),
-        Proc::Missing => (c"tmpfs", c""),
+fn mount(what: Mount) {
+    let over = |kind: &CStr, at: &CStr, flags: c_ulong, options: &CStr| {
+        // SAFETY: strings that outlive the call.
+        let done = unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+        sys::check(done, &at.to_string_lossy());
     };
-    // SAFETY: strings that outlive the calls.
-    unsafe {
-        sys::check(
-            libc::mount(null(), c"/".as_ptr(), null(), libc::MS_REC | libc::MS_PRIVATE, null()),
-            "private mounts",
-        );
-        sys::check(
-            libc::mount(kind.as_ptr(), c"/proc".as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()),
-            "mount /proc",
-        );
+    over(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE, c"");
+    match what {
+        Mount::Proc => over(c"proc", c"/proc", 0, c""),
+        Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2"),
+        Mount::NoProc => over(c"tmpfs", c"/proc", 0, c""),
+        Mount::NoTty => {
+            over(c"/dev/tty", c"/dev/tty", libc::MS_BIND, c"");
+            let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
+            over(c"none", c"/dev/tty", libc::MS_REMOUNT | libc::MS_BIND | flags, c"");
+        }
     }
 }
