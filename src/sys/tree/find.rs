@@ -184,4 +184,23 @@ mod tests {
         assert_eq!(text, list);
         assert!(text.capacity() < 3 * list.len(), "{} for {}", text.capacity(), list.len());
     }
+
+    /// In a process of its own, which it ended (`handle_alloc_error`).
+    #[test]
+    fn a_list_that_memory_does_not_hold_is_an_error() {
+        const LIMITED: &str = "A_LIST_WITHOUT_END";
+        if std::env::var_os(LIMITED).is_some() {
+            let error = read_list(|room| Ok(room.len())).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+            return;
+        }
+        let output = std::process::Command::new("sh")
+            .args(["-c", r#"ulimit -v 300000 && exec "$0" a_list_that_memory_does_not_hold"#])
+            .arg(std::env::current_exe().unwrap())
+            .env(LIMITED, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+    }
 }
