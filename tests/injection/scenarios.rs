@@ -29,6 +29,9 @@ enum Command {
     Path(&'static [&'static str]),
 }
 
+/// For a child that obeys, which may wait for the processor first. It is waited out where the request does not reach it.
+const GRACE: &str = "3s";
+
 /// The directory that a scenario's options name.
 const DIR: &str = "DIR";
 
@@ -44,28 +47,28 @@ const START: Scenario = Scenario {
 
 const FORWARD: Scenario = Scenario {
     name: "forward",
-    options: &["--grace", "300ms"],
+    options: &["--grace", GRACE],
     command: Command::Probe(&["signals", "--exit", "TERM:7"]),
     drive: forward,
-    bound_ms: 2300,
+    bound_ms: 5000,
     ..START
 };
 
 const DRAIN: Scenario = Scenario {
     name: "drain",
-    options: &["--grace", "300ms"],
+    options: &["--grace", GRACE],
     command: Command::Sh("\"$PROBE\" signals --name d --exit TERM:0 & exec \"$PROBE\" signals --name c --exit TERM:7"),
     drive: stop_both,
-    bound_ms: 2600,
+    bound_ms: 5300,
     ..START
 };
 
 const STUBBORN: Scenario = Scenario {
     name: "drain stubborn",
-    options: &["--grace", "100ms"],
+    options: &["--grace", "500ms"],
     command: Command::Probe(&["tree", "2", "--stubborn", "--exit", "TERM:7"]),
     drive: stop,
-    bound_ms: 2200,
+    bound_ms: 2600,
     ..START
 };
 
@@ -75,10 +78,10 @@ pub const ALL: &[Scenario] = &[
     FORWARD,
     Scenario {
         name: "stop",
-        options: &["--grace", "300ms", "--kill-mode", "group"],
+        options: &["--grace", GRACE, "--kill-mode", "group"],
         command: Command::Probe(&["signals", "--exit", "TERM:7"]),
         drive: stop,
-        bound_ms: 2300,
+        bound_ms: 5000,
         ..START
     },
     Scenario {
@@ -95,15 +98,15 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "report", options: &["--report", "DIR/report", "--termination-log=DIR/message"], ..START },
     Scenario {
         name: "notify",
-        options: &["--grace", "300ms", "--notify", "exec"],
+        options: &["--grace", GRACE, "--notify", "exec"],
         command: Command::Notifier(&["send", "STATUS=x", "say", "ready 1", "wait", "TERM", "end", "exit", "7"]),
         drive: stop,
-        bound_ms: 2500,
+        bound_ms: 5200,
         ..START
     },
     Scenario {
         name: "relay",
-        options: &["--grace", "300ms", "--notify", "relay"],
+        options: &["--grace", GRACE, "--notify", "relay"],
         command: Command::Notifier(&[
             "say",
             "ready 1",
@@ -111,20 +114,25 @@ pub const ALL: &[Scenario] = &[
             "TERM",
             "end",
             "send",
-            "EXTEND_TIMEOUT_USEC=100000",
+            "EXTEND_TIMEOUT_USEC=4000000",
+            "say",
+            "sent",
+            "wait",
+            "USR1",
+            "end",
             "exit",
             "7",
         ]),
-        drive: stop,
-        bound_ms: 2700,
+        drive: stop_behind_a_message,
+        bound_ms: 6000,
         ..START
     },
     Scenario {
         name: "hook",
-        options: &["--grace", "2s", "--pre-stop", "exit 0"],
+        options: &["--grace", GRACE, "--pre-stop", "exit 0"],
         command: Command::Probe(&["signals", "--exit", "TERM:7"]),
         drive: stop,
-        bound_ms: 4000,
+        bound_ms: 5000,
         ..START
     },
     Scenario { name: "PID 1", home: Home::Pid1, ..FORWARD },
@@ -220,4 +228,11 @@ fn stop_both(bowout: &Running) {
         ["c ready", "d ready"].iter().all(|who| out.iter().any(|l| l.starts_with(who)))
     });
     bowout.try_kill(TERM);
+}
+
+/// Of a message that comes with the child's end bowout may tell or not; this one is there before the signal that ends the child.
+fn stop_behind_a_message(bowout: &Running) {
+    stop(bowout);
+    wait(bowout, "the message is sent", |out, _| out.iter().any(|line| line.contains("sent")));
+    bowout.try_kill(USR1);
 }
