@@ -1,5 +1,6 @@
 //! Every system call of bowout, failed once at each of its places, on the real binary: `cargo test --test injection`. With `BOWOUT_LONG=1`
-//! at each place, else at one place for each purpose and error. `BLESS=1` with the long part writes tests/INJECTION.md anew.
+//! at each place, else at one place for each purpose and error. `BLESS=1` with the long part writes tests/INJECTION.md anew. A look into /proc
+//! has places for every process of the machine: `unshare --pid --fork --mount-proc` in front of the long part leaves those of its own.
 //!
 //! strace runs beside bowout (`-D`), not above it, and follows it alone, so that the child's calls are neither counted nor failed; those
 //! between the fork and the exec have a run of their own. Where strace may not trace, nothing of this can be run.
@@ -29,8 +30,6 @@ use scenarios::{ALL, FORKED, Scenario};
 use table::{Seen, Table};
 use trace::Call;
 
-/// How many places of one purpose are failed in one scenario: the first ones and the last ones. Only reading /proc has more.
-const PLACES: usize = 4;
 /// Each run mostly waits.
 const THREADS: usize = 4;
 
@@ -48,18 +47,18 @@ fn bases(scenarios: &'static [Scenario], whose: Whose) -> Vec<(&'static Scenario
     scenarios.map(|scenario| (scenario, Base::of(scenario, whose))).collect()
 }
 
-/// The first and the last places of each purpose in a scenario.
+/// The first `most` places of each purpose in a scenario.
 fn places<'a>(calls: &[&'a Call], most: usize) -> Vec<&'a Call> {
-    let mut by_key: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut places = vec![];
     for &call in calls.iter().filter(|call| !call.is_check()) {
-        by_key.entry(&call.key).or_default().push(call);
+        let times = met.entry(&call.key).or_default();
+        if *times < most {
+            places.push(call);
+        }
+        *times += 1;
     }
-    let some = by_key.into_values().flat_map(|all| {
-        let (first, last) = (most.div_ceil(2), most / 2);
-        let skipped = all.len().saturating_sub(first + last);
-        all.into_iter().enumerate().filter(move |(at, _)| *at < first || *at >= first + skipped).map(|(_, call)| call)
-    });
-    some.collect()
+    places
 }
 
 fn errors_of(call: &Call) -> impl Iterator<Item = &'static str> {
@@ -111,7 +110,7 @@ fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>
     let mut met = BTreeSet::new();
     let mut jobs = vec![];
     for (scenario, base) in bases {
-        for call in places(&base.calls_of(whose), size(1, PLACES)) {
+        for call in places(&base.calls_of(whose), size(1, usize::MAX)) {
             // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it waits for ever.
             if call.library && whose == Whose::Bowouts && scenario.home == Home::Pid1 {
                 continue;
@@ -178,7 +177,7 @@ fn a_signal_at_each_call_is_obeyed() {
     for (scenario, base) in &bases {
         // A child of PID 1 cannot outlive it; of the others, a descendant does (README, "Limits").
         let signals: &[&str] = if scenario.name == "forward" { &["SIGTERM", "SIGKILL"] } else { &["SIGTERM"] };
-        for call in places(&base.calls_of(Whose::Bowouts), size(1, PLACES)) {
+        for call in places(&base.calls_of(Whose::Bowouts), size(1, usize::MAX)) {
             for signal in signals {
                 let injection = Injection { call: call.name.clone(), what: (*signal).to_owned(), nth: call.nth };
                 jobs.push(Job { scenario, whose: Whose::Bowouts, base, injection });
