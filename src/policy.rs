@@ -99,6 +99,14 @@ impl Machine {
         self.settings.is_stop_request(received)
     }
 
+    /// What was first asked for at `asked` is acted upon and told at `now`, which takes as long as a thousand descendants or a slow terminal
+    /// like: what follows within [`BURST`] of this is the same request still.
+    pub(crate) fn acted(&mut self, asked: Instant, now: Instant) {
+        for first in self.asked.iter_mut().flatten().filter(|first| **first == asked) {
+            *first = now.min(asked + ACTING);
+        }
+    }
+
     /// Takes one event at `now` and says what is to be done about it.
     #[must_use]
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
@@ -191,8 +199,9 @@ impl Machine {
             },
             State::Draining { exit, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
                 (true, OnRepeat::Kill) => self.kill(now, Some(exit)),
-                // The drain is what was asked for, and nobody is left to forward to.
-                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => vec![],
+                // The drain is what was asked for, and nobody is left to forward to. The manager has yet to hear of it.
+                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) if self.begun.is_some() => vec![],
+                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => self.announce(now),
             },
             State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
                 let to = if ended.is_some() { Target::All } else { Target::Child };
@@ -365,3 +374,5 @@ fn wake_child() -> Action {
 /// How long one request may take to come: timeout(1) sends it to its child and then to the group that the child is in, and other
 /// wrappers do likewise. Nobody presses a key twice so fast.
 const BURST: Duration = Duration::from_millis(50);
+/// For how long at the most acting on a request is part of it. If it takes longer, bowout itself was stopped, and who asks again is impatient.
+const ACTING: Duration = Duration::from_millis(500);

@@ -108,9 +108,7 @@ impl Supervisor<'_> {
         if batch.children || self.more {
             self.children();
         }
-        for intaken in batch.signals {
-            self.signal(intaken);
-        }
+        self.signals(batch.signals, true);
         self.relay();
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.reap_before_killing_again();
@@ -237,7 +235,19 @@ impl Supervisor<'_> {
         }
     }
 
-    fn signal(&mut self, intaken: Intaken) {
+    /// Steps what was read at one moment. `group`: the child was there by then, and has what was sent to a group that it shares with us.
+    fn signals(&mut self, signals: Vec<Intaken>, group: bool) {
+        if signals.is_empty() {
+            return;
+        }
+        let read = self.now;
+        for intaken in signals {
+            self.signal(intaken, group);
+        }
+        self.machine.acted(read, clock());
+    }
+
+    fn signal(&mut self, intaken: Intaken, group: bool) {
         let Intaken { signal, mut sender, value } = intaken;
         // A shell whose terminal hangs up tells its jobs itself, each as a group; the kernel tells the shell alone (contract T3).
         sender.kernel |= signal == Signal::HUP
@@ -245,7 +255,8 @@ impl Supervisor<'_> {
             && self.terminal.as_ref().is_some_and(Terminal::is_hung_up);
         let weighs = self.machine.weighs_side(signal);
         let side = self.kin.side(sender, |pid| weighs && tree::descends(pid));
-        let shared_group = matches!(side, Side::Terminal | Side::Tree)
+        let shared_group = group
+            && matches!(side, Side::Terminal | Side::Tree)
             && self.terminal.is_some()
             && self.child.group() == Some(tty::own_group());
         self.step(Event::Signal(Received { signal, side, value, shared_group }), Some(sender));

@@ -40,8 +40,7 @@ impl Machine {
 
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
     pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
-        self.begun = Some(now);
-        self.renew = self.settings.announces.then_some(now + RENEW);
+        let announcement = self.announce(now);
         let mut actions = match self.settings.ladder.rung(0) {
             None => self.kill(now, ended),
             Some(Rung { wait, .. }) => {
@@ -55,8 +54,15 @@ impl Machine {
                 self.prepare(now, 0, later(Some(now), wait), ended)
             }
         };
-        actions.push(Action::NotifyStopping);
+        actions.extend(announcement);
         actions
+    }
+
+    /// The manager is told that the stop has begun, now and again.
+    pub(super) fn announce(&mut self, now: Instant) -> Vec<Action> {
+        self.begun = Some(now);
+        self.renew = self.settings.announces.then_some(now + RENEW);
+        vec![Action::NotifyStopping]
     }
 
     /// The child wants more time: as much as it asks for, never less than it had, and not beyond `--grace-max`.

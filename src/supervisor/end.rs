@@ -14,6 +14,9 @@ impl Supervisor<'_> {
         if let Some(relay) = &mut self.relay {
             self.dropped.add(relay.finish().dropped, self.now);
             self.dropped.tell();
+            // It may have waited for the manager.
+            let late = self.intake.read();
+            self.signals(late.signals, true);
         }
         if let Some(terminal) = &self.terminal {
             terminal.restore(!matches!(self.history.ended(), Some(Exit::Code(_))));

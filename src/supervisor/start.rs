@@ -20,7 +20,7 @@ use crate::sys::environment;
 use crate::sys::exec::Spawn;
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
-use crate::sys::signals::{Inherited, Intake};
+use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{process, tree};
 
@@ -68,6 +68,9 @@ impl<'a> Supervisor<'a> {
             die_with_us: config.kill_mode != KillMode::Process,
         };
         let child = spawn.spawn().map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
+        // What was pending at the fork, the terminal has told us alone. What has come since it tells both; twice does no harm to a child that
+        // has had no time to catch it.
+        let early = if terminal.is_some() { intake.read() } else { Batch::default() };
         // In this order: what comes between the two makes the report's times early, and never of the future.
         let started_at = wall_clock();
         let now = clock();
@@ -88,7 +91,7 @@ impl<'a> Supervisor<'a> {
         ours.extend(relay.iter().flat_map(Relay::descriptors));
         process::release(&ours);
         let kin = Kin { parent, child: child.pid() };
-        Ok(Self {
+        let mut supervisor = Self {
             inherited,
             intake,
             child,
@@ -104,9 +107,11 @@ impl<'a> Supervisor<'a> {
             now,
             failure: None,
             refused: vec![],
-            more: false,
+            more: early.children,
             config,
-        })
+        };
+        supervisor.signals(early.signals, false);
+        Ok(supervisor)
     }
 }
 

@@ -488,6 +488,11 @@ pub fn field(pid: i32, name: &str) -> String {
     line[name.len() + 1..].trim().to_owned()
 }
 
+/// The signals that are pending for all of a process, bit 0 is number 1.
+pub fn pending(pid: i32) -> u64 {
+    u64::from_str_radix(&field(pid, "ShdPnd"), 16).expect("a mask")
+}
+
 /// A directory of the test's own, gone with it.
 pub struct Dir(pub PathBuf);
 

@@ -53,7 +53,8 @@ fn check(done: i32, what: &str) -> i32 {
 }
 
 /// The master and the slave of a new terminal.
-fn open() -> (OwnedFd, OwnedFd) {
+/// A master and its slave, of which nobody is the controlling terminal.
+pub fn open() -> (OwnedFd, OwnedFd) {
     // SAFETY: the name's buffer is as long as it is said to be; the descriptors are ours.
     unsafe {
         let master = check(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC), "posix_openpt");

@@ -2,7 +2,7 @@
 //! (contracts S8, S14–S18). Under a real systemd: tests/systemd.
 
 use std::fs;
-use std::io::{Error, ErrorKind};
+use std::io::{Error, ErrorKind, Write};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
@@ -614,6 +614,29 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
         while let Some(message) = manager.heard() {
             stopping(&message);
         }
+    }
+}
+
+/// By itself the child's end is no stop, and a TimeoutStopSec= would count from the request on.
+#[test]
+fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
+    for home in homes() {
+        let manager = Manager::new();
+        let script = "\"$PROBE\" signals --exit USR1:0 & read line; exit 3";
+        let (read, mut write) = std::io::pipe().expect("a pipe");
+        let mut bowout = manager.start(&["--grace", "1h"]).at(home).stdin(read).sh(script);
+        bowout.ready();
+        write.write_all(b"end\n").expect("written");
+        // From the drain.
+        bowout.expect(TERM);
+        assert!(manager.heard().is_none(), "{home:?}");
+        bowout.kill(TERM);
+        let (extend, status) = stopping(&manager.hear());
+        assert!(extend > 3_500_000_000 && status.contains("descendants"), "{home:?}: {extend} {status}");
+        stopping(&manager.hear());
+        // A second request.
+        bowout.kill(TERM);
+        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
     }
 }
 

@@ -8,10 +8,10 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::common::pty::{Shell, kill, missing};
+use crate::common::pty::{Shell, kill, missing, open};
 use crate::common::{
     BOWOUT, Dir, Home, NONE, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces, no_strace,
-    not_root, probe, signals_of, skip, timed, until,
+    not_root, pending, probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -50,6 +50,29 @@ fn timeout_in_front_of_bowout_is_one_request() {
             apart.is_some_and(|ms| ms >= 50),
             "the child was killed before it had cleaned up: {report:#} {lines:?}"
         );
+    }
+    assert!(whole > 0, "never one request");
+}
+
+/// What waits in the queue while bowout is busy with the first request, here with a terminal that takes no line for 0.1 s (Ctrl-S), came with it.
+#[test]
+fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
+    let mut whole = 0;
+    // On a busy machine the second can come later than it should.
+    for _ in 0..10 {
+        let (_master, slave) = open();
+        // SAFETY: a descriptor that is open.
+        assert_eq!(unsafe { libc::tcflow(slave.as_raw_fd(), libc::TCOOFF) }, 0);
+        let mut bowout = Start::new(["--grace", "1h"]).stderr(slave).probe(["signals", "--exit", "USR2:7"]);
+        bowout.ready();
+        bowout.kill(TERM);
+        bowout.expect(TERM);
+        bowout.kill(TERM);
+        until("it is read", || (pending(bowout.pid) == 0).then_some(()));
+        bowout.try_kill(libc::SIGUSR2);
+        let status = bowout.end();
+        assert!([Status::Code(7), bowout.died(KILL)].contains(&status), "{status:?}");
+        whole += usize::from(status == Status::Code(7));
     }
     assert!(whole > 0, "never one request");
 }
@@ -383,7 +406,7 @@ fn without_proc_the_search_for_children_ends_with_them() {
     let counts = dir.file("counts");
     let counts = counts.to_str().expect("text");
     let words = ["-D", "-c", "-e", "trace=waitid", "-o", counts, BOWOUT, "--grace", "20ms"];
-    let mut bowout = Start::new(words).program("strace").no_proc().probe(["tree", "3", "--stubborn"]);
+    let mut bowout = Start::new(words).program("strace").no_proc().probe(["signals"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(end_of_traced(&mut bowout), bowout.died(KILL));

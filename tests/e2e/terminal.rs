@@ -4,7 +4,7 @@ use crate::common::pty::{
     ASKED, CTRL_BACKSLASH, CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing,
     only_child, parent_of, runs, state_of,
 };
-use crate::common::{BOWOUT, Status, no_namespaces, skip};
+use crate::common::{BOWOUT, Status, no_namespaces, no_strace, pending, skip};
 
 /// Catches the signal that it is asked by, and those that follow after a comma.
 const CATCH: &str = "probe terminal --catch 64";
@@ -615,6 +615,23 @@ fn a_hang_up_is_known_without_dev_tty() {
     let (hang_ups, from_shell) =
         hang_up_on(|shell, line| drop(shell.run(&format!("probe ns --here --no-tty -- {line} &"))));
     assert_eq!(hang_ups, [from_shell]);
+}
+
+/// The terminal tells the foreground group, in which bowout is alone until its fork.
+#[test]
+fn a_ctrl_c_before_the_fork_reaches_the_child() {
+    if skip(no_strace()) {
+        return;
+    }
+    // The last call before the fork.
+    let line = "strace -D -o trace -e trace=pipe2 -e inject=pipe2:signal=SIGSTOP:when=1 bowout --grace 1h probe idle";
+    let mut pty = Pty::start(Role::Controlling, &line.split(' ').collect::<Vec<_>>());
+    pty.see_in("trace", "stopped by SIGSTOP");
+    pty.type_keys(CTRL_C);
+    let (bowout, interrupt) = (pty.pid, 1 << (libc::SIGINT - 1));
+    pty.until("Ctrl-C has reached bowout", |_| (pending(bowout) & interrupt != 0).then_some(()));
+    kill(bowout, libc::SIGCONT);
+    assert_eq!(pty.wait(), Status::Signal(libc::SIGINT));
 }
 
 /// As without bowout, which goes first.

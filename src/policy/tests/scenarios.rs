@@ -230,6 +230,33 @@ fn the_machine_says_what_asks_and_the_settings_what_is_dropped() {
     assert_eq!([Signal::INT, Signal::HUP].map(asks), [true, false]);
 }
 
+/// The two signals of timeout(1) come a millisecond apart, and the second waits for as long as the first takes.
+#[test]
+fn what_waits_behind_the_first_request_is_no_repeat() {
+    let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
+    play.0.acted(at(1000), at(1150));
+    let mut play = play.then(1160, process(Signal::TERM), "").then(1199, process(Signal::TERM), "");
+    // Only the first.
+    play.0.acted(at(1199), at(1300));
+    play.then(1200, process(Signal::TERM), "KILL>all");
+    // bowout was stopped meanwhile.
+    let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
+    play.0.acted(at(1000), at(6000));
+    play.then(1549, process(Signal::TERM), "").then(1550, process(Signal::TERM), "KILL>all");
+}
+
+#[test]
+fn a_stop_that_is_asked_for_in_the_drain_is_announced() {
+    let mut machine = Machine::new(Settings { announces: true, ..settings() }, at(0));
+    let _ = machine.step(at(1000), EXIT_3);
+    assert_eq!(machine.deadline(), Some(at(9000)));
+    assert_eq!(machine.step(at(2000), process(Signal::TERM)), [Action::NotifyStopping]);
+    assert_eq!(machine.deadline(), Some(at(2500)));
+    assert_eq!(machine.step(at(2500), Event::Timeout), [Action::NotifyStopping]);
+    // It has begun once.
+    assert_eq!(machine.step(at(2600), from(Side::Manager, Signal::TERM)), []);
+}
+
 #[test]
 fn a_repeat_cuts_the_drain_short() {
     Play::new(settings())
