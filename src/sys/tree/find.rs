@@ -74,6 +74,7 @@ fn has_room(processes: usize) -> bool {
 }
 
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
+/// Of those that /proc hides, our own children alone, and who is seen below them: the others when they become ours.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
     if child::all_have_ended() {
         // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
@@ -84,7 +85,8 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         return None;
     }
     // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
-    let dead: BTreeSet<_> = children().into_iter().flatten().filter(|&pid| child::has_ended(pid)).collect();
+    let known = children();
+    let dead: BTreeSet<_> = known.iter().flatten().copied().filter(|&pid| child::has_ended(pid)).collect();
     let pids = again(|| {
         let mut pids: Vec<libc::pid_t> = vec![];
         for entry in std::fs::read_dir("/proc")? {
@@ -102,8 +104,14 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
+    let mut there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
+    for &pid in known.iter().flatten() {
+        if !there.contains(&pid) && !dead.contains(&pid) && !is_inherited(pid) && child::is_alive(pid) {
+            table.push(Process::hidden(pid));
+            there.insert(pid);
+        }
+    }
     // Whoever lost its parent between the reading of the two has a new one by now.
-    let there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
         if !there.contains(&process.parent)
             && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
@@ -111,7 +119,10 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
             *process = now;
         }
     }
-    Some(below(process::id(), table))
+    let tree = below(process::id(), table);
+    // Somebody lives, and neither /proc says who, nor the list of our children, which not every kernel has.
+    let hidden = tree.is_empty() && known.is_none() && !has_inherited() && !child::all_have_ended();
+    (!hidden).then_some(tree)
 }
 
 /// Those of `table` that descend from `root` and live, parents before their children.

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::sync::OnceLock;
 
+use nix::unistd::{Pid, getpgid};
+
 use crate::sys::process;
 
 /// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
@@ -12,7 +14,7 @@ pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
     pub(super) parent: libc::pid_t,
     pub(crate) group: libc::pid_t,
-    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last.
+    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last; `?` where nobody says.
     pub(crate) state: char,
     pub(super) threads: u64,
     /// When it was started, in clock ticks since boot: with the PID, its identity.
@@ -32,6 +34,14 @@ impl Process {
         let mut text = [0; 1024];
         let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
         Self::parse(&text[..length])
+    }
+
+    /// A child of ours of which /proc says nothing, as under `hidepid` (proc(5)) to one who may not trace it. Its number is its own until we
+    /// reap it: it needs no other identity.
+    pub(super) fn hidden(pid: libc::pid_t) -> Self {
+        // 0 is no group's number, where a security module keeps the group to itself.
+        let group = getpgid(Some(Pid::from_raw(pid))).map_or(0, Pid::as_raw);
+        Self { pid, parent: process::id(), group, state: '?', threads: 0, started: 0, name: "?".into() }
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
