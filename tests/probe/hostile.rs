@@ -42,6 +42,7 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "chain" => chain(),
             "thread" => thread(std::mem::take(&mut words.0).collect()),
             "proc" => over(c"/proc"),
+            "uncover" => uncover(c"/proc"),
             "task" => over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default()),
             "mounts" => own_mounts(),
             "uid" => user(words.number() as libc::uid_t),
@@ -186,6 +187,11 @@ fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
     let done = unsafe { libc::mount(c"none".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), 0 as c_ulong, null()) };
     sys::check(done, "mount");
+}
+
+fn uncover(place: &CStr) {
+    // SAFETY: a string that outlives the call.
+    sys::check(unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) }, "umount");
 }
 
 fn own_mounts() {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::{Pid, getpgid};
 
@@ -26,10 +26,14 @@ pub(crate) struct Process {
 impl Process {
     /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
     pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
-        // Asked once, for this is called often; what a pass over all of them is to rely on, is asked for each pass.
-        static OURS: OnceLock<bool> = OnceLock::new();
-        if !OURS.get_or_init(proc_is_ours) {
-            return None;
+        // Asked until it is, for this is called often; what a pass over all of them is to rely on, is asked for each pass. One that is not
+        // there, or lies under another mount for a moment, can come back.
+        static OURS: AtomicBool = AtomicBool::new(false);
+        if !OURS.load(Ordering::Relaxed) {
+            if !proc_is_ours() {
+                return None;
+            }
+            OURS.store(true, Ordering::Relaxed);
         }
         let mut text = [0; 1024];
         let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;

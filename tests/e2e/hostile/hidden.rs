@@ -150,6 +150,20 @@ fn an_empty_directory_over_proc_saves_nobody() {
     }
 }
 
+/// The first signal whose sender has to be looked for comes in just that moment, and when the second comes back, it was looked for. The descendant is no child of ours, for we find these without their files.
+#[test]
+fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
+    if skip(not_root()) {
+        return;
+    }
+    let script = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' & \
+                  exec \"$PROBE\" hostile proc echo HUP echo HUP uncover -- --name c --exit USR1:7";
+    let mut bowout = with_proc(&[], &[], "1h", &["sh", "-c", script]);
+    all_ready(&mut bowout, &["a", "c"]);
+    bowout.kill(USR1);
+    assert_asked(&mut bowout, "2 descendants left");
+}
+
 /// As after pthread_exit(3) in `main`: to all appearance it is dead.
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
