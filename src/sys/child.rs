@@ -213,6 +213,11 @@ fn ended(pid: libc::pid_t) -> Option<bool> {
     (result == 0).then(|| unsafe { info.si_pid() } != 0)
 }
 
+/// Whether `pid` is a child of ours that is not reaped.
+pub(super) fn is_ours(pid: libc::pid_t) -> bool {
+    ended(pid).is_some()
+}
+
 /// Whether `pid` is a child of ours that has ended and waits to be reaped.
 pub(super) fn has_ended(pid: libc::pid_t) -> bool {
     ended(pid) == Some(true)

@@ -14,7 +14,8 @@ use crate::sys::{child, process};
 /// How far up a sender's parents are followed.
 const DEPTH: usize = 1024;
 
-/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not.
+/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not. Where /proc does not show a
+/// process, the kernel says whether it is our child; whether it is our child's, nobody does.
 pub(crate) fn descends(pid: libc::pid_t) -> bool {
     let us = process::id();
     let mut above = pid;
@@ -23,7 +24,8 @@ pub(crate) fn descends(pid: libc::pid_t) -> bool {
         match Process::read(above) {
             Some(process) if process.parent == us => return true,
             Some(process) if process.parent > 1 => above = process.parent,
-            Some(_) | None => return false,
+            Some(_) => return false,
+            None => return child::is_ours(above),
         }
     }
     false
