@@ -206,11 +206,26 @@ pub(crate) fn peek() -> Peek {
     Peek::Ended(Ended { pid, exit, core: info.si_code == libc::CLD_DUMPED })
 }
 
-/// Whether `pid` is a child of ours that has ended and waits to be reaped.
-pub(super) fn has_ended(pid: libc::pid_t) -> bool {
+/// Whether `pid`, a child of ours, has ended and waits to be reaped; nothing of anyone else, of whom waitid(2) says `ECHILD`.
+fn ended(pid: libc::pid_t) -> Option<bool> {
     let (result, info) = waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
     // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
-    result == 0 && unsafe { info.si_pid() } != 0
+    (result == 0).then(|| unsafe { info.si_pid() } != 0)
+}
+
+/// Whether `pid` is a child of ours that is not reaped.
+pub(super) fn is_ours(pid: libc::pid_t) -> bool {
+    ended(pid).is_some()
+}
+
+/// Whether `pid` is a child of ours that has ended and waits to be reaped.
+pub(super) fn has_ended(pid: libc::pid_t) -> bool {
+    ended(pid) == Some(true)
+}
+
+/// Whether `pid` is a child of ours that has not ended.
+pub(super) fn is_alive(pid: libc::pid_t) -> bool {
+    ended(pid) == Some(false)
 }
 
 /// Whether nobody is our child who has not ended. A zombie waits to be reaped and for nothing else: to whoever waits for stops alone, it is no

@@ -4,7 +4,8 @@
 //! parent and its number given away between our look and our signal; it is therefore held by a pidfd, looked at once more,
 //! and signalled through the pidfd: if that succeeds, the process was unreaped throughout, and the second look was at it.
 //!
-//! Caveats: one pass sees what existed when it began; SIGKILL makes passes until one finds nothing new. Without /proc, PID 1
+//! Caveats: one pass sees what existed when it began; SIGKILL makes passes until one finds nothing new. Whom /proc hides (`hidepid`) is found
+//! when it is our child, and no sooner; what it has below it and /proc shows, likewise. Without /proc, PID 1
 //! signals everything in its namespace (`kill(-1)`), exec sessions included; another process finds its direct children by
 //! asking waitid(2) for every PID there can be, which takes a second, or until SIGKILL has ended them, and deeper ones when they become direct.
 
@@ -24,7 +25,7 @@ pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(crate) use process::Process;
 use process::proc_is_ours;
 
-use super::child::{ProcessGroup, all_have_ended};
+use super::child::{ProcessGroup, all_have_ended, is_alive};
 use super::process::id;
 use super::signals;
 use crate::signal::Signal;
@@ -105,7 +106,7 @@ fn kill_children() {
             }
             killed.insert(pid);
             // EPERM is told by the pass over /proc.
-            if is_child(pid) {
+            if is_alive(pid) {
                 let _ = signals::send(pid, Signal::KILL, None);
             } else if let Some(group) = group_left_by(pid)
                 && groups.insert(group)
@@ -187,20 +188,18 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
     let mut send = |pid| match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
         Ok(()) => tally.reached += 1,
         Err(error) => {
-            let name = "?".into();
-            let process = Process { pid, parent: 0, group: 0, state: '?', threads: 0, started: 0, name };
-            tally.refused.push((process, error));
+            tally.refused.push((Process::hidden(pid), error));
         }
     };
     let known = if proc_is_ours() { children() } else { None };
     if let Some(known) = known {
-        known.into_iter().filter(|&pid| is_child(pid) && !is_inherited(pid)).for_each(&mut send);
+        known.into_iter().filter(|&pid| is_alive(pid) && !is_inherited(pid)).for_each(&mut send);
         return tally;
     }
     // Most have a number soon behind ours. Nobody but SIGKILL can rely on their having ended.
     let us = id();
     for (tried, pid) in (us + 1..PID_LIMIT).chain(1..us).enumerate() {
-        if is_child(pid) {
+        if is_alive(pid) {
             send(pid);
         }
         if signal == Signal::KILL && tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && all_have_ended() {
@@ -208,14 +207,4 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         }
     }
     tally
-}
-
-/// Whether `pid` is a live child of ours: waitid(2) says ECHILD of anyone else.
-fn is_child(pid: libc::pid_t) -> bool {
-    // SAFETY: with WNOHANG and WNOWAIT it returns at once and changes nothing; a zeroed siginfo_t is a place to write to.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut info, flags) == 0 && info.si_pid() == 0
-    }
 }

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::{
-    Dir, Running, SOON, Start, Status, homes, leftovers, not_root, notifier, skip, timed, until, watchdog,
+    BOWOUT, Dir, Running, SOON, Start, Status, homes, leftovers, not_root, notifier, probe, skip, timed, until,
+    watchdog,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -436,6 +437,29 @@ fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_
     bowout.kill(TERM);
     assert!(manager.hear().text().starts_with("STOPPING=1\n"));
     assert_eq!(bowout.end(), Status::Code(0));
+}
+
+/// Where /proc shows nobody, and where it does not show the child.
+#[test]
+fn a_child_of_another_user_is_heard_where_proc_does_not_show_it() {
+    if skip(not_root()) {
+        return;
+    }
+    let manager = Manager::new();
+    fs::set_permissions(&manager.dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
+    let program = manager.dir.program(notifier());
+    let words = "uid 65534 send READY=1 wait TERM end exit 0";
+    for place in ["--hide", "--no-proc"] {
+        let probe = probe().to_str().expect("text");
+        let under = ["ns", "--here", place, "--", probe, "with", "--no-cap-ptrace", "--", BOWOUT];
+        let start = manager.start(&under).program(probe);
+        let mut bowout = start.command([program.to_str().expect("text")].into_iter().chain(words.split(' ')));
+        assert_eq!(manager.hears("READY=1").pid, bowout.pid, "{place}");
+        bowout.kill(TERM);
+        assert!(manager.hear().text().starts_with("STOPPING=1\n"), "{place}");
+        assert_eq!(bowout.end(), Status::Code(0), "{place}");
+        assert_eq!(dropped(&bowout.log()), 0, "{place}");
+    }
 }
 
 /// Variables, and where the socket is then.

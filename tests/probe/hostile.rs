@@ -1,6 +1,6 @@
 //! `hostile`: a command that works against whoever supervises it.
 
-use std::ffi::{CString, OsString, c_int, c_ulong};
+use std::ffi::{CStr, CString, OsString, c_int, c_ulong};
 use std::os::unix::ffi::OsStringExt;
 use std::ptr::{null, null_mut};
 
@@ -41,7 +41,9 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "leave" => leave(),
             "chain" => chain(),
             "thread" => thread(std::mem::take(&mut words.0).collect()),
-            "proc" => no_proc(),
+            "proc" => over(c"/proc"),
+            "uncover" => uncover(c"/proc"),
+            "task" => over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default()),
             "mounts" => own_mounts(),
             "uid" => user(words.number() as libc::uid_t),
             other => sys::fail(other),
@@ -180,11 +182,16 @@ fn thread(words: Vec<OsString>) -> ! {
     exit()
 }
 
-/// An empty directory over /proc, for all who share our mounts.
-fn no_proc() {
+/// An empty directory over this one, for all who share our mounts.
+fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
-    let done = unsafe { libc::mount(c"none".as_ptr(), c"/proc".as_ptr(), c"tmpfs".as_ptr(), 0 as c_ulong, null()) };
+    let done = unsafe { libc::mount(c"none".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), 0 as c_ulong, null()) };
     sys::check(done, "mount");
+}
+
+fn uncover(place: &CStr) {
+    // SAFETY: a string that outlives the call.
+    sys::check(unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) }, "umount");
 }
 
 fn own_mounts() {

@@ -156,7 +156,7 @@ pub(crate) fn ns(words: &mut Words) -> ! {
 enum Mount {
     /// The /proc of its PID namespace.
     Proc,
-    /// In which other users' processes cannot be seen (proc(5), `hidepid`).
+    /// In which other users' processes cannot be seen (proc(5), `hidepid`), but by members of a group. It is root's where no other is named.
     HidingProc,
     /// Nothing is in /proc.
     NoProc,
@@ -173,7 +173,7 @@ fn mount(what: Mount) {
     over(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE, c"");
     match what {
         Mount::Proc => over(c"proc", c"/proc", 0, c""),
-        Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2"),
+        Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2,gid=65533"),
         Mount::NoProc => over(c"tmpfs", c"/proc", 0, c""),
         Mount::NoTty => {
             over(c"/dev/tty", c"/dev/tty", libc::MS_BIND, c"");

@@ -14,7 +14,8 @@ use crate::sys::{child, process};
 /// How far up a sender's parents are followed.
 const DEPTH: usize = 1024;
 
-/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not.
+/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not. Where /proc does not show a
+/// process, the kernel says whether it is our child; whether it is our child's, nobody does.
 pub(crate) fn descends(pid: libc::pid_t) -> bool {
     let us = process::id();
     let mut above = pid;
@@ -23,7 +24,8 @@ pub(crate) fn descends(pid: libc::pid_t) -> bool {
         match Process::read(above) {
             Some(process) if process.parent == us => return true,
             Some(process) if process.parent > 1 => above = process.parent,
-            Some(_) | None => return false,
+            Some(_) => return false,
+            None => return child::is_ours(above),
         }
     }
     false
@@ -74,6 +76,7 @@ fn has_room(processes: usize) -> bool {
 }
 
 /// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
+/// Of those that /proc hides, our own children alone, and who is seen below them: the others when they become ours.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
     if child::all_have_ended() {
         // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
@@ -84,7 +87,8 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         return None;
     }
     // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
-    let dead: BTreeSet<_> = children().into_iter().flatten().filter(|&pid| child::has_ended(pid)).collect();
+    let known = children();
+    let dead: BTreeSet<_> = known.iter().flatten().copied().filter(|&pid| child::has_ended(pid)).collect();
     let pids = again(|| {
         let mut pids: Vec<libc::pid_t> = vec![];
         for entry in std::fs::read_dir("/proc")? {
@@ -102,8 +106,14 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
     // What is below them falls out with them.
     table.retain(|process| !is_inherited(process.pid));
+    let mut there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
+    for &pid in known.iter().flatten() {
+        if !there.contains(&pid) && !dead.contains(&pid) && !is_inherited(pid) && child::is_alive(pid) {
+            table.push(Process::hidden(pid));
+            there.insert(pid);
+        }
+    }
     // Whoever lost its parent between the reading of the two has a new one by now.
-    let there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
     for process in &mut table {
         if !there.contains(&process.parent)
             && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
@@ -111,7 +121,10 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
             *process = now;
         }
     }
-    Some(below(process::id(), table))
+    let tree = below(process::id(), table);
+    // Somebody lives, and neither /proc says who, nor the list of our children, which not every kernel has.
+    let hidden = tree.is_empty() && known.is_none() && !has_inherited() && !child::all_have_ended();
+    (!hidden).then_some(tree)
 }
 
 /// Those of `table` that descend from `root` and live, parents before their children.

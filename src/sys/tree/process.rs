@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::unistd::{Pid, getpgid};
 
 use crate::sys::process;
 
@@ -12,7 +14,7 @@ pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
     pub(super) parent: libc::pid_t,
     pub(crate) group: libc::pid_t,
-    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last.
+    /// `D` cannot be killed now, `X` is dead, and so is `Z` if its first thread was the last; `?` where nobody says.
     pub(crate) state: char,
     pub(super) threads: u64,
     /// When it was started, in clock ticks since boot: with the PID, its identity.
@@ -24,14 +26,26 @@ pub(crate) struct Process {
 impl Process {
     /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
     pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
-        // Asked once, for this is called often; what a pass over all of them is to rely on, is asked for each pass.
-        static OURS: OnceLock<bool> = OnceLock::new();
-        if !OURS.get_or_init(proc_is_ours) {
-            return None;
+        // Asked until it is, for this is called often; what a pass over all of them is to rely on, is asked for each pass. One that is not
+        // there, or lies under another mount for a moment, can come back.
+        static OURS: AtomicBool = AtomicBool::new(false);
+        if !OURS.load(Ordering::Relaxed) {
+            if !proc_is_ours() {
+                return None;
+            }
+            OURS.store(true, Ordering::Relaxed);
         }
         let mut text = [0; 1024];
         let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
         Self::parse(&text[..length])
+    }
+
+    /// A child of ours of which /proc says nothing, as under `hidepid` (proc(5)) to one who may not trace it. Its number is its own until we
+    /// reap it: it needs no other identity.
+    pub(super) fn hidden(pid: libc::pid_t) -> Self {
+        // 0 is no group's number, where a security module keeps the group to itself.
+        let group = getpgid(Some(Pid::from_raw(pid))).map_or(0, Pid::as_raw);
+        Self { pid, parent: process::id(), group, state: '?', threads: 0, started: 0, name: "?".into() }
     }
 
     fn parse(text: &[u8]) -> Option<Self> {

@@ -1,9 +1,10 @@
 //! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is not what it was, threads without
 //! their first, processes that move all the time.
 
-use super::{KILL, TERM, USR1, all_ready, hostile};
+use super::{KILL, TERM, USR1, USR2, all_ready, hostile};
+use crate::common::pty::kill;
 use crate::common::{
-    BOWOUT, Dir, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
+    BOWOUT, Dir, NOTHING, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
 };
 
 #[test]
@@ -38,15 +39,21 @@ fn what_a_child_leaves_behind_in_a_pid_namespace_is_drained() {
     }
 }
 
-/// bowout in mounts of its own, with `options` for its /proc, and the command.
-fn with_proc(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
+/// What runs in mounts of its own, with options for its /proc and for what it inherits.
+fn in_mounts(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
     let mut words = vec!["ns", "--here"];
     words.extend(proc);
     let probe = probe().to_str().expect("text");
     words.extend(["--", probe, "with"]);
     words.extend(with);
-    words.extend(["--", BOWOUT, "--grace", "300ms"]);
-    Start::new(words).program(probe).command(command)
+    words.push("--");
+    words.extend(command);
+    Start::new(words).program(probe).env("SHIM", BOWOUT).bare(NOTHING)
+}
+
+/// bowout in such mounts, with an hour or 300 ms of grace.
+fn with_proc(proc: &[&str], with: &[&str], grace: &str, command: &[&str]) -> Running {
+    in_mounts(proc, with, &[&[BOWOUT, "--grace", grace, "--"], command].concat())
 }
 
 /// `hidepid`, root without `CAP_SYS_PTRACE` as in a container, and descendants of another user.
@@ -59,10 +66,65 @@ fn descendants_that_proc_does_not_show_are_gone_after_the_stop() {
     let program = dir.program(probe());
     let hidden = format!("{} hostile uid 65534 -- --name", program.display());
     let script = format!("{hidden} a & {hidden} b & exec {hidden} c");
-    let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], &["sh", "-c", &script]);
+    let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], "300ms", &["sh", "-c", &script]);
     all_ready(&mut bowout, &["a", "b", "c"]);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
+}
+
+/// The hidden descendant was asked first, nobody is left, and the log has this line.
+fn assert_asked(bowout: &mut Running, line: &str) {
+    let seen = signals_of("a", &bowout.out.rest());
+    assert_eq!(bowout.end(), Status::Code(7));
+    assert_eq!(seen.first(), Some(&TERM), "{seen:?}");
+    let log = bowout.log();
+    assert!(log.iter().any(|said| said.contains(line)), "{line}: {log:#?}");
+}
+
+/// The same, by a drain: as workers that a server of root's leaves in a unit with `ProtectProc=invisible`. The last one lives in a kernel
+/// without `CONFIG_PROC_CHILDREN`, too: nobody says that it is there.
+#[test]
+fn descendants_that_proc_does_not_show_are_asked_and_counted() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    let hidden = format!("{} hostile session uid 65534 -- --name a", program.display());
+    let asked = format!("{hidden} --exit TERM:0");
+    for (hidden, acts, grace, line) in [
+        (&asked, "", "1h", "1 descendant left"),
+        (&hidden, "", "300ms", "1 descendant killed"),
+        (&asked, "task", "1h", "1 descendant left"),
+    ] {
+        let script = format!("{hidden} & exec \"$PROBE\" hostile {acts} -- --name c --exit USR1:7");
+        let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], grace, &["sh", "-c", &script]);
+        all_ready(&mut bowout, &["a", "c"]);
+        bowout.kill(USR1);
+        assert_asked(&mut bowout, line);
+    }
+}
+
+/// `exec > >(tee log); exec bowout ...` in such a place.
+#[test]
+fn a_descendant_that_proc_does_not_show_is_not_left_behind_for_an_inherited_child() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let program = dir.program(probe());
+    let script = format!(
+        "\"$PROBE\" signals --name i --exit USR2:0 & exec \"$SHIM\" --grace 1h -- sh -c '{} hostile session uid 65534 -- \
+         --name a --exit TERM:0 & exec \"$PROBE\" signals --name c --exit USR1:7'",
+        program.display()
+    );
+    let mut bowout = in_mounts(&["--hide"], &["--no-cap-ptrace"], &["sh", "-c", &script]);
+    let [inherited, ..] = ["i", "a", "c"].map(|name| bowout.ready_as(name));
+    bowout.kill(USR1);
+    assert_eq!(bowout.wait(), Status::Code(7));
+    assert_eq!(bowout.left(), [inherited]);
+    kill(inherited, USR2);
+    assert_asked(&mut bowout, "1 descendant left");
 }
 
 /// By the child, in its own mounts or in bowout's. The second is as if there were none from then on.
@@ -81,11 +143,25 @@ fn an_empty_directory_over_proc_saves_nobody() {
             "\"$PROBE\" hostile session -- --name a & \"$PROBE\" hostile session -- --name b & \
              exec \"$PROBE\" hostile {acts} -- --name c --exit USR1:7"
         );
-        let mut bowout = with_proc(&[], &[], &["sh", "-c", &script]);
+        let mut bowout = with_proc(&[], &[], "300ms", &["sh", "-c", &script]);
         all_ready(&mut bowout, &["a", "b", "c"]);
         bowout.kill(end);
         assert_eq!(bowout.end(), status, "{acts}");
     }
+}
+
+/// The first signal whose sender has to be looked for comes in just that moment, and when the second comes back, it was looked for. The descendant is no child of ours, for we find these without their files.
+#[test]
+fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
+    if skip(not_root()) {
+        return;
+    }
+    let script = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' & \
+                  exec \"$PROBE\" hostile proc echo HUP echo HUP uncover -- --name c --exit USR1:7";
+    let mut bowout = with_proc(&[], &[], "1h", &["sh", "-c", script]);
+    all_ready(&mut bowout, &["a", "c"]);
+    bowout.kill(USR1);
+    assert_asked(&mut bowout, "2 descendants left");
 }
 
 /// As after pthread_exit(3) in `main`: to all appearance it is dead.
