@@ -37,8 +37,8 @@ pub(crate) struct Machine {
     asked: [Option<Instant>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
     sent: SignalSet,
-    /// What is to be sent when the preparations are over, with the value that it was queued with.
-    waiting: Vec<(Signal, Option<u64>)>,
+    /// What is to be sent when the preparations are over, with the value that it was queued with; and whether our process group has it.
+    waiting: Vec<(Signal, Option<u64>, bool)>,
     /// Every descendant has had SIGTERM.
     told: bool,
     /// The fewest that a pass of SIGKILL has found left.
@@ -191,10 +191,9 @@ impl Machine {
                 }
             },
             State::Stopping { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
-                (false, _) => self.send_once(received, signal, ended),
+                (false, _) => self.send_once(received, signal),
                 (true, OnRepeat::Kill) => self.kill(now, ended),
-                (true, OnRepeat::Forward) if self.child_has(received) => vec![],
-                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), None, ended),
+                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), None, self.child_has(received)),
                 (true, OnRepeat::Ignore) => vec![],
             },
             State::Draining { exit, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
@@ -204,10 +203,12 @@ impl Machine {
                 (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => self.announce(now),
             },
             State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
-                let to = if ended.is_some() { Target::All } else { Target::Child };
-                if self.child_has(received) {
-                    return vec![];
-                }
+                let to = match (self.child_has(received), ended.is_some()) {
+                    (true, false) => return vec![],
+                    (true, true) => Target::Others,
+                    (false, true) => Target::All,
+                    (false, false) => Target::Child,
+                };
                 vec![Action::Send { signal, value: received.value, to, wake: false }]
             }
             // The child is gone or is being killed.

@@ -43,9 +43,10 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The first signal that the step sent.
+    /// The first signal that the step sent; where it was for others than those who have it, and there are none, it sent nothing.
     fn sent(&self) -> Option<(Signal, Target)> {
         self.actions.iter().find_map(|action| match *action {
+            Action::Send { to: Target::Others, .. } if self.reached + self.refused == 0 => None,
             Action::Send { signal, to, .. } => Some((signal, to)),
             Action::NotifyStopping
             | Action::RunHook(_)
@@ -242,7 +243,8 @@ impl History {
 
     /// How many processes besides the child the step was for.
     fn others(&self, step: &Step<'_>) -> usize {
-        (step.reached + step.refused).saturating_sub(usize::from(self.ended.is_none()))
+        let child = self.ended.is_none() && !matches!(step.sent(), Some((_, Target::Others)));
+        (step.reached + step.refused).saturating_sub(usize::from(child))
     }
 }
 

@@ -255,10 +255,14 @@ impl Supervisor<'_> {
             && self.terminal.as_ref().is_some_and(Terminal::is_hung_up);
         let weighs = self.machine.weighs_side(signal);
         let side = self.kin.side(sender, |pid| weighs && tree::descends(pid));
+        // What is left of a child that is gone can be in our group still, and then the terminal has told it.
         let shared_group = group
-            && matches!(side, Side::Terminal | Side::Tree)
             && self.terminal.is_some()
-            && self.child.group() == Some(tty::own_group());
+            && match (side, self.child.group()) {
+                (Side::Terminal | Side::Tree, Some(group)) => group == tty::own_group(),
+                (Side::Terminal, None) => true,
+                (_, _) => false,
+            };
         self.step(Event::Signal(Received { signal, side, value, shared_group }), Some(sender));
     }
 

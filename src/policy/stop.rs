@@ -49,7 +49,7 @@ impl Machine {
                 } else {
                     let signal = self.stop_signal(Signal::TERM);
                     self.sent = self.sent.with(signal);
-                    self.waiting.push((signal, None));
+                    self.waiting.push((signal, None, false));
                 }
                 self.prepare(now, 0, later(Some(now), wait), ended)
             }
@@ -111,14 +111,14 @@ impl Machine {
     /// The first step of the ladder: the stop signal, or all that were received while it was being prepared.
     pub(super) fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
         self.state = State::Stopping { rung: 0, until: grace, ended };
-        self.send_waiting(ended)
+        self.send_waiting()
     }
 
     /// Steps on to `rung`; past the last there is SIGKILL.
     pub(super) fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
         let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
         self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
-        self.send_stop(signal.unwrap_or(Signal::TERM), None, ended)
+        self.send_stop(signal.unwrap_or(Signal::TERM), None, false)
     }
 
     /// For the hook that runs, if one does.
@@ -182,28 +182,34 @@ impl Machine {
     pub(super) fn await_stop(&mut self, received: Received, forwarded: Signal) {
         let signal = self.stop_signal(forwarded);
         let has_it = signal == received.signal && self.child_has(received);
-        if !has_it && !self.sent.contains(signal) {
+        if !self.sent.contains(signal) {
             // A value belongs to the signal that it was queued with.
-            self.waiting.push((signal, received.value.filter(|_| signal == forwarded)));
+            self.waiting.push((signal, received.value.filter(|_| signal == forwarded), has_it));
         }
         self.sent = self.sent.with(signal);
     }
 
     /// Passes a stop request on, likewise.
-    pub(super) fn send_once(&mut self, received: Received, forwarded: Signal, ended: Option<Exit>) -> Vec<Action> {
+    pub(super) fn send_once(&mut self, received: Received, forwarded: Signal) -> Vec<Action> {
         self.await_stop(received, forwarded);
-        self.send_waiting(ended)
+        self.send_waiting()
     }
 
-    pub(super) fn send_waiting(&mut self, ended: Option<Exit>) -> Vec<Action> {
+    pub(super) fn send_waiting(&mut self) -> Vec<Action> {
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().flat_map(|(signal, value)| self.send_stop(signal, value, ended)).collect()
+        waiting.into_iter().flat_map(|(signal, value, group_has)| self.send_stop(signal, value, group_has)).collect()
     }
 
-    pub(super) fn send_stop(&mut self, signal: Signal, value: Option<u64>, ended: Option<Exit>) -> Vec<Action> {
-        let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree || ended.is_some();
-        let to = if everyone { Target::All } else { Target::Child };
+    /// A stop signal for whoever it is for and does not have it yet: our process group may have it without us, the child in it.
+    pub(super) fn send_stop(&mut self, signal: Signal, value: Option<u64>, group_has: bool) -> Vec<Action> {
+        let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree;
         self.sent = self.sent.with(signal);
+        let to = match (everyone, group_has) {
+            (true, true) => Target::Others,
+            (true, false) => Target::All,
+            (false, true) => return vec![],
+            (false, false) => Target::Child,
+        };
         self.told |= everyone && signal == Signal::TERM;
         vec![Action::Send { signal, value, to, wake: true }]
     }

@@ -87,7 +87,7 @@ pub(crate) struct Received {
     pub(crate) side: Side,
     /// The value of a queued signal (sigqueue(3)), to be passed on with it.
     pub(crate) value: Option<u64>,
-    /// The child is in our process group at this moment: what was sent to the group has reached it without us.
+    /// What was sent to our process group has reached whom it is for without us: the child is in it at this moment, or gone.
     pub(crate) shared_group: bool,
 }
 
@@ -152,6 +152,8 @@ pub(crate) enum Target {
     Group,
     /// The child and every descendant.
     All,
+    /// All of these but the members of our process group, which have the signal without us.
+    Others,
 }
 
 /// What is to be done, in this order.

@@ -269,6 +269,7 @@ impl History {
         let others = self.others(step);
         match step.sent() {
             Some((_, Target::All)) if self.ended.is_some() => descendants(others),
+            Some((_, Target::Others)) => descendants(others),
             Some((_, Target::All)) if others > 0 => format!("{} and {}", self.child(), descendants(others)),
             Some((_, Target::All | Target::Group | Target::Child)) | None => self.child().into(),
         }

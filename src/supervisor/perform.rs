@@ -13,7 +13,7 @@ use crate::policy::{Action, Event, KillMode, State, Target};
 use crate::signal::Signal;
 use crate::sys::child::Ended;
 use crate::sys::exec::Spawn;
-use crate::sys::tree;
+use crate::sys::{tree, tty};
 
 /// What the manager is asked to wait beyond the last moment at which we end.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -54,7 +54,10 @@ impl Supervisor<'_> {
                     // The child alone where it does not lead a group of its own, and where it has ended meanwhile, nobody.
                     done.reached += usize::from(self.child.send_to_group(signal).is_ok());
                 }
-                Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, &mut done),
+                Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, false, &mut done),
+                Action::Send { signal, to: Target::Others, wake, .. } => {
+                    self.send_to_all(signal, wake, true, &mut done)
+                }
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => {
                     if let Some(hook) = &mut self.hook {
@@ -103,10 +106,12 @@ impl Supervisor<'_> {
         }
     }
 
-    fn send_to_all(&self, signal: Signal, wake: bool, done: &mut Performed) {
+    /// To every descendant; `but_us`: but the members of our own process group.
+    fn send_to_all(&self, signal: Signal, wake: bool, but_us: bool, done: &mut Performed) {
         // The hook is no part of the command: what is forwarded is not for it, and it has a SIGKILL of its own.
         let hook = self.hook.as_ref().and_then(|hook| hook.child.own_group());
-        let tally = tree::send(signal, wake, self.child.own_group(), hook);
+        let spared = |group| hook.is_some_and(|hook| hook.has(group)) || but_us && group == tty::own_group().as_raw();
+        let tally = tree::send(signal, wake, self.child.own_group(), &spared);
         done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
             let name = if process.pid == self.child.pid() {

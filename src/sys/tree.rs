@@ -48,8 +48,13 @@ pub(crate) struct Tally {
 }
 
 /// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`: to `group` by one kill(2), to everybody else one by one.
-/// SIGKILL goes on until a pass finds nobody new. Members of `except` are passed over.
-pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, except: Option<ProcessGroup>) -> Tally {
+/// SIGKILL goes on until a pass finds nobody new. Members of the groups that are `spared` are passed over, where there is a /proc to tell them.
+pub(crate) fn send(
+    signal: Signal,
+    wake: bool,
+    group: Option<ProcessGroup>,
+    spared: &dyn Fn(libc::pid_t) -> bool,
+) -> Tally {
     let mut tally = Tally::default();
     let mut met = BTreeMap::from([(id(), 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
@@ -64,7 +69,7 @@ pub(crate) fn send(signal: Signal, wake: bool, group: Option<ProcessGroup>, exce
         let mut new = false;
         for process in tree {
             let known = met.insert(process.pid, process.started) == Some(process.started);
-            if known || except.is_some_and(|except| except.has(process.group)) {
+            if known || spared(process.group) {
                 continue;
             }
             new = true;

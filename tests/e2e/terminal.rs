@@ -617,6 +617,30 @@ fn a_hang_up_is_known_without_dev_tty() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
+/// The terminal tells the foreground group: who is in it has the key once, who has left it has it from bowout.
+#[test]
+fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
+    for option in ["--wait-tree", "-g"] {
+        let mut shell = Shell::start();
+        let script = "setsid probe terminal --catch 64,INT,USR2 --exit USR2:0 --to far & \
+                      probe terminal --catch 64,INT,USR2 --exit USR2:0 --to near & \
+                      exec probe terminal --catch 64,INT,USR2 --exit USR2:7 --to child";
+        shell.line(&format!("bowout {option} --grace 1h sh -c '{script}' 2>log"));
+        let all = ["far", "near", "child"].map(|name| (name, shell.0.ready_in(name)));
+        shell.0.type_keys(CTRL_C);
+        for (name, pid) in all {
+            shell.0.see_in(name, "got 2 ");
+            kill(pid, ASKED);
+            let seen = shell.0.see_in(name, "got 64 ");
+            assert_eq!(times(&seen, "got 2 "), 1, "{option} {name}: {seen}");
+        }
+        for (_, pid) in all {
+            kill(pid, libc::SIGUSR2);
+        }
+        assert_eq!(shell.prompt().0, 7, "{option}");
+    }
+}
+
 /// The terminal tells the foreground group, in which bowout is alone until its fork.
 #[test]
 fn a_ctrl_c_before_the_fork_reaches_the_child() {

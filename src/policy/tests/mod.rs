@@ -73,6 +73,7 @@ fn show(action: Action) -> String {
                 Target::Child => "child",
                 Target::Group => "group",
                 Target::All => "all",
+                Target::Others => "others",
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
         }

@@ -388,6 +388,27 @@ fn a_resize_never_stops_but_a_winch_can() {
     Play::new(winch).then(1000, process(Signal::TERM), "TERM>child").idle("Running");
 }
 
+/// Whoever has left the foreground group has not heard of it.
+#[test]
+fn a_stop_of_the_whole_tree_reaches_whom_the_terminal_does_not() {
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    for settings in [Settings { wait_tree: true, ..settings() }, Settings { kill_mode: KillMode::Group, ..settings() }]
+    {
+        Play::new(settings.clone()).then(1000, ctrl_c, "INT+CONT>others").deadline(9000, "KILL>all");
+        Play::new(settings.clone()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>all");
+        let delayed = Settings { stop_delay: Duration::from_secs(1), ..settings };
+        Play::new(delayed).then(1000, ctrl_c, "").deadline(2000, "INT+CONT>others");
+    }
+    let tree = Settings { wait_tree: true, ..settings() };
+    Play::new(tree)
+        .then(10, EXIT_3, "")
+        .then(500, to_group(Side::Terminal, Signal::WINCH), "WINCH>others")
+        .then(1000, ctrl_c, "INT+CONT>others")
+        .deadline(9000, "KILL>all");
+    let forward = Settings { on_repeat: OnRepeat::Forward, kill_mode: KillMode::Group, ..settings() };
+    Play::new(forward).then(1000, ctrl_c, "INT+CONT>others").then(2000, ctrl_c, "INT+CONT>others");
+}
+
 #[test]
 fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
     for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {

@@ -165,15 +165,17 @@ impl World {
         }
         let to = match before {
             State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
-                if ended.is_some() { Target::All } else { Target::Child }
+                match (self.machine.child_has(received), ended.is_some()) {
+                    (true, false) => return assert_eq!(actions, [], "sends what the child has had"),
+                    (true, true) => Target::Others,
+                    (false, true) => Target::All,
+                    (false, false) => Target::Child,
+                }
             }
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 return assert_eq!(actions, [], "forwards to nobody");
             }
         };
-        if self.machine.child_has(received) {
-            return assert_eq!(actions, [], "sends what the child has had");
-        }
         assert_eq!(actions, [Action::Send { signal, value: received.value, to, wake: false }], "a signal is lost");
     }
 
@@ -182,9 +184,10 @@ impl World {
         match action {
             Action::Send { signal, to, wake, .. } => {
                 assert!(!self.nobody_left, "signals nobody");
-                assert!(to == Target::All || !reaped, "signals a reaped child");
+                let tree = matches!(to, Target::All | Target::Others);
+                assert!(tree || !reaped, "signals a reaped child");
                 let alone = self.machine.settings.kill_mode == KillMode::Process;
-                assert!(to != Target::All || !alone, "signals who is to be left alone");
+                assert!(!tree || !alone, "signals who is to be left alone");
                 if signal == Signal::KILL {
                     self.judge_kill(before, repeat);
                 } else {
@@ -236,7 +239,7 @@ impl World {
             assert!(!self.stopped_by.contains(signal), "a stop signal twice");
         }
         self.stopped_by = self.stopped_by.with(signal);
-        self.told_all |= signal == Signal::TERM && to == Target::All;
+        self.told_all |= signal == Signal::TERM && to != Target::Child;
     }
 
     /// bowout ends as the child ended, but where it stopped it for its run time, or has to leave somebody behind.

@@ -13,7 +13,7 @@ impl World {
             State::Running { .. } => {}
             State::Preparing { .. } | State::Stopping { .. } => {
                 (machine.runs_until, self.runs_until) = (None, None);
-                machine.waiting.sort_unstable_by_key(|(signal, value)| (signal.number(), *value));
+                machine.waiting.sort_unstable_by_key(|(signal, value, has)| (signal.number(), *value, *has));
             }
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 (machine.runs_until, self.runs_until) = (None, None);
@@ -128,9 +128,10 @@ impl Key {
         self.push(i64::from(*told) << 1 | i64::from(*timed_out));
         self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
         self.push(waiting.len() as i64);
-        for (signal, value) in waiting {
+        for (signal, value, group_has) in waiting {
             self.push(i64::from(signal.number()));
             self.push(value.map_or(-1, |value| value as i64));
+            self.push(i64::from(*group_has));
         }
     }
 
