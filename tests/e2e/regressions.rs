@@ -358,6 +358,30 @@ fn proc_that_cannot_be_read_once_hides_nobody() {
     }
 }
 
+/// The signalfd got the closed one's number, and /dev/null took its place: bowout was busy for ever, and saw no signal and no end.
+#[test]
+fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
+    if skip(no_strace()) {
+        return;
+    }
+    for (closed, told) in [("0", true), ("1", true), ("0,1", true), ("2", false)] {
+        let dir = Dir::new();
+        let (trace, started) = (dir.file("trace"), dir.file("started"));
+        let fail = "inject=?open,openat:error=ENFILE:when=1";
+        let words = ["-D", "-P", "/", "-e", fail, "-o", trace.to_str().expect("text"), BOWOUT];
+        let start = Start::new(words).program("strace").with(["--close", closed]);
+        let mut bowout = start.command(["touch", started.to_str().expect("text")]);
+        let status = end_of_traced(&mut bowout);
+        let trace = fs::read_to_string(trace).expect("a trace");
+        assert_eq!(trace.matches("(INJECTED)").count(), 1, "{closed}: {trace}");
+        assert_eq!(status, Status::Code(125), "{closed}");
+        assert!(!started.exists(), "{closed}");
+        let log = bowout.log();
+        assert_eq!(log.len(), usize::from(told), "{closed}: {log:?}");
+        assert!(log.iter().all(|line| line.contains("closed stdin, stdout or stderr: ")), "{closed}: {log:?}");
+    }
+}
+
 /// SIGCHLD had been read by then, and bowout waited for ever for another one.
 #[test]
 fn a_look_at_the_children_that_fails_is_taken_again() {
