@@ -273,6 +273,9 @@ fn wait(wait: Duration) -> String {
         (millis @ 0..1000, _) => format!("{millis}ms"),
         (_, tenths @ ..600) if tenths % 10 == 0 => format!("{}s", tenths / 10),
         (_, tenths @ ..600) => format!("{}.{}s", tenths / 10, tenths % 10),
-        _ => humantime::format_duration(Duration::from_secs((wait + Duration::from_millis(500)).as_secs())).to_string(),
+        _ => {
+            let rounded = wait.saturating_add(Duration::from_millis(500));
+            humantime::format_duration(Duration::from_secs(rounded.as_secs())).to_string()
+        }
     }
 }

@@ -2,7 +2,8 @@
 //! listens to its main process alone (sd_notify(3), `NotifyAccess=main`).
 //!
 //! Owns both sockets, and what the manager has no room for. Never waits: a manager whose socket is full is written to when it has room,
-//! and until then nothing is taken from the child, which then waits as it would without us. Descriptors that pass through are closed
+//! and until then nothing is taken from the child, which then waits as it would without us. But one on another machine is waited
+//! for, 0.2 s for each message at the most, and one message a turn. Descriptors that pass through are closed
 //! here as soon as they are sent: a barrier is one that the sender sees closed (contract S16).
 //!
 //! Caveat: a sender that has ended by the time we look can no longer be told to be a descendant; it is believed if it was of
@@ -31,7 +32,8 @@ use super::process;
 
 /// How long the manager is waited for at the end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
+/// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting. A manager on another machine, which each
+/// message may wait for, is sent one.
 const AT_ONCE: usize = 64;
 
 /// What the child said that concerns the stop.
@@ -137,6 +139,11 @@ impl Relay {
         for _ in std::mem::take(&mut self.waiting) {
             drop_message(&mut heard, "the manager has no room for it".into());
         }
+        // What there was no time for.
+        for _ in 0..if self.manager.is_some() { AT_ONCE } else { 0 } {
+            let Ok(Received::Message(_) | Received::Refused(_)) = receive(&self.socket) else { break };
+            drop_message(&mut heard, "the manager is too slow for it".into());
+        }
         heard
     }
 
@@ -150,7 +157,8 @@ impl Relay {
     pub(crate) fn turn(&mut self) -> Heard {
         let mut heard = Heard::default();
         self.flush();
-        for _ in 0..AT_ONCE {
+        let far = self.manager.as_ref().is_some_and(|manager| !manager.is_local());
+        for _ in 0..if far { 1 } else { AT_ONCE } {
             if !self.waiting.is_empty() {
                 break;
             }
@@ -246,6 +254,9 @@ fn bind_anywhere(socket: &OwnedFd) -> io::Result<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
     use super::*;
 
     #[test]
@@ -269,5 +280,48 @@ mod tests {
         drop(manager);
         relay.tell("STATUS=nobody");
         assert!(relay.waiting.is_empty() && relay.readable().is_some());
+    }
+    /// It may be waited for at each message: what else there is to do comes between two of them, and the end does not wait for all.
+    #[test]
+    fn a_manager_on_another_machine_that_accepts_nothing_is_sent_one_message_a_turn() {
+        let name = format!("bowout-test-far-{}", std::process::id());
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut relay = Relay::open(None).unwrap();
+        relay.manager = Some(Manager::far(format!("@{name}").as_bytes(), &[libc::SOCK_STREAM]));
+        let mut sender = Manager::new(relay.address()).unwrap();
+        let messages: Vec<_> =
+            (0..8).map(|n| Datagram { text: format!("STATUS={n}").into_bytes(), descriptors: vec![] }).collect();
+        // Of ourselves nothing would be heard: we are no descendant.
+        // SAFETY: the child calls nothing of the test harness and ends by _exit; the allocator's lock is taken by fork(3) itself.
+        let status = unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::_exit(i32::from(!messages.iter().all(|message| sender.send(message).is_ok())));
+            }
+            let mut status = 0;
+            assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+            status
+        };
+        assert_eq!(status, 0, "the messages are sent");
+        assert!(relay.turn().dropped.is_none());
+        assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1);
+        let dropped = relay.finish().dropped.map_or(0, |(count, _)| count);
+        let taken = std::iter::from_fn(|| listener.accept().ok()).count();
+        assert!(dropped > 0 && taken + dropped == 7, "{taken} taken, {dropped} dropped");
+    }
+
+    /// The relay slept on a message with no descriptor to wait for.
+    #[test]
+    fn a_manager_on_another_machine_without_room_drops_the_message() {
+        let manager = datagram_socket(libc::AF_UNIX).unwrap();
+        let name = bind_anywhere(&manager).unwrap();
+        let mut near = Manager::new(&name).unwrap();
+        while near.send(&Datagram { text: b"full".into(), descriptors: vec![] }).is_ok() {}
+        let mut relay = Relay::open(None).unwrap();
+        relay.manager = Some(Manager::far(name.as_bytes(), &[libc::SOCK_DGRAM]));
+        relay.tell("STATUS=none");
+        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+        assert_eq!(relay.turn().dropped.map(|(count, _)| count), Some(1));
     }
 }

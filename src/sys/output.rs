@@ -1,7 +1,11 @@
-//! Writes that can neither block nor fail anything, to a descriptor that others share. Only another writer to a terminal is waited for, for 0.1 s in all.
+//! Writes that fail nothing and do not block, to a descriptor that others share. Only another writer to a terminal is waited for, for 0.1 s in all.
 //!
 //! It may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full, or closed. The child shares
 //! its open file description, so that O_NONBLOCK must never be set on it; each kind has a way of its own instead (contract K16).
+//!
+//! Caveats: two can block, and no single thread can help it. A file on a file system that hangs (NFS, FUSE, a frozen one) holds us in state D
+//! ([`Way::Plain`]). A pipe that is only asked for room ([`Way::Polled`]) may have been filled by another writer between poll(2) and
+//! write(2), and then waits for its reader.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -23,7 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How a descriptor is written to without blocking.
 #[derive(Debug)]
 enum Way {
-    /// A file or a block device: a write does not wait for anyone.
+    /// A file or a block device: a write waits for nobody but the file system.
     Plain,
     /// `send(2)` with `MSG_DONTWAIT`.
     Socket,
@@ -34,7 +38,7 @@ enum Way {
     /// The same of a terminal.
     Terminal(OwnedFd),
     /// Asked before each write whether there is room, which is room for [`LONGEST`] in a pipe: where /proc is missing or the pipe is
-    /// somebody else's.
+    /// somebody else's. Another writer may take it first.
     Polled,
     /// Not written to: a terminal that has some room may still make a longer write wait.
     Never,

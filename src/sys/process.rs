@@ -1,6 +1,6 @@
 //! This process: its place among the others, its descriptors, its working directory.
 
-use std::io;
+use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -62,6 +62,9 @@ pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result
 
 /// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these closed. The child must find it
 /// closed, too: what is opened here closes at its exec.
+///
+/// Ends us where that fails (`EMFILE`, `ENFILE`, `ENOMEM`, a filter): `release` would put /dev/null in the place of the signalfd that
+/// has the number, and no signal and no child's end would be seen.
 pub(super) fn occupy_standard_descriptors() {
     let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut standard = [look(0), look(1), look(2)];
@@ -76,7 +79,14 @@ pub(super) fn occupy_standard_descriptors() {
     for _ in 0..3 {
         match open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Ok(fd) if fd.as_raw_fd() <= 2 => mem::forget(fd),
-            Ok(_) | Err(_) => return,
+            Ok(_) => return,
+            Err(error) => {
+                // There is no log yet; and stderr itself may be what is closed, which only the exit code tells then.
+                let line =
+                    format!("bowout: cannot take the place of a closed stdin, stdout or stderr: {}\n", error.desc());
+                let _ = super::stderr::Stderr::new(|_| String::new()).write_all(line.as_bytes());
+                super::end::end(Exit::OWN_FAILURE)
+            }
         }
     }
 }

@@ -381,6 +381,30 @@ fn proc_that_cannot_be_read_once_hides_nobody() {
     }
 }
 
+/// The signalfd got the closed one's number, and /dev/null took its place: bowout was busy for ever, and saw no signal and no end.
+#[test]
+fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
+    if skip(no_strace()) {
+        return;
+    }
+    for (closed, told) in [("0", true), ("1", true), ("0,1", true), ("2", false)] {
+        let dir = Dir::new();
+        let (trace, started) = (dir.file("trace"), dir.file("started"));
+        let fail = "inject=?open,openat:error=ENFILE:when=1";
+        let words = ["-D", "-P", "/", "-e", fail, "-o", trace.to_str().expect("text"), BOWOUT];
+        let start = Start::new(words).program("strace").with(["--close", closed]);
+        let mut bowout = start.command(["touch", started.to_str().expect("text")]);
+        let status = end_of_traced(&mut bowout);
+        let trace = fs::read_to_string(trace).expect("a trace");
+        assert_eq!(trace.matches("(INJECTED)").count(), 1, "{closed}: {trace}");
+        assert_eq!(status, Status::Code(125), "{closed}");
+        assert!(!started.exists(), "{closed}");
+        let log = bowout.log();
+        assert_eq!(log.len(), usize::from(told), "{closed}: {log:?}");
+        assert!(log.iter().all(|line| line.contains("closed stdin, stdout or stderr: ")), "{closed}: {log:?}");
+    }
+}
+
 /// SIGCHLD had been read by then, and bowout waited for ever for another one.
 #[test]
 fn a_look_at_the_children_that_fails_is_taken_again() {
@@ -433,4 +457,48 @@ fn what_cannot_be_read_is_told_in_one_plain_line() {
         assert_eq!(log.len(), 1, "not one line: {log:#?}");
         assert!(log[0].contains("x\\u{1b}[2J\\u{7}y") && !log[0].contains(char::is_control), "{log:#?}");
     }
+}
+
+/// humantime panics at the first of these, where what cannot be read is promised a line and 125; at the others once they are read as
+/// they were probably meant, or reach it by smaller numbers. The last is near enough.
+#[test]
+fn durations_that_humantime_cannot_add_up_are_refused() {
+    let refused = |start: Start, text: &str| {
+        let mut bowout = start.command(["echo", "started"]);
+        assert_eq!(bowout.end(), Status::Code(125), "{text}");
+        assert_eq!(bowout.out.rest(), NOTHING, "{text}");
+        let log = bowout.log();
+        assert!(log.len() == 1 && log[0].contains(&format!("'{text}' is no duration: ")), "{text}: {log:#?}");
+    };
+    for text in [
+        "18446744073709551615s 1000ms",
+        "18446744073709551615s 1000ms x",
+        "18446744073709551615S 1000ms",
+        "-18446744073709551615s 1000ms",
+        "584542046090years 19767615s 1000ms",
+        "18446744073709551615s 600ms",
+    ] {
+        for option in ["--grace", "--grace-max", "--stop-delay", "--max-runtime"] {
+            refused(Start::new([format!("{option}={text}")]), text);
+        }
+        refused(Start::new(["--escalate", &format!("TERM/{text}/KILL")]), text);
+        refused(Start::plain().env("BOWOUT_GRACE", text), text);
+    }
+    // What has as many digits and is one number, or many of few.
+    for text in ["18446744073709551615s", "1month 2days 3h 4m 5s 600ms 700us 800ns", "99.123456789s 1ns"] {
+        assert_eq!(Start::new(["--grace", text]).probe(["exit", "7"]).end(), Status::Code(7), "{text}");
+    }
+}
+
+/// It was rounded up for the log, beyond what there is: bowout aborted, and the command's descendants went on without it.
+#[test]
+fn a_stop_delay_longer_than_can_be_counted_is_one() {
+    let mut bowout = Start::new(["--grace", "never", "--stop-delay", "18446744073709551615.6s"])
+        .probe(["signals", "--exit", "USR1:7"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    bowout.err.find("the delay", |line| line.contains("before it is sent, no deadline"));
+    bowout.kill(USR1);
+    assert_eq!(signals_of("", &bowout.out.rest()), [USR1]);
+    assert_eq!(bowout.end(), Status::Code(7));
 }

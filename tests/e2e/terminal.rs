@@ -622,9 +622,8 @@ fn a_hang_up_is_known_without_dev_tty() {
 fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
     for option in ["--wait-tree", "-g"] {
         let mut shell = Shell::start();
-        let script = "setsid probe terminal --catch 64,INT,USR2 --exit USR2:0 --to far & \
-                      probe terminal --catch 64,INT,USR2 --exit USR2:0 --to near & \
-                      exec probe terminal --catch 64,INT,USR2 --exit USR2:7 --to child";
+        let script =
+            "p=\"probe terminal --catch 64,INT,USR2 --exit USR2:7 --to\"; setsid $p far & $p near & exec $p child";
         shell.line(&format!("bowout {option} --grace 1h sh -c '{script}' 2>log"));
         let all = ["far", "near", "child"].map(|name| (name, shell.0.ready_in(name)));
         shell.0.type_keys(CTRL_C);

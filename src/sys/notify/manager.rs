@@ -21,7 +21,7 @@ const REMOTE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Manager {
     address: Address,
-    /// For `AF_VSOCK`, which kinds of socket to try.
+    /// On another machine: which kinds of socket to try. None for a manager on this one.
     kinds: &'static [libc::c_int],
     /// `AF_UNIX`: connected, so that room for more can be waited for.
     socket: Option<OwnedFd>,
@@ -39,7 +39,7 @@ impl Manager {
     fn read(address: &OsStr) -> Option<Self> {
         let text = address.as_bytes();
         let (address, kinds): (_, &[_]) = match text.first()? {
-            b'/' | b'@' => (Address::unix(text)?, &[libc::SOCK_DGRAM]),
+            b'/' | b'@' => (Address::unix(text)?, &[]),
             _ => {
                 let (kind, place) = std::str::from_utf8(text).ok()?.split_once(':')?;
                 let (cid, port) = place.split_once(':')?;
@@ -60,8 +60,9 @@ impl Manager {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
-    fn is_local(&self) -> bool {
-        self.address.family() == libc::AF_UNIX
+    /// On this machine, and never waited for.
+    pub(super) fn is_local(&self) -> bool {
+        self.kinds.is_empty()
     }
 
     /// Connects to a manager on this machine; that there is none yet is seen when there is something to say.
@@ -79,7 +80,11 @@ impl Manager {
     /// another socket at the same place.
     pub(super) fn send(&mut self, datagram: &Datagram) -> io::Result<()> {
         if !self.is_local() {
-            return self.send_far(datagram);
+            // Not WouldBlock: no descriptor is left that could be waited for.
+            return self.send_far(datagram).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Errno::EHOSTUNREACH.into(),
+                _ => error,
+            });
         }
         for _ in 0..2 {
             let Some(socket) = &self.socket else {
@@ -103,7 +108,7 @@ impl Manager {
     fn send_far(&self, datagram: &Datagram) -> io::Result<()> {
         let mut last = Errno::EAFNOSUPPORT.into();
         for &kind in self.kinds {
-            let socket = match socket(libc::AF_VSOCK, kind) {
+            let socket = match socket(self.address.family(), kind) {
                 Ok(socket) => socket,
                 Err(error) => {
                     last = error;
@@ -122,8 +127,7 @@ impl Manager {
             }
             return Ok(());
         }
-        // Not WouldBlock: there is nothing to wait for.
-        Err(if last.kind() == io::ErrorKind::WouldBlock { Errno::EHOSTUNREACH.into() } else { last })
+        Err(last)
     }
 }
 
@@ -231,6 +235,14 @@ impl Address {
     fn connect(&self, socket: &OwnedFd) -> io::Result<()> {
         // SAFETY: as many bytes as are named can be read.
         check(unsafe { libc::connect(socket.as_raw_fd(), self.bytes.as_ptr().cast(), self.length) })
+    }
+}
+
+#[cfg(test)]
+impl Manager {
+    /// One that is treated as if it were on another machine: not every kernel of a test has `AF_VSOCK`.
+    pub(super) fn far(name: &[u8], kinds: &'static [libc::c_int]) -> Self {
+        Self { address: Address::unix(name).unwrap(), kinds, socket: None }
     }
 }
 
