@@ -56,7 +56,7 @@ impl Supervisor<'_> {
                 }
                 Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, false, &mut done),
                 Action::Send { signal, to: Target::Others, wake, .. } => {
-                    self.send_to_all(signal, wake, true, &mut done)
+                    self.send_to_all(signal, wake, true, &mut done);
                 }
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => {
