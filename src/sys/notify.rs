@@ -129,7 +129,10 @@ impl Relay {
                 let before = heard.dropped.take().map_or(0, |(count, _)| count);
                 heard.dropped = Some((before + count, why));
             }
-            if silent || Instant::now() >= end {
+            if silent {
+                return heard;
+            }
+            if Instant::now() >= end {
                 break;
             }
             if let Some(manager) = self.writable() {
