@@ -284,6 +284,7 @@ mod tests {
         relay.tell("STATUS=nobody");
         assert!(relay.waiting.is_empty() && relay.readable().is_some());
     }
+
     /// It may be waited for at each message: what else there is to do comes between two of them, and the end does not wait for all.
     #[test]
     fn a_manager_on_another_machine_that_accepts_nothing_is_sent_one_message_a_turn() {
