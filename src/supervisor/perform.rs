@@ -167,7 +167,7 @@ impl Supervisor<'_> {
             own_group: true,
             die_with_us: true,
         };
-        match spawn.spawn() {
+        match spawn.spawn(|| ()) {
             Ok(child) => {
                 info!("running pre-stop hook {name} (pid {})", child.pid());
                 self.hook = Some(Hook { number: hook, child, killed: false });

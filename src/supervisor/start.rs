@@ -67,10 +67,11 @@ impl<'a> Supervisor<'a> {
             own_group: terminal.is_none(),
             die_with_us: config.kill_mode != KillMode::Process,
         };
-        let child = spawn.spawn().map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
-        // What was pending at the fork, the terminal has told us alone. What has come since it tells both; twice does no harm to a child that
-        // has had no time to catch it.
-        let early = if terminal.is_some() { intake.read() } else { Batch::default() };
+        // What the terminal has told us until the fork it has told us alone; from the fork on it tells both (signal(7)). What comes in the
+        // microsecond between the look and the fork is taken for the child's: the kernel tells nobody better.
+        let mut early = Batch::default();
+        let look = || early = if terminal.is_some() { intake.read() } else { Batch::default() };
+        let child = spawn.spawn(look).map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
         // In this order: what comes between the two makes the report's times early, and never of the future.
         let started_at = wall_clock();
         let now = clock();

@@ -54,14 +54,15 @@ pub(crate) enum ExecError {
 
 impl Spawn<'_> {
     /// `fork(2)`, and in the child everything up to `execve(2)`. Returns before the exec, which may take for ever (contract
-    /// K5); [`Child::exec_result`] has its result.
+    /// K5); [`Child::exec_result`] has its result. `last` is the last thing before the fork.
     ///
     /// # Errors
     /// As pipe2(2) and fork(2), or a NUL byte in an argument.
-    pub(crate) fn spawn(&self) -> io::Result<Child> {
+    pub(crate) fn spawn(&self, last: impl FnOnce()) -> io::Result<Child> {
         let plan = Plan::new(self)?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let us = Pid::from_raw(process::id());
+        last();
         let child = fork()?;
         if child == 0 {
             plan.carry_out(self, us, &write);

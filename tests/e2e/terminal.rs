@@ -646,7 +646,7 @@ fn a_ctrl_c_before_the_fork_reaches_the_child() {
     if skip(no_strace()) {
         return;
     }
-    // The last call before the fork.
+    // The last call before bowout looks at its signals, and forks.
     let line = "strace -D -o trace -e trace=pipe2 -e inject=pipe2:signal=SIGSTOP:when=1 bowout --grace 1h probe idle";
     let mut pty = Pty::start(Role::Controlling, &line.split(' ').collect::<Vec<_>>());
     pty.see_in("trace", "stopped by SIGSTOP");
