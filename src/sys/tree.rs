@@ -73,12 +73,15 @@ pub(crate) fn send(
                 continue;
             }
             new = true;
-            if group.is_some_and(|group| group.has(process.group) && group.has_reached(process.pid)) {
+            let group = group.filter(|group| group.has(process.group));
+            if group.is_some_and(|group| group.has_reached(process.pid)) {
                 tally.reached += 1;
                 continue;
             }
             match send_one(&process, &met, signal, wake) {
                 Ok(()) => tally.reached += 1,
+                // It has died of what its group was sent, and its parent has reaped it.
+                Err(error) if group.is_some() && error.raw_os_error() == Some(libc::ESRCH) => tally.reached += 1,
                 // It has ended by itself, or was never ours.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => tally.refused.push((process, error)),
@@ -143,7 +146,11 @@ fn send_one(process: &Process, met: &BTreeMap<libc::pid_t, u64>, signal: Signal,
         None => signals::send(process.pid, signal, None),
     };
     send(signal)?;
-    if wake { send(Signal::CONT) } else { Ok(()) }
+    if wake {
+        // It has had the signal, and can have ended of it.
+        let _ = send(Signal::CONT);
+    }
+    Ok(())
 }
 
 /// pidfd_send_signal(2): `ESRCH` where the process is reaped.
@@ -182,15 +189,20 @@ fn hold(process: &Process, met: &BTreeMap<libc::pid_t, u64>) -> io::Result<Optio
 /// To everybody, where we are PID 1, or else to those that are our children now.
 fn without_proc(signal: Signal, wake: bool) -> Tally {
     let mut tally = Tally::default();
-    let signals = [Some(signal), wake.then_some(Signal::CONT)];
-    if super::process::is_pid1() {
-        for signal in signals.into_iter().flatten() {
-            // Everything but ourselves; ESRCH is nobody (kill(2)). No proof that everybody was reached (contract K10).
-            tally.reached = usize::from(signals::send(-1, signal, None).is_ok());
+    let send = |pid| {
+        signals::send(pid, signal, None)?;
+        if wake {
+            // As above.
+            let _ = signals::send(pid, Signal::CONT, None);
         }
+        Ok::<_, io::Error>(())
+    };
+    if super::process::is_pid1() {
+        // Everything but ourselves; ESRCH is nobody (kill(2)). No proof that everybody was reached (contract K10).
+        tally.reached = usize::from(send(-1).is_ok());
         return tally;
     }
-    let mut send = |pid| match signals.into_iter().flatten().try_for_each(|signal| signals::send(pid, signal, None)) {
+    let mut send = |pid| match send(pid) {
         Ok(()) => tally.reached += 1,
         Err(error) => {
             tally.refused.push((Process::hidden(pid), error));

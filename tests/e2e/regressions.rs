@@ -420,6 +420,28 @@ fn a_look_at_the_children_that_fails_is_taken_again() {
     }
 }
 
+/// Who had died of the signal, and was reaped by its parent, by the time that bowout sent the next one, was not among those who were left.
+#[test]
+fn whoever_dies_of_the_signal_at_once_was_left() {
+    if skip(no_strace()) {
+        return;
+    }
+    let slow = ["-D", "-qq", "-o", "/dev/null", "-e", "trace=kill,pidfd_send_signal"];
+    let delay = ["-e", "inject=kill,pidfd_send_signal:delay_exit=200000", BOWOUT, "--grace", "1s"];
+    // One in the child's process group, one in a session of its own.
+    let script = "(trap '' TERM; \"$PROBE\" signals --name d --exit TERM:0 & \
+                  \"$PROBE\" hostile session -- --name e --exit TERM:0; exec \"$PROBE\" idle) & \
+                  exec \"$PROBE\" signals --name c --exit USR1:5";
+    let mut bowout = Start::new([&slow[..], &delay].concat()).program("strace").sh(script);
+    for name in ["c", "d", "e"] {
+        bowout.ready_as(name);
+    }
+    bowout.kill(USR1);
+    assert_eq!(end_of_traced(&mut bowout), Status::Code(5));
+    let log = bowout.log();
+    assert!(log.iter().any(|line| line.contains("exited with 5, 3 descendants left: sent SIGTERM")), "{log:#?}");
+}
+
 /// Each SIGKILL asked waitid(2) for every PID that there can be, four million, though nobody was left behind the first.
 #[test]
 fn without_proc_the_search_for_children_ends_with_them() {
