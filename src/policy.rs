@@ -376,4 +376,4 @@ fn wake_child() -> Action {
 /// wrappers do likewise. Nobody presses a key twice so fast.
 const BURST: Duration = Duration::from_millis(50);
 /// For how long at the most acting on a request is part of it. If it takes longer, bowout itself was stopped, and who asks again is impatient.
-const ACTING: Duration = Duration::from_millis(500);
+const ACTING: Duration = Duration::from_millis(200);

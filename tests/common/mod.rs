@@ -65,9 +65,9 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two requests to stop are two only if bowout reads the second 50 ms behind the first, as it would a person's: sees to it that those of a
-/// test to one `target` are. Counted from here and not from the first request, which a busy machine lets bowout read late: the test
-/// has seen by now what came of it.
+/// Two requests to stop are two only if bowout reads the second 50 ms behind its acting on the first, which is 0.2 s behind its reading of it at
+/// the most: sees to it that those of a test to one `target` are. Counted from here and not from the first request, which a busy machine
+/// lets bowout read late: the test has seen by now what came of it.
 pub fn apart(target: impl std::fmt::Display) {
     thread_local! {
         static LAST: RefCell<String> = const { RefCell::new(String::new()) };
@@ -76,7 +76,7 @@ pub fn apart(target: impl std::fmt::Display) {
     LAST.with_borrow_mut(|last| {
         if *last == target {
             let from = Instant::now();
-            until("the next request is one of its own", || (from.elapsed() > Duration::from_millis(60)).then_some(()));
+            until("the next request is one of its own", || (from.elapsed() > Duration::from_millis(260)).then_some(()));
         }
         *last = target;
     });

@@ -141,6 +141,11 @@ impl Pty {
         if keys.contains(['\x03', '\x1c']) {
             super::apart(self.pid);
         }
+        self.type_at_once(keys);
+    }
+
+    /// Whether or not they ask for the stop a second time.
+    pub fn type_at_once(&self, keys: &str) {
         // SAFETY: the buffer is valid for its length.
         let done = unsafe { libc::write(self.master(), keys.as_ptr().cast(), keys.len()) };
         assert_eq!(done, keys.len() as isize, "typed {keys:?}");

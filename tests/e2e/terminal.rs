@@ -68,7 +68,7 @@ fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
         shell.0.ready();
     }
     for round in 1..=200 {
-        shell.0.type_keys(CTRL_C);
+        shell.0.type_at_once(CTRL_C);
         for _ in 0..WRITERS {
             shell.0.got(libc::SIGINT);
         }

@@ -242,7 +242,7 @@ fn what_waits_behind_the_first_request_is_no_repeat() {
     // bowout was stopped meanwhile.
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     play.0.acted(at(1000), at(6000));
-    play.then(1549, process(Signal::TERM), "").then(1550, process(Signal::TERM), "KILL>all");
+    play.then(1249, process(Signal::TERM), "").then(1250, process(Signal::TERM), "KILL>all");
 }
 
 #[test]
