@@ -102,10 +102,12 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
     if injection.is_some_and(|injection| injection.what == "SIGKILL") {
         // The kernel kills the child then, which takes its time.
         until("the child ends with bowout", || {
-            bowout.left().into_iter().all(|pid| name(pid) == "strace").then_some(())
+            bowout.left().into_iter().all(|pid| ["", "strace"].contains(&name(pid).as_str())).then_some(())
         });
     }
-    let left: Vec<String> = bowout.left().into_iter().map(name).filter(|name| name != "strace").collect();
+    // Who has ended meanwhile has no name.
+    let left = bowout.left().into_iter().map(name).filter(|name| !name.is_empty() && name != "strace");
+    let left: Vec<String> = left.collect();
     until("strace has ended", || bowout.left().into_iter().all(|pid| name(pid) != "strace").then_some(()));
     let me = if bowout.died(1) == Status::Code(129) { 1 } else { bowout.pid };
     let calls = trace::parse(&fs::read_to_string(&file).unwrap_or_default(), &dir.0, me);
