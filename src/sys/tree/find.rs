@@ -14,21 +14,32 @@ use crate::sys::{child, process};
 /// How far up a sender's parents are followed.
 const DEPTH: usize = 1024;
 
-/// Whether `pid` is a descendant of ours: up from parent to parent. A sender that has ended meanwhile is not. Where /proc does not show a
-/// process, the kernel says whether it is our child; whether it is our child's, nobody does.
+/// How often a walk is begun anew. A parent that /proc hides is missed each time.
+const WALKS: usize = 3;
+
+/// Whether `pid` is a descendant of ours. A sender that has ended meanwhile is not. Where /proc does not show a process, the kernel says
+/// whether it is our child; whether it is our child's, nobody does.
 pub(crate) fn descends(pid: libc::pid_t) -> bool {
+    let parent = |pid| Process::read(pid).map(|process| process.parent);
+    (0..WALKS).find_map(|_| walk(pid, parent)).unwrap_or(false)
+}
+
+/// Up from parent to parent to us; nothing where one of them has ended on the way, whose children have another parent by now.
+fn walk(pid: libc::pid_t, mut parent: impl FnMut(libc::pid_t) -> Option<libc::pid_t>) -> Option<bool> {
     let us = process::id();
     let mut above = pid;
     // Parents do not go in circles, but /proc is read one file at a time while processes come and go.
     for _ in 0..DEPTH {
-        match Process::read(above) {
-            Some(process) if process.parent == us => return true,
-            Some(process) if process.parent > 1 => above = process.parent,
-            Some(_) => return false,
-            None => return child::is_ours(above),
+        match parent(above) {
+            Some(parent) if parent == us => return Some(true),
+            Some(parent) if parent > 1 => above = parent,
+            Some(_) => return Some(false),
+            None if child::is_ours(above) => return Some(true),
+            None if above == pid => return Some(false),
+            None => return None,
         }
     }
-    false
+    Some(false)
 }
 
 /// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee log); exec bowout ...`). Not ours to
@@ -180,6 +191,31 @@ fn read_list(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PID_MAX: libc::pid_t = 1 << 22;
+
+    /// It was no descendant then, and its READY=1 was refused.
+    #[test]
+    fn who_loses_its_parent_during_the_walk_is_walked_up_from_again() {
+        // No PID is as high.
+        let (sender, between) = (PID_MAX + 2, PID_MAX + 1);
+        let mut walked = vec![];
+        let mut look = |pid| {
+            walked.push(pid);
+            match (pid == sender, walked.len()) {
+                (true, 1) => Some(between),
+                (true, _) => Some(process::id()),
+                (false, _) => None,
+            }
+        };
+        assert_eq!(walk(sender, &mut look), None);
+        assert_eq!(walk(sender, &mut look), Some(true));
+        assert_eq!(walked, [sender, between, sender]);
+        // Gone itself, or nobody's.
+        assert_eq!(walk(sender, |_| None), Some(false));
+        assert_eq!(walk(sender, |_| Some(1)), Some(false));
+        assert_eq!(walk(sender, Some), Some(false), "a circle");
+    }
 
     #[test]
     fn a_list_takes_the_memory_of_its_length() {
