@@ -11,8 +11,13 @@ use crate::exit::ExitRules;
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
 use crate::signal::{Remap, Signal, SignalSet};
 
-/// What is a stop request where the user does not say (design 2.2).
-pub(crate) const STOP_ON: SignalSet = SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT]);
+/// The stop requests without `--stop-on`: TERM, INT, ABRT and the first signal of the ladder, so that an image whose STOPSIGNAL is QUIT needs
+/// `--stop-signal QUIT` and no more. QUIT alone is not one: a JVM prints its threads at it.
+pub(crate) fn default_stop_on(ladder: &Ladder) -> SignalSet {
+    let set = SignalSet::of(&[Signal::TERM, Signal::INT, Signal::ABRT]);
+    let first = ladder.rung(0).and_then(|rung| rung.signal).filter(|signal| signal.catchable());
+    first.map_or(set, |signal| set.with(signal))
+}
 
 /// All that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +25,7 @@ pub(crate) struct Config {
     pub(crate) command: OsString,
     pub(crate) args: Vec<OsString>,
     pub(crate) ladder: Ladder,
-    /// `None`: [`STOP_ON`], as far as bowout was not started with these ignored.
+    /// `None`: [`default_stop_on`], without the signals that bowout was started with as ignored.
     pub(crate) stop_on: Option<SignalSet>,
     /// Ctrl-C and Ctrl-\ are stop requests.
     pub(crate) keys_stop: bool,
@@ -176,7 +181,21 @@ mod tests {
     #[test]
     fn an_init_leaves_the_keys_to_its_command() {
         let init = |stop_on| Config::new(Cli { as_init: true, stop_on, ..Cli::default() }).unwrap().keys_stop;
-        assert_eq!([init(None), init(Some(STOP_ON))], [false, true]);
+        assert_eq!([init(None), init(Some(SignalSet::of(&[Signal::INT])))], [false, true]);
+    }
+
+    #[test]
+    fn the_first_signal_of_the_ladder_is_a_stop_request() {
+        let usual = SignalSet::of(&[Signal::TERM, Signal::INT, Signal::ABRT]);
+        for (text, set) in [
+            ("TERM/1s/QUIT/1s/KILL", usual),
+            ("QUIT/1s/KILL", usual.with(Signal::QUIT)),
+            ("WINCH/1s/TERM/1s/KILL", usual.with(Signal::WINCH)),
+            ("KILL", usual),
+        ] {
+            assert_eq!(default_stop_on(&ladder(text)), set, "{text}");
+        }
+        assert_eq!(default_stop_on(&Ladder::new(Some(Signal::STOP), FIVE)), usual);
     }
 
     #[test]

@@ -33,14 +33,16 @@ pub(crate) struct Machine {
     begun: Option<Instant>,
     /// When the manager is to be told again.
     renew: Option<Instant>,
-    /// When each side first asked for the stop.
-    asked: [Option<Instant>; Side::COUNT],
+    /// The requests of each side.
+    asked: [Option<Asked>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
     sent: SignalSet,
-    /// What is to be sent when the preparations are over, with the value that it was queued with; and whether our process group has it.
-    waiting: Vec<(Signal, Option<u64>, bool)>,
-    /// Every descendant has had SIGTERM.
+    /// Stop signals to send when the preparations are over.
+    waiting: Vec<Pending>,
+    /// Every descendant was sent SIGTERM.
     told: bool,
+    /// SIGKILL was sent to the child alone, and SIGTERM to its descendants, which were sent no stop signal before.
+    last_second: bool,
     /// The fewest that a pass of SIGKILL has found left.
     fewest: Option<usize>,
     timed_out: bool,
@@ -62,6 +64,7 @@ impl Machine {
             sent: SignalSet::default(),
             waiting: vec![],
             told: false,
+            last_second: false,
             fewest: None,
             timed_out: false,
             paused: None,
@@ -99,11 +102,11 @@ impl Machine {
         self.settings.is_stop_request(received)
     }
 
-    /// What was first asked for at `asked` is acted upon and told at `now`, which takes as long as a thousand descendants or a slow terminal
-    /// like: what follows within [`BURST`] of this is the same request still.
+    /// Acting on the first request of a side, which was read at `asked`, took until `now`: a thousand descendants and a slow terminal take
+    /// time. A request that follows within [`BURST`] of this is the same one.
     pub(crate) fn acted(&mut self, asked: Instant, now: Instant) {
-        for first in self.asked.iter_mut().flatten().filter(|first| **first == asked) {
-            *first = now.min(asked + ACTING);
+        for side in self.asked.iter_mut().flatten().filter(|side| side.first == asked) {
+            side.first = now.min(asked + ACTING);
         }
     }
 
@@ -159,7 +162,7 @@ impl Machine {
             },
             Event::Refused => match self.state {
                 // PID 1 kills by ending, whatever it may not signal (contract C2); anyone else waits for what may end by itself.
-                State::Killing { .. } if self.settings.pid1 => self.give_up(),
+                State::Killing { .. } if self.settings.pid1 && !self.last_second => self.give_up(),
                 State::Killing { .. } => self.killed(now, 0),
                 // Only SIGKILL's refusal is an event.
                 State::Running { .. }
@@ -173,47 +176,74 @@ impl Machine {
         }
     }
 
-    /// A signal that is not dropped, and `signal`, what the child is to have of it.
+    /// A signal that is not dropped; `signal` is its translation by `--remap`.
     fn signalled(&mut self, now: Instant, received: Received, signal: Signal) -> Vec<Action> {
-        let stop = self.settings.is_stop_request(received);
+        if !self.settings.is_stop_request(received) {
+            return self.forward(received, signal);
+        }
+        let asked = &self.asked[received.side as usize];
+        let differs = asked.is_some_and(|asked| !asked.signals.contains(received.signal));
         match self.state {
-            State::Running { ended } if stop => {
-                self.asked[received.side as usize] = Some(now);
+            State::Running { ended } => {
+                self.asks(now, received);
                 self.begin(now, Some((received, signal)), ended)
             }
-            State::Preparing { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
-                (true, OnRepeat::Kill) => self.kill(now, ended),
-                (true, OnRepeat::Ignore) => vec![],
-                // There is only one way to forward it: with the first.
-                (false, _) | (true, OnRepeat::Forward) => {
-                    self.await_stop(received, signal);
+            State::Preparing { ended, .. } => match (self.asks(now, received), self.settings.on_repeat) {
+                (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
+                (Request::Repeat, OnRepeat::Ignore) => vec![],
+                // It can be forwarded only together with the first.
+                (Request::First, _) | (Request::Repeat, OnRepeat::Forward) => {
+                    self.await_stop(self.pending(received, signal, self.stop_signal(signal)));
+                    vec![]
+                }
+                (Request::Climb, _) => {
+                    self.await_stop(self.pending(received, signal, signal));
                     vec![]
                 }
             },
-            State::Stopping { ended, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
-                (false, _) => self.send_once(received, signal),
-                (true, OnRepeat::Kill) => self.kill(now, ended),
-                (true, OnRepeat::Forward) => self.send_stop(self.stop_signal(signal), None, self.child_has(received)),
-                (true, OnRepeat::Ignore) => vec![],
+            State::Stopping { ended, .. } => match (self.asks(now, received), self.settings.on_repeat) {
+                (Request::First, OnRepeat::Forward) if differs => {
+                    self.send_stop(self.pending(received, signal, self.stop_signal(signal)))
+                }
+                (Request::First, _) => self.send_once(self.pending(received, signal, self.stop_signal(signal))),
+                (Request::Climb, _) => self.send_once(self.pending(received, signal, signal)),
+                (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
+                (Request::Repeat, OnRepeat::Forward) => {
+                    self.send_stop(self.pending(received, signal, self.stop_signal(signal)))
+                }
+                (Request::Repeat, OnRepeat::Ignore) => vec![],
             },
-            State::Draining { exit, .. } if stop => match (self.repeats(now, received), self.settings.on_repeat) {
-                (true, OnRepeat::Kill) => self.kill(now, Some(exit)),
-                // The drain is what was asked for, and nobody is left to forward to. The manager has yet to hear of it.
-                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) if self.begun.is_some() => vec![],
-                (false, _) | (true, OnRepeat::Forward | OnRepeat::Ignore) => self.announce(now),
+            State::Draining { exit, .. } => match (self.asks(now, received), self.settings.on_repeat) {
+                (Request::Repeat, OnRepeat::Kill) => self.kill(now, Some(exit)),
+                // The drain already stops every descendant; only the manager does not know of the request.
+                (_, _) if self.begun.is_some() => vec![],
+                (_, _) => self.announce(now),
             },
-            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
-                let to = match (self.child_has(received), ended.is_some()) {
-                    (true, false) => return vec![],
-                    (true, true) => Target::Others,
-                    (false, true) => Target::All,
-                    (false, false) => Target::Child,
-                };
-                vec![Action::Send { signal, value: received.value, to, wake: false }]
+            State::Killing { ended, .. } if self.last_second => {
+                match (self.asks(now, received), self.settings.on_repeat) {
+                    (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
+                    (_, _) => vec![],
+                }
             }
-            // The child is gone or is being killed.
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
+            State::Killing { .. } | State::Done(_) => vec![],
         }
+    }
+
+    /// A signal that is no stop request.
+    fn forward(&mut self, received: Received, signal: Signal) -> Vec<Action> {
+        let ended = match self.state {
+            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => ended,
+            // The child has exited or is being killed.
+            State::Draining { .. } | State::Killing { .. } | State::Done(_) => return vec![],
+        };
+        let to = match (self.child_has(received, signal), ended.is_some()) {
+            (true, false) => return vec![],
+            (true, true) => Target::Others,
+            (false, true) => Target::All,
+            (false, false) if self.settings.kill_mode == KillMode::Group => Target::Group,
+            (false, false) => Target::Child,
+        };
+        vec![Action::Send { signal, value: received.value, to, wake: false }]
     }
 
     fn child_exited(&mut self, now: Instant, exit: Exit) -> Vec<Action> {
@@ -277,9 +307,9 @@ impl Machine {
                 if !self.settings.job_control {
                     // Nobody is there to say `fg`, and without us the kernel would not have stopped it: its process group were an
                     // orphaned one. Whoever has sent SIGSTOP means it.
-                    if signal == Signal::STOP { vec![] } else { vec![wake_child()] }
+                    if signal == Signal::STOP { vec![] } else { vec![Action::Wake] }
                 } else if wants_terminal {
-                    vec![Action::LendTerminal, wake_child()]
+                    vec![Action::LendTerminal, Action::Wake]
                 } else {
                     self.paused = Some((now, signal));
                     vec![Action::SuspendSelf(signal)]
@@ -295,6 +325,7 @@ impl Machine {
         let Some((since, signal)) = self.paused.take() else { return vec![] };
         let shift = |until: &mut Option<Instant>| *until = until.and_then(|until| until.checked_add(now - since));
         shift(&mut self.runs_until);
+        shift(&mut self.begun);
         match &mut self.state {
             State::Preparing { until, grace, .. } => [until, grace].into_iter().for_each(shift),
             State::Stopping { until, .. } => shift(until),
@@ -303,7 +334,7 @@ impl Machine {
         }
         // Where nobody can wake the job, Ctrl-Z must not freeze it; but whoever has sent SIGSTOP means it.
         let wake = stopped && (suspended || signal != Signal::STOP);
-        let mut actions = if wake { vec![wake_child()] } else { vec![] };
+        let mut actions = if wake { vec![Action::Wake] } else { vec![] };
         if self.begun.is_some() && suspended {
             actions.push(Action::NotifyStopping);
         }
@@ -321,6 +352,9 @@ impl Machine {
                 Some(_) | None => vec![],
             };
         }
+        if self.puts_off(now) {
+            return vec![];
+        }
         match self.state {
             State::Running { ended } => {
                 self.timed_out = true;
@@ -333,6 +367,7 @@ impl Machine {
             }
             State::Stopping { rung, ended, .. } => self.climb(now, rung + 1, ended),
             State::Draining { exit, .. } => self.kill(now, Some(exit)),
+            State::Killing { ended, .. } if self.last_second => self.kill(now, ended),
             State::Killing { until, .. } if now >= until => self.give_up(),
             State::Killing { ended, until, .. } => {
                 self.state = State::Killing { ended, again: now + KILL_AGAIN, until };
@@ -342,22 +377,33 @@ impl Machine {
         }
     }
 
-    /// Notes that its side asks, and says whether it had asked before. What follows within [`BURST`] is the same request still; a
-    /// hang-up repeats nothing: one closed window is told by the shell and by the kernel, and is no impatience.
-    fn repeats(&mut self, now: Instant, Received { signal, side, .. }: Received) -> bool {
-        if signal == Signal::HUP && side == Side::Terminal {
-            return false;
+    /// Notes a stop request, and says what it means beside the earlier ones of its side. A request within [`BURST`] of the first is the same
+    /// one. A hang-up never repeats: the shell and the kernel both send one when a window closes.
+    fn asks(&mut self, now: Instant, Received { signal, side, .. }: Received) -> Request {
+        let running = matches!(self.state, State::Running { .. });
+        if signal == Signal::HUP && side == Side::Terminal && !running {
+            return Request::First;
         }
-        let first = *self.asked[side as usize].get_or_insert(now);
-        now.saturating_duration_since(first) >= BURST
+        let asked =
+            self.asked[side as usize].get_or_insert(Asked { first: now, last: now, signals: SignalSet::default() });
+        let first = now.saturating_duration_since(asked.first) < BURST;
+        let climbs = !asked.signals.contains(signal) && now.saturating_duration_since(asked.last) >= CLIMB;
+        asked.last = now;
+        asked.signals = asked.signals.with(signal);
+        match (first, climbs) {
+            (true, _) => Request::First,
+            (false, true) => Request::Climb,
+            (false, false) => Request::Repeat,
+        }
     }
 
-    /// Whether the signal has reached the child without us: from the terminal, which signals the whole foreground group, or
-    /// from a `kill 0` in the child (contracts T2, T3).
-    fn child_has(&self, received: Received) -> bool {
+    /// Whether the child has `signal` without us, because it is the signal that was received: from the terminal, which signals the whole
+    /// foreground group, or from a `kill 0` in the tree (termios(3), kill(2)).
+    fn child_has(&self, received: Received, signal: Signal) -> bool {
         received.shared_group
+            && received.signal == signal
             && match received.side {
-                Side::Terminal => match received.signal {
+                Side::Terminal => match signal {
                     Signal::HUP => !self.settings.leader,
                     signal => signal.is_terminals(),
                 },
@@ -367,9 +413,32 @@ impl Machine {
     }
 }
 
-/// The whole group was stopped with it.
-fn wake_child() -> Action {
-    Action::Send { signal: Signal::CONT, value: None, to: Target::Group, wake: false }
+/// The stop requests of one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    /// When bowout had acted on the first.
+    first: Instant,
+    last: Instant,
+    signals: SignalSet,
+}
+
+/// A stop request beside the earlier ones of its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    First,
+    /// The sender escalates by itself (start-stop-daemon's `--retry`, parallel's `--termseq`): another signal, [`CLIMB`] or more after the last.
+    Climb,
+    Repeat,
+}
+
+/// A stop signal to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pending {
+    signal: Signal,
+    /// The value that it was queued with.
+    value: Option<u64>,
+    /// The members of our process group have the signal without us.
+    group_has: bool,
 }
 
 /// How long one request may take to come: timeout(1) sends it to its child and then to the group that the child is in, and other
@@ -377,3 +446,7 @@ fn wake_child() -> Action {
 const BURST: Duration = Duration::from_millis(50);
 /// For how long at the most acting on a request is part of it. If it takes longer, bowout itself was stopped, and who asks again is impatient.
 const ACTING: Duration = Duration::from_millis(200);
+/// The shortest time between two different stop signals of one sender that escalates.
+const CLIMB: Duration = Duration::from_millis(900);
+/// A deadline that is noticed so late was held up by a freezer, SIGSTOP or a suspended machine, and the command with it: it gets as much time more.
+const LATE: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
+use serde_json::Value;
 
 use crate::exit::{Exit, Usage};
 use crate::logging::escape;
@@ -36,25 +37,43 @@ pub(crate) struct Step<'a> {
     pub(crate) before: State,
     pub(crate) after: State,
     pub(crate) actions: &'a [Action],
-    /// How many processes the actions reached.
+    /// The signals that the actions sent, in order.
+    pub(crate) sent: &'a [Sent],
+    /// The child's group was sent SIGCONT.
+    pub(crate) woken: bool,
+    /// How many descendants were left at the child's exit.
+    pub(crate) left: usize,
+}
+
+/// One signal that a step sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) signal: Signal,
+    pub(crate) to: Target,
+    /// It is a stop signal or SIGKILL, rather than one that was forwarded.
+    pub(crate) stops: bool,
+    /// How many processes were signalled.
     pub(crate) reached: usize,
-    /// How many they were refused by.
+    /// How many processes bowout may not signal.
     pub(crate) refused: usize,
 }
 
+impl Sent {
+    /// Whether there was no process to send it to, besides those that have the signal without bowout.
+    fn is_empty(&self) -> bool {
+        matches!(self.to, Target::Others | Target::Descendants) && self.reached + self.refused == 0
+    }
+}
+
 impl Step<'_> {
-    /// The first signal that the step sent; where it was for others than those who have it, and there are none, it sent nothing.
-    fn sent(&self) -> Option<(Signal, Target)> {
-        self.actions.iter().find_map(|action| match *action {
-            Action::Send { to: Target::Others, .. } if self.reached + self.refused == 0 => None,
-            Action::Send { signal, to, .. } => Some((signal, to)),
-            Action::NotifyStopping
-            | Action::RunHook(_)
-            | Action::EndHook
-            | Action::SuspendSelf(_)
-            | Action::LendTerminal
-            | Action::Exit(_) => None,
-        })
+    /// The signals that the step sent to any process.
+    fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(|sent| !sent.is_empty())
+    }
+
+    /// Whether the step sent SIGKILL.
+    fn kills(&self) -> bool {
+        self.sent.iter().any(|sent| sent.signal == Signal::KILL && sent.reached + sent.refused > 0)
     }
 
     /// Whether the state changed from one kind to another.
@@ -63,8 +82,17 @@ impl Step<'_> {
     }
 }
 
-/// A line and how much it matters.
-pub(crate) type Line = (Level, String);
+/// A log line.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    /// The name of the event, for programs.
+    pub(crate) event: &'static str,
+    /// The event's own fields, likewise.
+    pub(crate) fields: Vec<(&'static str, Value)>,
+    /// The sentence, for people.
+    pub(crate) text: String,
+}
 
 /// Why and when the stop began.
 #[derive(Debug)]
@@ -89,20 +117,27 @@ pub(crate) struct History {
     started: Instant,
     started_at: SystemTime,
     stop: Option<Stop>,
-    /// What was sent to stop the child and its descendants, in order.
+    /// The first [`RUNGS`] signals that were sent to stop the child and its descendants, in order.
     rungs: Vec<(Signal, Instant)>,
-    /// Why SIGKILL was sent.
-    kill: Option<String>,
+    /// How many more there were: with `--on-repeat forward`, one for each request.
+    more_rungs: u64,
+    /// Why SIGKILL was sent, and when first.
+    kill: Option<(String, Instant)>,
     /// The child has asked for more time and had it.
     extended: bool,
-    ended: Option<Exit>,
+    /// How the child exited, and when.
+    ended: Option<(Exit, Instant)>,
     core: bool,
     usage: Usage,
     /// How many descendants were there when the child had ended.
     left: usize,
-    descendants_killed: usize,
+    /// How many descendants were sent SIGKILL, and when first.
+    descendants_killed: Option<(usize, Instant)>,
     orphans: usize,
 }
+
+/// How many signals of a stop the report lists one by one.
+const RUNGS: usize = 32;
 
 impl History {
     /// The history of `command`, a child that was started at `started`, which was `started_at` on the wall clock.
@@ -125,13 +160,14 @@ impl History {
             started_at,
             stop: None,
             rungs: vec![],
+            more_rungs: 0,
             kill: None,
             extended: false,
             ended: None,
             core: false,
             usage: Usage::default(),
             left: 0,
-            descendants_killed: 0,
+            descendants_killed: None,
             orphans: 0,
         }
     }
@@ -147,7 +183,12 @@ impl History {
 
     /// How the child has ended, if it has.
     pub(crate) fn ended(&self) -> Option<Exit> {
-        self.ended
+        self.ended.map(|(exit, _)| exit)
+    }
+
+    /// How long the command has run: to its exit, whatever its descendants do after that.
+    fn run_time(&self, now: Instant) -> Duration {
+        self.ended.map_or(now, |(_, at)| at) - self.started
     }
 
     /// Notes that the child has left a core.
@@ -178,8 +219,8 @@ impl History {
 
     fn record(&mut self, step: &Step<'_>) {
         if let Event::ChildExited(exit) = step.event {
-            self.ended = Some(exit);
-            self.left = step.reached + step.refused;
+            self.ended = Some((exit, step.now));
+            self.left = step.left;
         }
         // A request that came together with the child's end is the likely cause of it, though it stops nothing any more.
         let asked = match step.event {
@@ -196,34 +237,37 @@ impl History {
             self.stop = Some(Stop { by, at: step.now, late });
         }
         self.extended |= matches!(step.event, Event::ExtendGrace(_)) && !step.actions.is_empty();
-        let stopping = !matches!(step.after, State::Running { .. });
-        let again = matches!((step.before, step.after), (State::Killing { .. }, State::Killing { .. }));
-        for action in step.actions {
-            if let Action::Send { signal, wake, .. } = *action
-                && stopping
-                && !again
-                && step.reached > 0
-                && (wake || signal == Signal::KILL)
-            {
-                self.rungs.push((signal, step.now));
+        let again = matches!(step.before, State::Killing { .. });
+        for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
+            if self.rungs.len() < RUNGS {
+                self.rungs.push((sent.signal, step.now));
+            } else {
+                self.more_rungs += 1;
             }
         }
-        if step.enters(|state| matches!(state, State::Killing { .. })) {
-            self.kill = Some(self.reason_to_kill(step));
-            self.descendants_killed = self.others(step).saturating_sub(step.refused);
+        if step.kills() {
+            if self.kill.is_none() {
+                self.kill = Some((self.reason_to_kill(step), step.now));
+            }
+            let tree = |sent: &&Sent| sent.signal == Signal::KILL && sent.to != Target::Child;
+            let killed = step.sent.iter().find(tree).map_or(0, |sent| self.others(sent).saturating_sub(sent.refused));
+            if self.descendants_killed.is_none() && killed > 0 {
+                self.descendants_killed = Some((killed, step.now));
+            }
         }
     }
 
+    /// Why SIGKILL was sent.
     fn reason_to_kill(&self, step: &Step<'_>) -> String {
-        let why = self.why().unwrap_or_else(|| "its end".into());
+        let late = self.stop.as_ref().is_none_or(|stop| stop.late);
+        let why = self.why().filter(|_| !late).unwrap_or_else(|| "its exit".into());
         match (step.event, step.before) {
-            (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} came"),
+            (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} was received"),
             (Event::Signal(received), _) => {
                 format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
             }
-            _ => {
-                format!("{} grace period expired after {why}", self.grace(step.now))
-            }
+            _ if self.settings.ladder.rung(0).is_none() => "the grace period is 0".into(),
+            _ => format!("{} grace period expired after {why}", self.grace(step.now)),
         }
     }
 
@@ -241,10 +285,10 @@ impl History {
         ))
     }
 
-    /// How many processes besides the child the step was for.
-    fn others(&self, step: &Step<'_>) -> usize {
-        let child = self.ended.is_none() && !matches!(step.sent(), Some((_, Target::Others)));
-        (step.reached + step.refused).saturating_sub(usize::from(child))
+    /// How many processes besides the child a signal was for.
+    fn others(&self, sent: &Sent) -> usize {
+        let child = self.ended.is_none() && matches!(sent.to, Target::All | Target::Child | Target::Group);
+        (sent.reached + sent.refused).saturating_sub(usize::from(child))
     }
 }
 

@@ -22,10 +22,10 @@ use dropped::Dropped;
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::logging::{escape, event};
+use crate::logging::{self, escape, event};
 use crate::origin::{Kin, Sender, Side};
-use crate::policy::{Action, Event, Machine, Received, State};
-use crate::report::{History, Step, Who};
+use crate::policy::{Event, Machine, Received, State};
+use crate::report::{History, Line, Sent, Step, Who};
 use crate::signal::Signal;
 use crate::sys::child::{self, Change, Child, Ended, Peek};
 use crate::sys::files::Destination;
@@ -54,8 +54,10 @@ struct Supervisor<'a> {
     now: Instant,
     /// The command could not be run, and why.
     failure: Option<Error>,
-    /// Whom we could not signal and have said so of; whom we could not kill.
+    /// PIDs whose refusal of a signal was logged, and whether the signal was SIGKILL.
     refused: Vec<(i32, bool)>,
+    /// Refusals that were not logged.
+    refused_more: u64,
     /// More children have ended than one turn reaps.
     more: bool,
 }
@@ -293,18 +295,13 @@ impl Supervisor<'_> {
             self.tell_refusal(refusal, !matches!(after, State::Running { .. }));
         }
         let who = self.who(event, sender);
-        let reached = match (event, after) {
-            // They have had the stop signal before, and are left all the same.
-            (Event::ChildExited(_), State::Draining { .. }) if actions.is_empty() => {
-                tree::descendants().map_or(0, |left| left.len())
-            }
-            _ => done.reached,
-        };
-        let step = Step { now, event, who, before, after, actions: &actions, reached, refused: done.refusals.len() };
-        if let Some((level, line)) = self.history.note(&step)
+        let left = self.left(event, &done.sent);
+        let (woken, sent) = (done.woken, &done.sent);
+        let step = Step { now, event, who, before, after, actions: &actions, sent, woken, left };
+        if let Some(line) = self.history.note(&step)
             && self.failure.is_none()
         {
-            event!(level, "message"; "{line}");
+            log_line(&line);
         }
         if let (Event::Timeout, State::Killing { .. }, State::Done(_)) = (event, before, after) {
             self.tell_survivors();
@@ -318,12 +315,22 @@ impl Supervisor<'_> {
         if let Some(hook) = done.hook {
             self.run_hook(hook);
         }
-        let killing = actions.iter().any(|action| matches!(action, Action::Send { signal: Signal::KILL, .. }));
-        if killing {
+        if let Some(Sent { reached, refused, .. }) = done.sent.iter().find(|sent| sent.signal == Signal::KILL) {
             self.now = clock();
-            let refused = done.reached == 0 && !done.refusals.is_empty();
-            let left = done.reached + done.refusals.len();
-            self.step(if refused { Event::Refused } else { Event::Killed { left } }, None);
+            let none = *reached == 0 && *refused > 0;
+            self.step(if none { Event::Refused } else { Event::Killed { left: reached + refused } }, None);
+        }
+    }
+
+    /// How many descendants were left at the child's exit.
+    fn left(&self, event: Event, sent: &[Sent]) -> usize {
+        match (event, self.machine.state()) {
+            (Event::ChildExited(_), _) if !sent.is_empty() => sent.iter().map(|sent| sent.reached + sent.refused).sum(),
+            (
+                Event::ChildExited(_),
+                State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. },
+            ) => tree::descendants().map_or(0, |left| left.len()),
+            (_, _) => 0,
         }
     }
 
@@ -336,6 +343,11 @@ impl Supervisor<'_> {
                 "cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
         }
     }
+}
+
+/// Logs a line of the report.
+fn log_line(Line { level, event, fields, text }: &Line) {
+    logging::log(*level, event, fields, format_args!("{text}"));
 }
 
 /// The clock of the whole supervision: CLOCK_MONOTONIC, which nobody sets (contract K15).

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, Machine, Received, Rung, State, Target};
+use super::{Action, KillMode, LATE, Machine, Pending, Received, Rung, State, Target};
 use crate::exit::Exit;
 use crate::signal::Signal;
 
@@ -19,13 +19,16 @@ pub(super) const RENEW: Duration = Duration::from_millis(500);
 /// How long all hooks may take where the grace period has no end: a hook that hangs must not prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
 
-/// A point in time and a wait behind it; never, where either is.
+/// How long a descendant that was sent no stop signal before the deadline has between SIGTERM and SIGKILL.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
+/// `at + wait`; `None` (never) if either is `None`.
 pub(super) fn later(at: Option<Instant>, wait: Option<Duration>) -> Option<Instant> {
     at?.checked_add(wait?)
 }
 
 impl Machine {
-    /// When the stop that is under way is over at the latest, its last bounded wait included; `None` is never.
+    /// When the stop that is under way is over at the latest, its last bounded waits included; `None` is never.
     pub(crate) fn over_at(&self) -> Option<Instant> {
         let ladder = &self.settings.ladder;
         let kill = match self.state {
@@ -35,7 +38,46 @@ impl Machine {
             State::Killing { until, .. } => return Some(until),
             State::Running { .. } | State::Done(_) => None,
         };
-        later(kill, Some(UNKILLABLE))
+        let last = if self.asks_last() { LAST_SECOND } else { Duration::ZERO };
+        later(kill, Some(last + UNKILLABLE))
+    }
+
+    /// Whether SIGKILL would be the first signal that a descendant is sent: the stop signals were for the child alone.
+    pub(super) fn asks_last(&self) -> bool {
+        self.settings.kill_mode == KillMode::Mixed && !self.settings.wait_tree && !self.told
+    }
+
+    /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so [`LATE`] that the command had no time to
+    /// act, or SIGKILL none to work. Says whether the deadline is over with that.
+    pub(super) fn puts_off(&mut self, now: Instant) -> bool {
+        let is_late = |until: Instant| now.saturating_duration_since(until) > LATE;
+        match &mut self.state {
+            State::Stopping { rung, until: Some(until), .. }
+                if self.settings.ladder.rung(*rung + 1).is_none() && is_late(*until) =>
+            {
+                *until = now + LATE;
+                true
+            }
+            State::Draining { until: Some(until), .. } if is_late(*until) => {
+                *until = now + LATE;
+                true
+            }
+            State::Killing { again, until, .. } if self.last_second && is_late(*again) => {
+                (*again, *until) = (now + LATE, now + LATE + UNKILLABLE);
+                true
+            }
+            // One more pass of SIGKILL comes first.
+            State::Killing { until, .. } if is_late(*until) => {
+                *until = now + LATE;
+                false
+            }
+            State::Running { .. }
+            | State::Preparing { .. }
+            | State::Stopping { .. }
+            | State::Draining { .. }
+            | State::Killing { .. }
+            | State::Done(_) => false,
+        }
     }
 
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
@@ -44,13 +86,10 @@ impl Machine {
         let mut actions = match self.settings.ladder.rung(0) {
             None => self.kill(now, ended),
             Some(Rung { wait, .. }) => {
-                if let Some((received, forwarded)) = by {
-                    self.await_stop(received, forwarded);
-                } else {
-                    let signal = self.stop_signal(Signal::TERM);
-                    self.sent = self.sent.with(signal);
-                    self.waiting.push((signal, None, false));
-                }
+                self.await_stop(match by {
+                    Some((received, forwarded)) => self.pending(received, forwarded, self.stop_signal(forwarded)),
+                    None => Pending { signal: self.stop_signal(Signal::TERM), value: None, group_has: false },
+                });
                 self.prepare(now, 0, later(Some(now), wait), ended)
             }
         };
@@ -116,9 +155,21 @@ impl Machine {
 
     /// Steps on to `rung`; past the last there is SIGKILL.
     pub(super) fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
-        let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) else { return self.kill(now, ended) };
-        self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
-        self.send_stop(signal.unwrap_or(Signal::TERM), None, false)
+        match self.settings.ladder.rung(rung) {
+            Some(Rung { signal, wait }) => {
+                self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
+                let signal = signal.unwrap_or(Signal::TERM);
+                self.send_stop(Pending { signal, value: None, group_has: false })
+            }
+            None if self.asks_last() => {
+                (self.told, self.last_second) = (true, true);
+                let again = now + LAST_SECOND;
+                self.state = State::Killing { ended, again, until: again + UNKILLABLE };
+                let kill = Action::Send { signal: Signal::KILL, value: None, to: Target::Child, wake: false };
+                vec![kill, Action::Send { signal: Signal::TERM, value: None, to: Target::Descendants, wake: true }]
+            }
+            None => self.kill(now, ended),
+        }
     }
 
     /// For the hook that runs, if one does.
@@ -127,19 +178,23 @@ impl Machine {
     }
 
     pub(super) fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
-        if until.is_some_and(|until| until <= now) {
-            return self.kill(now, Some(exit));
-        }
+        let until = match until {
+            Some(until) if until <= now && self.asks_last() && self.settings.ladder.rung(0).is_some() => {
+                Some(now + LAST_SECOND)
+            }
+            Some(until) if until <= now => return self.kill(now, Some(exit)),
+            until => until,
+        };
         self.state = State::Draining { exit, until };
-        if self.told {
+        if std::mem::replace(&mut self.told, true) {
             return vec![];
         }
-        self.told = true;
-        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::All, wake: true }]
+        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::Descendants, wake: true }]
     }
 
     pub(super) fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
         let mut actions = self.end_hook();
+        self.last_second = false;
         self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
         actions.extend(self.send_kill(ended));
         actions
@@ -149,6 +204,7 @@ impl Machine {
     /// they fork meanwhile, for there cannot be fewer for ever.
     pub(super) fn killed(&mut self, now: Instant, left: usize) -> Vec<Action> {
         if let State::Killing { again, until, .. } = &mut self.state
+            && !self.last_second
             && self.fewest.is_none_or(|fewest| left < fewest)
         {
             self.fewest = Some(left);
@@ -178,30 +234,34 @@ impl Machine {
         vec![Action::Exit(exit)]
     }
 
-    /// Notes what a stop request is to bring the child, unless the child has it already: from us, or without us.
-    pub(super) fn await_stop(&mut self, received: Received, forwarded: Signal) {
-        let signal = self.stop_signal(forwarded);
-        let has_it = signal == received.signal && self.child_has(received);
-        if !self.sent.contains(signal) {
-            // A value belongs to the signal that it was queued with.
-            self.waiting.push((signal, received.value.filter(|_| signal == forwarded), has_it));
-        }
-        self.sent = self.sent.with(signal);
+    /// What to send because of a stop request: `signal`, where `forwarded` is the translation of the one received by `--remap`. A value
+    /// belongs to the signal that it was queued with.
+    pub(super) fn pending(&self, received: Received, forwarded: Signal, signal: Signal) -> Pending {
+        let value = received.value.filter(|_| signal == forwarded);
+        Pending { signal, value, group_has: self.child_has(received, signal) }
     }
 
-    /// Passes a stop request on, likewise.
-    pub(super) fn send_once(&mut self, received: Received, forwarded: Signal) -> Vec<Action> {
-        self.await_stop(received, forwarded);
+    /// Notes a stop signal to be sent, unless it was sent or noted before.
+    pub(super) fn await_stop(&mut self, pending: Pending) {
+        if !self.sent.contains(pending.signal) {
+            self.waiting.push(pending);
+        }
+        self.sent = self.sent.with(pending.signal);
+    }
+
+    /// Sends a stop signal, unless it was sent before.
+    pub(super) fn send_once(&mut self, pending: Pending) -> Vec<Action> {
+        self.await_stop(pending);
         self.send_waiting()
     }
 
     pub(super) fn send_waiting(&mut self) -> Vec<Action> {
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().flat_map(|(signal, value, group_has)| self.send_stop(signal, value, group_has)).collect()
+        waiting.into_iter().flat_map(|pending| self.send_stop(pending)).collect()
     }
 
-    /// A stop signal for whoever it is for and does not have it yet: our process group may have it without us, the child in it.
-    pub(super) fn send_stop(&mut self, signal: Signal, value: Option<u64>, group_has: bool) -> Vec<Action> {
+    /// A stop signal to each process that is to have it and does not have it yet.
+    pub(super) fn send_stop(&mut self, Pending { signal, value, group_has }: Pending) -> Vec<Action> {
         let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree;
         self.sent = self.sent.with(signal);
         let to = match (everyone, group_has) {

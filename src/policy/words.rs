@@ -7,15 +7,15 @@ use crate::exit::Exit;
 use crate::origin::Side;
 use crate::signal::{Remap, Signal, SignalSet};
 
-/// Who is signalled at which stage; systemd's terms (systemd.kill(5)).
+/// Which processes are signalled at which stage; systemd's terms (systemd.kill(5)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum KillMode {
-    /// The child alone, from the first signal to SIGKILL; what it leaves behind is left behind.
+    /// The child alone, from the first signal to SIGKILL; its descendants go on.
     Process,
-    /// The stop signal to the child, SIGKILL to every descendant, and a drain between.
+    /// The stop signal to the child; after its exit or the grace period, SIGTERM to every descendant, then SIGKILL.
     #[default]
     Mixed,
-    /// As mixed, and every descendant has the stop signal, too.
+    /// Every forwarded signal to the child's process group, the stop signal to every descendant, too.
     Group,
 }
 
@@ -148,10 +148,12 @@ pub(crate) enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Child,
-    /// The process group that the child leads, where it is not ours; else the child.
+    /// Every member of the child's process group that is the child or a descendant.
     Group,
     /// The child and every descendant.
     All,
+    /// Every descendant, without the child.
+    Descendants,
     /// All of these but the members of our process group, which have the signal without us.
     Others,
 }
@@ -159,8 +161,11 @@ pub(crate) enum Target {
 /// What is to be done, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// With `wake`, SIGCONT follows to the same target, so that what is stopped can act on the signal (contract T7).
+    /// With `wake`, SIGCONT follows to each process of the target that is stopped, or that may be: it acts on the signal only once it continues
+    /// (signal(7)).
     Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// SIGCONT to each stopped member of the child's process group.
+    Wake,
     /// Start this `--pre-stop` hook.
     RunHook(usize),
     /// SIGKILL to the hook that runs, and to its process group.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, json};
 
-use super::{History, Stop};
+use super::{History, Stop, Who};
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::signal::Signal;
@@ -15,22 +15,24 @@ impl History {
     /// `lost` log lines were not written.
     pub(crate) fn report(&self, now: Instant, exit: Exit, error: Option<&str>, lost: u64) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
+        let killed = self.descendants_killed.map_or(0, |(killed, _)| killed);
         let report = json!({
             "bowout": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "pid": self.pid,
             "start": stamp(self.started_at),
             "end": wall(now),
-            "run_time_ms": millis(now - self.started),
-            // What ends with 126 or 127 then is not the command yet.
-            "child": self.ended.filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
+            "run_time_ms": millis(self.run_time(now)),
+            "drain_time_ms": self.ended.map(|(_, at)| millis(now - at)),
+            // A child that exits with 126 or 127 then is not the command yet.
+            "child": self.ended().filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
             "error": error,
             "exit": how(exit, None),
             "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
             "descendants": {
                 "left": self.left,
-                "ended": self.left.saturating_sub(self.descendants_killed),
-                "killed": self.descendants_killed,
+                "ended": self.left.saturating_sub(killed),
+                "killed": killed,
             },
             "orphans_reaped": self.orphans,
             "user_time_ms": millis(self.usage.user),
@@ -48,14 +50,9 @@ impl History {
         let rungs: Vec<_> =
             sent().map(|(signal, at)| json!({ "signal": signal.to_string(), "after_ms": since(*at) })).collect();
         let by = stop.by.as_ref().map(|(signal, who)| {
-            let known = !matches!(who.side, Side::Terminal | Side::Outside);
-            json!({
-                "signal": signal.to_string(),
-                "side": who.side.to_string(),
-                "pid": known.then_some(who.sender.pid),
-                "uid": known.then_some(who.sender.uid),
-                "name": who.name,
-            })
+            let mut by = who.json();
+            by["signal"] = signal.to_string().into();
+            by
         });
         json!({
             "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
@@ -64,9 +61,23 @@ impl History {
             // Null where the child had it from the terminal, was killed at once, or was gone.
             "forwarded_after_ms": forwarded.map(|(_, at)| since(*at)),
             "rungs": rungs,
-            "escalated": self.kill,
+            "more_rungs": self.more_rungs,
+            "escalated": self.kill.as_ref().map(|(why, _)| why),
             "took_ms": since(now),
             "grace_ms": self.settings.ladder.total(0).map(millis),
+        })
+    }
+}
+
+impl Who {
+    /// The sender; its numbers are null where it has none in this PID namespace.
+    pub(super) fn json(&self) -> Value {
+        let known = !matches!(self.side, Side::Terminal | Side::Outside);
+        json!({
+            "side": self.side.to_string(),
+            "pid": known.then_some(self.sender.pid),
+            "uid": known.then_some(self.sender.uid),
+            "name": self.name,
         })
     }
 }
@@ -83,6 +94,6 @@ fn stamp(at: SystemTime) -> String {
     format_rfc3339_millis(at).to_string()
 }
 
-fn millis(wait: Duration) -> u64 {
+pub(super) fn millis(wait: Duration) -> u64 {
     wait.as_millis().try_into().unwrap_or(u64::MAX)
 }

@@ -1,189 +1,233 @@
 //! The log lines. Every line names what happened, to whom, why, and what comes next if anything does.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
+use serde_json::{Value, json};
 
-use super::{History, Line, Step, descendants, told, wait};
+use super::{History, Line, Sent, Step, Stop, Who, descendants, json, told, wait};
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::policy::{Action, Event, OnRepeat, Received, State, Target};
 use crate::signal::Signal;
 
 impl History {
-    /// What there is to say about a step that was noted.
+    /// The line about a step that was noted.
     pub(super) fn line(&self, step: &Step<'_>) -> Option<Line> {
-        match step.event {
-            Event::Signal(received) => Some(self.signal(step, received)),
-            Event::ChildExited(exit) => self.child_exited(step, exit),
-            Event::Timeout => self.timeout(step),
+        let (level, event, text) = match step.event {
+            Event::Signal(received) => self.signal(step, received),
+            Event::ChildExited(exit) => self.child_exited(step, exit)?,
+            Event::Timeout => self.timeout(step)?,
             Event::ChildStopped { signal, wants_terminal } => {
                 let lent = if wants_terminal { ": lending it the terminal" } else { "" };
-                Some((Level::Debug, format!("{} was stopped by {signal}{lent}", self.child())))
+                (Level::Debug, "child_stopped", format!("{} was stopped by {signal}{lent}", self.child()))
             }
-            Event::Resumed { suspended: false, .. } if step.reached > 0 => {
-                let child = self.child();
-                Some((Level::Info, format!("{child} was stopped and nobody could wake it: sent SIGCONT to it")))
+            Event::Resumed { suspended: false, .. } if step.woken => {
+                let text = format!("{} was stopped and no shell could continue it: sent SIGCONT to it", self.child());
+                (Level::Info, "child_continued", text)
             }
             Event::Resumed { suspended, .. } => {
                 let what = if suspended { "goes on" } else { "stays stopped" };
-                Some((Level::Debug, format!("{} {what}", self.child())))
+                (Level::Debug, "job_continued", format!("{} {what}", self.child()))
             }
             Event::ExtendGrace(asked) => match step.after {
-                State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => Some((
-                    Level::Info,
-                    format!("{} asks for {} to end: {}", self.child(), wait(asked), self.next(step)),
-                )),
-                State::Running { .. } | State::Killing { .. } | State::Done(_) => None,
+                State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
+                    let text = format!("{} asks for {} to exit: {}", self.child(), wait(asked), self.next(step));
+                    (Level::Info, "grace_extended", text)
+                }
+                State::Running { .. } | State::Killing { .. } | State::Done(_) => return None,
             },
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
-                Some((Level::Info, format!("{}, {}", self.sent(step)?, self.next(step))))
+                (Level::Info, "stop_signal_sent", format!("{}, {}", self.sent(step)?, self.next(step)))
             }
-            Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused | Event::Killed { .. } => None,
-        }
+            Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused | Event::Killed { .. } => {
+                return None;
+            }
+        };
+        Some(Line { level, event, fields: self.fields(step), text })
     }
 
-    fn signal(&self, step: &Step<'_>, received: Received) -> Line {
+    /// The fields of a step, for `--log-format json`.
+    fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
+        let mut fields = vec![("child_pid", self.pid.into())];
+        if let Event::Signal(received) = step.event {
+            fields.push(("signal", received.signal.to_string().into()));
+            fields.push(("sender", step.who.as_ref().map_or(Value::Null, Who::json)));
+        }
+        if let Event::ChildExited(exit) = step.event {
+            fields.push(("exit_code", exit.code().into()));
+            fields.push(("exit_signal", exit.signal().into()));
+            fields.push(("descendants_left", step.left.into()));
+        }
+        if !step.sent.is_empty() {
+            let sent = |sent: &Sent| json!({ "signal": sent.signal.to_string(), "processes": sent.reached });
+            fields.push(("sent", step.sent.iter().map(sent).collect()));
+        }
+        if let Some((signal, until)) = self.next_step(step) {
+            fields.push(("next_signal", signal.to_string().into()));
+            fields.push(("next_in_ms", json::millis(until.saturating_duration_since(step.now)).into()));
+        }
+        fields
+    }
+
+    fn signal(&self, step: &Step<'_>, received: Received) -> (Level, &'static str, String) {
         let asked = told(received.signal, step.who.as_ref());
-        let to = self.target(step);
         match (step.before, step.after) {
             (State::Running { .. }, State::Preparing { .. }) => {
-                (Level::Info, format!("stop request {asked}: {}", self.preparing(step)))
+                (Level::Info, "stop_requested", format!("stop request {asked}: {}", self.preparing(step)))
             }
             (State::Running { .. }, State::Stopping { .. }) => {
                 let next = self.next(step);
-                let line = if let Some(key) = key(received) {
+                let line = if let Some(key) = key(received).filter(|_| step.sent().next().is_none()) {
                     let again = match self.settings.on_repeat {
                         OnRepeat::Kill => format!("; {key} again kills it at once"),
                         OnRepeat::Forward | OnRepeat::Ignore => String::new(),
                     };
-                    format!("{key}: waiting for {} to end, {next}{again}", self.child())
+                    format!("{key}: waiting for {} to exit, {next}{again}", self.child())
                 } else {
                     let sent = self.sent(step).unwrap_or_else(|| match received.side {
                         // It is in our process group: a `kill 0` would have reached it, a `kill $PPID` has not.
-                        Side::Tree => format!("not sent back to {to}"),
-                        _ => format!("{to} has it already"),
+                        Side::Tree => format!("not sent back to {}", self.child()),
+                        _ => format!("{} has it already", self.child()),
                     });
                     format!("stop request {asked}: {sent}, {next}")
                 };
-                (Level::Info, line)
+                (Level::Info, "stop_requested", line)
             }
             (State::Running { .. }, State::Killing { .. }) => {
                 let sent = self.sent(step).unwrap_or_default();
-                (Level::Warn, format!("stop request {asked}: {sent}, for the grace period is 0"))
+                (Level::Warn, "killed", format!("stop request {asked}: {sent}, because the grace period is 0"))
             }
-            (State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. }, State::Killing { .. }) => {
-                (Level::Warn, format!("second stop request {asked}: {}", self.sent(step).unwrap_or_default()))
+            (_, State::Killing { .. }) if step.kills() => {
+                let sent = self.sent(step).unwrap_or_default();
+                (Level::Warn, "killed", format!("second stop request {asked}: {sent}"))
             }
             (_, after) => self.passed(step, received.signal, &asked, after),
         }
     }
 
     /// A signal that changed no state.
-    fn passed(&self, step: &Step<'_>, signal: Signal, asked: &str, after: State) -> Line {
-        if let Some((sent, _)) = step.sent() {
-            let remapped = if sent == signal { String::new() } else { format!(" as {sent}") };
+    fn passed(&self, step: &Step<'_>, signal: Signal, asked: &str, after: State) -> (Level, &'static str, String) {
+        if let Some(sent) = step.sent().next() {
+            let remapped = if sent.signal == signal { String::new() } else { format!(" as {}", sent.signal) };
             // The companion of every stop signal and of every `fg`.
             let level = if signal == Signal::CONT { Level::Debug } else { Level::Info };
-            let to = self.target(step);
-            return if step.reached == 0 {
-                (Level::Warn, format!("{asked} could not be forwarded to {to}{remapped}"))
+            let to = self.target(sent);
+            return if sent.reached == 0 {
+                (Level::Warn, "signal_not_forwarded", format!("{asked} could not be forwarded to {to}{remapped}"))
             } else {
-                (level, format!("forwarded {asked} to {to}{remapped}"))
+                (level, "signal_forwarded", format!("forwarded {asked} to {to}{remapped}"))
             };
         }
         let terminal = step.who.as_ref().is_some_and(|who| who.side == Side::Terminal);
         let child = self.child();
-        match after {
+        let (level, why) = match after {
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
-                let why = if self.ended.is_some() { "has ended" } else { "is being killed" };
-                // A key that ended the child is told by the last line.
-                let level = if terminal { Level::Debug } else { Level::Info };
-                (level, format!("{asked} not forwarded: {child} {why}"))
+                let why = if self.ended.is_some() { "has exited" } else { "is being killed" };
+                // The last line tells of a key that ended the child.
+                (if terminal { Level::Debug } else { Level::Info }, format!("not forwarded: {child} {why}"))
             }
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } if self.settings.drops(signal) => {
-                (Level::Info, format!("{asked} dropped, as --remap says"))
+                (Level::Info, "dropped, as --remap says".into())
             }
             State::Preparing { .. } => {
-                (Level::Info, format!("{asked} not forwarded yet: the stop of {child} is being prepared"))
+                (Level::Info, format!("not forwarded yet: the stop of {child} is being prepared"))
             }
             State::Stopping { .. } if !terminal => {
-                let next = self.next(step);
-                (Level::Info, format!("{asked} not forwarded: {child} is being stopped already, {next}"))
+                (Level::Info, format!("not forwarded: {child} is being stopped already, {}", self.next(step)))
             }
             // A resize or job control: the terminal has told the child itself.
             State::Running { .. } | State::Stopping { .. } => {
-                (Level::Debug, format!("{asked} not forwarded: {child} has it already"))
+                (Level::Debug, format!("not forwarded: {child} has it already"))
             }
-        }
-    }
-
-    fn child_exited(&self, step: &Step<'_>, exit: Exit) -> Option<Line> {
-        let left = step.reached + step.refused;
-        match step.after {
-            State::Draining { .. } if left > 0 => {
-                Some((Level::Warn, format!("{}, {}", self.left_behind(step, exit), self.next(step))))
-            }
-            State::Killing { .. } if !matches!(step.before, State::Killing { .. }) && left > 0 => {
-                Some((Level::Warn, self.left_behind(step, exit)))
-            }
-            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
-                Some((Level::Info, format!("{}, waiting for its descendants", self.ending(exit))))
-            }
-            // The usual end, of which the last line tells.
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => None,
-        }
-    }
-
-    /// The child's end, and what it means for those who are left.
-    fn left_behind(&self, step: &Step<'_>, exit: Exit) -> String {
-        let sent = match step.sent() {
-            Some((signal, _)) if step.reached > 0 => format!("sent {signal}"),
-            Some((signal, _)) => format!("{signal} could not be sent"),
-            None => "they have had the stop signal".into(),
         };
-        format!("{}, {} left: {sent}", self.ending(exit), descendants(step.reached + step.refused))
+        (level, "signal_not_forwarded", format!("{asked} {why}"))
     }
 
-    fn timeout(&self, step: &Step<'_>) -> Option<Line> {
+    fn child_exited(&self, step: &Step<'_>, exit: Exit) -> Option<(Level, &'static str, String)> {
+        let ran = self.run_time(step.now);
+        let head = format!("{} after {}, {} left", self.ending(exit), wait(ran), descendants(step.left));
+        let line = match step.after {
+            _ if step.left == 0 => return None,
+            State::Draining { .. } => {
+                let sent = match step.sent().next() {
+                    Some(sent) if sent.reached > 0 => format!("sent {}", sent.signal),
+                    Some(sent) => format!("{} could not be sent", sent.signal),
+                    None => "already sent SIGTERM".into(),
+                };
+                let line = format!("{head}: {sent}, {}", self.next(step));
+                if exit == Exit::Code(0) && ran < DAEMONISED && self.stop.is_none() {
+                    let hint = "if it daemonised, --wait-tree waits for them and --kill-mode process leaves them alone";
+                    (Level::Warn, format!("{line}; {hint}"))
+                } else {
+                    (Level::Info, line)
+                }
+            }
+            State::Killing { .. } if step.kills() => (Level::Warn, format!("{head}: {}", self.sent(step)?)),
+            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
+                let them = if step.left == 1 { "it" } else { "them" };
+                (Level::Info, format!("{head}: waiting for {them} to exit"))
+            }
+            // The usual end, which the last line tells.
+            State::Killing { .. } | State::Done(_) => return None,
+        };
+        Some((line.0, "child_exited", line.1))
+    }
+
+    fn timeout(&self, step: &Step<'_>) -> Option<(Level, &'static str, String)> {
         if step.actions == [Action::NotifyStopping] {
             return None;
         }
-        let to = self.target(step);
         let sent = self.sent(step).unwrap_or_default();
-        match (step.before, step.after) {
+        let next = self.next(step);
+        Some(match (step.before, step.after) {
             (State::Running { .. }, State::Preparing { .. } | State::Stopping { .. }) => {
                 let ran = wait(step.now - self.started);
-                let next = match step.after {
+                let then = match step.after {
                     State::Preparing { .. } => self.preparing(step),
-                    _ => format!("{sent}, {}", self.next(step)),
+                    _ => format!("{sent}, {next}"),
                 };
-                Some((Level::Warn, format!("{} has run for {ran}: {next}", self.child())))
+                (Level::Warn, "runtime_over", format!("{} has run for {ran}: {then}", self.child()))
             }
             (State::Preparing { hook: Some(hook), .. }, State::Stopping { .. }) => {
                 let skipped = match self.hooks.len() - hook - 1 {
                     0 => String::new(),
-                    1 => ", the one behind it is skipped".into(),
-                    n => format!(", the {n} behind it are skipped"),
+                    1 => ", the hook after it is skipped".into(),
+                    n => format!(", the {n} hooks after it are skipped"),
                 };
-                let hook = self.hook(hook) + " has not ended in time and was killed" + &skipped;
-                let next = self.next(step);
-                Some((Level::Warn, format!("pre-stop hook {hook}: {sent}, {next}")))
+                let hook = self.hook(hook) + " has not exited in time and was killed" + &skipped;
+                (Level::Warn, "stop_signal_sent", format!("pre-stop hook {hook}: {sent}, {next}"))
             }
             (State::Preparing { hook: None, .. }, State::Stopping { .. }) => {
-                Some((Level::Info, format!("stop delay is over: {sent}, {}", self.next(step))))
+                (Level::Info, "stop_signal_sent", format!("stop delay is over: {sent}, {next}"))
             }
+            (State::Stopping { .. }, State::Stopping { .. }) if step.sent.is_empty() => (
+                Level::Info,
+                "deadline_late",
+                format!("the deadline passed while bowout was stopped or frozen: {next}"),
+            ),
+            (State::Draining { .. }, State::Draining { .. }) => (
+                Level::Info,
+                "deadline_late",
+                format!("the deadline passed while bowout was stopped or frozen: {next}"),
+            ),
             (State::Stopping { .. }, State::Stopping { .. }) => {
-                Some((Level::Warn, format!("{to} goes on: {sent}, {}", self.next(step))))
+                (Level::Warn, "escalated", format!("{} goes on: {sent}, {next}", self.child()))
             }
-            (before, State::Killing { .. }) if !matches!(before, State::Killing { .. }) => {
-                Some((Level::Warn, format!("grace period of {} is over: {sent}", self.grace(step.now))))
+            (State::Killing { .. }, State::Killing { .. }) => match self.descendants_killed {
+                Some((_, at)) if at == step.now => (Level::Warn, "killed", format!("1s after SIGTERM: {sent}")),
+                _ => (Level::Debug, "killed_again", "sent SIGKILL again".into()),
+            },
+            (_, State::Killing { .. }) => {
+                let last = match step.sent().nth(1) {
+                    Some(_) => ", SIGKILL to them in 1s",
+                    None => "",
+                };
+                let grace = self.grace(step.now);
+                (Level::Warn, "killed", format!("grace period of {grace} is over: {sent}{last}"))
             }
-            (State::Killing { .. }, State::Killing { .. }) => {
-                Some((Level::Debug, format!("sent SIGKILL again to {to}")))
-            }
-            (_, _) => None,
-        }
+            (_, _) => return None,
+        })
     }
 
     /// What the service manager shows while the stop is under way.
@@ -195,8 +239,9 @@ impl History {
             before: state,
             after: state,
             actions: &[],
-            reached: 0,
-            refused: 0,
+            sent: &[],
+            woken: false,
+            left: 0,
         };
         match state {
             State::Preparing { .. } => format!("{} is to be stopped: {}", self.child(), self.preparing(&step)),
@@ -210,28 +255,45 @@ impl History {
         }
     }
 
-    /// The last line: who ended, how, after how long, and because of whom.
+    /// The last line: how the child exited, after how long, and why.
     pub(crate) fn end(&self, now: Instant, exit: Exit) -> Line {
-        let mut line = match self.ended {
+        let mut text = match self.ended() {
             Some(ended) => self.ending(ended),
             None => format!("{} could not be killed", self.child()),
         };
-        line += &format!(" after {}", wait(now - self.started));
-        line += &self.because(now);
-        if self.descendants_killed > 0 {
-            line += &format!("; {} killed", descendants(self.descendants_killed));
+        text += &format!(" after {}{}", wait(self.run_time(now)), self.because(now));
+        if self.ended.is_none_or(|(ended, _)| ended.number() != exit.number()) {
+            text += &format!("; bowout exits with {}", exit.number());
         }
-        if self.ended.is_none_or(|ended| ended.number() != exit.number()) {
-            line += &format!("; bowout exits with {}", exit.number());
-        }
-        // Whoever asked for warnings alone wants to read this one, too.
-        let level = if self.kill.is_some() || self.ended.is_none() { Level::Warn } else { Level::Info };
-        (level, line)
+        let fields = vec![
+            ("child_pid", self.pid.into()),
+            ("exit_code", self.ended().and_then(Exit::code).into()),
+            ("exit_signal", self.ended().and_then(Exit::signal).into()),
+            ("run_time_ms", json::millis(self.run_time(now)).into()),
+            ("status", exit.number().into()),
+        ];
+        Line { level: self.end_level(), event: "exited", fields, text }
     }
 
-    /// What Kubernetes shows of the container's end: one line that stands alone, for nobody sees the log beside it.
+    /// A routine run logs nothing. What the user may not expect is told: a stop, descendants that were left, a death, and, of the first
+    /// process of a container, every failure.
+    fn end_level(&self) -> Level {
+        let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
+        match self.ended() {
+            None => Level::Warn,
+            Some(_) if self.kill.is_some() => Level::Warn,
+            Some(Exit::Signal(Signal::INT)) if self.stop.as_ref().is_none_or(ctrl_c) && self.left == 0 => Level::Debug,
+            Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
+            Some(Exit::Signal(Signal::PIPE)) => Level::Debug,
+            Some(Exit::Signal(_)) => Level::Info,
+            Some(Exit::Code(1..)) if self.settings.pid1 => Level::Info,
+            Some(Exit::Code(_)) => Level::Debug,
+        }
+    }
+
+    /// What Kubernetes shows of the container's end: one line that stands alone, without the log beside it.
     pub(crate) fn termination_message(&self, now: Instant) -> String {
-        let mut line = match self.ended {
+        let mut line = match self.ended() {
             Some(Exit::Signal(signal)) => format!("killed by {signal}"),
             Some(exit @ Exit::Code(_)) => exit.to_string(),
             None => "could not be killed".into(),
@@ -240,18 +302,27 @@ impl History {
             line += " (core dumped)";
         }
         line += &self.because(now);
-        line += &format!("; main process {} (pid {}), ran for {}", self.name(), self.pid, wait(now - self.started));
-        if self.descendants_killed > 0 {
-            line += &format!(", {} killed", descendants(self.descendants_killed));
-        }
-        line
+        line + &format!("; main process {} (pid {}), ran for {}", self.name(), self.pid, wait(self.run_time(now)))
     }
 
+    /// Why the child exited, and what became of its descendants.
     fn because(&self, now: Instant) -> String {
-        match (&self.kill, &self.stop, self.why()) {
-            (Some(kill), ..) => format!(": {kill}"),
-            (None, Some(stop), Some(why)) => format!(", {} after {why}", wait(now - stop.at)),
-            (None, ..) => String::new(),
+        let ended = self.ended.map_or(now, |(_, at)| at);
+        let stopped = match (&self.stop, self.why()) {
+            (Some(stop), Some(why)) if !stop.late => format!(", {} after {why}", wait(ended - stop.at)),
+            (_, _) => String::new(),
+        };
+        let killed = self.descendants_killed.map(|(killed, _)| descendants(killed));
+        match (&self.kill, killed) {
+            (Some((kill, at)), Some(killed)) if ended < *at => {
+                format!("{stopped}; killed {killed} that it left running: {kill}")
+            }
+            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too"),
+            (Some((kill, _)), None) => format!(": {kill}"),
+            (None, _) if self.left > 0 => {
+                format!("{stopped}; {} that it left running exited {} later", descendants(self.left), wait(now - ended))
+            }
+            (None, _) => stopped,
         }
     }
 
@@ -264,26 +335,28 @@ impl History {
         format!("'{}'", crate::logging::escape(self.hooks.get(hook).map_or("", String::as_str)))
     }
 
-    /// Whom the step's signal was for.
-    fn target(&self, step: &Step<'_>) -> String {
-        let others = self.others(step);
-        match step.sent() {
-            Some((_, Target::All)) if self.ended.is_some() => descendants(others),
-            Some((_, Target::Others)) => descendants(others),
-            Some((_, Target::All)) if others > 0 => format!("{} and {}", self.child(), descendants(others)),
-            Some((_, Target::All | Target::Group | Target::Child)) | None => self.child().into(),
+    /// The processes that a signal was for.
+    fn target(&self, sent: &Sent) -> String {
+        let others = self.others(sent);
+        match sent.to {
+            Target::All if self.ended.is_some() => descendants(others),
+            Target::Others | Target::Descendants => descendants(others),
+            Target::All if others > 0 => format!("{} and {}", self.child(), descendants(others)),
+            Target::Group => format!("the process group of {}", self.child()),
+            Target::All | Target::Child => self.child().into(),
         }
     }
 
-    /// What the step's signal did.
-    fn sent(&self, step: &Step<'_>) -> Option<String> {
-        let (signal, _) = step.sent()?;
-        let to = self.target(step);
-        Some(if step.reached == 0 {
-            format!("{signal} could not be sent to {to}")
-        } else {
-            format!("sent {signal} to {to}")
-        })
+    /// The signals that the step sent, and to which processes.
+    pub(super) fn sent(&self, step: &Step<'_>) -> Option<String> {
+        let mut text = String::new();
+        for sent in step.sent() {
+            let how = if sent.reached == 0 { " could not be sent" } else { "" };
+            let and = if text.is_empty() { "" } else { " and " };
+            text += &format!("{and}{}{how} to {}", sent.signal, self.target(sent));
+        }
+        let failed = step.sent().next()?.reached == 0;
+        Some(if failed { text } else { format!("sent {text}") })
     }
 
     /// What comes before the stop signal.
@@ -299,6 +372,14 @@ impl History {
 
     /// What happens at the end of the wait.
     fn next(&self, step: &Step<'_>) -> String {
+        match self.next_step(step) {
+            Some((signal, until)) => format!("{signal} in {}", wait(until.saturating_duration_since(step.now))),
+            None => "no deadline".into(),
+        }
+    }
+
+    /// The next signal of the stop, and when it is sent.
+    fn next_step(&self, step: &Step<'_>) -> Option<(Signal, Instant)> {
         let (rung, until) = match step.after {
             State::Preparing { grace, .. } => (1, grace),
             State::Stopping { rung, until, .. } => (rung + 1, until),
@@ -306,12 +387,12 @@ impl History {
             State::Running { .. } | State::Killing { .. } | State::Done(_) => (usize::MAX, None),
         };
         let signal = self.settings.ladder.rung(rung).and_then(|rung| rung.signal).unwrap_or(Signal::KILL);
-        match until {
-            Some(until) => format!("{signal} in {}", wait(until.saturating_duration_since(step.now))),
-            None => "no deadline".into(),
-        }
+        until.map(|until| (signal, until))
     }
 }
+
+/// A command that exits with 0 so soon and leaves descendants has probably daemonised.
+const DAEMONISED: Duration = Duration::from_secs(1);
 
 /// The key that the user has pressed.
 fn key(received: Received) -> Option<&'static str> {

@@ -57,9 +57,20 @@ impl Play {
             }
             _ => None,
         };
-        let step =
-            Step { now, event, who, before, after: self.machine.state(), actions: &actions, reached, refused: 0 };
-        self.history.note(&step).map_or(String::new(), |(_, line)| line)
+        let mut rest = reached;
+        let send = |action: &Action| match *action {
+            Action::Send { signal, to, wake, .. } => {
+                let reached = if to == Target::Child { rest.min(1) } else { rest };
+                rest -= reached;
+                Some(Sent { signal, to, stops: wake || signal == Signal::KILL, reached, refused: 0 })
+            }
+            _ => None,
+        };
+        let sent: Vec<_> = actions.iter().filter_map(send).collect();
+        let left = if matches!(event, Event::ChildExited(_)) { reached } else { 0 };
+        let after = self.machine.state();
+        let step = Step { now, event, who, before, after, actions: &actions, sent: &sent, woken: false, left };
+        self.history.note(&step).map_or(String::new(), |line| line.text)
     }
 
     fn signal(&mut self, after: f32, side: Side, signal: &str, reached: usize) -> String {
@@ -71,7 +82,7 @@ impl Play {
     }
 
     fn end(&self, after: f32, exit: Exit) -> String {
-        self.history.end(self.start + Duration::from_secs_f32(after), exit).1
+        self.history.end(self.start + Duration::from_secs_f32(after), exit).text
     }
 }
 
@@ -104,12 +115,13 @@ fn a_stop_that_escalates() {
     );
     assert_eq!(
         play.line(4.0, Event::Timeout, 3),
-        "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+        "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and SIGTERM to 2 descendants, SIGKILL to them in 1s"
     );
     play.line(4.0, Event::ChildExited(KILLED), 0);
+    assert_eq!(play.line(5.0, Event::Timeout, 2), "1s after SIGTERM: sent SIGKILL to 2 descendants");
     assert_eq!(
-        play.end(4.0, KILLED),
-        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; 2 descendants killed"
+        play.end(5.5, KILLED),
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; killed 2 descendants, too"
     );
 }
 
@@ -118,7 +130,7 @@ fn the_terminal_is_answered() {
     let mut play = Play::new("INT/8s/KILL");
     assert_eq!(
         play.signal(1.0, Side::Terminal, "INT", 0),
-        "Ctrl-C: waiting for 'ng\\u{1b}inx' (pid 7) to end, SIGKILL in 8s; Ctrl-C again kills it at once"
+        "Ctrl-C: waiting for 'ng\\u{1b}inx' (pid 7) to exit, SIGKILL in 8s; Ctrl-C again kills it at once"
     );
     assert_eq!(
         play.signal(2.0, Side::Manager, "INT", 0),
@@ -139,12 +151,12 @@ fn what_is_left_behind_is_counted() {
     let mut play = Play::new("TERM/8s/KILL");
     assert_eq!(
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
-        "'ng\\u{1b}inx' (pid 7) exited with 3, 1 descendant left: sent SIGTERM, SIGKILL in 8s"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s"
     );
     assert_eq!(play.line(9.0, Event::Timeout, 1), "grace period of 8s is over: sent SIGKILL to 1 descendant");
     assert_eq!(
         play.end(9.0, Exit::Code(3)),
-        "'ng\\u{1b}inx' (pid 7) exited with 3 after 9s: 8s grace period expired after its end; 1 descendant killed"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s; killed 1 descendant that it left running: 8s grace period expired after its exit"
     );
 }
 
@@ -199,4 +211,106 @@ fn durations_are_for_people() {
 fn the_ladders_first_rung_may_be_what_was_received() {
     let ladder = Ladder::new(None, Some(Duration::from_secs(8)));
     assert_eq!(ladder.to_string(), "received/8s/KILL");
+}
+
+#[test]
+fn a_child_that_daemonises_is_told_the_options() {
+    let daemonised = |after, code| {
+        let line = Play::new("TERM/8s/KILL").line(after, Event::ChildExited(Exit::Code(code)), 2);
+        line.contains("--wait-tree") && line.contains("--kill-mode process")
+    };
+    assert_eq!([daemonised(0.5, 0), daemonised(0.5, 1), daemonised(1.0, 0)], [true, false, false]);
+}
+
+/// The run time is the child's; a request in the drain is not the reason for the child's exit, and not for all of the grace period.
+#[test]
+fn the_drain_has_a_time_of_its_own() {
+    let mut play = Play::new("TERM/8s/KILL");
+    play.line(0.2, Event::ChildExited(Exit::Code(0)), 1);
+    assert_eq!(
+        play.end(2.2, Exit::Code(0)),
+        "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; 1 descendant that it left running exited 2s later"
+    );
+    play.signal(7.0, Side::Manager, "TERM", 0);
+    assert_eq!(play.line(8.3, Event::Timeout, 1), "grace period of 8s is over: sent SIGKILL to 1 descendant");
+    assert_eq!(
+        play.end(8.3, Exit::Code(0)),
+        "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; killed 1 descendant that it left running: 8s grace period expired after its exit"
+    );
+    let report: serde_json::Value =
+        serde_json::from_str(&play.history.report(play.start + Duration::from_millis(8300), Exit::Code(0), None, 0))
+            .unwrap();
+    // f32 seconds lose a millisecond.
+    let drained = report["drain_time_ms"].as_u64().unwrap();
+    assert_eq!((&report["run_time_ms"], (8099..=8100).contains(&drained)), (&200.into(), true));
+}
+
+#[test]
+fn no_grace_period_is_no_reason_where_nothing_was_killed() {
+    let mut play = Play::new("KILL");
+    assert_eq!(play.line(1.0, Event::ChildExited(Exit::Code(0)), 0), "");
+    let line = play.history.end(play.start + Duration::from_secs(1), Exit::Code(0));
+    assert_eq!((line.level, line.text.as_str()), (Level::Debug, "'ng\\u{1b}inx' (pid 7) exited with 0 after 1s"));
+}
+
+/// Each signal is counted by itself: five processes in all are two descendants, twice.
+#[test]
+fn two_signals_at_once_are_counted_one_by_one() {
+    let (now, state) = (Instant::now(), State::Stopping { rung: 0, until: None, ended: None });
+    let sent =
+        [Signal::TERM, Signal::INT].map(|signal| Sent { signal, to: Target::All, stops: true, reached: 3, refused: 0 });
+    let play = Play::new("TERM/8s/KILL");
+    let step = Step {
+        now,
+        event: Event::HookExited,
+        who: None,
+        before: State::Preparing { hook: None, until: None, grace: None, ended: None },
+        after: state,
+        actions: &[],
+        sent: &sent,
+        woken: false,
+        left: 0,
+    };
+    assert_eq!(
+        play.history.sent(&step).unwrap(),
+        "sent SIGTERM to 'ng\\u{1b}inx' (pid 7) and 2 descendants and SIGINT to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+    );
+}
+
+/// A storm of requests that are forwarded fills neither memory nor report.
+#[test]
+fn the_list_of_sent_signals_has_a_bound() {
+    let mut play = Play::new("TERM/8s/KILL");
+    play.machine = Machine::new(Settings { on_repeat: OnRepeat::Forward, ..play.history.settings.clone() }, play.start);
+    for n in 0..1000 {
+        play.signal(1.0 + n as f32 / 10.0, Side::Manager, "TERM", 1);
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&play.history.report(play.start + Duration::from_secs(200), Exit::Code(0), None, 0))
+            .unwrap();
+    assert_eq!(report["stop"]["rungs"].as_array().map(Vec::len), Some(RUNGS));
+    assert_eq!(report["stop"]["more_rungs"], 1000 - RUNGS);
+}
+
+#[test]
+fn a_routine_run_logs_nothing() {
+    let level = |pid1, code| {
+        let mut play = Play::new("TERM/8s/KILL");
+        play.history.settings.pid1 = pid1;
+        play.line(1.0, Event::ChildExited(code), 0);
+        play.history.end(play.start + Duration::from_secs(1), code).level
+    };
+    let signal = Exit::Signal;
+    for (exit, levels) in [
+        (Exit::Code(0), [Level::Debug, Level::Debug]),
+        (Exit::Code(3), [Level::Debug, Level::Info]),
+        (signal(Signal::ABRT), [Level::Info, Level::Info]),
+        (signal(Signal::PIPE), [Level::Debug, Level::Debug]),
+    ] {
+        assert_eq!([level(false, exit), level(true, exit)], levels, "{exit}");
+    }
+    let mut play = Play::new("TERM/8s/KILL");
+    play.signal(1.0, Side::Terminal, "INT", 0);
+    play.line(1.1, Event::ChildExited(signal(Signal::INT)), 0);
+    assert_eq!(play.history.end(play.start + Duration::from_secs(2), signal(Signal::INT)).level, Level::Debug);
 }

@@ -3,7 +3,7 @@
 
 use log::Level;
 
-use super::Supervisor;
+use super::{Supervisor, log_line};
 use crate::exit::Exit;
 use crate::logging::{escape, event};
 use crate::sys::{files, process, stderr};
@@ -25,9 +25,12 @@ impl Supervisor<'_> {
             Some(failure) => failure.exit(),
             None => self.config.exit_rules.apply(exit, process::is_pid1()),
         };
+        if self.refused_more > 0 {
+            let count = self.refused_more;
+            event!(Level::Warn, "signals_refused", count = count; "{count} more signals were refused and not logged");
+        }
         if self.failure.is_none() {
-            let (level, line) = self.history.end(self.now, exit);
-            event!(level, "message"; "{line}");
+            log_line(&self.history.end(self.now, exit));
         }
         if let Some(path) = &self.config.termination_log {
             let message = match &self.failure {

@@ -10,6 +10,7 @@ use super::{Hook, Supervisor, clock};
 use crate::exit::Exit;
 use crate::logging::{escape, event};
 use crate::policy::{Action, Event, KillMode, State, Target};
+use crate::report::Sent;
 use crate::signal::Signal;
 use crate::sys::child::Ended;
 use crate::sys::exec::Spawn;
@@ -20,14 +21,19 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// What it is asked to wait where there is no such moment.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How many refusals are logged one by one.
+const REFUSALS: usize = 256;
+
 /// What came of the actions of one step.
 #[derive(Debug, Default)]
 pub(super) struct Performed {
-    /// How many processes were signalled.
-    pub(super) reached: usize,
+    /// The signals that were sent, in order.
+    pub(super) sent: Vec<Sent>,
     pub(super) refusals: Vec<Refusal>,
     /// We were to stop ourselves, and did or could not.
     pub(super) suspended: Option<bool>,
+    /// The child's group was sent SIGCONT.
+    pub(super) woken: bool,
     /// The hook that is to be run, once the step is told.
     pub(super) hook: Option<usize>,
 }
@@ -47,17 +53,20 @@ impl Supervisor<'_> {
         let mut done = Performed::default();
         for action in actions {
             match *action {
-                Action::Send { signal, value, to: Target::Child, wake } => {
-                    self.send_to_child(signal, value, wake, &mut done);
+                Action::Send { signal, value, to, wake } => {
+                    let before = done.refusals.len();
+                    let reached = match to {
+                        Target::Child => self.send_to_child(signal, value, wake, &mut done),
+                        Target::Group => usize::from(tree::send_to_group(&self.child, signal, value).is_ok()),
+                        Target::All | Target::Descendants | Target::Others => {
+                            self.send_to_all(signal, wake, to, &mut done)
+                        }
+                    };
+                    let refused = done.refusals.len() - before;
+                    done.sent.push(Sent { signal, to, stops: wake || signal == Signal::KILL, reached, refused });
                 }
-                Action::Send { signal, to: Target::Group, .. } => {
-                    // The child alone where it does not lead a group of its own, and where it has ended meanwhile, nobody.
-                    done.reached += usize::from(self.child.send_to_group(signal).is_ok());
-                }
-                Action::Send { signal, to: Target::All, wake, .. } => self.send_to_all(signal, wake, false, &mut done),
-                Action::Send { signal, to: Target::Others, wake, .. } => {
-                    self.send_to_all(signal, wake, true, &mut done);
-                }
+                // The child may have exited meanwhile.
+                Action::Wake => done.woken = tree::wake_group(&self.child).is_ok(),
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => {
                     if let Some(hook) = &mut self.hook {
@@ -91,28 +100,30 @@ impl Supervisor<'_> {
         }
     }
 
-    fn send_to_child(&self, signal: Signal, value: Option<u64>, wake: bool, done: &mut Performed) {
-        match self.child.send(signal, value) {
-            Ok(()) => done.reached += 1,
-            Err(error) => {
-                let name = self.history.child().to_owned();
-                done.refusals.push(Refusal { pid: self.child.pid(), name, signal, error });
-                return;
-            }
+    /// Returns how many processes were signalled.
+    fn send_to_child(&self, signal: Signal, value: Option<u64>, wake: bool, done: &mut Performed) -> usize {
+        if let Err(error) = self.child.send(signal, value) {
+            let name = self.history.child().to_owned();
+            done.refusals.push(Refusal { pid: self.child.pid(), name, signal, error });
+            return 0;
         }
-        if wake {
-            // It can only have ended meanwhile.
+        if wake && self.child.may_be_stopped() {
+            // It can only have exited meanwhile.
             let _ = self.child.send(Signal::CONT, None);
         }
+        1
     }
 
-    /// To every descendant; `but_us`: but the members of our own process group.
-    fn send_to_all(&self, signal: Signal, wake: bool, but_us: bool, done: &mut Performed) {
-        // The hook is no part of the command: what is forwarded is not for it, and it has a SIGKILL of its own.
+    /// Returns how many processes were signalled.
+    fn send_to_all(&self, signal: Signal, wake: bool, to: Target, done: &mut Performed) -> usize {
+        // The hook is not part of the command: a forwarded signal is not for it, and it has a SIGKILL of its own.
         let hook = self.hook.as_ref().and_then(|hook| hook.child.own_group());
-        let spared = |group| hook.is_some_and(|hook| hook.has(group)) || but_us && group == tty::own_group().as_raw();
+        let spared = |process: &tree::Process| {
+            hook.is_some_and(|hook| hook.has(process.group))
+                || to == Target::Descendants && process.pid == self.child.pid()
+                || to == Target::Others && process.group == tty::own_group().as_raw()
+        };
         let tally = tree::send(signal, wake, self.child.own_group(), &spared);
-        done.reached += tally.reached;
         done.refusals.extend(tally.refused.into_iter().map(|(process, error)| {
             let name = if process.pid == self.child.pid() {
                 self.history.child().to_owned()
@@ -121,12 +132,18 @@ impl Supervisor<'_> {
             };
             Refusal { pid: process.pid, name, signal, error }
         }));
+        tally.reached
     }
 
-    /// Once a process, and once more for SIGKILL: what is refused now will be refused again.
+    /// Logs a refusal once for each process, and once more for SIGKILL, for at most [`REFUSALS`] in all: a fork bomb of another user must not
+    /// fill the log or the memory.
     pub(super) fn tell_refusal(&mut self, Refusal { pid, name, signal, error }: &Refusal, stopping: bool) {
         let told = (*pid, *signal == Signal::KILL);
         if self.refused.contains(&told) {
+            return;
+        }
+        if self.refused.len() == REFUSALS {
+            self.refused_more += 1;
             return;
         }
         self.refused.push(told);

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use log::Level;
 
 use super::{Dropped, Supervisor, clock};
-use crate::config::{Config, Notify, ReportTo, STOP_ON};
+use crate::config::{Config, Notify, ReportTo, default_stop_on};
 use crate::error::Error;
 use crate::logging::{escape, event};
 use crate::origin::Kin;
@@ -109,6 +109,7 @@ impl<'a> Supervisor<'a> {
             now,
             failure: None,
             refused: vec![],
+            refused_more: 0,
             more: early.children,
             config,
         };
@@ -164,8 +165,8 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
     let ignored = if pid1 { SignalSet::default() } else { inherited.ignored };
     Settings {
         ladder: config.ladder.clone(),
-        stop_on: config.stop_on.unwrap_or(STOP_ON.minus(ignored)),
-        hangup_stops: !ignored.contains(Signal::HUP),
+        stop_on: config.stop_on.unwrap_or_else(|| default_stop_on(&config.ladder).minus(ignored)),
+        hangup_stops: config.stop_on.map_or(!ignored.contains(Signal::HUP), |set| set.contains(Signal::HUP)),
         on_repeat: config.on_repeat,
         kill_mode: config.kill_mode,
         wait_tree: config.wait_tree,

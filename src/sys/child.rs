@@ -42,15 +42,12 @@ impl ProcessGroup {
     /// SIGKILL to all of it, by one kill(2), which a fork inside the group cannot outrun (fork(2) fails with a signal pending), where a walk
     /// over the tree can be. Whoever left the group is the walk's; so are errors, for it meets them again.
     pub(crate) fn kill(self) {
-        self.send(Signal::KILL, false);
+        self.send(Signal::KILL);
     }
 
-    /// The same with any signal, and SIGCONT behind it with `wake`.
-    pub(super) fn send(self, signal: Signal, wake: bool) {
+    /// The same with any signal.
+    pub(super) fn send(self, signal: Signal) {
         let _ = signals::send(-self.0, signal, None);
-        if wake {
-            let _ = signals::send(-self.0, Signal::CONT, None);
-        }
     }
 
     /// Whether `pid`, a member a moment ago, still was one when the group was signalled, and could be: kill(2) is content with one
@@ -112,16 +109,6 @@ impl Child {
         if self.reaped { Err(Errno::ESRCH.into()) } else { signals::send(self.pid, signal, value) }
     }
 
-    /// Signals the process group that the child leads, where it is not ours; else the child. While the child is not reaped, the number
-    /// of a group that it leads is nobody else's.
-    ///
-    /// # Errors
-    /// As [`Child::send`].
-    pub(crate) fn send_to_group(&self, signal: Signal) -> io::Result<()> {
-        let leads = self.group().is_some_and(|group| group.as_raw() == self.pid);
-        if leads { signals::send(-self.pid, signal, None) } else { self.send(signal, None) }
-    }
-
     /// Whether the child has ended and waits to be reaped.
     pub(crate) fn has_ended(&self) -> bool {
         self.reaped || has_ended(self.pid)
@@ -158,6 +145,11 @@ impl Child {
     /// Whether the child is stopped at this moment (proc_pid_stat(5)); not so where nobody can say.
     pub(crate) fn is_stopped(&self) -> bool {
         !self.reaped && tree::Process::read(self.pid).is_some_and(|process| process.state == 'T')
+    }
+
+    /// Whether the child is stopped, or its state cannot be read.
+    pub(crate) fn may_be_stopped(&self) -> bool {
+        !self.reaped && tree::may_be_stopped(self.pid)
     }
 
     /// Whether the child was stopped or continued since this was last asked: `waitid(2)` with `WSTOPPED` and `WCONTINUED`.

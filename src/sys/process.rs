@@ -104,6 +104,8 @@ pub(crate) fn print(text: &str) -> Exit {
 /// (contract T12); what is open from 3 up, but for `ours`, is closed; the working directory pins no mount. Best effort: what
 /// fails here costs the user an open file, not the supervision.
 pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
+    // First: the command may look where bowout is.
+    let _ = nix::unistd::chdir("/");
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
         .or_else(|_| open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()));
     if let Ok(null) = null {
@@ -122,7 +124,6 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
         }
         from = fd.saturating_add(1);
     }
-    let _ = nix::unistd::chdir("/");
 }
 
 /// `close_range(2)`, or close(2) one by one where a kernel before 5.9 or a filter refuses it.

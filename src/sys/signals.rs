@@ -191,6 +191,52 @@ impl AsFd for Intake {
     }
 }
 
+/// The kernel's `siginfo_t` of a queued signal (sigaction(2)), and no shorter than its 128 bytes.
+#[repr(C)]
+struct Queued {
+    signal: libc::c_int,
+    errno: libc::c_int,
+    code: libc::c_int,
+    fields: QueuedFields,
+    rest: [u64; 14],
+}
+
+#[repr(C)]
+struct QueuedFields {
+    pid: libc::pid_t,
+    uid: libc::uid_t,
+    value: *mut libc::c_void,
+}
+
+/// Queues a signal with a value to every process of the group that `leader` leads, a child of ours that is not reaped: pidfd_send_signal(2) with
+/// `PIDFD_SIGNAL_PROCESS_GROUP`.
+///
+/// # Errors
+/// `EINVAL`: a kernel before 6.9. Else as pidfd_open(2) and [`send`].
+pub(super) fn queue_to_group(leader: libc::pid_t, signal: Signal, value: u64) -> io::Result<()> {
+    /// linux/pidfd.h; not in libc yet.
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    let value = value as usize as *mut libc::c_void;
+    // SAFETY: takes no argument and cannot fail (getuid(2)).
+    let uid = unsafe { libc::getuid() };
+    let fields = QueuedFields { pid: process::id(), uid, value };
+    let (signal, code) = (signal.number(), libc::SI_QUEUE);
+    let info = Queued { signal, errno: 0, code, fields, rest: [0; 14] };
+    // SAFETY: numbers, and a pointer to as many bytes as the kernel reads; a descriptor that is returned has no other owner.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, leader, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = OwnedFd::from_raw_fd(fd as i32);
+        let flags = PIDFD_SIGNAL_PROCESS_GROUP;
+        match libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, &raw const info, flags) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
 /// `kill(2)`, or `sigqueue(3)` where there is a value to pass on.
 ///
 /// # Errors

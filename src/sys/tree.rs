@@ -25,7 +25,7 @@ pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(crate) use process::Process;
 use process::proc_is_ours;
 
-use super::child::{ProcessGroup, all_have_ended, is_alive};
+use super::child::{Child, ProcessGroup, all_have_ended, is_alive};
 use super::process::id;
 use super::signals;
 use crate::signal::Signal;
@@ -47,42 +47,50 @@ pub(crate) struct Tally {
     pub(crate) refused: Vec<(Process, io::Error)>,
 }
 
-/// Sends `signal` to every live descendant, and SIGCONT behind it with `wake`: to `group` by one kill(2), to everybody else one by one.
-/// SIGKILL goes on until a pass finds nobody new. Members of the groups that are `spared` are passed over, where there is a /proc to tell them.
+/// Sends `signal` to every live descendant, and with `wake` SIGCONT after it to each that is stopped: to `group` by one kill(2), to the others
+/// one by one. SIGKILL goes on until a pass finds no new process. Processes that are `spared` are passed over, where /proc tells which they are.
 pub(crate) fn send(
     signal: Signal,
     wake: bool,
     group: Option<ProcessGroup>,
-    spared: &dyn Fn(libc::pid_t) -> bool,
+    spared: &dyn Fn(&Process) -> bool,
 ) -> Tally {
     let mut tally = Tally::default();
     let mut met = BTreeMap::from([(id(), 0)]);
     for _ in 0..if signal == Signal::KILL { PASSES } else { 1 } {
         let tree = descendants();
-        // Only now, so that whoever dies of it has been seen alive and is counted.
-        // By SIGKILL even where nobody was met in it, for it may be one that forks and ends over and over.
+        // Only now, so that a process that dies of it has been seen alive and is counted. SIGKILL goes to a group without a known member,
+        // too: its members may fork and exit over and over.
         let is_met = |group: ProcessGroup| tree.iter().flatten().any(|process| group.has(process.group));
         if let Some(group) = group.filter(|group| signal == Signal::KILL || is_met(*group)) {
-            group.send(signal, wake);
+            group.send(signal);
         }
         let Some(tree) = tree else { return without_proc(signal, wake) };
         let mut new = false;
         for process in tree {
             let known = met.insert(process.pid, process.started) == Some(process.started);
-            if known || spared(process.group) {
+            if known || spared(&process) {
                 continue;
             }
             new = true;
             let group = group.filter(|group| group.has(process.group));
             if group.is_some_and(|group| group.has_reached(process.pid)) {
                 tally.reached += 1;
+                if wake {
+                    wake_if_stopped(&process, &met);
+                }
                 continue;
             }
-            match send_one(&process, &met, signal, wake) {
-                Ok(()) => tally.reached += 1,
-                // It has died of what its group was sent, and its parent has reaped it.
+            match send_one(&process, &met, signal) {
+                Ok(()) => {
+                    tally.reached += 1;
+                    if wake {
+                        wake_if_stopped(&process, &met);
+                    }
+                }
+                // It has died of the signal to its group, and its parent has reaped it.
                 Err(error) if group.is_some() && error.raw_os_error() == Some(libc::ESRCH) => tally.reached += 1,
-                // It has ended by itself, or was never ours.
+                // It has exited by itself, or was never a descendant.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(error) => tally.refused.push((process, error)),
             }
@@ -95,6 +103,42 @@ pub(crate) fn send(
         }
     }
     tally
+}
+
+/// Forwards `signal` to every descendant in the child's process group: by one kill(2) where the child leads it. A group that bowout is in itself
+/// is signalled member by member, for its number would mean bowout, and the processes that share it, too.
+pub(crate) fn send_to_group(child: &Child, signal: Signal, value: Option<u64>) -> io::Result<()> {
+    let Some(group) = child.group().map(Pid::as_raw) else { return Err(Errno::ESRCH.into()) };
+    if group == child.pid() {
+        match value {
+            None => return signals::send(-group, signal, None),
+            Some(value) if signals::queue_to_group(group, signal, value).is_ok() => return Ok(()),
+            // A kernel before 6.9: the value goes to the child alone.
+            Some(_) => {}
+        }
+    }
+    let sent = child.send(signal, value);
+    let tree = descendants().unwrap_or_default();
+    let met = identities(&tree);
+    for process in tree.iter().filter(|process| process.group == group && process.pid != child.pid()) {
+        // A member that may not be signalled is left out, as by kill(2) to a group.
+        let _ = send_one(process, &met, signal);
+    }
+    sent
+}
+
+/// SIGCONT to each stopped descendant in the child's process group; to all of the group where /proc does not tell.
+pub(crate) fn wake_group(child: &Child) -> io::Result<()> {
+    let Some(group) = child.group().map(Pid::as_raw) else { return Err(Errno::ESRCH.into()) };
+    match descendants() {
+        Some(tree) => {
+            let met = identities(&tree);
+            tree.iter().filter(|process| process.group == group).for_each(|process| wake_if_stopped(process, &met));
+            Ok(())
+        }
+        None if group == child.pid() => signals::send(-group, Signal::CONT, None),
+        None => child.send(Signal::CONT, None),
+    }
 }
 
 /// SIGKILL to our direct children, as quickly as can be: what forks its successor and ends, over and over, is gone by the time
@@ -137,20 +181,34 @@ fn group_left_by(pid: libc::pid_t) -> Option<libc::pid_t> {
     getpgid(pid).ok().filter(|group| foreign && group.as_raw() > 1).map(Pid::as_raw)
 }
 
-/// Signals one of those that were `met`, each with its start.
-fn send_one(process: &Process, met: &BTreeMap<libc::pid_t, u64>, signal: Signal, wake: bool) -> io::Result<()> {
-    let us = id();
-    let held = if process.parent == us { None } else { hold(process, met)? };
-    let send = |signal: Signal| match &held {
-        Some(fd) => pidfd_send_signal(fd, signal),
-        None => signals::send(process.pid, signal, None),
-    };
-    send(signal)?;
-    if wake {
-        // It has had the signal, and can have ended of it.
-        let _ = send(Signal::CONT);
+/// The start of each process, and of bowout, by PID.
+fn identities(tree: &[Process]) -> BTreeMap<libc::pid_t, u64> {
+    tree.iter().map(|process| (process.pid, process.started)).chain([(id(), 0)]).collect()
+}
+
+/// Signals one of the processes that were `met`, each with its start.
+fn send_one(process: &Process, met: &BTreeMap<libc::pid_t, u64>, signal: Signal) -> io::Result<()> {
+    if process.parent == id() {
+        return signals::send(process.pid, signal, None);
     }
-    Ok(())
+    match hold(process, met)? {
+        Some(fd) => pidfd_send_signal(&fd, signal),
+        None => signals::send(process.pid, signal, None),
+    }
+}
+
+/// SIGCONT to a process that is stopped, or whose state cannot be read, so that it acts on the signal that was sent before. It is looked at
+/// after that signal: a process that is stopped later is seen at the next signal. Any other process sees no SIGCONT.
+fn wake_if_stopped(process: &Process, met: &BTreeMap<libc::pid_t, u64>) {
+    if may_be_stopped(process.pid) {
+        // It can have exited of the signal that it was sent.
+        let _ = send_one(process, met, Signal::CONT);
+    }
+}
+
+/// Whether a process is stopped (proc_pid_stat(5), state `T`), or nothing tells: /proc hides it, or its first thread has exited before the others.
+pub(super) fn may_be_stopped(pid: libc::pid_t) -> bool {
+    Process::read(pid).is_none_or(|process| process.state == 'T' || (process.state == 'Z' && !process.is_dead()))
 }
 
 /// pidfd_send_signal(2): `ESRCH` where the process is reaped.
@@ -186,7 +244,8 @@ fn hold(process: &Process, met: &BTreeMap<libc::pid_t, u64>) -> io::Result<Optio
     if ours { Ok(held) } else { Err(Errno::ESRCH.into()) }
 }
 
-/// To everybody, where we are PID 1, or else to those that are our children now.
+/// To every process of the namespace where bowout is PID 1, else to its present children. The state of a process is unknown then, so that with
+/// `wake` each is sent SIGCONT.
 fn without_proc(signal: Signal, wake: bool) -> Tally {
     let mut tally = Tally::default();
     let send = |pid| {

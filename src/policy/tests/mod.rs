@@ -31,7 +31,7 @@ fn millis(instant: Instant) -> u128 {
 fn settings() -> Settings {
     Settings {
         ladder: Ladder::new(None, Some(Duration::from_secs(8))),
-        stop_on: SignalSet::of(&[Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT]),
+        stop_on: SignalSet::of(&[Signal::TERM, Signal::INT, Signal::ABRT]),
         hangup_stops: true,
         on_repeat: OnRepeat::Kill,
         kill_mode: KillMode::Mixed,
@@ -73,10 +73,12 @@ fn show(action: Action) -> String {
                 Target::Child => "child",
                 Target::Group => "group",
                 Target::All => "all",
+                Target::Descendants => "descendants",
                 Target::Others => "others",
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
         }
+        Action::Wake => "wake".into(),
         Action::RunHook(hook) => format!("hook#{hook}"),
         Action::EndHook => "end-hook".into(),
         Action::NotifyStopping => "notify".into(),

@@ -33,6 +33,8 @@ impl Play {
     }
 }
 
+/// The end of the grace period: the descendants were not asked to stop before.
+const LAST: &str = "KILL>child TERM+CONT>descendants";
 const EXIT_3: Event = Event::ChildExited(Exit::Code(3));
 const KILLED: Event = Event::ChildExited(Exit::Signal(Signal::KILL));
 
@@ -46,14 +48,14 @@ fn with_ladder(ladder: &str) -> Settings {
 
 #[test]
 fn a_child_that_ends_by_itself() {
-    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>all").then(5, Event::NoChildren, "exit 3").idle("Done:3");
+    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>descendants").then(5, Event::NoChildren, "exit 3").idle("Done:3");
 }
 
 #[test]
 fn a_child_that_obeys() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(3000, EXIT_3, "TERM+CONT>all")
+        .then(3000, EXIT_3, "TERM+CONT>descendants")
         .then(3000, Event::NoChildren, "exit 3")
         .idle("Done:3");
 }
@@ -62,7 +64,7 @@ fn a_child_that_obeys() {
 fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
-        .deadline(9000, "KILL>all")
+        .deadline(9000, LAST)
         .then(9001, KILLED, "")
         .then(9002, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
@@ -72,7 +74,7 @@ fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
 fn the_drain_has_what_is_left_of_the_grace_period() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(3000, EXIT_3, "TERM+CONT>all")
+        .then(3000, EXIT_3, "TERM+CONT>descendants")
         .deadline(9000, "KILL>all")
         .then(9001, Event::NoChildren, "exit 3")
         .idle("Done:3");
@@ -81,7 +83,7 @@ fn the_drain_has_what_is_left_of_the_grace_period() {
 #[test]
 fn a_drain_that_nobody_asked_for_has_all_of_it() {
     Play::new(settings())
-        .then(3000, EXIT_3, "TERM+CONT>all")
+        .then(3000, EXIT_3, "TERM+CONT>descendants")
         .deadline(11_000, "KILL>all")
         .then(11_001, Event::NoChildren, "exit 3")
         .idle("Done:3");
@@ -92,7 +94,7 @@ fn the_ladder_is_climbed_rung_by_rung() {
     Play::new(with_ladder("TERM/30s/QUIT/5s/KILL"))
         .then(1000, process(Signal::INT), "TERM+CONT>child")
         .deadline(31_000, "QUIT+CONT>child")
-        .deadline(36_000, "KILL>all")
+        .deadline(36_000, LAST)
         .then(36_001, KILLED, "")
         .then(36_001, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
@@ -102,7 +104,7 @@ fn the_ladder_is_climbed_rung_by_rung() {
 fn the_drain_has_the_rest_of_the_whole_ladder() {
     Play::new(with_ladder("TERM/30s/QUIT/5s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(2000, EXIT_3, "TERM+CONT>descendants")
         .deadline(36_000, "KILL>all")
         .then(36_000, Event::NoChildren, "exit 3")
         .idle("Done:3");
@@ -111,8 +113,8 @@ fn the_drain_has_the_rest_of_the_whole_ladder() {
 #[test]
 fn a_second_request_from_the_same_side_kills_at_once() {
     for side in [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree] {
-        for first in [Signal::TERM, Signal::INT, Signal::QUIT] {
-            for second in [Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT] {
+        for first in [Signal::TERM, Signal::INT, Signal::ABRT] {
+            for second in [Signal::TERM, Signal::INT, Signal::ABRT] {
                 let mut machine = Machine::new(settings(), at(0));
                 let _ = machine.step(at(1000), from(side, first));
                 assert_eq!(
@@ -151,10 +153,10 @@ fn what_comes_in_one_burst_is_one_request() {
 #[test]
 fn another_sides_other_signal_is_forwarded_once() {
     Play::new(settings())
-        .then(1000, from(Side::Process, Signal::QUIT), "QUIT+CONT>child")
+        .then(1000, from(Side::Process, Signal::ABRT), "ABRT+CONT>child")
         .then(2000, from(Side::Outside, Signal::TERM), "TERM+CONT>child")
-        .then(3000, from(Side::Manager, Signal::QUIT), "")
-        .deadline(9000, "KILL>all");
+        .then(3000, from(Side::Manager, Signal::ABRT), "")
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn what_is_pending_together_is_one_request() {
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(1000, process(Signal::CONT), "CONT>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -174,7 +176,7 @@ fn cont_and_hup_are_never_a_repeat() {
         .then(1001, process(Signal::CONT), "CONT>child")
         .then(1002, process(Signal::HUP), "HUP>child")
         .then(1003, process(usr1()), "USR1>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -182,17 +184,23 @@ fn a_repeat_can_be_forwarded_or_ignored() {
     Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
     Play::new(Settings { on_repeat: OnRepeat::Ignore, ..settings() })
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, process(Signal::INT), "")
-        .deadline(9000, "KILL>all");
+        .then(1800, process(Signal::INT), "")
+        .deadline(9000, LAST);
+    // Another signal of the same burst is not a duplicate, even where both are forwarded as the same.
+    let remap = Remap::new(vec!["TERM:INT".parse().unwrap()]);
+    Play::new(Settings { on_repeat: OnRepeat::Forward, remap, ..settings() })
+        .then(1000, process(Signal::TERM), "INT+CONT>child")
+        .then(1010, process(Signal::TERM), "")
+        .then(1020, process(Signal::INT), "INT+CONT>child");
     // The terminal repeats itself to the child, too.
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
         .then(1000, ctrl_c, "")
         .then(2000, ctrl_c, "")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -261,7 +269,7 @@ fn a_stop_that_is_asked_for_in_the_drain_is_announced() {
 fn a_repeat_cuts_the_drain_short() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(2000, EXIT_3, "TERM+CONT>descendants")
         .then(3000, from(Side::Manager, Signal::TERM), "")
         .then(4000, process(Signal::TERM), "KILL>all")
         .then(4001, Event::NoChildren, "exit 3")
@@ -283,27 +291,25 @@ fn nobody_is_killed_twice_for_impatience() {
 #[test]
 fn ctrl_c_reaches_the_child_once() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
-    Play::new(settings()).then(1000, ctrl_c, "").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, ctrl_c, "").deadline(9000, LAST);
     Play::new(settings()).then(1000, ctrl_c, "").then(2000, ctrl_c, "KILL>all");
     // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child lacks.
-    Play::new(settings())
-        .then(1000, ctrl_c, "")
-        .then(1001, from(Side::Manager, Signal::INT), "")
-        .deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, ctrl_c, "").then(1001, from(Side::Manager, Signal::INT), "").deadline(9000, LAST);
     // A stop signal of the user's choice is sent, for the terminal has sent another.
     let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
-    Play::new(chosen).then(1000, ctrl_c, "QUIT+CONT>child").deadline(9000, "KILL>all");
+    Play::new(chosen).then(1000, ctrl_c, "QUIT+CONT>child").deadline(9000, LAST);
     // A child that has left our group has not had it.
-    Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, LAST);
 }
 
 #[test]
 fn the_keys_can_be_left_to_the_child() {
     let init = || Settings { keys_stop: false, job_control: true, ..settings() };
-    for key in [Signal::INT, Signal::QUIT] {
-        Play::new(init()).then(1000, to_group(Side::Terminal, key), "").idle("Running");
-        Play::new(init()).then(1000, from(Side::Outside, key), &format!("{}+CONT>child", &key.to_string()[3..]));
-    }
+    Play::new(init()).then(1000, to_group(Side::Terminal, Signal::INT), "").idle("Running");
+    Play::new(init()).then(1000, from(Side::Outside, Signal::INT), "INT+CONT>child");
+    let quit = Settings { stop_on: settings().stop_on.with(Signal::QUIT), ..init() };
+    Play::new(quit.clone()).then(1000, to_group(Side::Terminal, Signal::QUIT), "").idle("Running");
+    Play::new(quit).then(1000, from(Side::Outside, Signal::QUIT), "QUIT+CONT>child");
 }
 
 #[test]
@@ -314,11 +320,11 @@ fn ctrl_z_stops_the_clock() {
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
         .then(3000, stopped, "suspend SIGTSTP")
-        .then(503_000, woken, "CONT>group")
-        .deadline(509_000, "KILL>all");
+        .then(503_000, woken, "wake")
+        .deadline(509_000, LAST);
     Play::new(job())
         .then(10_000, stopped, "suspend SIGTSTP")
-        .then(500_000, woken, "CONT>group")
+        .then(500_000, woken, "wake")
         .deadline(550_000, "TERM+CONT>child");
     // `fg` wakes the whole group, and the child once.
     Play::new(job()).then(10_000, stopped, "suspend SIGTSTP").then(
@@ -331,7 +337,7 @@ fn ctrl_z_stops_the_clock() {
     Play::new(never)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, stopped, "suspend SIGTSTP")
-        .then(3000, woken, "CONT>group")
+        .then(3000, woken, "wake")
         .idle("Stopping#0@never");
 }
 
@@ -342,7 +348,7 @@ fn a_job_that_nobody_can_wake_goes_on() {
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
-            .then(1000, Event::Resumed { suspended: false, stopped: true }, "CONT>group")
+            .then(1000, Event::Resumed { suspended: false, stopped: true }, "wake")
             .idle("Running");
     }
     // Whoever has sent SIGSTOP means it.
@@ -351,29 +357,29 @@ fn a_job_that_nobody_can_wake_goes_on() {
         .then(1000, Event::Resumed { suspended: false, stopped: true }, "")
         .idle("Running");
     // Without a terminal there is no job control.
-    Play::new(settings()).then(1000, stopped(Signal::TSTP), "CONT>group").idle("Running");
+    Play::new(settings()).then(1000, stopped(Signal::TSTP), "wake").idle("Running");
     Play::new(settings()).then(1000, stopped(Signal::STOP), "").idle("Running");
 }
 
 #[test]
 fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
     let wants = Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true };
-    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend CONT>group").idle("Running");
+    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend wake").idle("Running");
 }
 
 #[test]
 fn a_hang_up_stops_and_a_reload_does_not() {
-    Play::new(settings()).then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child").deadline(9000, LAST);
     Play::new(settings()).then(1000, from(Side::Manager, Signal::HUP), "HUP>child").idle("Running");
     // Only the session's leader is told; anyone else in the foreground group has had it together with the child.
     let hangup = to_group(Side::Terminal, Signal::HUP);
-    Play::new(settings()).then(1000, hangup, "").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, hangup, "").deadline(9000, LAST);
     let leader = Settings { leader: true, ..settings() };
-    Play::new(leader).then(1000, hangup, "HUP+CONT>child").deadline(9000, "KILL>all");
+    Play::new(leader).then(1000, hangup, "HUP+CONT>child").deadline(9000, LAST);
     let nohup = Settings { hangup_stops: false, leader: true, ..settings() };
     Play::new(nohup).then(1000, hangup, "HUP>child").idle("Running");
     // The shell tells its jobs, and when it ends, the kernel tells them again.
-    Play::new(settings()).then(1000, hangup, "").then(1005, hangup, "").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, hangup, "").then(1005, hangup, "").deadline(9000, LAST);
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     Play::new(settings()).then(1000, ctrl_c, "").then(1005, hangup, "").then(2000, ctrl_c, "KILL>all");
 }
@@ -382,9 +388,7 @@ fn a_hang_up_stops_and_a_reload_does_not() {
 fn a_resize_never_stops_but_a_winch_can() {
     let winch = Settings { stop_on: SignalSet::of(&[Signal::WINCH]), ..settings() };
     Play::new(winch.clone()).then(1000, from(Side::Terminal, Signal::WINCH), "WINCH>child").idle("Running");
-    Play::new(winch.clone())
-        .then(1000, from(Side::Outside, Signal::WINCH), "WINCH+CONT>child")
-        .deadline(9000, "KILL>all");
+    Play::new(winch.clone()).then(1000, from(Side::Outside, Signal::WINCH), "WINCH+CONT>child").deadline(9000, LAST);
     Play::new(winch).then(1000, process(Signal::TERM), "TERM>child").idle("Running");
 }
 
@@ -412,15 +416,15 @@ fn a_stop_of_the_whole_tree_reaches_whom_the_terminal_does_not() {
 #[test]
 fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
     for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {
-        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").deadline(9000, "KILL>all");
+        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").deadline(9000, LAST);
     }
     for signal in [Signal::HUP, usr1()] {
         Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").idle("Running");
     }
     // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the child.
     let pid1 = Settings { pid1: true, ..settings() };
-    Play::new(pid1).then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
-    Play::new(settings()).then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
+    Play::new(pid1).then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
+    Play::new(settings()).then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
 }
 
 #[test]
@@ -434,13 +438,14 @@ fn the_kill_modes() {
     // The stop signal to all; who has had SIGTERM is not sent it again.
     let group = Settings { kill_mode: KillMode::Group, ..settings() };
     Play::new(group.clone())
-        .then(1000, process(usr1()), "USR1>child")
+        .then(1000, process(usr1()), "USR1>group")
+        .then(1000, to_group(Side::Terminal, Signal::WINCH), "")
         .then(1000, process(Signal::TERM), "TERM+CONT>all")
         .then(2000, EXIT_3, "")
         .deadline(9000, "KILL>all");
     Play::new(group)
         .then(1000, process(Signal::INT), "INT+CONT>all")
-        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(2000, EXIT_3, "TERM+CONT>descendants")
         .deadline(9000, "KILL>all");
 }
 
@@ -467,19 +472,19 @@ fn the_run_time_is_bounded() {
     let bounded = Settings { max_runtime: Some(Duration::from_secs(60)), ..settings() };
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
-        .then(60_500, Event::ChildExited(Exit::Signal(Signal::TERM)), "TERM+CONT>all")
+        .then(60_500, Event::ChildExited(Exit::Signal(Signal::TERM)), "TERM+CONT>descendants")
         .then(60_500, Event::NoChildren, "exit 124")
         .idle("Done:124");
-    Play::new(bounded.clone()).deadline(60_000, "TERM+CONT>child").deadline(68_000, "KILL>all");
+    Play::new(bounded.clone()).deadline(60_000, "TERM+CONT>child").deadline(68_000, LAST);
     // Nobody has asked twice yet.
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
         .then(61_000, process(Signal::TERM), "")
-        .deadline(68_000, "KILL>all");
+        .deadline(68_000, LAST);
     // A stop that was asked for first is no time-out.
     Play::new(bounded)
         .then(59_000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(67_000, "KILL>all")
+        .deadline(67_000, LAST)
         .then(67_001, KILLED, "")
         .then(67_001, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
@@ -524,14 +529,18 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
 
 #[test]
 fn who_cannot_be_killed_is_given_up_on() {
-    let killing =
-        || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, "KILL>all");
+    let killing = || {
+        let group = Settings { kill_mode: KillMode::Group, ..settings() };
+        Play::new(group).then(1000, process(Signal::TERM), "TERM+CONT>all").deadline(9000, "KILL>all")
+    };
     // PID 1 kills by ending; anyone else waits for what may end by itself.
     let pid1 = Settings { pid1: true, ..settings() };
     Play::new(pid1)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(9000, "KILL>all")
-        .then(9000, Event::Refused, "exit 137")
+        .deadline(9000, LAST)
+        .then(9000, Event::Refused, "")
+        .deadline(10_000, "KILL>all")
+        .then(10_000, Event::Refused, "exit 137")
         .idle("Done:137");
     killing()
         .then(9000, Event::Refused, "")
@@ -581,13 +590,13 @@ fn hooks_run_in_order_then_the_delay_passes_then_the_stop_signal_is_sent() {
         .then(2000, Event::HookExited, "hook#1")
         .then(2500, Event::HookExited, "")
         .deadline(3500, "TERM+CONT>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
     Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
         .then(1000, process(Signal::TERM), "")
         .then(1500, process(usr1()), "USR1>child")
         .then(1600, from(Side::Manager, Signal::INT), "")
         .deadline(4000, "TERM+CONT>child INT+CONT>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -596,7 +605,7 @@ fn the_run_time_and_a_request_bring_one_stop_signal() {
         .deadline(60_000, "hook#0")
         .then(61_000, process(Signal::TERM), "")
         .then(62_000, Event::HookExited, "TERM+CONT>child")
-        .deadline(68_000, "KILL>all");
+        .deadline(68_000, LAST);
 }
 
 #[test]
@@ -605,13 +614,13 @@ fn a_hook_that_hangs_leaves_the_child_a_quarter() {
         .then(1000, process(Signal::TERM), "hook#0")
         .deadline(7000, "end-hook TERM+CONT>child")
         .then(7001, Event::HookExited, "")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
     // Or what the delay leaves of it, if that was asked for.
     Play::new(Settings { hooks: 1, stop_delay: Duration::from_secs(7), ..settings() })
         .then(1000, process(Signal::TERM), "hook#0")
         .then(1500, Event::HookExited, "")
         .deadline(8000, "TERM+CONT>child")
-        .deadline(9000, "KILL>all");
+        .deadline(9000, LAST);
 }
 
 #[test]
@@ -619,7 +628,7 @@ fn preparations_are_cut_short() {
     let prepared = || Settings { hooks: 1, stop_delay: Duration::from_secs(1), ..settings() };
     Play::new(prepared())
         .then(1000, process(Signal::TERM), "hook#0")
-        .then(2000, EXIT_3, "end-hook TERM+CONT>all")
+        .then(2000, EXIT_3, "end-hook TERM+CONT>descendants")
         .then(2001, Event::HookExited, "")
         .deadline(9000, "KILL>all");
     Play::new(prepared()).then(1000, process(Signal::TERM), "hook#0").then(
@@ -675,9 +684,9 @@ fn the_preparations_wait_for_a_stopped_job() {
     Play::new(job)
         .then(1000, process(Signal::TERM), "")
         .then(2000, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }, "suspend SIGTSTP")
-        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "CONT>group")
+        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "wake")
         .deadline(103_000, "TERM+CONT>child")
-        .deadline(109_000, "KILL>all");
+        .deadline(109_000, LAST);
 }
 
 #[test]
@@ -690,15 +699,12 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     };
     let (term, usr1) = (process(Signal::TERM), process(usr1()));
     assert_eq!(step(500, usr1), ("USR1>child".into(), None));
-    assert_eq!(step(1000, term), ("TERM+CONT>child notify".into(), Some(11_000)));
-    assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(11_000)));
+    assert_eq!(step(1000, term), ("TERM+CONT>child notify".into(), Some(12_000)));
+    assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(12_000)));
     let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
-    assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(11_000)));
-    assert_eq!(
-        step(3000, Event::Resumed { suspended: true, stopped: true }),
-        ("CONT>group notify".into(), Some(12_000))
-    );
-    assert_eq!(step(10_000, Event::Timeout), ("KILL>all".into(), Some(12_000)));
+    assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(12_000)));
+    assert_eq!(step(3000, Event::Resumed { suspended: true, stopped: true }), ("wake notify".into(), Some(13_000)));
+    assert_eq!(step(10_000, Event::Timeout), ("KILL>child TERM+CONT>descendants".into(), Some(13_000)));
 }
 
 /// A manager that reads its units anew forgets what it was told.
@@ -712,7 +718,7 @@ fn the_manager_is_told_again_and_again() {
         assert_eq!(machine.step(at(time - 1), Event::Timeout), [], "a deadline before its time");
         assert_eq!(machine.step(at(time), Event::Timeout), [Action::NotifyStopping]);
     }
-    assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), "KILL>all");
+    assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), LAST);
     let _ = machine.step(at(9001), KILLED);
     let _ = machine.step(at(9001), Event::NoChildren);
     assert_eq!((show_state(machine.state()), machine.deadline()), ("Done:SIGKILL".into(), None));
@@ -736,7 +742,7 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
         assert_eq!(machine.step(at(time), more(secs)), actions);
         assert_eq!(machine.deadline().map(millis), Some(until));
     }
-    assert_eq!(show_all(&machine.step(at(17_000), Event::Timeout)), "KILL>all");
+    assert_eq!(show_all(&machine.step(at(17_000), Event::Timeout)), LAST);
     assert_eq!(machine.step(at(17_001), more(60)), []);
     // The steps that follow keep their time.
     let ladder = Settings { grace_max: Some(Duration::from_secs(40)), ..with_ladder("TERM/30s/QUIT/5s/KILL") };
@@ -744,11 +750,11 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, more(600), "")
         .deadline(36_000, "QUIT+CONT>child")
-        .deadline(41_000, "KILL>all");
+        .deadline(41_000, LAST);
     // The drain, too; and no limit is no limit.
     Play::new(Settings { grace_max: None, ..settings() })
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>all")
+        .then(2000, EXIT_3, "TERM+CONT>descendants")
         .then(3000, more(600), "")
         .deadline(603_000, "KILL>all");
 }
@@ -759,7 +765,7 @@ fn a_value_is_passed_on() {
     Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");
     let term =
         |value| Event::Signal(Received { signal: Signal::TERM, side: Side::Process, value, shared_group: false });
-    Play::new(settings()).then(1000, term(Some(42)), "TERM=42+CONT>child").deadline(9000, "KILL>all");
+    Play::new(settings()).then(1000, term(Some(42)), "TERM=42+CONT>child").deadline(9000, LAST);
     // The stop signal of the user's choice was queued by nobody.
     let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
     Play::new(chosen).then(1000, term(Some(42)), "QUIT+CONT>child");
@@ -768,4 +774,153 @@ fn a_value_is_passed_on() {
 #[test]
 fn a_child_that_vanishes_is_our_own_failure() {
     Play::new(settings()).then(1000, Event::NoChildren, "exit 125").idle("Done:125");
+}
+
+/// start-stop-daemon --retry INT/2/TERM/5/KILL, parallel --termseq and CI runners escalate by themselves.
+#[test]
+fn a_sender_that_escalates_is_not_impatient() {
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1900, process(Signal::TERM), "TERM+CONT>child")
+        .then(2800, process(Signal::ABRT), "ABRT+CONT>child")
+        .then(9000, process(Signal::INT), "KILL>all");
+    // Sooner than a script waits, it is a person who wants it over.
+    Play::new(settings()).then(1000, process(Signal::INT), "INT+CONT>child").then(
+        1899,
+        process(Signal::TERM),
+        "KILL>all",
+    );
+    // The time counts from the sender's previous request.
+    Play::new(settings()).then(1000, process(Signal::INT), "INT+CONT>child").then(1040, process(Signal::INT), "").then(
+        1939,
+        process(Signal::TERM),
+        "KILL>all",
+    );
+    // --stop-signal translates the first alone, --remap each; a signal that was sent is not sent again.
+    let quit = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
+    Play::new(quit)
+        .then(1000, process(Signal::INT), "QUIT+CONT>child")
+        .then(2000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2500, process(Signal::TERM), "KILL>all");
+    let remap = Settings { remap: Remap::new(vec!["TERM:INT".parse().unwrap()]), ..settings() };
+    Play::new(remap)
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(2000, process(Signal::TERM), "")
+        .deadline(9000, LAST);
+    for on_repeat in [OnRepeat::Forward, OnRepeat::Ignore] {
+        Play::new(Settings { on_repeat, ..settings() }).then(1000, process(Signal::INT), "INT+CONT>child").then(
+            2000,
+            process(Signal::TERM),
+            "TERM+CONT>child",
+        );
+    }
+    // During the preparations it waits for the first; the drain goes on.
+    Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
+        .then(1000, process(Signal::INT), "")
+        .then(2000, process(Signal::TERM), "")
+        .deadline(4000, "INT+CONT>child TERM+CONT>child");
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1500, EXIT_3, "TERM+CONT>descendants")
+        .then(2000, process(Signal::TERM), "")
+        .then(2100, process(Signal::TERM), "KILL>all");
+}
+
+/// mariadbd below a mysqld_safe that ignores SIGTERM.
+#[test]
+fn a_descendant_is_asked_before_it_is_killed() {
+    let stubborn = || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
+    stubborn()
+        .then(9001, KILLED, "")
+        .then(9001, Event::Killed { left: 1 }, "")
+        .then(9002, process(usr1()), "")
+        .then(9003, Event::ExtendGrace(Duration::from_secs(9)), "")
+        .deadline(10_000, "KILL>all")
+        .then(10_001, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+    stubborn().then(9001, KILLED, "").then(9500, Event::NoChildren, "exit SIGKILL").idle("Done:SIGKILL");
+    stubborn().then(9500, process(Signal::TERM), "KILL>all");
+    stubborn().then(9500, from(Side::Outside, Signal::TERM), "").then(
+        9600,
+        from(Side::Outside, Signal::TERM),
+        "KILL>all",
+    );
+    // The child exits at the deadline, and is seen first.
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(9000, EXIT_3, "TERM+CONT>descendants")
+        .deadline(10_000, "KILL>all");
+    // The last rung is for the child alone, too; the drain has asked.
+    Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(3000, "QUIT+CONT>child")
+        .deadline(4000, LAST);
+    let tree = Settings { wait_tree: true, ..settings() };
+    Play::new(tree).then(1000, process(Signal::INT), "INT+CONT>all").deadline(9000, "KILL>all");
+}
+
+/// A freezer, SIGSTOP or a suspended machine held the command, too.
+#[test]
+fn a_deadline_that_is_noticed_late_leaves_a_second() {
+    let stopping = || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
+    stopping().then(10_000, Event::Timeout, LAST);
+    stopping().then(10_001, Event::Timeout, "").deadline(11_001, LAST);
+    stopping()
+        .then(60_000, Event::Timeout, "")
+        .then(60_001, EXIT_3, "TERM+CONT>descendants")
+        .deadline(61_000, "KILL>all");
+    stopping()
+        .then(2000, EXIT_3, "TERM+CONT>descendants")
+        .then(60_000, Event::Timeout, "")
+        .deadline(61_000, "KILL>all");
+    // A step before the last has a wait of its own; descendants have their second, and SIGKILL its time to work.
+    Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(60_000, Event::Timeout, "QUIT+CONT>child")
+        .deadline(61_000, LAST)
+        .then(90_000, Event::Timeout, "")
+        .deadline(91_000, "KILL>all")
+        .then(95_000, Event::Timeout, "KILL>all")
+        .then(95_999, Event::Timeout, "KILL>all")
+        .deadline(96_000, "exit 137");
+}
+
+/// What counts is the signal that would be sent, not the one that was received.
+#[test]
+fn the_child_has_what_the_terminal_sent_and_nothing_else() {
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
+    let dumped = Settings { stop_on: SignalSet::of(&[Signal::TERM]), remap: remap.clone(), ..settings() };
+    Play::new(dumped).then(1000, ctrl_c, "USR1>child").idle("Running");
+    Play::new(Settings { remap, wait_tree: true, ..settings() }).then(10, EXIT_3, "").then(
+        1000,
+        ctrl_c,
+        "USR1+CONT>all",
+    );
+    let quit = Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8)));
+    Play::new(Settings { ladder: quit, on_repeat: OnRepeat::Forward, ..settings() })
+        .then(1000, ctrl_c, "QUIT+CONT>child")
+        .then(2000, ctrl_c, "QUIT+CONT>child");
+}
+
+#[test]
+fn a_pause_does_not_count_against_the_most() {
+    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    Play::new(Settings { job_control: true, ..settings() })
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, stopped, "suspend SIGTSTP")
+        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "wake")
+        .then(103_000, Event::ExtendGrace(Duration::from_secs(600)), "")
+        .deadline(117_000, LAST);
+}
+
+/// `kill -3` and jattach make a JVM print its threads.
+#[test]
+fn quit_is_forwarded_and_stops_nothing() {
+    for event in [process(Signal::QUIT), from(Side::Tree, Signal::QUIT), from(Side::Terminal, Signal::QUIT)] {
+        Play::new(settings()).then(1000, event, "QUIT>child").idle("Running");
+    }
+    for side in [Side::Terminal, Side::Tree] {
+        Play::new(settings()).then(1000, to_group(side, Signal::QUIT), "").idle("Running");
+    }
 }

@@ -45,7 +45,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
     let deadline = world.machine.deadline().map(|deadline| deadline.max(later));
     match event {
         Event::Signal(received) if world.machine.is_stop_request(received) && world.has_asked(received.side) => {
-            [Some(now), Some(later)]
+            [Some(now), Some(if world.has_sent(received) { later } else { now + CLIMB })]
         }
         Event::ChildExited(_) => [Some(now), deadline],
         Event::Resumed { suspended: true, .. } | Event::Killed { .. } => [Some(later), None],

@@ -25,9 +25,11 @@ pub(super) struct World {
     hook_ended: bool,
     next_hook: usize,
     /// When each side first asked.
-    asked: [Option<Instant>; Side::COUNT],
+    asked: [Option<Asked>; Side::COUNT],
     /// Since when the grace period runs, moved on by every pause of the job.
     since: Option<Instant>,
+    /// When the stop was requested, likewise: the child can have exited before.
+    requested: Option<Instant>,
     /// How late the deadlines were taken that a later one hangs on.
     late: Duration,
     extended: bool,
@@ -38,6 +40,12 @@ pub(super) struct World {
     stopped_by: SignalSet,
     told_all: bool,
     killed: bool,
+    /// SIGKILL was sent to every descendant.
+    killed_all: bool,
+    /// When the child exited.
+    exited: Option<Instant>,
+    /// When the descendants were sent SIGTERM because the child was sent SIGKILL.
+    last_second: Option<Instant>,
     over: bool,
 }
 
@@ -54,6 +62,7 @@ impl World {
             next_hook: 0,
             asked: [None; Side::COUNT],
             since: None,
+            requested: None,
             late: Duration::ZERO,
             extended: false,
             runs_until: settings.max_runtime.map(|wait| at(0) + wait),
@@ -61,6 +70,9 @@ impl World {
             stopped_by: SignalSet::default(),
             told_all: false,
             killed: false,
+            killed_all: false,
+            exited: None,
+            last_second: None,
             over: false,
         }
     }
@@ -86,6 +98,11 @@ impl World {
     /// Whether this side has asked for the stop.
     pub(super) fn has_asked(&self, side: Side) -> bool {
         self.asked[side as usize].is_some()
+    }
+
+    /// Whether its side has sent this signal before.
+    pub(super) fn has_sent(&self, Received { signal, side, .. }: Received) -> bool {
+        self.asked[side as usize].is_some_and(|asked| asked.signals.contains(signal))
     }
 
     /// Takes one event at `now`, checks what must hold after each, and says what was done.
@@ -114,13 +131,21 @@ impl World {
             Event::Signal(received) if settings.is_stop_request(received) && !settings.drops(received.signal) => {
                 let hangup = received.signal == Signal::HUP && received.side == Side::Terminal;
                 self.since = self.since.or(Some(now));
+                if self.child.is_some() && !settings.wait_tree {
+                    self.requested = self.requested.or(Some(now));
+                }
                 if running || !hangup {
-                    let first = *self.asked[received.side as usize].get_or_insert(now);
-                    return !running && settings.on_repeat == OnRepeat::Kill && now - first >= BURST;
+                    let new = Asked { first: now, last: now, signals: SignalSet::default() };
+                    let asked = self.asked[received.side as usize].get_or_insert(new);
+                    let climbs = !asked.signals.contains(received.signal) && now - asked.last >= CLIMB;
+                    (asked.last, asked.signals) = (now, asked.signals.with(received.signal));
+                    let again = !running && now - asked.first >= BURST && !climbs;
+                    return again && settings.on_repeat == OnRepeat::Kill;
                 }
             }
             Event::ChildExited(exit) => {
                 self.child = Some(exit);
+                self.exited = Some(now).filter(|_| !settings.wait_tree);
                 if !settings.wait_tree {
                     self.since = self.since.or(Some(now));
                 }
@@ -130,6 +155,7 @@ impl World {
             Event::Resumed { .. } => {
                 let pause = self.suspended.take().map_or(Duration::ZERO, |since| now - since);
                 self.since = self.since.map(|since| since + pause);
+                self.requested = self.requested.map(|requested| requested + pause);
                 self.runs_until = self.runs_until.map(|until| until + pause);
             }
             Event::ExtendGrace(_) => self.extended = true,
@@ -140,7 +166,8 @@ impl World {
             }
             Event::Timeout if due => {
                 let deadline = self.machine.next_step();
-                self.late += deadline.map_or(Duration::ZERO, |deadline| now.saturating_duration_since(deadline));
+                let late = deadline.map_or(Duration::ZERO, |deadline| now.saturating_duration_since(deadline));
+                self.late += if late > LATE { late + LATE } else { late };
             }
             Event::Signal(_)
             | Event::ChildStopped { .. }
@@ -165,10 +192,12 @@ impl World {
         }
         let to = match before {
             State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
-                match (self.machine.child_has(received), ended.is_some()) {
+                let group = settings.kill_mode == KillMode::Group;
+                match (self.machine.child_has(received, signal), ended.is_some()) {
                     (true, false) => return assert_eq!(actions, [], "sends what the child has had"),
                     (true, true) => Target::Others,
                     (false, true) => Target::All,
+                    (false, false) if group => Target::Group,
                     (false, false) => Target::Child,
                 }
             }
@@ -184,14 +213,16 @@ impl World {
         match action {
             Action::Send { signal, to, wake, .. } => {
                 assert!(!self.nobody_left, "signals nobody");
-                let tree = matches!(to, Target::All | Target::Others);
+                let tree = matches!(to, Target::All | Target::Others | Target::Descendants);
                 assert!(tree || !reaped, "signals a reaped child");
                 let alone = self.machine.settings.kill_mode == KillMode::Process;
                 assert!(!tree || !alone, "signals who is to be left alone");
                 if signal == Signal::KILL {
-                    self.judge_kill(before, repeat);
+                    self.judge_kill(before, to, repeat);
+                } else if to == Target::Descendants && event == Event::Timeout {
+                    assert!(self.last_second.replace(self.now).is_none(), "a last second twice");
                 } else {
-                    assert!(!self.killed, "a signal behind SIGKILL");
+                    assert!(!self.killed, "a signal after SIGKILL");
                 }
                 if wake {
                     self.judge_stop_signal(before, event, signal, to);
@@ -212,12 +243,21 @@ impl World {
                 self.hook_ended = true;
             }
             Action::Exit(exit) => self.judge_exit(before, event, exit),
-            Action::LendTerminal | Action::NotifyStopping => {}
+            Action::Wake | Action::LendTerminal | Action::NotifyStopping => {}
         }
     }
 
-    /// SIGKILL comes once, never before its time, and earlier only if somebody asks a second time.
-    fn judge_kill(&mut self, before: State, repeat: bool) {
+    /// SIGKILL comes once, never before its time, and earlier only at a second request. A descendant is sent SIGTERM first, and has a second.
+    fn judge_kill(&mut self, before: State, to: Target, repeat: bool) {
+        let settings = &self.machine.settings;
+        if to == Target::All && !self.killed_all && !repeat && settings.ladder.rung(0).is_some() {
+            let everyone = settings.kill_mode == KillMode::Group || settings.wait_tree;
+            let asked = everyone || self.told_all || matches!(before, State::Draining { .. });
+            assert!(asked || self.last_second.is_some(), "kills a descendant that was not asked to stop");
+            let waited = self.last_second.is_none_or(|since| since + LATE <= self.now);
+            assert!(waited, "kills a descendant before its second is over");
+        }
+        self.killed_all |= to == Target::All;
         if matches!(before, State::Killing { .. }) {
             return;
         }
@@ -233,8 +273,13 @@ impl World {
         let further = event == Event::Timeout && matches!(before, State::Stopping { .. });
         let forwards = self.machine.settings.on_repeat == OnRepeat::Forward && matches!(event, Event::Signal(_));
         if matches!(event, Event::ChildExited(_)) {
-            assert!(signal == Signal::TERM && to == Target::All, "the drain is not SIGTERM to all");
+            assert!(
+                signal == Signal::TERM && to == Target::Descendants,
+                "the drain is not SIGTERM to every descendant"
+            );
             assert!(!self.told_all, "the drain tells those who were told");
+        } else if to == Target::Descendants {
+            assert!(signal == Signal::TERM && !self.told_all, "the last second is not the first SIGTERM");
         } else if !further && !forwards {
             assert!(!self.stopped_by.contains(signal), "a stop signal twice");
         }
@@ -292,11 +337,13 @@ impl World {
         };
         match state {
             State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. } => {
-                let latest = self.since.map(|since| since + most + self.late);
-                let kill = self.machine.over_at().and_then(|over| over.checked_sub(UNKILLABLE));
+                let last = if self.machine.asks_last() { LATE } else { Duration::ZERO };
+                let drained = self.exited.map(|exited| exited + LATE + self.late);
+                let latest = self.since.max(self.requested).map(|since| since + most + self.late).max(drained);
+                let kill = self.machine.over_at().and_then(|over| over.checked_sub(UNKILLABLE + last));
                 assert!(kill.is_some() && kill <= latest, "would kill too late: {kill:?} > {latest:?}");
             }
-            State::Killing { until, .. } => assert!(until <= self.now + UNKILLABLE, "would give up too late"),
+            State::Killing { until, .. } => assert!(until <= self.now + LATE + UNKILLABLE, "would give up too late"),
             State::Running { .. } => {
                 assert_eq!(self.machine.next_step(), self.runs_until, "another run time than was asked for");
             }
@@ -321,8 +368,8 @@ impl World {
         assert!(gentle.is_done(), "cannot end: {}", show_state(gentle.machine.state()));
         for _ in 0..1000 {
             let due = match (stubborn.machine.state(), stubborn.machine.deadline()) {
-                // What comes between is SIGKILL again and again.
-                (State::Killing { until, .. }, _) => until,
+                // The passes of SIGKILL between are left out.
+                (State::Killing { until, .. }, _) if !stubborn.machine.last_second => until,
                 (_, Some(deadline)) => deadline,
                 (_, None) => break,
             };

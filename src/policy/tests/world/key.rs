@@ -13,7 +13,9 @@ impl World {
             State::Running { .. } => {}
             State::Preparing { .. } | State::Stopping { .. } => {
                 (machine.runs_until, self.runs_until) = (None, None);
-                machine.waiting.sort_unstable_by_key(|(signal, value, has)| (signal.number(), *value, *has));
+                machine
+                    .waiting
+                    .sort_unstable_by_key(|pending| (pending.signal.number(), pending.value, pending.group_has));
             }
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 (machine.runs_until, self.runs_until) = (None, None);
@@ -22,11 +24,18 @@ impl World {
                 self.next_hook = 0;
             }
         }
-        if matches!(state, State::Killing { .. } | State::Done(_)) {
+        if !matches!(state, State::Draining { .. }) {
+            self.exited = None;
+        }
+        if !machine.last_second {
+            self.last_second = None;
+        }
+        if matches!(state, State::Killing { .. }) && !machine.last_second || matches!(state, State::Done(_)) {
             (machine.begun, machine.asked) = Default::default();
-            (self.asked, self.since, self.late, self.extended) = Default::default();
+            (self.asked, self.since, self.requested, self.late, self.extended) = Default::default();
         }
         if matches!(state, State::Done(_)) {
+            (machine.last_second, self.last_second) = Default::default();
             (machine.renew, machine.timed_out, self.timed_out) = Default::default();
             (self.child, self.nobody_left, self.killed) = Default::default();
             (self.hook, self.hook_ended) = Default::default();
@@ -38,15 +47,17 @@ impl World {
     pub(in super::super) fn key(&self) -> Key {
         let Self { machine, now, child, nobody_left, suspended, hook, hook_ended, next_hook, .. } = self;
         let Self { asked, since, late, extended, runs_until, timed_out, stopped_by, told_all, killed, over, .. } = self;
+        let Self { exited, requested, last_second, killed_all, .. } = self;
         let mut key = Key { now: *now, numbers: Vec::with_capacity(48) };
         key.machine(machine);
-        let switches = [*nobody_left, *hook, *hook_ended, *extended, *timed_out, *told_all, *killed, *over];
+        let switches =
+            [*nobody_left, *hook, *hook_ended, *extended, *timed_out, *told_all, *killed, *killed_all, *over];
         key.push(switches.iter().fold(0, |bits, &on| bits << 1 | i64::from(on)));
         key.push(*next_hook as i64);
         key.push(late.as_micros() as i64);
         key.push(stopped_by.bits() as i64);
         key.exit(*child);
-        key.times([*suspended, *since, *runs_until]);
+        key.times([*suspended, *since, *requested, *runs_until, *exited, *last_second]);
         key.asked(asked);
         key
     }
@@ -91,9 +102,15 @@ impl Key {
         }
     }
 
-    fn asked(&mut self, asked: &[Option<Instant>; Side::COUNT]) {
+    /// Of the last request of a side it counts alone whether it is [`CLIMB`] old; the walk's other steps are far shorter or longer.
+    fn asked(&mut self, asked: &[Option<Asked>; Side::COUNT]) {
         let burst = self.now.checked_sub(BURST);
-        self.times(asked.map(|time| time.map(|time| burst.map_or(time, |burst| time.max(burst)))));
+        let first = |asked: Asked| burst.map_or(asked.first, |burst| asked.first.max(burst));
+        self.times(asked.map(|asked| asked.map(first)));
+        for side in asked {
+            let old = side.is_some_and(|asked| self.now - asked.last >= CLIMB);
+            self.push(side.map_or(0, |asked| asked.signals.bits() as i64) << 1 | i64::from(old));
+        }
     }
 
     fn exit(&mut self, exit: Option<Exit>) {
@@ -116,6 +133,7 @@ impl Key {
             sent,
             waiting,
             told,
+            last_second,
             fewest,
             timed_out,
             paused,
@@ -125,10 +143,10 @@ impl Key {
         self.asked(asked);
         self.push(sent.bits() as i64);
         self.push(fewest.map_or(-1, |fewest| fewest as i64));
-        self.push(i64::from(*told) << 1 | i64::from(*timed_out));
+        self.push(i64::from(*last_second) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
         self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
         self.push(waiting.len() as i64);
-        for (signal, value, group_has) in waiting {
+        for Pending { signal, value, group_has } in waiting {
             self.push(i64::from(signal.number()));
             self.push(value.map_or(-1, |value| value as i64));
             self.push(i64::from(*group_has));
