@@ -27,6 +27,22 @@ impl Exit {
     /// The child could not be killed: what a kill would have been, 128+9.
     pub(crate) const UNKILLABLE: Self = Self::Code(137);
 
+    /// The code that it exited with.
+    pub(crate) const fn code(self) -> Option<u8> {
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) => None,
+        }
+    }
+
+    /// The name of the signal that killed it.
+    pub(crate) fn signal(self) -> Option<String> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal.to_string()),
+        }
+    }
+
     /// As one number: the code, or 128 and the signal's number, as shells count.
     pub(crate) const fn number(self) -> u8 {
         match self {

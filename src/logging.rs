@@ -1,11 +1,14 @@
 //! The log: env_logger, set up to write to stderr in one of three forms. Owns the forms; `sys::stderr` owns the writing.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Write;
 
 use env_logger::{Builder, Target};
 use humantime::format_rfc3339_millis;
+use log::kv::{self, Key, Source, VisitSource};
 use log::{Level, LevelFilter, Record};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::sys;
@@ -79,22 +82,68 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     }
     let notice = move |lost: u64| {
         let lines = if lost == 1 { "line was" } else { "lines were" };
-        line(format, Level::Warn, &format!("{lost} log {lines} lost: stderr could not take them"))
+        let message = format!("{lost} log {lines} lost: stderr could not take them");
+        line(format, Level::Warn, &Event("log_lines_lost", &[("count", lost.into())]), &message)
     };
     builder
         .target(Target::Pipe(Box::new(sys::stderr::Stderr::new(notice))))
         .format(move |out, record: &Record<'_>| {
-            out.write_all(line(format, record.level(), &record.args().to_string()).as_bytes())
+            out.write_all(line(format, record.level(), record.key_values(), record.args()).as_bytes())
         })
         .init();
     result
 }
 
-fn line(format: Format, level: Level, message: &str) -> String {
+/// The name under which all lines are logged, and which a filter may give: `BOWOUT_LOG=bowout=debug`.
+pub(crate) const TARGET: &str = "bowout";
+
+/// Logs a line: `message` for people; `event` and its `fields` beside it for programs that read `--log-format json`.
+pub(crate) fn log(level: Level, event: &'static str, fields: &[(&'static str, Value)], message: fmt::Arguments<'_>) {
+    let event = Event(event, fields);
+    let record = Record::builder().target(TARGET).level(level).key_values(&event).args(message).build();
+    log::logger().log(&record);
+}
+
+/// Logs a line, and makes neither its fields nor its message where its level is not logged:
+/// `event!(Level::Warn, "report_failed", errno = 5; "cannot write report: {error}")`.
+macro_rules! event {
+    ($level:expr, $event:expr $(, $field:ident = $value:expr)* ; $($message:tt)+) => {
+        if log::log_enabled!(target: $crate::logging::TARGET, $level) {
+            let fields = [$((stringify!($field), serde_json::Value::from($value))),*];
+            $crate::logging::log($level, $event, &fields, format_args!($($message)+));
+        }
+    };
+}
+pub(crate) use event;
+
+/// The name of an event and its fields.
+struct Event<'a>(&'static str, &'a [(&'static str, Value)]);
+
+impl Source for Event<'_> {
+    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
+        visitor.visit_pair(Key::from("event"), kv::Value::from(self.0))?;
+        self.1.iter().try_for_each(|(name, value)| visitor.visit_pair(Key::from(*name), kv::Value::from_display(value)))
+    }
+}
+
+/// Members of a JSON object, each after a comma.
+struct Members(String);
+
+impl<'kvs> VisitSource<'kvs> for Members {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        // The name of the event is a string; a field is a serde_json::Value, which displays as JSON.
+        let value = value.to_borrowed_str().map_or_else(|| value.to_string(), |text| Value::from(text).to_string());
+        self.0 += &format!(",\"{key}\":{value}");
+        Ok(())
+    }
+}
+
+fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Display) -> String {
+    let name = || level.as_str().to_lowercase();
     match format {
         Format::Auto | Format::Text => match level {
             Level::Error | Level::Warn | Level::Info => format!("bowout: {message}\n"),
-            Level::Debug | Level::Trace => format!("bowout: {}: {message}\n", level.as_str().to_lowercase()),
+            Level::Debug | Level::Trace => format!("bowout: {}: {message}\n", name()),
         },
         Format::Journal => {
             let priority = match level {
@@ -106,13 +155,16 @@ fn line(format: Format, level: Level, message: &str) -> String {
             format!("<{priority}>bowout: {message}\n")
         }
         Format::Json => {
-            let string = |text: &str| serde_json::Value::from(text).to_string();
+            let mut members = Members(String::new());
+            // Members returns no error.
+            let _ = event.visit(&mut members);
             format!(
-                "{{\"time\":\"{}\",\"level\":\"{}\",\"pid\":{},\"message\":{}}}\n",
+                "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
-                level.as_str().to_lowercase(),
+                name(),
                 sys::process::id(),
-                string(message)
+                members.0,
+                Value::from(message.to_string())
             )
         }
     }
@@ -149,21 +201,38 @@ mod tests {
 
     #[test]
     fn text_and_journal_are_one_line_with_the_name() {
-        assert_eq!(line(Format::Text, Level::Info, "x"), "bowout: x\n");
-        assert_eq!(line(Format::Text, Level::Debug, "x"), "bowout: debug: x\n");
-        assert_eq!(line(Format::Journal, Level::Warn, "x"), "<4>bowout: x\n");
+        let line = |format, level| line(format, level, &Event("e", &[("n", 1.into())]), &"x");
+        assert_eq!(line(Format::Text, Level::Info), "bowout: x\n");
+        assert_eq!(line(Format::Text, Level::Debug), "bowout: debug: x\n");
+        assert_eq!(line(Format::Journal, Level::Warn), "<4>bowout: x\n");
     }
 
     #[test]
     fn json_is_one_object_whatever_the_message() {
-        let text = line(Format::Json, Level::Error, "a \"b\"\n\u{1b}[1m \\");
+        let text = line(Format::Json, Level::Error, &Event("e", &[]), &"a \"b\"\n\u{1b}[1m \\");
         assert_eq!(text.matches('\n').count(), 1);
-        let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             (object["level"].as_str(), object["message"].as_str()),
             (Some("error"), Some("a \"b\"\n\u{1b}[1m \\"))
         );
         assert!(humantime::parse_rfc3339(object["time"].as_str().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn json_holds_the_event_and_its_fields() {
+        let fields = [
+            ("signal", "SIG\"TERM\n".into()),
+            ("sender", serde_json::json!({ "side": "outside", "pid": null })),
+            ("grace_ms", 8000.into()),
+            ("default", true.into()),
+        ];
+        let text = line(Format::Json, Level::Info, &Event("stop_requested", &fields), &"x");
+        let object: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&object["logger"], &object["event"]), (&"bowout".into(), &"stop_requested".into()));
+        for (name, value) in fields {
+            assert_eq!(object[name], value);
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ use cli::Stop;
 use config::Config;
 use error::Error;
 use exit::Exit;
+use log::Level;
+use logging::event;
 use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
@@ -66,7 +68,8 @@ fn end(stop: Stop) -> Exit {
         Stop::Usage(text) => fail(&Error::own(text)),
         Stop::Alone => {
             // Words of our own, and lines of their own.
-            log::error!("{}", Stop::alone(std::io::stderr().is_terminal()));
+            let text = Stop::alone(std::io::stderr().is_terminal());
+            event!(Level::Error, "error", exit_code = Exit::OWN_FAILURE.number(); "{text}");
             Exit::OWN_FAILURE
         }
     }
@@ -74,6 +77,7 @@ fn end(stop: Stop) -> Exit {
 
 fn fail(error: &Error) -> Exit {
     // Words of the user's are in it, and what they hold must not look like a line of ours.
-    log::error!("{}", logging::escape(&error.to_string()));
+    let text = error.to_string();
+    event!(Level::Error, "error", exit_code = error.exit().number(); "{}", logging::escape(&text));
     error.exit()
 }

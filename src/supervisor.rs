@@ -15,14 +15,14 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, log, log_enabled, trace};
+use log::{Level, log_enabled};
 
 use dropped::Dropped;
 
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::logging::escape;
+use crate::logging::{escape, event};
 use crate::origin::{Kin, Sender, Side};
 use crate::policy::{Action, Event, Machine, Received, State};
 use crate::report::{History, Step, Who};
@@ -151,7 +151,8 @@ impl Supervisor<'_> {
             // The end of the pipe is also that of a child which has died on the way.
             Some(Ok(())) if self.child.has_ended() || !matches!(self.machine.state(), State::Running { .. }) => return,
             Some(Ok(())) => {
-                debug!("started {}", self.history.child());
+                let child = self.history.child();
+                event!(Level::Debug, "child_started", child_pid = self.child.pid(); "started {child}");
                 "READY=1".into()
             }
             Some(Err(error)) => {
@@ -181,7 +182,9 @@ impl Supervisor<'_> {
                     child::reap(ended.pid);
                     self.history.reaped_orphan();
                     let level = if self.config.warn_on_reap { Level::Warn } else { Level::Debug };
-                    log!(level, "reaped orphan pid {}, which {}", ended.pid, ended.exit);
+                    let Ended { pid, exit, .. } = ended;
+                    event!(level, "orphan_reaped", orphan_pid = pid, exit_code = exit.code(), exit_signal = exit.signal();
+                        "reaped orphan pid {pid}, which {exit}");
                 }
                 Peek::None => {
                     self.child_changed();
@@ -285,7 +288,7 @@ impl Supervisor<'_> {
         let actions = self.machine.step(now, event);
         let after = self.machine.state();
         let done = self.perform(&actions);
-        trace!("{event:?}: {before:?} -> {after:?}, {actions:?}");
+        event!(Level::Trace, "step"; "{event:?}: {before:?} -> {after:?}, {actions:?}");
         for refusal in &done.refusals {
             self.tell_refusal(refusal, !matches!(after, State::Running { .. }));
         }
@@ -301,7 +304,7 @@ impl Supervisor<'_> {
         if let Some((level, line)) = self.history.note(&step)
             && self.failure.is_none()
         {
-            log!(level, "{line}");
+            event!(level, "message"; "{line}");
         }
         if let (Event::Timeout, State::Killing { .. }, State::Done(_)) = (event, before, after) {
             self.tell_survivors();
@@ -329,7 +332,8 @@ impl Supervisor<'_> {
         let left = tree::descendants().unwrap_or_default();
         for process in left.iter().filter(|process| !self.refused.contains(&(process.pid, true))) {
             let (name, pid, state) = (escape(&process.name), process.pid, process.state);
-            error!("cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
+            event!(Level::Error, "kill_failed", target_pid = pid, name = process.name.as_str(), state = state.to_string();
+                "cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::Level;
+
+use crate::logging::event;
 
 /// What the manager has not heard: told at once, then once a second, and the rest at the end, for whoever floods the relay would flood the log.
 #[derive(Debug, Default)]
@@ -28,10 +30,12 @@ impl Dropped {
     /// Tells what was not told so far.
     pub(super) fn tell(&mut self) {
         let why = &self.why;
-        match mem::take(&mut self.count) {
-            0 => {}
-            1 => warn!("dropped 1 sd_notify message: {why}"),
-            count => warn!("dropped {count} sd_notify messages, the last because {why}"),
-        }
+        let count = mem::take(&mut self.count);
+        let message = match count {
+            0 => return,
+            1 => format!("dropped 1 sd_notify message: {why}"),
+            _ => format!("dropped {count} sd_notify messages, the last because {why}"),
+        };
+        event!(Level::Warn, "notify_dropped", count = count, reason = why.as_str(); "{message}");
     }
 }

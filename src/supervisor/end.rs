@@ -1,11 +1,11 @@
 //! The end: the terminal as it was, the last line, the report and the termination message. Whatever fails here is told, and
 //! changes nothing of how bowout ends.
 
-use log::{log, warn};
+use log::Level;
 
 use super::Supervisor;
 use crate::exit::Exit;
-use crate::logging::escape;
+use crate::logging::{escape, event};
 use crate::sys::{files, process, stderr};
 
 impl Supervisor<'_> {
@@ -27,7 +27,7 @@ impl Supervisor<'_> {
         };
         if self.failure.is_none() {
             let (level, line) = self.history.end(self.now, exit);
-            log!(level, "{line}");
+            event!(level, "message"; "{line}");
         }
         if let Some(path) = &self.config.termination_log {
             let message = match &self.failure {
@@ -35,14 +35,16 @@ impl Supervisor<'_> {
                 None => self.history.termination_message(self.now),
             };
             if let Err(error) = files::write_termination_message(path, &message) {
-                warn!("cannot write termination message to '{}': {error}", escape(&path.to_string_lossy()));
+                let name = path.to_string_lossy();
+                event!(Level::Warn, "termination_log_failed", path = &*name, error = error.to_string();
+                    "cannot write termination message to '{}': {error}", escape(&name));
             }
         }
         if let Some(report) = &self.report {
             let failure = self.failure.as_ref().map(ToString::to_string);
             let text = self.history.report(self.now, exit, failure.as_deref(), stderr::lost());
             if let Err(error) = report.write(&text) {
-                warn!("cannot write report: {error}");
+                event!(Level::Warn, "report_failed", error = error.to_string(); "cannot write report: {error}");
             }
         }
         exit

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::Level;
 
 use super::start::notify_socket;
 use super::{Hook, Supervisor, clock};
 use crate::exit::Exit;
-use crate::logging::escape;
+use crate::logging::{escape, event};
 use crate::policy::{Action, Event, KillMode, State, Target};
 use crate::signal::Signal;
 use crate::sys::child::Ended;
@@ -130,16 +130,21 @@ impl Supervisor<'_> {
             return;
         }
         self.refused.push(told);
-        match *signal {
-            Signal::KILL => error!("cannot kill {name}: {error}"),
-            signal if stopping => warn!("cannot send {signal} to {name}: {error}; the grace period runs on"),
-            signal => warn!("cannot send {signal} to {name}: {error}"),
-        }
+        let (level, message) = match *signal {
+            Signal::KILL => (Level::Error, format!("cannot kill {name}: {error}")),
+            signal if stopping => {
+                (Level::Warn, format!("cannot send {signal} to {name}: {error}; the grace period runs on"))
+            }
+            signal => (Level::Warn, format!("cannot send {signal} to {name}: {error}")),
+        };
+        event!(level, "signal_refused", signal = signal.to_string(), target_pid = *pid, error = error.to_string();
+            "{message}");
     }
 
     /// Starts a `--pre-stop` hook; what it could not be started by is told, and is its end.
     pub(super) fn run_hook(&mut self, hook: usize) {
         let name = self.history.hook(hook);
+        let command = self.config.pre_stop[hook].to_string_lossy().into_owned();
         let args = ["-c".into(), self.config.pre_stop[hook].clone()];
         let left = match self.machine.state() {
             State::Preparing { grace, .. } => grace.map(|grace| grace.saturating_duration_since(clock())),
@@ -169,11 +174,14 @@ impl Supervisor<'_> {
         };
         match spawn.spawn(|| ()) {
             Ok(child) => {
-                info!("running pre-stop hook {name} (pid {})", child.pid());
+                let pid = child.pid();
+                event!(Level::Info, "hook_started", hook = command, hook_pid = pid;
+                    "running pre-stop hook {name} (pid {pid})");
                 self.hook = Some(Hook { number: hook, child, killed: false });
             }
             Err(error) => {
-                warn!("cannot start pre-stop hook {name}: {error}; going on without it");
+                event!(Level::Warn, "hook_failed", hook = command, error = error.to_string();
+                    "cannot start pre-stop hook {name}: {error}; going on without it");
                 self.step(Event::HookExited, None);
             }
         }
@@ -183,12 +191,16 @@ impl Supervisor<'_> {
     pub(super) fn hook_ended(&mut self, ended: Ended) {
         let Some(Hook { number, mut child, killed }) = self.hook.take() else { return };
         let name = self.history.hook(number);
-        match (child.exec_result(), ended.exit) {
-            (Some(Err(error)), _) => warn!("cannot run pre-stop hook {name}: {error}; going on without it"),
-            (_, Exit::Code(0)) => debug!("pre-stop hook {name} has ended"),
-            (_, exit) if killed => debug!("pre-stop hook {name} {exit}"),
-            (_, exit) => warn!("pre-stop hook {name} {exit}; going on"),
-        }
+        let (level, message) = match (child.exec_result(), ended.exit) {
+            (Some(Err(error)), _) => {
+                (Level::Warn, format!("cannot run pre-stop hook {name}: {error}; going on without it"))
+            }
+            (_, Exit::Code(0)) => (Level::Debug, format!("pre-stop hook {name} has ended")),
+            (_, exit) if killed => (Level::Debug, format!("pre-stop hook {name} {exit}")),
+            (_, exit) => (Level::Warn, format!("pre-stop hook {name} {exit}; going on")),
+        };
+        let (code, signal) = (ended.exit.code(), ended.exit.signal());
+        event!(level, "hook_exited", hook_pid = ended.pid, exit_code = code, exit_signal = signal; "{message}");
         if self.config.kill_mode == KillMode::Process {
             // There is no drain that would end what it leaves behind. Its number is its group's for as long as it is not reaped.
             child.own_group().inspect(|group| group.kill());

@@ -6,12 +6,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::SystemTime;
 
-use log::warn;
+use log::Level;
 
 use super::{Dropped, Supervisor, clock};
 use crate::config::{Config, Notify, ReportTo, STOP_ON};
 use crate::error::Error;
-use crate::logging::escape;
+use crate::logging::{escape, event};
 use crate::origin::Kin;
 use crate::policy::{KillMode, Machine, Settings};
 use crate::report::History;
@@ -48,7 +48,8 @@ impl<'a> Supervisor<'a> {
         }
         if !pid1 && let Err(error) = process::become_subreaper() {
             // Orphans go to PID 1 then, and nobody here waits for them.
-            warn!("cannot become subreaper: {error}; descendants that lose their parent are not supervised");
+            event!(Level::Warn, "subreaper_failed", error = error.to_string();
+                "cannot become subreaper: {error}; descendants that lose their parent are not supervised");
         }
         let relay = relay(config.notify);
         tree::note_inherited();
@@ -131,7 +132,8 @@ fn relay(notify: Notify) -> Option<Relay> {
     match Relay::open(manager) {
         Ok(relay) => Some(relay),
         Err(error) => {
-            warn!("cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");
+            event!(Level::Warn, "relay_failed", error = error.to_string();
+                "cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");
             None
         }
     }

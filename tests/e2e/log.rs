@@ -102,7 +102,9 @@ fn json_is_one_object_a_line() {
         log.extend(stopped(Start::new(["--log-format", "json", level])));
         for line in &log {
             let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            assert!(value.is_object(), "{line}");
+            assert_eq!(value["logger"], "bowout", "{line}");
+            assert!(value["event"].as_str().is_some_and(|event| !event.is_empty()), "{line}");
+            assert!(value["time"].is_string() && value["level"].is_string() && value["message"].is_string(), "{line}");
         }
         assert_eq!(log.is_empty(), level == "-q", "{log:#?}");
     }
@@ -114,7 +116,27 @@ fn json_holds_failures_too() {
     assert_eq!(bowout.wait(), Status::Code(127));
     let log = bowout.log();
     let [line] = &log[..] else { panic!("not one line: {log:#?}") };
-    assert!(serde_json::from_str::<serde_json::Value>(line).is_ok_and(|value| value.is_object()), "{line}");
+    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((&value["event"], &value["exit_code"]), (&"error".into(), &127.into()), "{line}");
+}
+
+/// What bowout itself logs has fields, too: a reader does not have to take sentences apart.
+#[test]
+fn json_has_the_fields_of_each_event() {
+    let mut bowout =
+        Start::new(["--log-format", "json", "-v", "--pre-stop", "exit 4"]).probe(["signals", "--exit", "TERM:0"]);
+    bowout.ready();
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), Status::Code(0));
+    let log: Vec<serde_json::Value> = bowout.log().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let field = |event: &str, name: &str| {
+        log.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event}: {log:#?}"))[name].clone()
+    };
+    assert!(field("child_started", "child_pid").is_i64());
+    assert_eq!(field("hook_started", "hook"), "exit 4");
+    assert_eq!(field("hook_exited", "hook_pid"), field("hook_started", "hook_pid"));
+    assert_eq!(field("hook_exited", "exit_code"), 4);
+    assert!(field("hook_exited", "exit_signal").is_null());
 }
 
 /// stderr, under the journal's rule: device and inode of the descriptor.
