@@ -105,7 +105,7 @@ fn usual() -> [Arg; 10] {
         option("grace", "DURATION", "BOWOUT_GRACE", grace)
             .help("From the request to stop to SIGKILL [8s]")
             .short('t')
-            .value_parser(parse_wait_word),
+            .value_parser(parse_grace),
         option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
             .help("Send this first [the signal received]")
             .value_parser(|text: &str| text.parse::<Signal>()),
@@ -145,8 +145,8 @@ fn stopping() -> [Arg; 6] {
     let most =
         "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
     [
-        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_wait_word),
-        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(parse_ladder),
+        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_grace),
+        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
         option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
         option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
         option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
@@ -205,30 +205,8 @@ fn log() -> [Arg; 2] {
     ]
 }
 
-fn parse_wait_word(text: &str) -> Result<Wait, String> {
-    parse_wait(countable(text)?).map(Wait)
-}
-
-fn parse_ladder(text: &str) -> Result<Ladder, String> {
-    text.split('/').try_for_each(|word| countable(word).map(drop))?;
-    text.parse()
-}
-
-/// A text that humantime can be given: it panics where several numbers come to 2^64 s by a carry of exactly 1 s. One number never does, nor
-/// do several that are less than this many years in all, whatever they are of.
-fn countable(text: &str) -> Result<&str, String> {
-    const YEARS: u64 = u64::MAX / 31_557_600;
-    // It reads '1 0s' as 10s; and a comma may be tried as a point.
-    let joined: String = text.split_whitespace().collect();
-    let numbers = joined.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').filter(|word| !word.is_empty());
-    // Rounded up. What has no digits before the point is no number.
-    let whole = numbers.map(|number| number.split(['.', ',']).next().unwrap_or_default().parse().unwrap_or(u64::MAX));
-    let (count, sum) =
-        whole.fold((0, 0_u64), |(count, sum), n: u64| (count + 1, sum.saturating_add(n).saturating_add(1)));
-    if count > 1 && sum >= YEARS {
-        return Err(format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never"));
-    }
-    Ok(text)
+fn parse_grace(text: &str) -> Result<Wait, String> {
+    parse_wait(text).map(Wait)
 }
 
 /// Of `-v` and `-q`, as their variables say it.
@@ -246,15 +224,14 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 }
 
 fn parse_runtime(text: &str) -> Result<Wait, String> {
-    match parse_wait(countable(text)?)? {
+    match parse_wait(text)? {
         Some(Duration::ZERO) => Err("no command can run in no time: write never for no limit".into()),
         wait => Ok(Wait(wait)),
     }
 }
 
 fn parse_delay(text: &str) -> Result<Duration, String> {
-    parse_wait(countable(text)?)?
-        .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
+    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
 fn parse_report(text: OsString) -> Result<ReportTo, String> {
