@@ -30,9 +30,6 @@ const INITS: [&str; 5] = ["docker-init", "podman-init", "tini", "dumb-init", "ca
 /// What dockerd parses of its init for `docker info` (contract C13).
 const DOCKER_VERSION: &str = concat!("tini version ", env!("CARGO_PKG_VERSION"), " - git.bowout\n");
 
-/// The grace period without `--grace`: below docker's and podman's 10 s, so that the last line is written (contract C4).
-pub(crate) const GRACE: &str = "8s";
-
 /// A value and whether it was typed or came from the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Given<T> {

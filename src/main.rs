@@ -36,7 +36,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use cli::Stop;
-use config::Config;
+use config::{Config, Home, Place};
 use error::Error;
 use exit::Exit;
 use log::Level;
@@ -50,12 +50,21 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
         Err(stop) => return end(stop),
     };
     match logging::init(cli.verbosity, cli.log_format)
-        .and_then(|()| Config::new(cli))
+        .and_then(|()| Config::new(cli, home))
         .and_then(|config| supervisor::supervise(config, inherited))
     {
         Ok(exit) => exit,
         Err(error) => fail(&error),
     }
+}
+
+fn home() -> Home {
+    let place = Place {
+        pid: sys::process::id,
+        parent: sys::process::parent,
+        has_terminal: || sys::tty::Terminal::open().is_some(),
+    };
+    Home::find(sys::environment::variables(), &place)
 }
 
 fn end(stop: Stop) -> Exit {

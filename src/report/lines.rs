@@ -177,7 +177,14 @@ impl History {
                 Some((Level::Warn, format!("{to} goes on: {sent}, {}", self.next(step))))
             }
             (before, State::Killing { .. }) if !matches!(before, State::Killing { .. }) => {
-                Some((Level::Warn, format!("grace period of {} is over: {sent}", self.grace(step.now))))
+                // The engine may allow more than the default, or less. Where no engine asked, its timeout does not matter.
+                let asked = self.stop.as_ref().is_some_and(|stop| stop.by.is_some());
+                let hint = if asked && self.settings.grace_is_default && !self.extended {
+                    "; set --grace or BOWOUT_GRACE to your engine's stop timeout less 2s (5s from 30s up)"
+                } else {
+                    ""
+                };
+                Some((Level::Warn, format!("grace period of {} is over: {sent}{hint}", self.grace(step.now))))
             }
             (State::Killing { .. }, State::Killing { .. }) => {
                 Some((Level::Debug, format!("sent SIGKILL again to {to}")))
@@ -307,7 +314,11 @@ impl History {
         };
         let signal = self.settings.ladder.rung(rung).and_then(|rung| rung.signal).unwrap_or(Signal::KILL);
         match until {
-            Some(until) => format!("{signal} in {}", wait(until.saturating_duration_since(step.now))),
+            Some(until) => {
+                let announces = matches!(step.before, State::Running { .. }) && self.settings.grace_is_default;
+                let default = if announces { " (default)" } else { "" };
+                format!("{signal} in {}{default}", wait(until.saturating_duration_since(step.now)))
+            }
             None => "no deadline".into(),
         }
     }

@@ -54,7 +54,7 @@ impl<'a> Supervisor<'a> {
         let relay = relay(config.notify);
         tree::note_inherited();
         let terminal = Terminal::open();
-        let announces = relay.as_ref().is_some_and(Relay::speaks);
+        let announces = relay.as_ref().is_some_and(Relay::speaks) && !config.grace_is_default;
         let settings = Settings { announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
         let command = config.command.to_string_lossy();
         let spawn = Spawn {
@@ -164,6 +164,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
     let ignored = if pid1 { SignalSet::default() } else { inherited.ignored };
     Settings {
         ladder: config.ladder.clone(),
+        grace_is_default: config.grace_is_default,
         stop_on: config.stop_on.unwrap_or(STOP_ON.minus(ignored)),
         hangup_stops: !ignored.contains(Signal::HUP),
         on_repeat: config.on_repeat,

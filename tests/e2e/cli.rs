@@ -23,13 +23,13 @@ fn refused(mut bowout: Running, words: &[&str]) {
 const BAD: [(&[&str], &[&str]); 34] = [
     (&["--no-such-option"], &["--no-such-option"]),
     (&["-Z"], &["-Z"]),
-    (&["--grace", "10"], &["10s"]),
-    (&["-t", "5"], &["5s"]),
+    (&["--grace", "10S"], &["10s"]),
+    (&["-t", "5 min 3"], &["5 min 3"]),
     (&["--grace", "soon"], &["soon"]),
     (&["--grace", "-1s"], &["-1"]),
     (&["--grace", ""], &["grace"]),
     (&["--grace", "1s", "--grace"], &["grace"]),
-    (&["--max-runtime", "60"], &["60s"]),
+    (&["--max-runtime", "0.0"], &["never"]),
     (&["--stop-signal", "NOPE"], &["NOPE"]),
     (&["--stop-signal", "65"], &["65"]),
     (&["--stop-signal", "0"], &["0"]),
@@ -38,7 +38,7 @@ const BAD: [(&[&str], &[&str]); 34] = [
     (&["--stop-on", "TERM,NOPE"], &["NOPE"]),
     (&["--stop-on", "KILL"], &["KILL"]),
     (&["--escalate", "TERM/soon/KILL"], &["soon"]),
-    (&["--escalate", "TERM/10/KILL"], &["10s"]),
+    (&["--escalate", "TERM/10S/KILL"], &["10s"]),
     (&["--escalate", "NOPE/1s/KILL"], &["NOPE"]),
     (&["--escalate", "TERM//KILL"], &["TERM//KILL"]),
     (&["--escalate", ""], &["escalate"]),
@@ -132,7 +132,7 @@ fn bad_variables_get_one_line_and_125() {
         let name = format!("BOWOUT_{name}");
         refused(Start::plain().env(&name, "nonsense/x").sh("echo started"), &[&name, "nonsense/x"]);
     }
-    refused(Start::plain().env("BOWOUT_GRACE", "10").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
+    refused(Start::plain().env("BOWOUT_GRACE", "10S").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
 }
 
 #[test]
@@ -147,8 +147,12 @@ fn variables_mean_what_options_mean() {
     let killed = Status::Signal(libc::SIGKILL);
     assert_eq!(run("BOWOUT_GRACE", "0", TERM).1, killed);
     assert_eq!(run("BOWOUT_GRACE", "100ms", TERM).1, killed);
+    assert_eq!(run("BOWOUT_GRACE", "0.1", TERM).1, killed);
+    assert_eq!(run("BOWOUT_ESCALATE", "USR2/3600/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
     assert_eq!(run("BOWOUT_ESCALATE", "USR2/1h/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
-    assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", "100ms").probe(["idle"]).end(), Status::Code(124));
+    for wait in ["100ms", "0.1"] {
+        assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", wait).probe(["idle"]).end(), Status::Code(124));
+    }
     assert_eq!(Start::plain().env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]).end(), Status::Code(4));
     assert_eq!(Start::plain().env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]).end(), Status::Code(143));
 
