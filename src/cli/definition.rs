@@ -53,13 +53,13 @@ it time to end when asked to, kills what does not, and ends as it ended.";
 const AFTER_HELP: &str = "\
 Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'
 
-Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.
 More: bowout --help-all, man bowout";
 
 const AFTER_HELP_ALL: &str = "\
-Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
 Every option that shows a variable can be set by it; what is typed wins.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.
@@ -93,7 +93,8 @@ fn count(name: &'static str, short: char, env: &'static str, help: &'static str)
 
 /// What most people need, each with a few words for --help.
 fn usual() -> [Arg; 10] {
-    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]";
+    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
+                 Container Apps; 85s in a systemd unit]";
     let signal = "What COMMAND is sent first [default: the signal received]";
     let runtime = "Stop COMMAND when it has run so long; exit with 124";
     let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
@@ -103,7 +104,7 @@ fn usual() -> [Arg; 10] {
     let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
     [
         option("grace", "DURATION", "BOWOUT_GRACE", grace)
-            .help("From the request to stop to SIGKILL [8s]")
+            .help("From stop request to SIGKILL [8s or by engine]")
             .short('t')
             .value_parser(parse_grace),
         option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
