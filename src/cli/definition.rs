@@ -80,7 +80,7 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).long_help(help)
 }
 
-/// A switch with its variable, which takes true and false, yes and no, 1 and 0.
+/// A switch with its variable, which takes true and false, yes and no, on and off, 1 and 0.
 fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg {
     explained(switch(name, help), env, help).value_parser(parse_switch)
 }
@@ -101,7 +101,7 @@ fn usual() -> [Arg; 10] {
                 [default: mixed]";
     let remap =
         "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
-    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
+    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
     [
         option("grace", "DURATION", "BOWOUT_GRACE", grace)
             .help("From stop request to SIGKILL [8s or by engine]")
@@ -212,7 +212,8 @@ fn parse_grace(text: &str) -> Result<Wait, String> {
 
 /// Of `-v` and `-q`, as their variables say it.
 fn parse_count(text: &str) -> Result<u8, String> {
-    text.parse().map_err(|_| format!("'{text}' is no number: write how often the option would be given, such as 1"))
+    let number = text.parse().or_else(|_| parse_switch(text).map(u8::from));
+    number.map_err(|_| format!("'{text}' is not a number: write how often the option would be given, such as 1"))
 }
 
 /// Of a switch, as its variable says it.
@@ -264,5 +265,5 @@ const REPEATS: &[(&str, OnRepeat)] =
 const MIRRORS: &[(&str, Mirror)] = &[("auto", Mirror::Auto), ("code", Mirror::Code), ("signal", Mirror::Signal)];
 const NOTIFY: &[(&str, Notify)] =
     &[("auto", Notify::Auto), ("exec", Notify::Exec), ("relay", Notify::Relay), ("off", Notify::Off)];
-const FORMATS: &[(&str, Format)] =
+pub(super) const FORMATS: &[(&str, Format)] =
     &[("auto", Format::Auto), ("text", Format::Text), ("journal", Format::Journal), ("json", Format::Json)];
