@@ -174,6 +174,9 @@ fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Di
             let mut members = Members(String::new());
             // Members returns no error.
             let _ = event.visit(&mut members);
+            if members.0.is_empty() {
+                members.0 = ",\"event\":\"message\"".into();
+            }
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
@@ -249,6 +252,13 @@ mod tests {
         for (name, value) in fields {
             assert_eq!(object[name], value);
         }
+    }
+
+    #[test]
+    fn json_has_an_event_without_one() {
+        let record = Record::builder().build();
+        let object: Value = serde_json::from_str(&line(Format::Json, Level::Info, record.key_values(), &"x")).unwrap();
+        assert_eq!(object["event"], "message");
     }
 
     #[test]
