@@ -16,8 +16,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use complaint::{NO_COMMAND, explain};
-use definition::definition;
+use complaint::{NO_COMMAND, explain, misread, misspelt};
+use definition::{FORMATS, definition};
 
 use crate::exit::{Mirror, Recode};
 use crate::logging::{Format, Verbosity};
@@ -30,8 +30,16 @@ const INITS: [&str; 5] = ["docker-init", "podman-init", "tini", "dumb-init", "ca
 /// What dockerd parses of its init for `docker info` (contract C13).
 const DOCKER_VERSION: &str = concat!("tini version ", env!("CARGO_PKG_VERSION"), " - git.bowout\n");
 
-/// The grace period without `--grace`: below docker's and podman's 10 s, so that the last line is written (contract C4).
-pub(crate) const GRACE: &str = "8s";
+/// The environment variables that set no option: the log's filter, and those that bowout sets for hooks, which a bowout in a hook inherits.
+const OTHER_VARIABLES: [&str; 7] = [
+    "BOWOUT_LOG",
+    "BOWOUT_CHILD_PID",
+    "BOWOUT_SIGNAL",
+    "BOWOUT_GRACE_LEFT_MS",
+    "BOWOUT_REASON",
+    "BOWOUT_EXIT_CODE",
+    "BOWOUT_EXIT_SIGNAL",
+];
 
 /// A value and whether it was typed or came from the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +111,8 @@ pub(crate) struct Cli {
     pub(crate) termination_log: Option<PathBuf>,
     pub(crate) verbosity: Verbosity,
     pub(crate) log_format: Format,
+    /// Variables that are probably misspelt, and what was meant: a warning, which can be logged once the log is set up.
+    pub(crate) misspelt: Option<String>,
 }
 
 /// Why there is nothing to run.
@@ -136,13 +146,13 @@ See 'bowout --help'.";
 ///
 /// # Errors
 /// [`Stop`]: there is nothing to run.
-pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a CStr>) -> Result<Cli, Stop> {
+pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a CStr> + Clone) -> Result<Cli, Stop> {
     let name = args.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next()).map(OsStr::from_bytes);
     let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
-    if let Some(cli) = without_options(args, variables) {
+    if let Some(cli) = without_options(args, variables.clone()) {
         return Ok(Cli { as_init, ..cli });
     }
-    match with_options(args, name) {
+    match with_options(args, name, variables) {
         Err(Stop::Usage(text)) if args.len() <= 1 && text == NO_COMMAND => Err(Stop::Alone),
         result => Ok(Cli { as_init, ..result? }),
     }
@@ -150,9 +160,15 @@ pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a C
 
 /// All of clap; in a frame of its own, so that its stack is not touched where it is not needed.
 #[inline(never)]
-fn with_options(args: &[OsString], name: Option<&OsStr>) -> Result<Cli, Stop> {
+fn with_options<'a>(
+    args: &[OsString],
+    name: Option<&OsStr>,
+    variables: impl Iterator<Item = &'a CStr>,
+) -> Result<Cli, Stop> {
+    let definition = definition();
+    let misspelt = misspelt(&definition, variables);
     // Templates of compose files and pods make empty variables where they mean none.
-    let definition = definition().mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
+    let definition = definition.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
         Some(value) if value.is_empty() => arg.env(None::<&str>),
         _ => arg,
     });
@@ -160,7 +176,26 @@ fn with_options(args: &[OsString], name: Option<&OsStr>) -> Result<Cli, Stop> {
         ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => Stop::Info(DOCKER_VERSION.into()),
         _ => explain(&error),
     })?;
-    Ok(collect(matches))
+    let cli = Cli { misspelt, ..collect(matches) };
+    misread(args, &cli).map_or(Ok(cli), |text| Err(Stop::Usage(text)))
+}
+
+/// How an error is to be logged that prevents the words from being read as a whole: by the option or the variable, if that is valid.
+pub(crate) fn log_format(args: &[OsString]) -> Format {
+    const OPTION: &str = "--log-format";
+    let words = args.iter().skip(1).take_while(|word| *word != "--").map(|word| word.to_string_lossy());
+    let (mut typed, mut is_value) = (None, false);
+    for word in words {
+        match word.strip_prefix(OPTION).and_then(|rest| rest.strip_prefix('=')) {
+            Some(value) => typed = Some(value.to_owned()),
+            None if is_value => typed = Some(word.clone().into_owned()),
+            None => {}
+        }
+        is_value = word == OPTION;
+    }
+    let variable = || std::env::var("BOWOUT_LOG_FORMAT").unwrap_or_default();
+    let given = typed.unwrap_or_else(variable);
+    FORMATS.iter().find(|(name, _)| *name == given).map(|(_, format)| *format).unwrap_or_default()
 }
 
 /// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the start-up to find that nothing was
@@ -171,6 +206,10 @@ fn without_options<'a>(args: &[OsString], mut variables: impl Iterator<Item = &'
         [command, rest @ ..] if !command.as_encoded_bytes().starts_with(b"-") => (command, rest),
         _ => return None,
     };
+    // It may be a duration, which belongs to an option.
+    if command.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+        return None;
+    }
     let is_set = |variable: &[u8]| {
         variable.starts_with(b"BOWOUT_")
             && variable.iter().position(|&b| b == b'=').is_some_and(|at| at + 1 < variable.len())
@@ -210,6 +249,7 @@ fn collect(mut matches: ArgMatches) -> Cli {
         warn_on_reap: matches.get_flag("warn-on-reap"),
         verbosity: verbosity(&matches),
         log_format: matches.remove_one("log-format").unwrap_or_default(),
+        misspelt: None,
     }
 }
 

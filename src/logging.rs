@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Record};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::similar::similar;
 use crate::sys;
 
 /// The form of a line.
@@ -51,8 +52,19 @@ impl Verbosity {
     }
 }
 
-/// The variable with env_logger's filter. `RUST_LOG` is the command's own business (peers C3.36).
+/// The variable with a level, or a filter in env_logger's syntax. `RUST_LOG` is left to the command.
 const FILTER: &str = "BOWOUT_LOG";
+
+/// The first part of a filter that changes nothing: env_logger takes every unknown word for the name of a module.
+fn bad_part(filter: &str) -> Option<&str> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_known = |part: &str| match part.split_once('=') {
+        None => part == TARGET || is_level(part),
+        Some((name, level)) => name.trim() == TARGET && is_level(level.trim()),
+    };
+    let parts = filter.split('/').next().unwrap_or_default().split(',').map(str::trim);
+    parts.filter(|part| !part.is_empty()).find(|part| !is_known(part))
+}
 
 /// Sets the log up, once. What is typed wins over [`FILTER`].
 ///
@@ -71,10 +83,14 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
         builder.filter_level(level);
     }
     if let Some(filter) = sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty()) {
-        // Tried first on the parser below env_logger's, which would print to stderr and panic if it could not.
         let filter = filter.to_string_lossy();
-        if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
-            let filter = escape(&filter);
+        if let Some(part) = bad_part(&filter) {
+            const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+            let hint = similar(part.trim_start_matches("bowout="), LEVELS)
+                .map_or_else(|| format!("write {}", LEVELS.join(", ")), |level| format!("did you mean {level}?"));
+            result = Err(Error::own(format!("{FILTER}: '{part}' is not a level: {hint}")));
+        } else if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
+            // env_logger would print this itself, and panic if it could not.
             result = Err(Error::own(format!("bad {FILTER} '{filter}': {error}; write a level, such as debug")));
         } else {
             builder.parse_filters(&filter);
@@ -158,6 +174,9 @@ fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Di
             let mut members = Members(String::new());
             // Members returns no error.
             let _ = event.visit(&mut members);
+            if members.0.is_empty() {
+                members.0 = ",\"event\":\"message\"".into();
+            }
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
@@ -236,6 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn json_has_an_event_without_one() {
+        let record = Record::builder().build();
+        let object: Value = serde_json::from_str(&line(Format::Json, Level::Info, record.key_values(), &"x")).unwrap();
+        assert_eq!(object["event"], "message");
+    }
+
+    #[test]
     fn verbosity_has_five_steps_and_a_silence() {
         let level = |more, less| Verbosity { more, less, typed: true }.level();
         assert_eq!([level(0, 0), level(1, 1)], [None, Some(LevelFilter::Info)]);
@@ -244,6 +270,26 @@ mod tests {
             [level(0, 1), level(0, 2), level(0, 200)],
             [Some(LevelFilter::Warn), Some(LevelFilter::Error), Some(LevelFilter::Off)]
         );
+    }
+
+    #[test]
+    fn a_filter_of_unknown_words_is_found() {
+        for filter in
+            ["info", "DEBUG", "off", "", "debug/text", "bowout", "bowout=debug", " warn , bowout = trace", "info/a,b"]
+        {
+            assert_eq!(bad_part(filter), None, "{filter}");
+        }
+        for (filter, part) in [
+            ("inof", "inof"),
+            ("2", "2"),
+            ("info,mio=warn", "mio=warn"),
+            ("bowout=inof", "bowout=inof"),
+            ("bowout=", "bowout="),
+            ("a=b=c", "a=b=c"),
+            ("x/info", "x"),
+        ] {
+            assert_eq!(bad_part(filter), Some(part), "{filter}");
+        }
     }
 
     #[test]

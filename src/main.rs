@@ -36,7 +36,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 
 use cli::Stop;
-use config::Config;
+use config::{Config, Home, Place};
 use error::Error;
 use exit::Exit;
 use log::Level;
@@ -45,12 +45,18 @@ use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    let cli = match cli::parse(args, sys::environment::variables()) {
+    let mut cli = match cli::parse(args, sys::environment::variables()) {
         Ok(cli) => cli,
-        Err(stop) => return end(stop),
+        Err(stop) => return end(stop, args),
     };
+    let misspelt = cli.misspelt.take();
     match logging::init(cli.verbosity, cli.log_format)
-        .and_then(|()| Config::new(cli))
+        .inspect(|()| {
+            if let Some(text) = misspelt {
+                event!(Level::Warn, "unknown_variables"; "{text}");
+            }
+        })
+        .and_then(|()| Config::new(cli, home))
         .and_then(|config| supervisor::supervise(config, inherited))
     {
         Ok(exit) => exit,
@@ -58,10 +64,19 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     }
 }
 
-fn end(stop: Stop) -> Exit {
+fn home() -> Home {
+    let place = Place {
+        pid: sys::process::id,
+        parent: sys::process::parent,
+        has_terminal: || sys::tty::Terminal::open().is_some(),
+    };
+    Home::find(sys::environment::variables(), &place)
+}
+
+fn end(stop: Stop, args: &[OsString]) -> Exit {
     if !matches!(stop, Stop::Info(_)) {
-        // The log as it is by default: what was said of it could not be read.
-        let _ = logging::init(logging::Verbosity::default(), logging::Format::default());
+        // A second error, in BOWOUT_LOG, waits until the first is corrected.
+        let _ = logging::init(logging::Verbosity::default(), cli::log_format(args));
     }
     match stop {
         Stop::Info(text) => sys::process::print(&text),

@@ -7,6 +7,7 @@
 //! Reading order: `words` with [`Event`], [`State`], [`Action`], then [`Machine::step`], where every state meets every event.
 //! `policy/tests/table.txt` is that meeting written out; a change of behaviour shows there as a diff.
 
+mod duration;
 mod ladder;
 mod stop;
 #[cfg(test)]
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant};
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::signal::{Signal, SignalSet};
-pub(crate) use ladder::{Ladder, Rung, parse_wait};
+pub(crate) use duration::parse_wait;
+pub(crate) use ladder::{Ladder, Rung};
 use stop::{KILL_AGAIN, RENEW, later};
 pub(crate) use words::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
 

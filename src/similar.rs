@@ -3,6 +3,18 @@
 /// The known word that is nearest to `text`, upper and lower case being the same; none if all are far. Near is a word that is
 /// one slip of the finger away (two where both have five letters or more), or one that has the other in it.
 pub(crate) fn similar<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest(text, known).map(|(_, word)| word)
+}
+
+/// The same without words that have the other in them: for a text that may well be another program's word.
+pub(crate) fn misspelt<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest(text, known).filter(|((contained, ..), _)| !contained).map(|(_, word)| word)
+}
+
+/// Whether one word only contains the other, how far they are apart, and whether their first letters differ.
+type Rank = (bool, usize, bool);
+
+fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(Rank, &'a str)> {
     let text = text.to_ascii_lowercase();
     let rank = |word: &str| {
         let word = word.to_ascii_lowercase();
@@ -15,16 +27,16 @@ pub(crate) fn similar<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
             _ => 2,
         };
         if slips <= allowed {
-            Some((0, slips, first_differs))
+            Some((false, slips, first_differs))
         } else if shorter >= 3 && (word.contains(&text) || text.contains(&word)) {
-            Some((1, text.len().abs_diff(word.len()), first_differs))
+            Some((true, text.len().abs_diff(word.len()), first_differs))
         } else {
             None
         }
     };
     let ranked = known.into_iter().filter_map(|word| Some((rank(word)?, word)));
     // The first of those that are equally near.
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, word)| word)
+    ranked.min_by_key(|(rank, _)| *rank)
 }
 
 /// How many letters are wrong, missing, too many, or two that changed places: the restricted Damerau-Levenshtein distance.
@@ -69,6 +81,14 @@ mod tests {
             ("signal", "stop-signal"),
         ] {
             assert_eq!(similar(text, WORDS), Some(word), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_is_no_part_of_another() {
+        assert_eq!(misspelt("TREM", WORDS), Some("TERM"));
+        for text in ["TERMINATE", "signal", "max-run"] {
+            assert_eq!(misspelt(text, WORDS), None, "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines lo
 text\t''
 journal\t''
 json\t''"
-complete -c bowout -n __bowout_before_command -s t -l grace -d 'From the request to stop to SIGKILL [8s]' -r -f
+complete -c bowout -n __bowout_before_command -s t -l grace -d 'From stop request to SIGKILL [8s or by engine]' -r -f
 complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
 complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
 complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f

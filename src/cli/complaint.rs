@@ -1,28 +1,55 @@
 //! What is said of a command line that cannot be read: one line, which tells what to type instead. clap finds the fault; the
 //! words are ours, for clap's are a page, and its advice to write the option behind `--` would make it the command.
 
+use std::ffi::{CStr, OsStr, OsString};
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
-use super::Stop;
 use super::definition::definition;
+use super::{Cli, OTHER_VARIABLES, Stop};
 use crate::logging::escape;
-use crate::similar::similar;
+use crate::policy::parse_wait;
+use crate::signal::Signal;
+use crate::similar::{self, similar};
 
 /// What is said where options were given, and no command.
 pub(super) const NO_COMMAND: &str = "no command given: write bowout [OPTIONS] -- COMMAND [ARG]..., such as \
                                      bowout --grace 10s -- sleep 60; see 'bowout --help'";
 
-/// What other programs call what bowout calls otherwise.
-const ELSEWHERE: [(&str, &str); 7] = [
-    ("timeout", "--grace for the stop, --max-runtime for the whole run"),
+/// Options of other programs (timeout, docker run, tini, catatonit, start-stop-daemon, GNU parallel, gosu, loggers), and the option of bowout
+/// that does the same; or why there is none.
+const ELSEWHERE: [(&str, &str); 26] = [
+    ("timeout", "--max-runtime for the whole run, --grace for the stop"),
+    ("time-limit", "--max-runtime"),
     ("kill-after", "--grace"),
+    ("kill-timeout", "--grace"),
     ("stop-timeout", "--grace"),
     ("retry", "--escalate"),
+    ("termseq", "--escalate"),
+    ("signal", "--stop-signal"),
     ("preserve-status", "--remap-exit"),
     ("license", "--version"),
+    ("l", "--version"),
+    ("L", "--version"),
     ("debug", "--verbose"),
+    ("silent", "--quiet"),
+    ("log-level", "--verbose, --quiet or BOWOUT_LOG"),
+    ("loglevel", "--verbose, --quiet or BOWOUT_LOG"),
+    ("json", "--log-format json"),
+    ("init", "leave it out, bowout always does an init's work"),
+    ("foreground", FOREGROUND),
+    ("f", FOREGROUND),
+    ("background", BACKGROUND),
+    ("daemon", BACKGROUND),
+    ("restart", "leave it out, the engine or the service manager restarts what ends"),
+    ("user", USER),
+    ("uid", USER),
+    ("u", USER),
 ];
+const FOREGROUND: &str = "leave it out, the command always keeps the terminal";
+const BACKGROUND: &str = "leave it out, bowout stays with its command; a shell's & puts both in the background";
+const USER: &str = "leave it out, and let the command change the user: bowout -- setpriv --reuid USER COMMAND";
 
 /// clap's error as what there is to say; its help and version as they are.
 pub(super) fn explain(error: &clap::Error) -> Stop {
@@ -50,6 +77,9 @@ fn complaint(kind: ErrorKind, error: &clap::Error) -> String {
             let words = words(error).unwrap_or_default();
             let meant = similar(value, words.iter().map(String::as_str));
             let meant = meant.map(|word| format!(": did you mean {word}?")).unwrap_or_default();
+            // timeout's -k is a wait.
+            let wait = option == "--kill-mode" && parse_wait(value).is_ok();
+            let meant = if wait { format!(": did you mean --grace {value}?") } else { meant };
             format!("{from}: '{value}' is none of {}{meant}", words.join(", "))
         }
         (ErrorKind::ValueValidation, Some(value)) => {
@@ -79,20 +109,56 @@ fn words(error: &clap::Error) -> Option<&[String]> {
 
 /// The nearest option, under its own name or another.
 fn unknown(given: &str) -> String {
-    let Some(long) = given.strip_prefix("--") else {
-        return if given[1..].starts_with(|c: char| c.is_ascii_digit()) {
-            format!("unknown option '{given}': a signal is given as --stop-signal KILL, and no duration is negative")
-        } else {
-            format!("unknown option '{given}': see 'bowout --help'")
-        };
+    let name = given.trim_start_matches('-');
+    let hint = match ELSEWHERE.iter().find(|(word, _)| *word == name) {
+        Some((_, option)) if option.starts_with("--") => format!("did you mean {option}?"),
+        Some((_, reason)) => (*reason).to_owned(),
+        None if given.starts_with("--") => match similar(name, longs(&definition())) {
+            Some(name) => format!("did you mean --{name}?"),
+            None => "see 'bowout --help-all'".to_owned(),
+        },
+        None if name.starts_with(|c: char| c.is_ascii_digit()) => {
+            "a signal is given as --stop-signal KILL, and no duration is negative".to_owned()
+        }
+        None => "see 'bowout --help'".to_owned(),
     };
-    let definition = definition();
-    let meant = ELSEWHERE.iter().find(|(word, _)| *word == long).map(|(_, meant)| (*meant).to_owned());
-    let meant = meant.or_else(|| similar(long, longs(&definition)).map(|name| format!("--{name}")));
-    match meant {
-        Some(meant) => format!("unknown option '{given}': did you mean {meant}?"),
-        None => format!("unknown option '{given}': see 'bowout --help-all'"),
+    format!("unknown option '{given}': {hint}")
+}
+
+/// Words that are read as the command, and that another program reads as the value of an option: timeout's `-s TERM`, where `-s` is a switch of
+/// tini's, and timeout's `30s COMMAND`.
+pub(super) fn misread(args: &[OsString], cli: &Cli) -> Option<String> {
+    let command = cli.command.to_str()?;
+    let before = args.iter().rev().nth(cli.args.len() + 1)?;
+    // A program may be called 'kill' or 'stop'.
+    let is_signal = || command.parse::<Signal>().is_ok() && !command.contains(|c: char| c.is_ascii_lowercase());
+    if before == "-s" && is_signal() {
+        return Some(format!("-s takes no signal: did you mean --stop-signal {command}?"));
     }
+    let is_wait = || command.starts_with(|c: char| c.is_ascii_digit()) && parse_wait(command).is_ok();
+    if is_wait() && !is_program(command) {
+        return Some(format!("'{command}' is a duration and not a command: did you mean --max-runtime {command}?"));
+    }
+    None
+}
+
+fn is_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// A warning of all variables that set nothing, and whose names are a slip away from one that does.
+pub(super) fn misspelt<'a>(definition: &Command, variables: impl Iterator<Item = &'a CStr>) -> Option<String> {
+    let envs = definition.get_arguments().filter_map(Arg::get_env).filter_map(OsStr::to_str);
+    let known: Vec<&str> = envs.chain(OTHER_VARIABLES).filter_map(|name| name.strip_prefix("BOWOUT_")).collect();
+    let hint = |variable: &CStr| {
+        let (name, value) = variable.to_str().ok()?.strip_prefix("BOWOUT_")?.split_once('=')?;
+        let unknown = !value.is_empty() && !known.contains(&name);
+        let meant = similar::misspelt(name, known.iter().copied()).filter(|_| unknown)?;
+        Some(format!("BOWOUT_{} (did you mean BOWOUT_{meant}?)", escape(name)))
+    };
+    let hints: Vec<String> = variables.filter_map(hint).collect();
+    (!hints.is_empty()).then(|| format!("ignored unknown variables: {}", hints.join(", ")))
 }
 
 fn longs(definition: &Command) -> impl Iterator<Item = &str> {

@@ -53,13 +53,13 @@ it time to end when asked to, kills what does not, and ends as it ended.";
 const AFTER_HELP: &str = "\
 Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'
 
-Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.
 More: bowout --help-all, man bowout";
 
 const AFTER_HELP_ALL: &str = "\
-Durations: 10s, 1m30s, 500ms, 0, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
+Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
 Every option that shows a variable can be set by it; what is typed wins.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.
@@ -80,7 +80,7 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).long_help(help)
 }
 
-/// A switch with its variable, which takes true and false, yes and no, 1 and 0.
+/// A switch with its variable, which takes true and false, yes and no, on and off, 1 and 0.
 fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg {
     explained(switch(name, help), env, help).value_parser(parse_switch)
 }
@@ -93,19 +93,20 @@ fn count(name: &'static str, short: char, env: &'static str, help: &'static str)
 
 /// What most people need, each with a few words for --help.
 fn usual() -> [Arg; 10] {
-    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s]";
+    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
+                 Container Apps; 85s in a systemd unit]";
     let signal = "What COMMAND is sent first [default: the signal received]";
     let runtime = "Stop COMMAND when it has run so long; exit with 124";
     let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
                 [default: mixed]";
     let remap =
         "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
-    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes env_logger's filters]";
+    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
     [
         option("grace", "DURATION", "BOWOUT_GRACE", grace)
-            .help("From the request to stop to SIGKILL [8s]")
+            .help("From stop request to SIGKILL [8s or by engine]")
             .short('t')
-            .value_parser(parse_wait_word),
+            .value_parser(parse_grace),
         option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
             .help("Send this first [the signal received]")
             .value_parser(|text: &str| text.parse::<Signal>()),
@@ -145,8 +146,8 @@ fn stopping() -> [Arg; 6] {
     let most =
         "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
     [
-        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_wait_word),
-        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(parse_ladder),
+        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_grace),
+        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
         option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
         option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
         option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
@@ -205,35 +206,14 @@ fn log() -> [Arg; 2] {
     ]
 }
 
-fn parse_wait_word(text: &str) -> Result<Wait, String> {
-    parse_wait(countable(text)?).map(Wait)
-}
-
-fn parse_ladder(text: &str) -> Result<Ladder, String> {
-    text.split('/').try_for_each(|word| countable(word).map(drop))?;
-    text.parse()
-}
-
-/// A text that humantime can be given: it panics where several numbers come to 2^64 s by a carry of exactly 1 s. One number never does, nor
-/// do several that are less than this many years in all, whatever they are of.
-fn countable(text: &str) -> Result<&str, String> {
-    const YEARS: u64 = u64::MAX / 31_557_600;
-    // It reads '1 0s' as 10s; and a comma may be tried as a point.
-    let joined: String = text.split_whitespace().collect();
-    let numbers = joined.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').filter(|word| !word.is_empty());
-    // Rounded up. What has no digits before the point is no number.
-    let whole = numbers.map(|number| number.split(['.', ',']).next().unwrap_or_default().parse().unwrap_or(u64::MAX));
-    let (count, sum) =
-        whole.fold((0, 0_u64), |(count, sum), n: u64| (count + 1, sum.saturating_add(n).saturating_add(1)));
-    if count > 1 && sum >= YEARS {
-        return Err(format!("'{text}' is no duration: write 10s, 1m30s, 500ms, 0 or never"));
-    }
-    Ok(text)
+fn parse_grace(text: &str) -> Result<Wait, String> {
+    parse_wait(text).map(Wait)
 }
 
 /// Of `-v` and `-q`, as their variables say it.
 fn parse_count(text: &str) -> Result<u8, String> {
-    text.parse().map_err(|_| format!("'{text}' is no number: write how often the option would be given, such as 1"))
+    let number = text.parse().or_else(|_| parse_switch(text).map(u8::from));
+    number.map_err(|_| format!("'{text}' is not a number: write how often the option would be given, such as 1"))
 }
 
 /// Of a switch, as its variable says it.
@@ -246,15 +226,14 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 }
 
 fn parse_runtime(text: &str) -> Result<Wait, String> {
-    match parse_wait(countable(text)?)? {
+    match parse_wait(text)? {
         Some(Duration::ZERO) => Err("no command can run in no time: write never for no limit".into()),
         wait => Ok(Wait(wait)),
     }
 }
 
 fn parse_delay(text: &str) -> Result<Duration, String> {
-    parse_wait(countable(text)?)?
-        .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
+    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
 fn parse_report(text: OsString) -> Result<ReportTo, String> {
@@ -286,5 +265,5 @@ const REPEATS: &[(&str, OnRepeat)] =
 const MIRRORS: &[(&str, Mirror)] = &[("auto", Mirror::Auto), ("code", Mirror::Code), ("signal", Mirror::Signal)];
 const NOTIFY: &[(&str, Notify)] =
     &[("auto", Notify::Auto), ("exec", Notify::Exec), ("relay", Notify::Relay), ("off", Notify::Off)];
-const FORMATS: &[(&str, Format)] =
+pub(super) const FORMATS: &[(&str, Format)] =
     &[("auto", Format::Auto), ("text", Format::Text), ("journal", Format::Journal), ("json", Format::Json)];

@@ -3,6 +3,8 @@
 #[path = "../../tests/fuzz/command_line.rs"]
 mod fuzz;
 
+use std::ffi::CString;
+
 use super::*;
 
 fn words(line: &[&str]) -> Vec<OsString> {
@@ -49,6 +51,9 @@ fn without_options_means_what_clap_says() {
     for set in [c"BOWOUT_GRACE=1s", c"BOWOUT_PRE_STOP=a="] {
         assert_eq!(without_options(&words(&["ls"]), [c"HOME=/", set].into_iter()), None);
     }
+    // What begins with a digit may be a duration.
+    assert_eq!(without_options(&words(&["7z", "a"]), std::iter::empty()), None);
+    assert_eq!(parse(&words(&["7z", "a"]), std::iter::empty()), Ok(by_clap(&["7z", "a"]).unwrap()));
     for unset in [c"BOWOUT_GRACE=", c"BOWOUT_GRACE", c"xBOWOUT_GRACE=1s", c""] {
         assert!(without_options(&words(&["ls"]), [unset].into_iter()).is_some());
     }
@@ -104,10 +109,27 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
         (&["--kill-after", "5s", "x"], "unknown option '--kill-after': did you mean --grace?"),
         (&["--bogus", "x"], "unknown option '--bogus': see 'bowout --help-all'"),
         (&["-Z", "x"], "unknown option '-Z': see 'bowout --help'"),
+        (
+            &["--timeout", "5", "x"],
+            "unknown option '--timeout': did you mean --max-runtime for the whole run, --grace for the stop?",
+        ),
+        (&["--json", "x"], "unknown option '--json': did you mean --log-format json?"),
+        (
+            &["--log-level", "debug", "x"],
+            "unknown option '--log-level': did you mean --verbose, --quiet or BOWOUT_LOG?",
+        ),
+        (&["--init", "x"], "unknown option '--init': leave it out, bowout always does an init's work"),
+        (&["-f", "x"], "unknown option '-f': leave it out, the command always keeps the terminal"),
+        (&["-l"], "unknown option '-l': did you mean --version?"),
+        (
+            &["-u", "app", "x"],
+            "unknown option '-u': leave it out, and let the command change the user: bowout -- setpriv --reuid USER COMMAND",
+        ),
+        (&["-k", "5", "x"], "--kill-mode: '5' is none of process, mixed, group: did you mean --grace 5?"),
+        (&["-k", "1.5s", "x"], "--kill-mode: '1.5s' is none of process, mixed, group: did you mean --grace 1.5s?"),
         (&["-9", "x"], "unknown option '-9': a signal is given as --stop-signal KILL, and no duration is negative"),
-        (&["--grace", "10", "x"], "--grace: '10' has no unit: write 10s for seconds"),
-        (&["-t", "1M", "x"], "--grace: '1M' is no duration: did you mean 1m?"),
-        (&["--grace", "soon", "x"], "--grace: 'soon' is no duration: write 10s, 1m30s, 500ms, 0 or never"),
+        (&["-t", "1M", "x"], "--grace: '1M' is not a duration: did you mean 1m?"),
+        (&["--grace", "soon", "x"], "--grace: 'soon' is not a duration: write 10s, 1m30s, 500ms, 0 or never"),
         (&["--grace"], "--grace has no value: write --grace DURATION"),
         (&["--grace", "1s", "-t", "2s", "x"], "--grace is given twice: give it once"),
         (&["--max-runtime", "0", "x"], "--max-runtime: no command can run in no time: write never for no limit"),
@@ -139,6 +161,79 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
     ] {
         assert_eq!(usage(line), says, "{line:?}");
         assert!(!says.contains('\n'));
+    }
+}
+
+/// Words that clap reads without complaint.
+#[test]
+fn words_of_other_programs_are_no_command() {
+    let parsed = |line: &[&str]| parse(&words(line), std::iter::empty());
+    for (line, says) in [
+        (&["-s", "TERM", "--", "x"][..], "-s takes no signal: did you mean --stop-signal TERM?"),
+        (&["-s", "SIGINT", "30", "x"], "-s takes no signal: did you mean --stop-signal SIGINT?"),
+        (&["-s", "9", "x"], "-s takes no signal: did you mean --stop-signal 9?"),
+        (&["30s", "x"], "'30s' is a duration and not a command: did you mean --max-runtime 30s?"),
+        (&["30", "x", "y"], "'30' is a duration and not a command: did you mean --max-runtime 30?"),
+        (&["--grace", "5", "0.5", "x"], "'0.5' is a duration and not a command: did you mean --max-runtime 0.5?"),
+        (&["1m30s"], "'1m30s' is a duration and not a command: did you mean --max-runtime 1m30s?"),
+    ] {
+        assert_eq!(parsed(line), Err(Stop::Usage(says.into())), "{line:?}");
+    }
+    for (line, command) in [
+        (&["-s", "kill", "1"][..], "kill"),
+        (&["-s", "--", "TERM"], "TERM"),
+        (&["-g", "TERM"], "TERM"),
+        (&["7z", "x"], "7z"),
+        (&["./30s"], "./30s"),
+        (&["infinity", "x"], "infinity"),
+        (&["never"], "never"),
+    ] {
+        assert_eq!(parsed(line).map(|cli| cli.command), Ok(command.into()), "{line:?}");
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
+    let hints = |variables: &[&'static CStr]| misspelt(&definition(), variables.iter().copied());
+    assert_eq!(
+        hints(&[c"BOWOUT_GRCE=1s", c"HOME=/", c"BOWOUT_KILLMODE=group", c"BOWOUT_LGO=x", c"BOWOUT_Grace=1=2"]),
+        Some(
+            "ignored unknown variables: BOWOUT_GRCE (did you mean BOWOUT_GRACE?), BOWOUT_KILLMODE (did you mean \
+             BOWOUT_KILL_MODE?), BOWOUT_LGO (did you mean BOWOUT_LOG?), BOWOUT_Grace (did you mean BOWOUT_GRACE?)"
+                .into()
+        )
+    );
+    // Known ones; other programs' ones, such as Kubernetes' of a Service 'bowout'; empty ones.
+    let all = definition();
+    let options = all.get_arguments().filter_map(|arg| arg.get_env()).map(|name| name.to_str().unwrap());
+    for name in options.chain(OTHER_VARIABLES) {
+        let variable = CString::new(format!("{name}=x")).unwrap();
+        assert_eq!(misspelt(&definition(), std::iter::once(&*variable)), None, "{name}");
+    }
+    for other in [
+        c"BOWOUT_PORT=tcp://10.0.0.1:80",
+        c"BOWOUT_PORT_80_TCP=tcp://10.0.0.1:80",
+        c"BOWOUT_SERVICE_HOST=10.0.0.1",
+        c"BOWOUT_IMAGE=x",
+        c"BOWOUT_GRCE=",
+        c"BOWOUT_GRCE",
+        c"BOWOUT_=x",
+        c"XBOWOUT_GRCE=1",
+    ] {
+        assert_eq!(hints(&[other]), None, "{other:?}");
+    }
+}
+
+#[test]
+fn an_error_is_logged_in_the_format_that_was_given() {
+    let format = |line: &[&str]| log_format(&words(line));
+    assert_eq!(format(&["--gace", "--log-format", "json", "x"]), Format::Json);
+    assert_eq!(format(&["--gace", "--log-format=journal", "x"]), Format::Journal);
+    assert_eq!(format(&["--log-format", "text", "--log-format", "json"]), Format::Json);
+    for line in
+        [&[][..], &["--log-format"], &["--log-format", "xml"], &["--", "--log-format", "json"], &["--log-formats=json"]]
+    {
+        assert_eq!(format(line), Format::Auto, "{line:?}");
     }
 }
 

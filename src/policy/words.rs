@@ -35,6 +35,8 @@ pub(crate) enum OnRepeat {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) ladder: Ladder,
+    /// The user gave no wait; the log says so beside the number.
+    pub(crate) grace_is_default: bool,
     pub(crate) stop_on: SignalSet,
     /// A hang-up of the terminal is a stop request; not so under nohup.
     pub(crate) hangup_stops: bool,

@@ -223,8 +223,15 @@ impl History {
                     Some(_) => ", SIGKILL to them in 1s",
                     None => "",
                 };
+                // The engine may allow more than the default, or less. Where no engine asked, its timeout does not matter.
+                let asked = self.stop.as_ref().is_some_and(|stop| stop.by.is_some());
+                let hint = if asked && self.settings.grace_is_default && !self.extended {
+                    "; set --grace or BOWOUT_GRACE to your engine's stop timeout less 2s (5s from 30s up)"
+                } else {
+                    ""
+                };
                 let grace = self.grace(step.now);
-                (Level::Warn, "killed", format!("grace period of {grace} is over: {sent}{last}"))
+                (Level::Warn, "killed", format!("grace period of {grace} is over: {sent}{last}{hint}"))
             }
             (_, _) => return None,
         })
@@ -373,7 +380,11 @@ impl History {
     /// What happens at the end of the wait.
     fn next(&self, step: &Step<'_>) -> String {
         match self.next_step(step) {
-            Some((signal, until)) => format!("{signal} in {}", wait(until.saturating_duration_since(step.now))),
+            Some((signal, until)) => {
+                let announces = matches!(step.before, State::Running { .. }) && self.settings.grace_is_default;
+                let default = if announces { " (default)" } else { "" };
+                format!("{signal} in {}{default}", wait(until.saturating_duration_since(step.now)))
+            }
             None => "no deadline".into(),
         }
     }

@@ -13,10 +13,10 @@ struct Play {
 }
 
 impl Play {
-    #[allow(clippy::disallowed_methods)]
-    fn new(ladder: &str) -> Self {
-        let settings = Settings {
+    fn settings(ladder: &str) -> Settings {
+        Settings {
             ladder: ladder.parse().unwrap(),
+            grace_is_default: false,
             stop_on: SignalSet::of(&[Signal::TERM, Signal::INT]),
             hangup_stops: true,
             on_repeat: OnRepeat::Kill,
@@ -32,7 +32,15 @@ impl Play {
             announces: false,
             leader: false,
             pid1: false,
-        };
+        }
+    }
+
+    fn new(ladder: &str) -> Self {
+        Self::of(Self::settings(ladder))
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn of(settings: Settings) -> Self {
         let start = Instant::now();
         let history = History::new(
             vec!["ng\u{1b}inx".into(), "-g".into()],
@@ -123,6 +131,30 @@ fn a_stop_that_escalates() {
         play.end(5.5, KILLED),
         "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; killed 2 descendants, too"
     );
+}
+
+/// The user reads where the number comes from, and what to set when it was too short.
+#[test]
+fn a_default_grace_period_is_called_so() {
+    let default = || Play::of(Settings { grace_is_default: true, ..Play::settings("TERM/8s/KILL") });
+    let mut play = default();
+    assert_eq!(
+        play.signal(1.0, Side::Outside, "TERM", 1),
+        "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s (default)"
+    );
+    assert!(play.signal(2.0, Side::Manager, "INT", 1).ends_with("SIGKILL in 7s"));
+    assert_eq!(
+        play.line(9.0, Event::Timeout, 1),
+        "grace period of 8s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7); \
+         set --grace or BOWOUT_GRACE to your engine's stop timeout less 2s (5s from 30s up)"
+    );
+    let mut play = default();
+    assert_eq!(
+        play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
+        "'ng\\u{1b}inx' (pid 7) exited with 3, 1 descendant left: sent SIGTERM, SIGKILL in 8s (default)"
+    );
+    let mut play = default();
+    assert!(play.signal(1.0, Side::Terminal, "INT", 0).contains("SIGKILL in 8s (default); Ctrl-C again"));
 }
 
 #[test]

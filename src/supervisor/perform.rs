@@ -91,12 +91,15 @@ impl Supervisor<'_> {
         done
     }
 
-    /// Tells the manager that the stop is under way, and has it wait for as long as we do: its own timeout may be shorter (contract S8).
+    /// Tells the manager that the stop is under way, and asks it to wait as long as the user told bowout to wait: its own timeout may be shorter
+    /// (systemd.service(5), TimeoutStopSec=). Where the user gave no grace period, the manager's timeout stays in force.
     fn notify_stopping(&mut self) {
         let left = self.machine.over_at().map_or(A_YEAR, |over| over.saturating_duration_since(self.now) + MARGIN);
+        let extend = format!("EXTEND_TIMEOUT_USEC={}\n", left.as_micros());
+        let extend = if self.config.grace_is_default { "" } else { &extend };
         let status = self.history.status(self.now, self.machine.state());
         if let Some(relay) = &mut self.relay {
-            relay.tell(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}\nSTATUS={status}", left.as_micros()));
+            relay.tell(&format!("STOPPING=1\n{extend}STATUS={status}"));
         }
     }
 

@@ -54,7 +54,7 @@ impl<'a> Supervisor<'a> {
         let relay = relay(config.notify);
         tree::note_inherited();
         let terminal = Terminal::open();
-        let announces = relay.as_ref().is_some_and(Relay::speaks);
+        let announces = relay.as_ref().is_some_and(Relay::speaks) && !config.grace_is_default;
         let settings = Settings { announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
         let command = config.command.to_string_lossy();
         let spawn = Spawn {
@@ -167,6 +167,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         ladder: config.ladder.clone(),
         stop_on: config.stop_on.unwrap_or_else(|| default_stop_on(&config.ladder).minus(ignored)),
         hangup_stops: config.stop_on.map_or(!ignored.contains(Signal::HUP), |set| set.contains(Signal::HUP)),
+        grace_is_default: config.grace_is_default,
         on_repeat: config.on_repeat,
         kill_mode: config.kill_mode,
         wait_tree: config.wait_tree,

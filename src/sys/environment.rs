@@ -22,7 +22,7 @@ const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 const PIDFD: &str = "LISTEN_PIDFDID";
 
 /// What was received, variable by variable, as `NAME=VALUE`; nothing is copied.
-pub(crate) fn variables() -> impl Iterator<Item = &'static CStr> {
+pub(crate) fn variables() -> impl Iterator<Item = &'static CStr> + Clone {
     // SAFETY: environ is null or an array of C strings that ends with a null pointer, and nobody changes it.
     let mut entry = unsafe { environ };
     std::iter::from_fn(move || unsafe {

@@ -23,13 +23,13 @@ fn refused(mut bowout: Running, words: &[&str]) {
 const BAD: [(&[&str], &[&str]); 34] = [
     (&["--no-such-option"], &["--no-such-option"]),
     (&["-Z"], &["-Z"]),
-    (&["--grace", "10"], &["10s"]),
-    (&["-t", "5"], &["5s"]),
+    (&["--grace", "10S"], &["10s"]),
+    (&["-t", "5 min 3"], &["5 min 3"]),
     (&["--grace", "soon"], &["soon"]),
     (&["--grace", "-1s"], &["-1"]),
     (&["--grace", ""], &["grace"]),
     (&["--grace", "1s", "--grace"], &["grace"]),
-    (&["--max-runtime", "60"], &["60s"]),
+    (&["--max-runtime", "0.0"], &["never"]),
     (&["--stop-signal", "NOPE"], &["NOPE"]),
     (&["--stop-signal", "65"], &["65"]),
     (&["--stop-signal", "0"], &["0"]),
@@ -38,7 +38,7 @@ const BAD: [(&[&str], &[&str]); 34] = [
     (&["--stop-on", "TERM,NOPE"], &["NOPE"]),
     (&["--stop-on", "KILL"], &["KILL"]),
     (&["--escalate", "TERM/soon/KILL"], &["soon"]),
-    (&["--escalate", "TERM/10/KILL"], &["10s"]),
+    (&["--escalate", "TERM/10S/KILL"], &["10s"]),
     (&["--escalate", "NOPE/1s/KILL"], &["NOPE"]),
     (&["--escalate", "TERM//KILL"], &["TERM//KILL"]),
     (&["--escalate", ""], &["escalate"]),
@@ -111,6 +111,111 @@ fn a_slip_is_told_what_was_meant() {
     );
 }
 
+/// What people type first who come from timeout, tini, docker or a logger.
+#[test]
+fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
+    for (words, meant) in [
+        (&["-s", "TERM", "--", "echo", "started"][..], "did you mean --stop-signal TERM?"),
+        (&["30s", "echo", "started"], "did you mean --max-runtime 30s?"),
+        (&["-k", "5", "30", "echo", "started"], "did you mean --grace 5?"),
+        (&["--timeout", "5", "echo", "started"], "did you mean --max-runtime for the whole run, --grace for the stop?"),
+        (&["--kill-after", "5", "echo", "started"], "did you mean --grace?"),
+        (&["--signal", "INT", "echo", "started"], "did you mean --stop-signal?"),
+        (&["--json", "echo", "started"], "did you mean --log-format json?"),
+        (&["--log-level=debug", "echo", "started"], "--verbose"),
+        (&["--init", "echo", "started"], "leave it out"),
+    ] {
+        refused(Start::plain().bare(words), &[meant]);
+    }
+    // A program of that name is the command.
+    let dir = Dir::new();
+    dir.write("30s", "#!/bin/sh\nexit 6\n", 0o755);
+    let path = format!("{}:/usr/bin:/bin", dir.0.display());
+    assert_eq!(Start::plain().env("PATH", path).bare(["30s", "x"]).end(), Status::Code(6));
+}
+
+#[test]
+fn misspelt_variables_are_one_warning() {
+    let start = Start::plain().env("BOWOUT_GRCE", "1s").env("BOWOUT_STOPON", "HUP").env("BOWOUT_CHILD_PID", "7");
+    let mut bowout = start.env("BOWOUT_SERVICE_HOST", "10.0.0.1").probe(["exit", "4"]);
+    assert_eq!(bowout.end(), Status::Code(4));
+    let log = bowout.log();
+    let warnings: Vec<&String> = log.iter().filter(|line| line.contains("BOWOUT_")).collect();
+    let [line] = warnings[..] else { panic!("not one line: {log:#?}") };
+    for name in ["BOWOUT_GRCE (did you mean BOWOUT_GRACE?)", "BOWOUT_STOPON (did you mean BOWOUT_STOP_ON?)"] {
+        assert!(line.contains(name), "{line}");
+    }
+    assert!(!line.contains("CHILD_PID") && !line.contains("SERVICE"), "{line}");
+    let start = Start::new(["-qq"]).env("BOWOUT_GRCE", "1s");
+    let mut bowout = start.probe(["exit", "4"]);
+    assert_eq!((bowout.end(), bowout.log()), (Status::Code(4), vec![]));
+}
+
+#[test]
+fn a_misspelt_level_is_refused() {
+    for (value, meant) in [
+        ("inof", "did you mean info?"),
+        ("warning", "did you mean warn?"),
+        ("2", "write error, warn"),
+        ("a/b/c", "'a'"),
+    ] {
+        refused(Start::plain().env("BOWOUT_LOG", value).sh("echo started"), &["BOWOUT_LOG", meant]);
+    }
+    // What is typed wins over it.
+    assert_eq!(Start::new(["-q"]).env("BOWOUT_LOG", "inof").probe(["exit", "4"]).end(), Status::Code(4));
+}
+
+#[test]
+fn a_switch_can_be_set_by_any_word_for_yes() {
+    let levels = |name: &str, value: &str| {
+        let mut bowout = Start::plain().env(name, value).probe(["orphans", "1"]);
+        assert_eq!(bowout.end(), Status::Code(0), "{name}={value}");
+        bowout.log()
+    };
+    for (yes, no) in [("1", "0"), ("true", "false"), ("YES", "No"), ("on", "off")] {
+        for name in ["BOWOUT_VERBOSE", "BOWOUT_WARN_ON_REAP"] {
+            assert!(levels(name, yes).iter().any(|line| line.contains("reaped orphan")), "{name}={yes}");
+            assert!(!levels(name, no).iter().any(|line| line.contains("reaped orphan")), "{name}={no}");
+        }
+        for (value, quiet) in [(yes, true), (no, false)] {
+            let mut bowout = Start::plain().env("BOWOUT_QUIET", value).probe(["signals", "--exit", "TERM:3"]);
+            bowout.ready();
+            bowout.kill(TERM);
+            assert_eq!(bowout.end(), Status::Code(3));
+            assert_eq!(bowout.log().is_empty(), quiet, "BOWOUT_QUIET={value}");
+        }
+    }
+}
+
+#[test]
+fn an_error_before_the_start_has_the_chosen_format() {
+    let json = |start: Start| {
+        let mut bowout = start.sh("echo started");
+        assert_eq!(bowout.end(), Status::Code(125));
+        let log = bowout.log();
+        let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!((&value["level"], &value["event"]), (&"error".into(), &"error".into()), "{line}");
+        assert_eq!((&value["logger"], &value["exit_code"]), (&"bowout".into(), &125.into()), "{line}");
+    };
+    json(Start::new(["--gace", "5s", "--log-format", "json"]));
+    json(Start::new(["--log-format=json", "--grace", "soon"]));
+    json(Start::new(["--grace", "soon"]).env("BOWOUT_LOG_FORMAT", "json"));
+    json(Start::new(["--log-format", "json", "-g", "-c"]));
+    json(Start::new(["--log-format", "json", "30s"]));
+    json(Start::plain().env("BOWOUT_LOG_FORMAT", "json").env("BOWOUT_LOG", "inof"));
+    json(Start::new(["--report", "fd:99"]).env("BOWOUT_LOG_FORMAT", "json"));
+    let mut bowout = Start::new(["--grace", "soon"]).env("BOWOUT_LOG_FORMAT", "journal").sh("echo started");
+    assert_eq!(bowout.end(), Status::Code(125));
+    assert!(bowout.log()[0].starts_with("<3>bowout: "), "{:?}", bowout.log());
+    // What is typed wins; what is not a format cannot be chosen.
+    refused(
+        Start::new(["--log-format", "text", "--gace"]).env("BOWOUT_LOG_FORMAT", "json").sh("echo started"),
+        &["--gace"],
+    );
+    refused(Start::new(["--log-format", "jsno"]).sh("echo started"), &["did you mean json?"]);
+}
+
 /// With a value that is not one, each variable is named: it is read.
 #[test]
 fn bad_variables_get_one_line_and_125() {
@@ -132,7 +237,7 @@ fn bad_variables_get_one_line_and_125() {
         let name = format!("BOWOUT_{name}");
         refused(Start::plain().env(&name, "nonsense/x").sh("echo started"), &[&name, "nonsense/x"]);
     }
-    refused(Start::plain().env("BOWOUT_GRACE", "10").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
+    refused(Start::plain().env("BOWOUT_GRACE", "10S").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
 }
 
 #[test]
@@ -147,8 +252,12 @@ fn variables_mean_what_options_mean() {
     let killed = Status::Signal(libc::SIGKILL);
     assert_eq!(run("BOWOUT_GRACE", "0", TERM).1, killed);
     assert_eq!(run("BOWOUT_GRACE", "100ms", TERM).1, killed);
+    assert_eq!(run("BOWOUT_GRACE", "0.1", TERM).1, killed);
+    assert_eq!(run("BOWOUT_ESCALATE", "USR2/3600/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
     assert_eq!(run("BOWOUT_ESCALATE", "USR2/1h/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
-    assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", "100ms").probe(["idle"]).end(), Status::Code(124));
+    for wait in ["100ms", "0.1"] {
+        assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", wait).probe(["idle"]).end(), Status::Code(124));
+    }
     assert_eq!(Start::plain().env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]).end(), Status::Code(4));
     assert_eq!(Start::plain().env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]).end(), Status::Code(143));
 

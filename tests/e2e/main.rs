@@ -12,6 +12,7 @@ mod drain;
 mod exit;
 mod faults;
 mod fidelity;
+mod home;
 mod hostile;
 mod idle;
 mod log;

@@ -641,6 +641,23 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
     }
 }
 
+/// Where the user gave no grace period, TimeoutStopSec= of the unit decides.
+#[test]
+fn a_default_grace_period_does_not_change_the_managers_timeout() {
+    for home in homes() {
+        let manager = Manager::new();
+        let mut bowout = say(manager.start(&[]).at(home), "send READY=1 | wait USR1 end | exit 0");
+        manager.hears("READY=1");
+        bowout.kill(TERM);
+        let text = manager.hear().text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(matches!(lines[..], ["STOPPING=1", status] if status.contains("SIGKILL in 8s")), "{home:?}: {text}");
+        bowout.kill(USR1);
+        assert_eq!(bowout.end(), Status::Code(0), "{home:?}");
+        assert!(manager.heard().is_none_or(|message| !message.text().contains("EXTEND")), "{home:?}");
+    }
+}
+
 /// By itself the child's end is no stop, and a TimeoutStopSec= would count from the request on.
 #[test]
 fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {

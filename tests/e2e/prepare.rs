@@ -745,7 +745,7 @@ fn a_stop_delay_that_leaves_nothing_of_the_grace_period_is_refused() {
         (&["--stop-delay", "9s"], &["--stop-delay"]),
         (&["--stop-delay", "2s", "--grace", "2s"], &["--stop-delay"]),
         (&["--stop-delay", "1m", "--escalate", "TERM/30s/QUIT/2m/KILL"], &["--stop-delay"]),
-        (&["--stop-delay", "10"], &["10s"]),
+        (&["--stop-delay", "8"], &["--stop-delay", "--grace"]),
         (&["--stop-delay", "never"], &["--stop-delay"]),
         (&["--stop-delay", "soon"], &["soon"]),
     ];

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Home};
 use crate::fuzz::{assert_one_line, fuzz};
 use crate::logging::escape;
 
@@ -32,7 +32,7 @@ fn a_command_line(input: &[u8]) {
             let before = &words[1..words.len() - command.len()];
             let is_option = |word: &OsString| word.as_bytes().starts_with(b"-");
             assert!(before.is_empty() || before.iter().any(is_option), "skips a command: {cli:?}");
-            match Config::new(cli.clone()) {
+            match Config::new(cli.clone(), || Home::Other) {
                 Ok(config) => {
                     assert_eq!((&config.command, &config.args), (&cli.command, &cli.args));
                     let (total, most) = (config.ladder.total(0), config.grace_max);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fuzz::fuzz;
 
-/// Nanoseconds in a unit, as humantime lists them but for its M; a month is the twelfth of a year, and a year 365.25
+/// Nanoseconds in a unit; a month is the twelfth of a year, and a year 365.25
 /// days.
 fn unit(word: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;
@@ -22,25 +22,39 @@ fn unit(word: &str) -> Option<u128> {
     })
 }
 
-/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without spaces. `Err` where it is none, or where
-/// this cannot tell: fractions, and numbers that are too large for it.
+/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without spaces, or one number of seconds. `Err` where it
+/// is none, or where this cannot tell: fractions, and numbers that are too large for it.
 fn judge(text: &str) -> Result<Option<u128>, ()> {
-    match text {
-        "never" => return Ok(None),
-        "0" => return Ok(Some(0)),
-        _ => {}
+    if matches!(text, "never" | "infinity") {
+        return Ok(None);
     }
-    let mut rest = text.trim_start();
+    let mut rest = text.trim();
     let mut total = 0u128;
+    if let Ok(seconds) = rest.parse::<u64>()
+        && !rest.starts_with('+')
+    {
+        (total, rest) = (u128::from(seconds) * 1_000_000_000, "");
+    } else if rest.is_empty() {
+        return Err(());
+    }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0).ok_or(())?;
-        let (number, behind) = rest.split_at(digits);
-        let behind = behind.trim_start();
-        let letters = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
-        total += u128::from(number.parse::<u64>().map_err(drop)?) * unit(&behind[..letters]).ok_or(())?;
-        rest = behind[letters..].trim_start();
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
+        total += u128::from(number.parse::<u64>().map_err(drop)?) * unit(&after[..letters]).ok_or(())?;
+        rest = after[letters..].trim_start();
     }
-    if total > 0 || text.contains('0') { Ok(Some(total)) } else { Err(()) }
+    // The kernel's clock counts nanoseconds in 63 bits.
+    Ok(Some(total).filter(|total| *total < 1 << 63))
+}
+
+/// What others make of a fraction: humantime, or of a number alone, the standard library.
+fn judge_fraction(text: &str) -> Option<f64> {
+    // humantime panics on some sums beyond 2^64 seconds.
+    let small = text.split(|c: char| !c.is_ascii_digit()).all(|number| number.len() < 8);
+    let by_humantime = || humantime::parse_duration(text).ok().map(|wait| wait.as_secs_f64());
+    text.trim().parse().ok().or_else(|| if small { by_humantime() } else { None })
 }
 
 fn a_duration(input: &[u8]) {
@@ -48,19 +62,29 @@ fn a_duration(input: &[u8]) {
     let wait = parse_wait(text);
     match (&wait, judge(text)) {
         (Ok(wait), Ok(judged)) => assert_eq!(wait.map(|wait| wait.as_nanos()), judged, "{text:?}"),
-        (Ok(_), Err(())) => assert!(text.contains('.'), "{text:?} is no duration"),
+        (Ok(Some(wait)), Err(())) => {
+            assert!(text.contains('.'), "{text:?} is not a duration");
+            if let Some(judged) = judge_fraction(text) {
+                let close = (wait.as_secs_f64() - judged).abs() <= judged * 1e-9 + 1e-8;
+                assert!(close, "{text:?} is {judged} s, not {wait:?}");
+            }
+        }
+        (Ok(None), Err(())) => {
+            assert!(
+                text.split(|c: char| !c.is_ascii_digit()).any(|number| number.len() >= 3),
+                "{text:?} is not for ever"
+            );
+        }
         (Err(error), judged) => {
             assert!(error.contains(text), "{error}");
             match error.split_once("did you mean ").and_then(|(_, meant)| meant.strip_suffix('?')) {
                 Some(meant) => assert!(parse_wait(meant).is_ok(), "{error}"),
                 None => assert!(error.contains("write "), "{error}"),
             }
-            let large = judged.is_ok_and(|judged| judged.is_some_and(|judged| judged > u128::from(u64::MAX)));
-            assert!(judged.is_err() || large, "{text:?} is a duration: {error}");
+            assert!(judged.is_err(), "{text:?} is a duration: {error}");
         }
     }
     if let Ok(Some(wait)) = wait {
-        assert!(!text.bytes().all(|byte| byte.is_ascii_digit()) || text == "0", "{text:?} has no unit");
         let written = humantime::format_duration(wait).to_string();
         assert_eq!(parse_wait(&written), Ok(Some(wait)), "{text:?} is {written}");
     }
@@ -70,15 +94,16 @@ fn a_duration(input: &[u8]) {
 fn is_ladder(text: &str) -> bool {
     let words: Vec<_> = text.split('/').collect();
     let is_kill = |word: &str| matches!(word.parse(), Ok(Signal::KILL));
+    let is_never = |word: &str| parse_wait(word) == Ok(None);
     let (last, steps) = words.split_last().expect("one word at least");
     let (ends, steps) = match (is_kill(last), words.len() % 2) {
         (true, 1) => (true, steps),
         // The wait that ends it has its signal before it.
-        (false, 0) => (*last == "never", &words[..words.len() - 2]),
+        (false, 0) => (is_never(last), &words[..words.len() - 2]),
         (true | false, _) => (false, steps),
     };
     let signal = |word: &str| word.parse::<Signal>().is_ok_and(|signal| signal != Signal::KILL);
-    let before_end = *last != "never" || words.iter().rev().nth(1).is_some_and(|word| signal(word));
+    let before_end = !is_never(last) || words.iter().rev().nth(1).is_some_and(|word| signal(word));
     let is_step =
         |step: &[&str]| signal(step[0]) && step.get(1).is_some_and(|wait| matches!(parse_wait(wait), Ok(Some(_))));
     ends && before_end && steps.chunks(2).all(is_step)

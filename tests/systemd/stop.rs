@@ -109,6 +109,23 @@ fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
     assert_eq!((end.get("Result"), end.get("ExecMainStatus")), ("timeout", "9"), "{end:?}");
 }
 
+/// bowout recognises the unit, whose timeout is 90 s by default; a shorter one stays in force, because the user did not ask bowout for more.
+#[test]
+fn without_a_grace_period_systemds_own_timeout_decides() {
+    let unit = format!("Type=notify\nTimeoutStopSec=2\nExecStart=@B --notify exec -- {PROBE}");
+    let Some(unit) = Unit::new("default-grace", &unit) else { return };
+    unit.start();
+    unit.says("ready ");
+    let quiet = no_reload();
+    let ((), took) = timed(|| unit.stop());
+    let end = unit.ended();
+    drop(quiet);
+    let request = unit.logs("SIGKILL in ");
+    tell(&format!("TimeoutStopSec=2, no --grace: '{}': {end:?} after {took:?}", request.message));
+    assert!(request.message.ends_with("SIGKILL in 1m 25s (default)"), "{}", request.message);
+    assert_eq!((end.get("Result"), end.get("ExecMainStatus")), ("timeout", "9"), "{end:?}");
+}
+
 #[test]
 fn the_command_can_ask_for_more_time_and_has_it_up_to_the_most() {
     // The grace period is 1 s, the most of it 20 s; the command takes 3 s, of which systemd alone would give it 1.

@@ -31,6 +31,7 @@ fn millis(instant: Instant) -> u128 {
 fn settings() -> Settings {
     Settings {
         ladder: Ladder::new(None, Some(Duration::from_secs(8))),
+        grace_is_default: true,
         stop_on: SignalSet::of(&[Signal::TERM, Signal::INT, Signal::ABRT]),
         hangup_stops: true,
         on_repeat: OnRepeat::Kill,

@@ -121,6 +121,7 @@ prop_compose! {
         let total = ladder.total(0);
         let first = ladder.rung(0).and_then(|rung| rung.wait);
         Settings {
+            grace_is_default: false,
             stop_on: stop_on.into_iter().fold(settings().stop_on, SignalSet::with),
             // A delay leaves something of the first wait, and the most is no less than all of them.
             stop_delay: if first.is_some_and(|first| first <= delay) { Duration::ZERO } else { delay },
