@@ -3,6 +3,7 @@
 
 mod json;
 mod lines;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,7 @@ impl Step<'_> {
             Action::NotifyStopping
             | Action::RunHook(_)
             | Action::EndHook
+            | Action::LookAtTerminal
             | Action::SuspendSelf(_)
             | Action::LendTerminal
             | Action::Exit(_) => None,
@@ -195,7 +197,14 @@ impl History {
             let late = self.ended.is_some() && !self.settings.wait_tree;
             self.stop = Some(Stop { by, at: step.now, late });
         }
-        self.extended |= matches!(step.event, Event::ExtendGrace(_)) && !step.actions.is_empty();
+        if let Event::TerminalSeen { prompt: true } = step.event
+            && matches!(step.after, State::Running { .. })
+        {
+            // The stop is cancelled: no report names it.
+            (self.stop, self.extended) = (None, false);
+            self.rungs.clear();
+        }
+        self.extended |= matches!(step.event, Event::ExtendGrace(_)) && step.before != step.after;
         let stopping = !matches!(step.after, State::Running { .. });
         let again = matches!((step.before, step.after), (State::Killing { .. }, State::Killing { .. }));
         for action in step.actions {

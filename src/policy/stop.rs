@@ -51,7 +51,11 @@ impl Machine {
                     self.sent = self.sent.with(signal);
                     self.waiting.push((signal, None, false));
                 }
-                self.prepare(now, 0, later(Some(now), wait), ended)
+                let grace = later(Some(now), wait);
+                if by.is_some_and(|(received, _)| self.settings.awaits_prompt(received)) {
+                    return self.await_prompt(now, grace, ended);
+                }
+                self.prepare(now, 0, grace, ended)
             }
         };
         actions.extend(announcement);

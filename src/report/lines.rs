@@ -4,26 +4,37 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::terminal::key;
 use super::{History, Line, Step, descendants, told, wait};
 use crate::exit::Exit;
 use crate::origin::Side;
-use crate::policy::{Action, Event, OnRepeat, Received, State, Target};
+use crate::policy::{Action, Event, Received, State, Target};
 use crate::signal::Signal;
 
 impl History {
     /// What there is to say about a step that was noted.
     pub(super) fn line(&self, step: &Step<'_>) -> Option<Line> {
         match step.event {
+            // Logged at the first look at the terminal.
+            Event::Signal(received)
+                if self.settings.awaits_prompt(received)
+                    && matches!((step.before, step.after), (State::Running { .. }, State::Preparing { .. })) =>
+            {
+                None
+            }
             Event::Signal(received) => Some(self.signal(step, received)),
             Event::ChildExited(exit) => self.child_exited(step, exit),
             Event::Timeout => self.timeout(step),
-            Event::ChildStopped { signal, wants_terminal } => {
-                let lent = if wants_terminal { ": lending it the terminal" } else { "" };
-                Some((Level::Debug, format!("{} was stopped by {signal}{lent}", self.child())))
-            }
-            Event::Resumed { suspended: false, .. } if step.reached > 0 => {
+            Event::ChildStopped { wants_terminal: false, .. } | Event::Resumed { suspended: false, .. }
+                if self.settings.job_control && step.reached > 0 =>
+            {
                 let child = self.child();
                 Some((Level::Info, format!("{child} was stopped and nobody could wake it: sent SIGCONT to it")))
+            }
+            Event::TerminalSeen { .. } => self.terminal_seen(step),
+            Event::ChildStopped { signal, wants_terminal, .. } => {
+                let lent = if wants_terminal { ": lending it the terminal" } else { "" };
+                Some((Level::Debug, format!("{} was stopped by {signal}{lent}", self.child())))
             }
             Event::Resumed { suspended, .. } => {
                 let what = if suspended { "goes on" } else { "stays stopped" };
@@ -50,14 +61,10 @@ impl History {
             (State::Running { .. }, State::Preparing { .. }) => {
                 (Level::Info, format!("stop request {asked}: {}", self.preparing(step)))
             }
-            (State::Running { .. }, State::Stopping { .. }) => {
+            (State::Running { .. } | State::Preparing { .. }, State::Stopping { .. }) => {
                 let next = self.next(step);
                 let line = if let Some(key) = key(received) {
-                    let again = match self.settings.on_repeat {
-                        OnRepeat::Kill => format!("; {key} again kills it at once"),
-                        OnRepeat::Forward | OnRepeat::Ignore => String::new(),
-                    };
-                    format!("{key}: waiting for {} to end, {next}{again}", self.child())
+                    self.waiting(key, &next)
                 } else {
                     let sent = self.sent(step).unwrap_or_else(|| match received.side {
                         // It is in our process group: a `kill 0` would have reached it, a `kill $PPID` has not.
@@ -104,7 +111,7 @@ impl History {
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } if self.settings.drops(signal) => {
                 (Level::Info, format!("{asked} dropped, as --remap says"))
             }
-            State::Preparing { .. } => {
+            State::Preparing { .. } if !(terminal && signal == Signal::INT) => {
                 (Level::Info, format!("{asked} not forwarded yet: the stop of {child} is being prepared"))
             }
             State::Stopping { .. } if !terminal => {
@@ -112,7 +119,7 @@ impl History {
                 (Level::Info, format!("{asked} not forwarded: {child} is being stopped already, {next}"))
             }
             // A resize or job control: the terminal has told the child itself.
-            State::Running { .. } | State::Stopping { .. } => {
+            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
                 (Level::Debug, format!("{asked} not forwarded: {child} has it already"))
             }
         }
@@ -146,7 +153,7 @@ impl History {
     }
 
     fn timeout(&self, step: &Step<'_>) -> Option<Line> {
-        if step.actions == [Action::NotifyStopping] {
+        if let [Action::NotifyStopping | Action::LookAtTerminal] = step.actions {
             return None;
         }
         let to = self.target(step);
@@ -287,7 +294,7 @@ impl History {
     }
 
     /// What comes before the stop signal.
-    fn preparing(&self, step: &Step<'_>) -> String {
+    pub(super) fn preparing(&self, step: &Step<'_>) -> String {
         let State::Preparing { hook, .. } = step.after else { return String::new() };
         let delay = self.settings.stop_delay;
         match hook {
@@ -299,7 +306,11 @@ impl History {
 
     /// What happens at the end of the wait.
     fn next(&self, step: &Step<'_>) -> String {
-        let (rung, until) = match step.after {
+        self.next_at(step.now, step.after)
+    }
+
+    pub(super) fn next_at(&self, now: Instant, state: State) -> String {
+        let (rung, until) = match state {
             State::Preparing { grace, .. } => (1, grace),
             State::Stopping { rung, until, .. } => (rung + 1, until),
             State::Draining { until, .. } => (usize::MAX, until),
@@ -307,17 +318,8 @@ impl History {
         };
         let signal = self.settings.ladder.rung(rung).and_then(|rung| rung.signal).unwrap_or(Signal::KILL);
         match until {
-            Some(until) => format!("{signal} in {}", wait(until.saturating_duration_since(step.now))),
+            Some(until) => format!("{signal} in {}", wait(until.saturating_duration_since(now))),
             None => "no deadline".into(),
         }
-    }
-}
-
-/// The key that the user has pressed.
-fn key(received: Received) -> Option<&'static str> {
-    match (received.side, received.signal) {
-        (Side::Terminal, Signal::INT) => Some("Ctrl-C"),
-        (Side::Terminal, Signal::QUIT) => Some("Ctrl-\\"),
-        _ => None,
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Performed {
     pub(super) refusals: Vec<Refusal>,
     /// We were to stop ourselves, and did or could not.
     pub(super) suspended: Option<bool>,
+    /// A look at the terminal: whether the program on it is at its prompt.
+    pub(super) prompt: Option<bool>,
     /// The hook that is to be run, once the step is told.
     pub(super) hook: Option<usize>,
 }
@@ -66,6 +68,10 @@ impl Supervisor<'_> {
                     }
                 }
                 Action::NotifyStopping => self.notify_stopping(),
+                Action::LookAtTerminal => {
+                    let child = self.child.is_ours().then(|| self.child.pid());
+                    done.prompt = Some(self.terminal.as_ref().is_some_and(|terminal| terminal.is_at_prompt(child)));
+                }
                 Action::SuspendSelf(signal) => {
                     let group = self.child.group();
                     done.suspended =
