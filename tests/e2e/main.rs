@@ -14,6 +14,7 @@ mod faults;
 mod fidelity;
 mod hostile;
 mod idle;
+mod interactive;
 mod log;
 mod modes;
 mod notify;
