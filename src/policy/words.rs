@@ -70,9 +70,11 @@ impl Settings {
         self.remap.apply(signal).is_none()
     }
 
-    /// Whether this is a Ctrl-C that an interactive program may survive: the stop waits for a look at the terminal.
+    /// Whether this is a Ctrl-C that an interactive program has received and may survive: the stop waits for a look at the terminal.
     pub(crate) fn awaits_prompt(&self, received: Received) -> bool {
-        self.stdout_is_terminal && (received.signal, received.side) == (Signal::INT, Side::Terminal)
+        self.stdout_is_terminal
+            && received.shared_group
+            && (received.signal, received.side) == (Signal::INT, Side::Terminal)
     }
 
     /// Whether this asks for the stop (design 2.2).

@@ -1,9 +1,9 @@
 //! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that hangs, which a second Ctrl-C kills.
 
 use crate::common::pty::{
-    CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, runs, state_of,
+    CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of, runs, state_of,
 };
-use crate::common::{BOWOUT, Start, Status, children, no_namespaces, skip};
+use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, skip};
 
 /// Catches signals and never exits by them.
 const HANGS: &str = "probe terminal --catch 64,INT";
@@ -60,9 +60,14 @@ fn drive_python(pty: &mut Pty) {
         answer(pty, "print('wait', 'ing'); exec('while 1: pass')", "wait ing");
         interrupt(pty, "KeyboardInterrupt");
     }
+    let bowout = parent_of(program(pty.pid));
+    let switches = || ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| field(bowout, name));
+    pty.until("bowout sleeps", |_| (state_of(bowout) == Some('S')).then_some(()));
+    let before = switches();
     let longer = "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
     answer(pty, &format!("{longer}; print(6 * 7)"), "\n42\r\n");
     pty.see(">>> ");
+    assert_eq!(switches(), before, "looks at the terminal though no stop is under way");
     assert_eq!(count(pty, "SIGKILL"), 0);
     pty.type_keys("exit(7)\r");
 }

@@ -862,21 +862,21 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
         .deadline(4000, "look")
         .then(4000, PROMPT, "")
         .idle("Running");
-    // It is forgotten: the next Ctrl-C is a first one, and is sent where the first was.
-    let elsewhere = from(Side::Terminal, Signal::INT);
-    Play::new(interactive())
-        .then(1000, elsewhere, "")
-        .no_prompt((1020..=1080).step_by(20))
-        .deadline(1100, "look")
-        .then(1100, NO_PROMPT, "INT+CONT>child")
-        .deadline(1200, "look")
-        .then(1200, PROMPT, "")
-        .then(2000, elsewhere, "")
-        .no_prompt((2020..=2080).step_by(20))
-        .deadline(2100, "look")
-        .then(2100, NO_PROMPT, "INT+CONT>child")
-        .then(3000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(10_000, "KILL>all");
+    // It is forgotten: the next Ctrl-C is a first one, and what the cancelled stop has sent is sent again.
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..interactive() };
+    let mut play = Play::new(chosen);
+    for time in [1000, 2000] {
+        play = play
+            .then(time, CTRL_C, "")
+            .no_prompt((time + 20..=time + 80).step_by(20))
+            .deadline(time + 100, "look")
+            .then(time + 100, NO_PROMPT, "QUIT+CONT>child")
+            .deadline(time + 200, "look")
+            .then(time + 200, PROMPT, "");
+    }
+    play.idle("Running");
+    // A child that has not received it is sent it at once.
+    Play::new(interactive()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, "KILL>all");
 }
 
 #[test]

@@ -53,7 +53,8 @@ impl Terminal {
 
 /// Whether a stop request is the Ctrl-C of an interactive program.
 fn is_ctrl_c(settings: &Settings, received: Received) -> bool {
-    settings.stdout_is_terminal && received.signal == Signal::INT && received.side == Side::Terminal
+    let key = received.signal == Signal::INT && received.side == Side::Terminal;
+    settings.stdout_is_terminal && key && received.shared_group
 }
 
 impl World {
