@@ -10,6 +10,7 @@
 mod duration;
 mod ladder;
 mod stop;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -22,6 +23,7 @@ use crate::signal::{Signal, SignalSet};
 pub(crate) use duration::parse_wait;
 pub(crate) use ladder::{Ladder, Rung};
 use stop::{KILL_AGAIN, RENEW, later};
+use terminal::Watch;
 pub(crate) use words::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
 
 /// The supervision of one child, from its start to its end.
@@ -50,6 +52,12 @@ pub(crate) struct Machine {
     timed_out: bool,
     /// Since when the user has the job stopped, and by which signal.
     paused: Option<(Instant, Signal)>,
+    /// The signal that stopped the child while bowout stays awake.
+    halted: Option<Signal>,
+    /// The last TSTP, TTIN or TTOU that reached the whole group, bowout and the child in it; SIGCONT ends it.
+    group_stop: Option<Signal>,
+    /// The looks at the terminal that follow a Ctrl-C.
+    watch: Option<Watch>,
 }
 
 impl Machine {
@@ -70,6 +78,9 @@ impl Machine {
             fewest: None,
             timed_out: false,
             paused: None,
+            halted: None,
+            group_stop: None,
+            watch: None,
         }
     }
 
@@ -80,7 +91,7 @@ impl Machine {
     /// When [`Event::Timeout`] is due; nothing is, where there is none.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let renew = self.renew.filter(|_| !matches!(self.state, State::Done(_)));
-        [self.next_step(), renew].into_iter().flatten().min()
+        [self.next_step(), renew, self.watch.map(|watch| watch.next)].into_iter().flatten().min()
     }
 
     /// When the state's own time is over.
@@ -115,6 +126,18 @@ impl Machine {
     /// Takes one event at `now` and says what is to be done about it.
     #[must_use]
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        let mut actions = self.take(now, event);
+        if let Event::Signal(received) = event {
+            actions.extend(self.follow_group_stop(now, received));
+            actions.extend(self.join(now, received));
+        } else if let Event::ChildExited(_) = event {
+            self.halted = None;
+        }
+        self.settle_watch(now, &mut actions);
+        actions
+    }
+
+    fn take(&mut self, now: Instant, event: Event) -> Vec<Action> {
         match event {
             Event::Signal(received) => match self.settings.remap.apply(received.signal) {
                 None => vec![],
@@ -147,7 +170,10 @@ impl Machine {
                 | State::Done(_) => vec![],
             },
             Event::ExtendGrace(wait) => self.extend(now, wait),
-            Event::ChildStopped { signal, wants_terminal } => self.child_stopped(now, signal, wants_terminal),
+            Event::ChildStopped { signal, wants_terminal, watched, shared_group } => {
+                self.child_stopped(now, signal, wants_terminal, watched, shared_group)
+            }
+            Event::TerminalSeen { prompt } => self.terminal_seen(now, prompt),
             Event::Resumed { suspended, stopped } => self.resumed(now, suspended, stopped),
             Event::NoChildren => match self.state {
                 State::Running { ended: Some(exit) }
@@ -302,26 +328,6 @@ impl Machine {
         }
     }
 
-    /// Job control (contracts T5, T6): the shell waits for us and has to see the stop.
-    fn child_stopped(&mut self, now: Instant, signal: Signal, wants_terminal: bool) -> Vec<Action> {
-        match self.state {
-            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
-                if !self.settings.job_control {
-                    // Nobody is there to say `fg`, and without us the kernel would not have stopped it: its process group were an
-                    // orphaned one. Whoever has sent SIGSTOP means it.
-                    if signal == Signal::STOP { vec![] } else { vec![Action::Wake] }
-                } else if wants_terminal {
-                    vec![Action::LendTerminal, Action::Wake]
-                } else {
-                    self.paused = Some((now, signal));
-                    vec![Action::SuspendSelf(signal)]
-                }
-            }
-            // SIGKILL wakes what is stopped.
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
-        }
-    }
-
     /// The time between the stop and the end of it does not count.
     fn resumed(&mut self, now: Instant, suspended: bool, stopped: bool) -> Vec<Action> {
         let Some((since, signal)) = self.paused.take() else { return vec![] };
@@ -346,6 +352,9 @@ impl Machine {
     fn timeout(&mut self, now: Instant) -> Vec<Action> {
         // A deadline that has moved since the loop armed it is no deadline.
         if self.next_step().is_none_or(|deadline| now < deadline) {
+            if let Some(look) = self.look(now) {
+                return vec![look];
+            }
             return match self.renew {
                 Some(renew) if renew <= now && !matches!(self.state, State::Done(_)) => {
                     self.renew = Some(now + RENEW);

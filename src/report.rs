@@ -3,6 +3,7 @@
 
 mod json;
 mod lines;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -236,7 +237,14 @@ impl History {
             let late = self.ended.is_some() && !self.settings.wait_tree;
             self.stop = Some(Stop { by, at: step.now, late });
         }
-        self.extended |= matches!(step.event, Event::ExtendGrace(_)) && !step.actions.is_empty();
+        if let Event::TerminalSeen { prompt: true } = step.event
+            && matches!(step.after, State::Running { .. })
+        {
+            // The stop is cancelled: no report names it.
+            (self.stop, self.extended, self.more_rungs) = (None, false, 0);
+            self.rungs.clear();
+        }
+        self.extended |= matches!(step.event, Event::ExtendGrace(_)) && step.before != step.after;
         let again = matches!(step.before, State::Killing { .. });
         for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
             if self.rungs.len() < RUNGS {

@@ -231,9 +231,11 @@ impl Supervisor<'_> {
         match self.child.change() {
             Some(Change::Stopped(signal)) => {
                 let terminal = self.terminal.as_ref().filter(|_| signal == Signal::TTIN || signal == Signal::TTOU);
-                let wants_terminal =
-                    terminal.zip(self.child.group()).is_some_and(|(terminal, group)| terminal.can_lend(group));
-                self.step(Event::ChildStopped { signal, wants_terminal }, None);
+                let group = self.child.group();
+                let wants_terminal = terminal.zip(group).is_some_and(|(terminal, group)| terminal.can_lend(group));
+                let watched = self.terminal.is_some() && tty::is_watched();
+                let shared_group = group == Some(tty::own_group());
+                self.step(Event::ChildStopped { signal, wants_terminal, watched, shared_group }, None);
             }
             // Whoever has sent SIGCONT, we ourselves perhaps, knows.
             Some(Change::Continued) | None => {}
@@ -311,6 +313,9 @@ impl Supervisor<'_> {
             self.now = clock();
             let stopped = self.child.is_stopped();
             self.step(Event::Resumed { suspended, stopped }, None);
+        }
+        if let Some(prompt) = done.prompt {
+            self.step(Event::TerminalSeen { prompt }, None);
         }
         if let Some(hook) = done.hook {
             self.run_hook(hook);

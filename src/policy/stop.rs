@@ -90,7 +90,11 @@ impl Machine {
                     Some((received, forwarded)) => self.pending(received, forwarded, self.stop_signal(forwarded)),
                     None => Pending { signal: self.stop_signal(Signal::TERM), value: None, group_has: false },
                 });
-                self.prepare(now, 0, later(Some(now), wait), ended)
+                let grace = later(Some(now), wait);
+                if by.is_some_and(|(received, _)| self.settings.awaits_prompt(received)) {
+                    return self.await_prompt(now, grace, ended);
+                }
+                self.prepare(now, 0, grace, ended)
             }
         };
         actions.extend(announcement);

@@ -54,8 +54,10 @@ pub(crate) struct Settings {
     pub(crate) remap: Remap,
     /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user means the shell's command.
     pub(crate) keys_stop: bool,
-    /// There is a terminal, and the shell on it controls jobs: when the child stops, so do we.
+    /// There is a controlling terminal.
     pub(crate) job_control: bool,
+    /// Standard output is the controlling terminal: the child may be an interactive program, which goes on after a Ctrl-C.
+    pub(crate) stdout_is_terminal: bool,
     /// A service manager is told of the stop, again and again: it forgets when it reads its units anew.
     pub(crate) announces: bool,
     /// We lead the session: a hang-up reaches us and not the child (contract T3).
@@ -68,6 +70,13 @@ impl Settings {
     /// Whether `--remap` drops this signal.
     pub(crate) fn drops(&self, signal: Signal) -> bool {
         self.remap.apply(signal).is_none()
+    }
+
+    /// Whether this is a Ctrl-C that an interactive program has received and may survive: the stop waits for a look at the terminal.
+    pub(crate) fn awaits_prompt(&self, received: Received) -> bool {
+        self.stdout_is_terminal
+            && received.shared_group
+            && (received.signal, received.side) == (Signal::INT, Side::Terminal)
     }
 
     /// Whether this asks for the stop (design 2.2).
@@ -103,10 +112,17 @@ pub(crate) enum Event {
     HookExited,
     /// The child asks for so much time from now (sd_notify(3), `EXTEND_TIMEOUT_USEC=`).
     ExtendGrace(Duration),
-    /// The child was stopped by this signal. `wants_terminal`: for want of the terminal, which is ours to lend.
+    /// `signal` stopped the child. `wants_terminal`: because it is not in the foreground group and bowout is. `watched`: the parent of
+    /// bowout is in another process group of the session, as a shell with job control is. `shared_group`: the child is in bowout's group.
     ChildStopped {
         signal: Signal,
         wants_terminal: bool,
+        watched: bool,
+        shared_group: bool,
+    },
+    /// The answer to [`Action::LookAtTerminal`]: whether the program on the terminal is at its `prompt`.
+    TerminalSeen {
+        prompt: bool,
     },
     /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were never `suspended`. Whoever has woken our
     /// group has woken the child in it; else it is `stopped` still.
@@ -174,6 +190,8 @@ pub(crate) enum Action {
     EndHook,
     /// Tell the service manager that the stop is under way, and until when.
     NotifyStopping,
+    /// Find out whether the program on the terminal is at its prompt: [`Event::TerminalSeen`] follows at once.
+    LookAtTerminal,
     /// Stop as the child was stopped, until the user's `fg` or `bg`.
     SuspendSelf(Signal),
     /// Make the child's process group the foreground group.

@@ -5,26 +5,37 @@ use std::time::{Duration, Instant};
 use log::Level;
 use serde_json::{Value, json};
 
+use super::terminal::key;
 use super::{History, Line, Sent, Step, Stop, Who, descendants, json, told, wait};
 use crate::exit::Exit;
 use crate::origin::Side;
-use crate::policy::{Action, Event, OnRepeat, Received, State, Target};
+use crate::policy::{Action, Event, Received, State, Target};
 use crate::signal::Signal;
 
 impl History {
     /// The line about a step that was noted.
     pub(super) fn line(&self, step: &Step<'_>) -> Option<Line> {
         let (level, event, text) = match step.event {
+            // Logged at the first look at the terminal.
+            Event::Signal(received)
+                if self.settings.awaits_prompt(received)
+                    && matches!((step.before, step.after), (State::Running { .. }, State::Preparing { .. })) =>
+            {
+                return None;
+            }
             Event::Signal(received) => self.signal(step, received),
             Event::ChildExited(exit) => self.child_exited(step, exit)?,
             Event::Timeout => self.timeout(step)?,
-            Event::ChildStopped { signal, wants_terminal } => {
-                let lent = if wants_terminal { ": lending it the terminal" } else { "" };
-                (Level::Debug, "child_stopped", format!("{} was stopped by {signal}{lent}", self.child()))
-            }
-            Event::Resumed { suspended: false, .. } if step.woken => {
+            Event::TerminalSeen { .. } => self.terminal_seen(step)?,
+            Event::ChildStopped { wants_terminal: false, .. } | Event::Resumed { suspended: false, .. }
+                if self.settings.job_control && step.woken =>
+            {
                 let text = format!("{} was stopped and no shell could continue it: sent SIGCONT to it", self.child());
                 (Level::Info, "child_continued", text)
+            }
+            Event::ChildStopped { signal, wants_terminal, .. } => {
+                let lent = if wants_terminal { ": lending it the terminal" } else { "" };
+                (Level::Debug, "child_stopped", format!("{} was stopped by {signal}{lent}", self.child()))
             }
             Event::Resumed { suspended, .. } => {
                 let what = if suspended { "goes on" } else { "stays stopped" };
@@ -76,14 +87,10 @@ impl History {
             (State::Running { .. }, State::Preparing { .. }) => {
                 (Level::Info, "stop_requested", format!("stop request {asked}: {}", self.preparing(step)))
             }
-            (State::Running { .. }, State::Stopping { .. }) => {
+            (State::Running { .. } | State::Preparing { .. }, State::Stopping { .. }) => {
                 let next = self.next(step);
                 let line = if let Some(key) = key(received).filter(|_| step.sent().next().is_none()) {
-                    let again = match self.settings.on_repeat {
-                        OnRepeat::Kill => format!("; {key} again kills it at once"),
-                        OnRepeat::Forward | OnRepeat::Ignore => String::new(),
-                    };
-                    format!("{key}: waiting for {} to exit, {next}{again}", self.child())
+                    self.waiting(key, &next)
                 } else {
                     let sent = self.sent(step).unwrap_or_else(|| match received.side {
                         // It is in our process group: a `kill 0` would have reached it, a `kill $PPID` has not.
@@ -130,14 +137,14 @@ impl History {
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } if self.settings.drops(signal) => {
                 (Level::Info, "dropped, as --remap says".into())
             }
-            State::Preparing { .. } => {
+            State::Preparing { .. } if !(terminal && signal == Signal::INT) => {
                 (Level::Info, format!("not forwarded yet: the stop of {child} is being prepared"))
             }
             State::Stopping { .. } if !terminal => {
                 (Level::Info, format!("not forwarded: {child} is being stopped already, {}", self.next(step)))
             }
             // A resize or job control: the terminal has told the child itself.
-            State::Running { .. } | State::Stopping { .. } => {
+            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
                 (Level::Debug, format!("not forwarded: {child} has it already"))
             }
         };
@@ -175,7 +182,7 @@ impl History {
     }
 
     fn timeout(&self, step: &Step<'_>) -> Option<(Level, &'static str, String)> {
-        if step.actions == [Action::NotifyStopping] {
+        if let [Action::NotifyStopping | Action::LookAtTerminal] = step.actions {
             return None;
         }
         let sent = self.sent(step).unwrap_or_default();
@@ -367,7 +374,7 @@ impl History {
     }
 
     /// What comes before the stop signal.
-    fn preparing(&self, step: &Step<'_>) -> String {
+    pub(super) fn preparing(&self, step: &Step<'_>) -> String {
         let State::Preparing { hook, .. } = step.after else { return String::new() };
         let delay = self.settings.stop_delay;
         match hook {
@@ -379,11 +386,17 @@ impl History {
 
     /// What happens at the end of the wait.
     fn next(&self, step: &Step<'_>) -> String {
+        self.next_at(step.now, step)
+    }
+
+    /// The same, counted from `now`.
+    pub(super) fn next_at(&self, now: Instant, step: &Step<'_>) -> String {
         match self.next_step(step) {
             Some((signal, until)) => {
-                let announces = matches!(step.before, State::Running { .. }) && self.settings.grace_is_default;
-                let default = if announces { " (default)" } else { "" };
-                format!("{signal} in {}{default}", wait(until.saturating_duration_since(step.now)))
+                let from_running = matches!(step.before, State::Running { .. });
+                let announces = from_running || matches!(step.event, Event::TerminalSeen { .. });
+                let default = if announces && self.settings.grace_is_default { " (default)" } else { "" };
+                format!("{signal} in {}{default}", wait(until.saturating_duration_since(now)))
             }
             None => "no deadline".into(),
         }
@@ -404,12 +417,3 @@ impl History {
 
 /// A command that exits with 0 so soon and leaves descendants has probably daemonised.
 const DAEMONISED: Duration = Duration::from_secs(1);
-
-/// The key that the user has pressed.
-fn key(received: Received) -> Option<&'static str> {
-    match (received.side, received.signal) {
-        (Side::Terminal, Signal::INT) => Some("Ctrl-C"),
-        (Side::Terminal, Signal::QUIT) => Some("Ctrl-\\"),
-        _ => None,
-    }
-}

@@ -29,6 +29,7 @@ impl Play {
             remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
             keys_stop: true,
             job_control: true,
+            stdout_is_terminal: false,
             announces: false,
             leader: false,
             pid1: false,
@@ -37,6 +38,10 @@ impl Play {
 
     fn new(ladder: &str) -> Self {
         Self::of(Self::settings(ladder))
+    }
+
+    fn on_terminal(ladder: &str, stdout_is_terminal: bool) -> Self {
+        Self::of(Settings { stdout_is_terminal, ..Self::settings(ladder) })
     }
 
     #[allow(clippy::disallowed_methods)]
@@ -151,7 +156,7 @@ fn a_default_grace_period_is_called_so() {
     let mut play = default();
     assert_eq!(
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
-        "'ng\\u{1b}inx' (pid 7) exited with 3, 1 descendant left: sent SIGTERM, SIGKILL in 8s (default)"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s (default)"
     );
     let mut play = default();
     assert!(play.signal(1.0, Side::Terminal, "INT", 0).contains("SIGKILL in 8s (default); Ctrl-C again"));
@@ -175,6 +180,43 @@ fn the_terminal_is_answered() {
     assert_eq!(
         play.signal(3.0, Side::Terminal, "INT", 0),
         "SIGINT from the terminal not forwarded: 'ng\\u{1b}inx' (pid 7) is being killed"
+    );
+}
+
+#[test]
+fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
+    const LOOK: Event = Event::TerminalSeen { prompt: false };
+    let mut play = Play::on_terminal("INT/8s/KILL", true);
+    assert_eq!(play.signal(1.0, Side::Terminal, "INT", 0), "");
+    assert_eq!(
+        play.signal(1.02, Side::Terminal, "INT", 0),
+        "SIGINT from the terminal not forwarded: 'ng\\u{1b}inx' (pid 7) has it already"
+    );
+    for event in [Event::Timeout, LOOK] {
+        assert_eq!(play.line(1.05, event, 0), "");
+    }
+    assert_eq!(
+        play.line(1.1, LOOK, 0),
+        "Ctrl-C: waiting for 'ng\\u{1b}inx' (pid 7) to exit, SIGKILL in 8s; Ctrl-C again kills it at once"
+    );
+    for event in [Event::Timeout, LOOK] {
+        assert_eq!(play.line(1.2, event, 0), "");
+    }
+    assert_eq!(
+        play.line(1.3, Event::TerminalSeen { prompt: true }, 0),
+        "Ctrl-C: 'ng\\u{1b}inx' (pid 7) is at its prompt, the stop is cancelled"
+    );
+    // Neither the last line nor the report knows of it.
+    assert_eq!(play.line(3.0, Event::ChildExited(Exit::Code(0)), 0), "");
+    assert_eq!(play.end(3.0, Exit::Code(0)), "'ng\\u{1b}inx' (pid 7) exited with 0 after 3s");
+    let report = play.history.report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
+    assert!(report.contains(r#""stop":null"#), "{report}");
+    // Another request starts the stop that a prompt could have cancelled.
+    let mut play = Play::on_terminal("TERM/8s/KILL", true);
+    play.signal(1.0, Side::Terminal, "INT", 0);
+    assert_eq!(
+        play.signal(1.01, Side::Outside, "TERM", 1),
+        "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
     );
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Performed {
     pub(super) suspended: Option<bool>,
     /// The child's group was sent SIGCONT.
     pub(super) woken: bool,
+    /// A look at the terminal: whether the program on it is at its prompt.
+    pub(super) prompt: Option<bool>,
     /// The hook that is to be run, once the step is told.
     pub(super) hook: Option<usize>,
 }
@@ -75,6 +77,10 @@ impl Supervisor<'_> {
                     }
                 }
                 Action::NotifyStopping => self.notify_stopping(),
+                Action::LookAtTerminal => {
+                    let child = self.child.is_ours().then(|| self.child.pid());
+                    done.prompt = Some(self.terminal.as_ref().is_some_and(|terminal| terminal.is_at_prompt(child)));
+                }
                 Action::SuspendSelf(signal) => {
                     let group = self.child.group();
                     done.suspended =

@@ -54,8 +54,11 @@ impl<'a> Supervisor<'a> {
         let relay = relay(config.notify);
         tree::note_inherited();
         let terminal = Terminal::open();
-        let announces = relay.as_ref().is_some_and(Relay::speaks) && !config.grace_is_default;
-        let settings = Settings { announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
+        let announces = relay.as_ref().is_some_and(Relay::speaks);
+        // Before `release` puts /dev/null in the place of stdout.
+        let stdout_is_terminal = terminal.is_some() && tty::is_controlling(&std::io::stdout());
+        let settings =
+            Settings { stdout_is_terminal, announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
         let command = config.command.to_string_lossy();
         let spawn = Spawn {
             command: &config.command,
@@ -178,6 +181,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         remap: config.remap.clone(),
         keys_stop: config.keys_stop,
         job_control,
+        stdout_is_terminal: false,
         announces: false,
         // Nobody else is sent a hang-up by the kernel, and without a terminal nobody at all.
         leader: job_control && tty::leads_session(),

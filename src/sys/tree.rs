@@ -19,11 +19,12 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getsid};
 
-pub(super) use find::forget_inherited;
+pub(super) use find::{any_thread, forget_inherited};
 use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(crate) use process::Process;
 use process::proc_is_ours;
+pub(super) use process::reads;
 
 use super::child::{Child, ProcessGroup, all_have_ended, is_alive};
 use super::process::id;

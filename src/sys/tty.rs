@@ -8,12 +8,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::process;
 use super::signals::{self, set_disposition, set_mask};
+use super::tree;
 use crate::signal::{Signal, SignalSet};
+
+/// The device number of /dev/tty, which is the controlling terminal of each process that opens it (tty(4)).
+const DEV_TTY: u64 = libc::makedev(5, 0);
 
 /// The controlling terminal as we found it.
 #[derive(Debug)]
@@ -67,6 +71,24 @@ impl Terminal {
         signals::take(Signal::CONT)
     }
 
+    /// Whether the program on the terminal is at its prompt: a process of the tree has the foreground, and has put the terminal in non-canonical
+    /// mode (termios(3)), as line editors do, or waits in read(2) of it. At the prompt of a shell that has taken the terminal back, ours is not.
+    /// A program that is between two reads at this moment is seen at the next look.
+    pub(crate) fn is_at_prompt(&self, child: Option<libc::pid_t>) -> bool {
+        let Ok(holder) = tcgetpgrp(&self.fd) else { return false };
+        let raw = tcgetattr(&self.fd).is_ok_and(|modes| !modes.local_flags.contains(LocalFlags::ICANON));
+        if raw && holder == getpgrp() {
+            return true;
+        }
+        let mut device: libc::c_uint = 0;
+        // SAFETY: TIOCGDEV writes one number where it is told to (drivers/tty/tty_io.c).
+        let known = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCGDEV, &raw mut device) } == 0;
+        let is_it = |rdev: u64| rdev == DEV_TTY || known && rdev == u64::from(device);
+        tree::any_thread(child, |pid, thread| {
+            nix::unistd::getpgid(Some(Pid::from_raw(pid))) == Ok(holder) && (raw || tree::reads(pid, thread, is_it))
+        })
+    }
+
     /// Whether it is gone: what is open of it answers EIO, before the session's leader is told (drivers/tty/tty_io.c, `__tty_hangup`), and
     /// /dev/tty, some time after that, no longer leads anywhere (ENXIO, tty(4)), which it does as well once the leader has given it up.
     pub(crate) fn is_hung_up(&self) -> bool {
@@ -105,11 +127,22 @@ fn standard_tty() -> Option<OwnedFd> {
     (0..=2).find_map(|fd| {
         // SAFETY: the standard descriptors are open for as long as we are (sys::start).
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        // SAFETY: numbers only.
-        let session = unsafe { libc::tcgetsid(fd.as_raw_fd()) };
-        let ours = getsid(None).is_ok_and(|ours| ours.as_raw() == session);
-        if ours { fd.try_clone_to_owned().ok() } else { None }
+        if is_controlling(&fd) { fd.try_clone_to_owned().ok() } else { None }
     })
+}
+
+/// Whether this is the controlling terminal of our session (tcgetsid(3)).
+pub(crate) fn is_controlling(fd: &impl AsFd) -> bool {
+    // SAFETY: numbers only.
+    let session = unsafe { libc::tcgetsid(fd.as_fd().as_raw_fd()) };
+    session > 0 && session == session_leader()
+}
+
+/// Whether a shell with job control may wait for bowout: the parent is in another process group of our session (setpgid(2)). Of a parent outside
+/// our PID namespace, whose number is 0, the kernel answers for ourselves.
+pub(crate) fn is_watched() -> bool {
+    let parent = Some(Pid::from_raw(process::parent()));
+    getsid(parent) == getsid(None) && nix::unistd::getpgid(parent).is_ok_and(|group| group != getpgrp())
 }
 
 /// The process that leads our session.

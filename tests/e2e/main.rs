@@ -15,6 +15,7 @@ mod fidelity;
 mod home;
 mod hostile;
 mod idle;
+mod interactive;
 mod log;
 mod modes;
 mod notify;

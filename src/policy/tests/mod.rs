@@ -44,6 +44,7 @@ fn settings() -> Settings {
         remap: Remap::default(),
         keys_stop: true,
         job_control: false,
+        stdout_is_terminal: false,
         announces: false,
         leader: false,
         pid1: false,
@@ -59,6 +60,23 @@ fn from(side: Side, signal: Signal) -> Event {
 fn to_group(side: Side, signal: Signal) -> Event {
     Event::Signal(Received { signal, side, value: None, shared_group: true })
 }
+
+/// `signal` stops the child, in the group of bowout, and a shell watches.
+fn stopped(signal: Signal) -> Event {
+    Event::ChildStopped { signal, wants_terminal: false, watched: true, shared_group: true }
+}
+
+/// `signal` stops the child, and no shell watches.
+fn stopped_alone(signal: Signal, shared_group: bool) -> Event {
+    Event::ChildStopped { signal, wants_terminal: false, watched: false, shared_group }
+}
+
+/// The kernel stops the child in a group of its own, because it wants the terminal.
+const WANTS_TERMINAL: Event =
+    Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true, watched: true, shared_group: false };
+
+const PROMPT: Event = Event::TerminalSeen { prompt: true };
+const NO_PROMPT: Event = Event::TerminalSeen { prompt: false };
 
 fn usr1() -> Signal {
     "USR1".parse().unwrap()
@@ -83,6 +101,7 @@ fn show(action: Action) -> String {
         Action::RunHook(hook) => format!("hook#{hook}"),
         Action::EndHook => "end-hook".into(),
         Action::NotifyStopping => "notify".into(),
+        Action::LookAtTerminal => "look".into(),
         Action::SuspendSelf(signal) => format!("suspend {signal}"),
         Action::LendTerminal => "lend".into(),
         Action::Exit(exit) => format!("exit {}", show_exit(exit)),

@@ -59,8 +59,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => Just(Event::HookExited),
         1 => Just(Event::HookAlone),
         3 => any_wait().prop_map(Event::ExtendGrace),
-        3 => (stops, any::<bool>())
-            .prop_map(|(signal, wants_terminal)| Event::ChildStopped { signal, wants_terminal }),
+        3 => (stops, any::<[bool; 3]>()).prop_map(|(signal, [wants_terminal, watched, shared_group])| {
+            Event::ChildStopped { signal, wants_terminal, watched, shared_group }
+        }),
+        6 => any::<bool>().prop_map(|prompt| Event::TerminalSeen { prompt }),
         6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
         1 => Just(Event::NoChildren),
         2 => Just(Event::Refused),
@@ -109,7 +111,7 @@ prop_compose! {
     fn any_settings()(
         ladder in any_ladder(),
         stop_on in prop::collection::vec(any_signal(), 0..4),
-        [hangup_stops, keys_stop, job_control, announces, leader, pid1, tree] in any::<[bool; 7]>(),
+        [hangup_stops, keys_stop, job_control, announces, leader, pid1, tree, stdout] in any::<[bool; 8]>(),
         on_repeat in prop::sample::select(vec![OnRepeat::Kill, OnRepeat::Forward, OnRepeat::Ignore]),
         kill_mode in prop::sample::select(vec![KillMode::Process, KillMode::Mixed, KillMode::Group]),
         max_runtime in prop::option::weighted(0.3, any_wait()),
@@ -129,6 +131,7 @@ prop_compose! {
             wait_tree: tree && kill_mode != KillMode::Process,
             max_runtime: max_runtime.filter(|wait| *wait > Duration::ZERO),
             remap: Remap::new(rules),
+            stdout_is_terminal: stdout && job_control,
             ladder, hangup_stops, keys_stop, job_control, announces, leader, pid1, on_repeat, kill_mode, hooks,
         }
     }

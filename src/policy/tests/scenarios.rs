@@ -314,7 +314,7 @@ fn the_keys_can_be_left_to_the_child() {
 
 #[test]
 fn ctrl_z_stops_the_clock() {
-    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    let stopped = stopped(Signal::TSTP);
     let woken = Event::Resumed { suspended: true, stopped: true };
     let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
     Play::new(job())
@@ -344,7 +344,6 @@ fn ctrl_z_stops_the_clock() {
 #[test]
 fn a_job_that_nobody_can_wake_goes_on() {
     let job = || Settings { job_control: true, ..settings() };
-    let stopped = |signal| Event::ChildStopped { signal, wants_terminal: false };
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
@@ -363,8 +362,7 @@ fn a_job_that_nobody_can_wake_goes_on() {
 
 #[test]
 fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
-    let wants = Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true };
-    Play::new(Settings { job_control: true, ..settings() }).then(1000, wants, "lend wake").idle("Running");
+    Play::new(Settings { job_control: true, ..settings() }).then(1000, WANTS_TERMINAL, "lend wake").idle("Running");
 }
 
 #[test]
@@ -683,7 +681,7 @@ fn the_preparations_wait_for_a_stopped_job() {
     let job = Settings { stop_delay: Duration::from_secs(2), job_control: true, ..settings() };
     Play::new(job)
         .then(1000, process(Signal::TERM), "")
-        .then(2000, Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }, "suspend SIGTSTP")
+        .then(2000, stopped(Signal::TSTP), "suspend SIGTSTP")
         .then(102_000, Event::Resumed { suspended: true, stopped: true }, "wake")
         .deadline(103_000, "TERM+CONT>child")
         .deadline(109_000, LAST);
@@ -701,10 +699,10 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     assert_eq!(step(500, usr1), ("USR1>child".into(), None));
     assert_eq!(step(1000, term), ("TERM+CONT>child notify".into(), Some(12_000)));
     assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(12_000)));
-    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    let stopped = stopped(Signal::TSTP);
     assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(12_000)));
     assert_eq!(step(3000, Event::Resumed { suspended: true, stopped: true }), ("wake notify".into(), Some(13_000)));
-    assert_eq!(step(10_000, Event::Timeout), ("KILL>child TERM+CONT>descendants".into(), Some(13_000)));
+    assert_eq!(step(10_000, Event::Timeout), (LAST.into(), Some(13_000)));
 }
 
 /// A manager that reads its units anew forgets what it was told.
@@ -905,7 +903,7 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
 
 #[test]
 fn a_pause_does_not_count_against_the_most() {
-    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
+    let stopped = stopped(Signal::TSTP);
     Play::new(Settings { job_control: true, ..settings() })
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, stopped, "suspend SIGTSTP")
@@ -923,4 +921,221 @@ fn quit_is_forwarded_and_stops_nothing() {
     for side in [Side::Terminal, Side::Tree] {
         Play::new(settings()).then(1000, to_group(side, Signal::QUIT), "").idle("Running");
     }
+}
+
+/// Stopped with the child, bowout would never see SIGCONT to the child alone.
+#[test]
+fn a_stop_of_the_child_alone_leaves_bowout_awake() {
+    let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    for signal in [Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU] {
+        // The deadlines hold: no user has stopped the job. During a stop, the child has to act on the stop signal.
+        let wakes = if signal == Signal::STOP { "wake" } else { "" };
+        Play::new(job())
+            .then(1000, to_group(Side::Terminal, Signal::INT), "")
+            .then(2000, stopped_alone(signal, true), wakes)
+            .deadline(9000, LAST);
+        Play::new(job()).then(1000, stopped_alone(signal, true), "").deadline(60_000, "TERM+CONT>child");
+        // A shell that watches has to see it.
+        Play::new(job()).then(1000, stopped(signal), &format!("suspend {signal}"));
+    }
+    // Ctrl-Z to a child that leads a group of its own, where no shell watches: only bowout can continue it.
+    Play::new(job()).then(1000, stopped_alone(Signal::TSTP, false), "wake");
+    // Woken, it would read the terminal again, and stop again.
+    Play::new(job()).then(1000, stopped_alone(Signal::TTIN, false), "");
+}
+
+/// The kernel signals one after the other, and a child may catch the signal first.
+#[test]
+fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
+    let job = || Settings { job_control: true, ..settings() };
+    for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
+        let suspend = format!("suspend {signal}");
+        for side in [Side::Terminal, Side::Tree] {
+            let group = to_group(side, signal);
+            Play::new(job()).then(1000, group, "").then(1000, stopped_alone(signal, true), &suspend);
+            Play::new(job()).then(1000, group, "").then(9000, stopped_alone(signal, true), &suspend);
+            Play::new(job()).then(1000, stopped_alone(signal, true), "").then(1001, group, &suspend);
+            // Another signal than the one that stopped the child, or one that is over.
+            Play::new(job()).then(1000, group, "").then(2000, stopped_alone(Signal::STOP, true), "");
+            for over in [stopped(signal), from(Side::Process, Signal::CONT)] {
+                let mut play = Play::new(job());
+                let _ = play.0.step(at(1000), group);
+                let _ = play.0.step(at(1500), over);
+                let _ = play.0.step(at(1600), Event::Resumed { suspended: true, stopped: false });
+                play.then(2000, stopped_alone(signal, true), "");
+            }
+        }
+        // The child alone has it: sent by a process, or forwarded.
+        Play::new(job())
+            .then(1000, to_group(Side::Process, signal), &format!("{}>child", &signal.to_string()[3..]))
+            .then(1001, stopped_alone(signal, true), "");
+    }
+    // The user's pause does not count.
+    Play::new(job())
+        .then(1000, to_group(Side::Terminal, Signal::INT), "")
+        .then(2000, stopped_alone(Signal::TSTP, true), "")
+        .then(2000, to_group(Side::Terminal, Signal::TSTP), "suspend SIGTSTP")
+        .then(12_000, Event::Resumed { suspended: true, stopped: false }, "")
+        .deadline(19_000, LAST);
+}
+
+/// Standard output is the terminal.
+fn interactive() -> Settings {
+    Settings { job_control: true, stdout_is_terminal: true, ..settings() }
+}
+
+const CTRL_C: Event =
+    Event::Signal(Received { signal: Signal::INT, side: Side::Terminal, value: None, shared_group: true });
+
+impl Play {
+    /// Looks from `time` on, every so many milliseconds, that find no prompt.
+    fn no_prompt(mut self, times: impl IntoIterator<Item = u64>) -> Self {
+        for time in times {
+            self = self.deadline(time, "look").then(time, NO_PROMPT, "");
+        }
+        self
+    }
+}
+
+#[test]
+fn a_program_at_its_prompt_owns_its_ctrl_c() {
+    for time in [1020, 1040, 1060, 1080, 1100] {
+        Play::new(interactive())
+            .then(1000, CTRL_C, "")
+            .no_prompt((1020..time).step_by(20))
+            .deadline(time, "look")
+            .then(time, PROMPT, "")
+            .idle("Running");
+    }
+    // As long as the stop takes, on every rung.
+    Play::new(Settings { ladder: "INT/1s/QUIT/5s/KILL".parse().unwrap(), ..interactive() })
+        .then(1000, CTRL_C, "")
+        .no_prompt((1020..=1100).step_by(20).chain((1200..2000).step_by(100)))
+        .deadline(2000, "QUIT+CONT>child")
+        .no_prompt((2000..4000).step_by(100))
+        .deadline(4000, "look")
+        .then(4000, PROMPT, "")
+        .idle("Running");
+    // It is forgotten: the next Ctrl-C is a first one, and what the cancelled stop has sent is sent again.
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..interactive() };
+    let mut play = Play::new(chosen);
+    for time in [1000, 2000] {
+        play = play
+            .then(time, CTRL_C, "")
+            .no_prompt((time + 20..=time + 80).step_by(20))
+            .deadline(time + 100, "look")
+            .then(time + 100, NO_PROMPT, "QUIT+CONT>child")
+            .deadline(time + 200, "look")
+            .then(time + 200, PROMPT, "");
+    }
+    play.idle("Running");
+    // A child that has not received it is sent it at once.
+    Play::new(interactive()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, LAST);
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_at_the_deadline_or_by_the_second_ctrl_c() {
+    let hung = || Play::new(interactive()).then(1000, CTRL_C, "");
+    hung().then(1049, CTRL_C, "").then(1050, CTRL_C, "KILL>all");
+    hung().no_prompt((1020..=1100).step_by(20)).then(1150, CTRL_C, "KILL>all");
+    hung()
+        .no_prompt((1020..=1100).step_by(20).chain((1200..9000).step_by(100)))
+        .deadline(9000, LAST)
+        .then(9001, KILLED, "")
+        .then(9001, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
+    hung().then(1010, EXIT_3, "TERM+CONT>descendants").deadline(9000, "KILL>all");
+    // A grace period that is shorter than the wait for the prompt.
+    let short = |millis| Settings { ladder: Ladder::new(None, Some(Duration::from_millis(millis))), ..interactive() };
+    Play::new(short(0)).then(1000, CTRL_C, "KILL>all");
+    Play::new(short(30)).then(1000, CTRL_C, "").no_prompt([1020]).deadline(1030, "").deadline(1030, LAST);
+}
+
+#[test]
+fn another_stop_request_is_not_cancelled_by_a_prompt() {
+    let term = || process(Signal::TERM);
+    Play::new(interactive()).then(1000, term(), "TERM+CONT>child").then(2000, CTRL_C, "").deadline(9000, LAST);
+    Play::new(interactive()).then(1000, CTRL_C, "").then(1050, term(), "TERM+CONT>child").deadline(9000, LAST);
+    Play::new(interactive())
+        .then(1000, CTRL_C, "")
+        .no_prompt((1020..=1100).step_by(20))
+        .then(1150, term(), "TERM+CONT>child")
+        .deadline(9000, LAST);
+    // A closed window, and the run time.
+    Play::new(interactive())
+        .then(1000, CTRL_C, "")
+        .then(1010, to_group(Side::Terminal, Signal::HUP), "")
+        .deadline(9000, LAST);
+    let bounded = || Settings { max_runtime: Some(Duration::from_secs(60)), ..interactive() };
+    Play::new(bounded()).deadline(60_000, "TERM+CONT>child").then(61_000, CTRL_C, "").deadline(68_000, LAST);
+    Play::new(bounded()).then(59_990, CTRL_C, "").deadline(60_010, "look").then(60_010, PROMPT, "").then(
+        60_010,
+        Event::Timeout,
+        "TERM+CONT>child",
+    );
+    // A signal that is dropped asks for nothing.
+    let dropped = Settings { remap: Remap::new(vec!["TERM:0".parse().unwrap()]), ..interactive() };
+    Play::new(dropped)
+        .then(1000, CTRL_C, "")
+        .then(1010, term(), "")
+        .deadline(1020, "look")
+        .then(1020, PROMPT, "")
+        .idle("Running");
+}
+
+/// No cancelled stop takes back what a hook has done, and a stop signal would end the program at its prompt.
+#[test]
+fn nothing_is_prepared_before_a_prompt_is_looked_for() {
+    let hooks = || Settings { hooks: 1, ..interactive() };
+    Play::new(hooks()).then(1000, CTRL_C, "").deadline(1020, "look").then(1020, PROMPT, "").idle("Running");
+    Play::new(hooks())
+        .then(1000, CTRL_C, "")
+        .no_prompt((1020..=1080).step_by(20))
+        .deadline(1100, "look")
+        .then(1100, NO_PROMPT, "hook#0")
+        .deadline(7000, "end-hook")
+        .deadline(9000, LAST);
+    Play::new(hooks()).then(1000, CTRL_C, "").then(1010, process(Signal::TERM), "hook#0");
+    let delay = Settings { stop_delay: Duration::from_secs(2), ..interactive() };
+    Play::new(delay)
+        .then(1000, CTRL_C, "")
+        .no_prompt((1020..=1100).step_by(20).chain([1200]))
+        .deadline(1300, "look")
+        .then(1300, PROMPT, "")
+        .idle("Running");
+    let chosen = Settings { ladder: Ladder::new(Some(Signal::TERM), Some(Duration::from_secs(8))), ..interactive() };
+    Play::new(chosen).then(1000, CTRL_C, "").no_prompt((1020..=1080).step_by(20)).deadline(1100, "look").then(
+        1100,
+        NO_PROMPT,
+        "TERM+CONT>child",
+    );
+}
+
+/// Elsewhere than on the terminal, stdout is a pipeline's: a Ctrl-C is a stop, whatever is at its prompt.
+#[test]
+fn a_pipeline_is_stopped_by_ctrl_c() {
+    let pipeline = Settings { stdout_is_terminal: false, ..interactive() };
+    Play::new(pipeline).then(1000, CTRL_C, "").deadline(9000, LAST);
+    let init = Settings { keys_stop: false, ..interactive() };
+    Play::new(init).then(1000, CTRL_C, "").idle("Running");
+}
+
+/// It would wait for the end of a stop that is none.
+#[test]
+fn the_manager_is_not_told_of_what_a_prompt_can_cancel() {
+    let mut machine = Machine::new(Settings { announces: true, ..interactive() }, at(0));
+    assert_eq!(machine.step(at(1000), CTRL_C), []);
+    assert_eq!(machine.step(at(1010), Event::ExtendGrace(Duration::from_secs(20))), []);
+    for time in [1020, 1040, 1060, 1080] {
+        assert_eq!(machine.step(at(time), Event::Timeout), [Action::LookAtTerminal]);
+        assert_eq!(machine.step(at(time), NO_PROMPT), []);
+    }
+    let mut cancelled = machine.clone();
+    assert_eq!(cancelled.step(at(1090), PROMPT), []);
+    assert_eq!(cancelled.deadline(), None);
+    let mut ended = machine.clone();
+    assert_eq!(show_all(&ended.step(at(1090), EXIT_3)), "TERM+CONT>descendants notify");
+    assert_eq!(machine.step(at(1100), Event::Timeout), [Action::LookAtTerminal]);
+    assert_eq!(machine.step(at(1100), NO_PROMPT), [Action::NotifyStopping]);
+    assert_eq!(machine.over_at().map(millis), Some(1000 + 16_000 + 1000 + 2000));
 }

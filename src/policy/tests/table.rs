@@ -11,6 +11,7 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
     vec![
         ("defaults: own group, mixed, 8s", settings()),
         ("terminal: shared group, job control", Settings { job_control: true, ..settings() }),
+        ("terminal, stdout is it", Settings { job_control: true, stdout_is_terminal: true, ..settings() }),
         (
             "terminal, PID 1, session leader, called docker-init",
             Settings { job_control: true, pid1: true, leader: true, keys_stop: false, ..settings() },
@@ -37,11 +38,12 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
 
 /// The ways into each state, as events with their times; those that a variant cannot take lead to another state, which the table
 /// shows.
-fn states() -> Vec<(&'static str, Vec<(u64, Event)>)> {
+fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
     let term = from(Side::Process, Signal::TERM);
     let exited = Event::ChildExited(Exit::Code(3));
-    let stopped = Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false };
-    vec![
+    let stopped = stopped(Signal::TSTP);
+    let ctrl_c = to_group(Side::Terminal, Signal::INT);
+    let mut states = vec![
         ("start", vec![]),
         ("stopped", vec![(100, stopped)]),
         ("TERM", vec![(100, term)]),
@@ -52,13 +54,21 @@ fn states() -> Vec<(&'static str, Vec<(u64, Event)>)> {
         ("TERM TERM", vec![(100, term), (200, term)]),
         ("TERM TERM exit", vec![(100, term), (200, term), (300, exited)]),
         ("exit alone", vec![(100, exited), (100, Event::NoChildren)]),
-    ]
+    ];
+    if settings.job_control {
+        states.push(("stopped alone", vec![(100, stopped_alone(Signal::TSTP, true))]));
+    }
+    if settings.stdout_is_terminal {
+        states.push(("Ctrl-C", vec![(100, ctrl_c)]));
+        states.push(("Ctrl-C no prompt", vec![(100, ctrl_c), (200, Event::Timeout), (200, NO_PROMPT)]));
+    }
+    states
 }
 
 /// With job control, the child is in our group.
-pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
-    let from = if job_control { to_group } else { from };
-    vec![
+pub(super) fn events(settings: &Settings) -> Vec<(&'static str, Event)> {
+    let from = if settings.job_control { to_group } else { from };
+    let mut events = vec![
         ("TERM process", from(Side::Process, Signal::TERM)),
         ("TERM manager", from(Side::Manager, Signal::TERM)),
         ("TERM outside", from(Side::Outside, Signal::TERM)),
@@ -85,9 +95,9 @@ pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
                 shared_group: false,
             }),
         ),
-        ("stopped by TSTP", Event::ChildStopped { signal: Signal::TSTP, wants_terminal: false }),
-        ("stopped by STOP", Event::ChildStopped { signal: Signal::STOP, wants_terminal: false }),
-        ("wants the terminal", Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true }),
+        ("stopped by TSTP", stopped(Signal::TSTP)),
+        ("stopped by STOP", stopped(Signal::STOP)),
+        ("wants the terminal", WANTS_TERMINAL),
         ("woken", Event::Resumed { suspended: true, stopped: true }),
         ("woken with the child", Event::Resumed { suspended: true, stopped: false }),
         ("never suspended", Event::Resumed { suspended: false, stopped: true }),
@@ -100,7 +110,15 @@ pub(super) fn events(job_control: bool) -> Vec<(&'static str, Event)> {
         ("killed, 2 left", Event::Killed { left: 2 }),
         ("killed, 1 left", Event::Killed { left: 1 }),
         ("deadline", Event::Timeout),
-    ]
+    ];
+    if settings.job_control {
+        events.push(("stopped alone, TSTP", stopped_alone(Signal::TSTP, true)));
+        events.push(("own group, TSTP", stopped_alone(Signal::TSTP, false)));
+    }
+    if settings.stdout_is_terminal {
+        events.extend([("at its prompt", PROMPT), ("not at its prompt", NO_PROMPT)]);
+    }
+    events
 }
 
 fn table() -> String {
@@ -110,13 +128,13 @@ fn table() -> String {
     );
     for (variant, settings) in variants() {
         writeln!(text, "\n== {variant}").unwrap();
-        for (path, way) in states() {
+        for (path, way) in states(&settings) {
             let mut machine = Machine::new(settings.clone(), at(0));
             for (time, event) in way {
                 let _ = machine.step(at(time), event);
             }
             writeln!(text, "\n{path}: {}", show_state(machine.state())).unwrap();
-            for (name, event) in events(settings.job_control) {
+            for (name, event) in events(&settings) {
                 let mut machine = machine.clone();
                 let before = machine.state();
                 let now = if event == Event::Timeout { machine.deadline().unwrap_or(at(1000)) } else { at(1000) };

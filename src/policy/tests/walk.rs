@@ -54,6 +54,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
         | Event::HookExited
         | Event::ExtendGrace(_)
         | Event::ChildStopped { .. }
+        | Event::TerminalSeen { .. }
         | Event::Resumed { suspended: false, .. }
         | Event::HookAlone
         | Event::NoChildren
@@ -67,13 +68,17 @@ fn possible(world: &World, events: &[Event]) -> Vec<(Instant, Event)> {
     possible.flat_map(|&event| times(world, event).into_iter().flatten().map(move |now| (now, event))).collect()
 }
 
+/// What job control goes by is kept until the other half of it comes.
 fn asks_for_nothing(world: &World, event: Event) -> bool {
-    matches!(event, Event::Signal(received) if !world.machine.is_stop_request(received))
+    let job_control = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::CONT]);
+    let Event::Signal(received) = event else { return false };
+    let kept = world.machine.settings.job_control && job_control.contains(received.signal);
+    !kept && !world.machine.is_stop_request(received)
 }
 
 impl Walk {
     fn through(settings: &Settings) -> Self {
-        let events = events(settings.job_control).into_iter().map(|(_, event)| event).collect();
+        let events = events(settings).into_iter().map(|(_, event)| event).collect();
         let start = World::new(settings);
         let worlds = HashMap::from([(start.key(), 0)]);
         let mut walk = Self { worlds, ways: vec![(0, None)], events, taken: 0 };
@@ -150,7 +155,7 @@ fn every_sequence_keeps_the_invariants_in_the_other_half() {
 #[test]
 fn what_is_forgotten_is_not_missed() {
     for (name, settings) in variants() {
-        let events: Vec<_> = events(settings.job_control).into_iter().map(|(_, event)| event).collect();
+        let events: Vec<_> = events(&settings).into_iter().map(|(_, event)| event).collect();
         let start = World::new(&settings);
         let mut met = HashSet::from([start.key()]);
         let mut edge = vec![start];

@@ -7,8 +7,10 @@
 //! table and the scenarios hold those.
 
 pub(super) mod key;
+mod terminal;
 
 use super::*;
+use terminal::Terminal;
 
 /// How long the machine goes on with SIGKILL before it gives up.
 const UNKILLABLE: Duration = Duration::from_secs(2);
@@ -47,6 +49,7 @@ pub(super) struct World {
     /// When the descendants were sent SIGTERM because the child was sent SIGKILL.
     last_second: Option<Instant>,
     over: bool,
+    terminal: Terminal,
 }
 
 impl World {
@@ -74,6 +77,7 @@ impl World {
             exited: None,
             last_second: None,
             over: false,
+            terminal: Terminal::default(),
         }
     }
 
@@ -86,6 +90,9 @@ impl World {
         match event {
             Event::Resumed { .. } => self.suspended.is_some(),
             _ if self.suspended.is_some() => false,
+            // The answer comes before all else.
+            Event::TerminalSeen { .. } => self.terminal.looking,
+            _ if self.terminal.looking => false,
             Event::Signal(_) | Event::ExtendGrace(_) => true,
             Event::ChildExited(_) | Event::ChildStopped { .. } => self.child.is_none() && !self.nobody_left,
             Event::NoChildren => !self.nobody_left,
@@ -115,6 +122,7 @@ impl World {
         self.now = now;
         let repeat = self.note(event, due);
         let actions = self.machine.step(now, event);
+        self.judge_terminal(before, event, due, &actions);
         self.judge_signal(before, event, &actions);
         for &action in &actions {
             self.judge(before, event, action, reaped, repeat);
@@ -171,6 +179,7 @@ impl World {
             }
             Event::Signal(_)
             | Event::ChildStopped { .. }
+            | Event::TerminalSeen { .. }
             | Event::HookAlone
             | Event::Refused
             | Event::Killed { .. }
@@ -182,6 +191,8 @@ impl World {
     /// No signal is lost and none is sent twice: what is no stop request reaches the child once, as it came.
     fn judge_signal(&self, before: State, event: Event, actions: &[Action]) {
         let Event::Signal(received) = event else { return };
+        let actions: Vec<_> =
+            actions.iter().copied().filter(|action| !matches!(action, Action::SuspendSelf(_))).collect();
         let settings = &self.machine.settings;
         let Some(signal) = settings.remap.apply(received.signal) else {
             return assert_eq!(actions, [], "a dropped signal has an effect");
@@ -243,7 +254,7 @@ impl World {
                 self.hook_ended = true;
             }
             Action::Exit(exit) => self.judge_exit(before, event, exit),
-            Action::Wake | Action::LendTerminal | Action::NotifyStopping => {}
+            Action::Wake | Action::LendTerminal | Action::LookAtTerminal | Action::NotifyStopping => {}
         }
     }
 
@@ -319,8 +330,8 @@ impl World {
         if matches!(before, State::Done(_)) {
             assert_eq!(state, before, "rises from the dead");
         }
-        if matches!(before, State::Running { .. }) && matches!(state, State::Preparing { .. } | State::Stopping { .. })
-        {
+        let stops = matches!(state, State::Preparing { .. } | State::Stopping { .. });
+        if matches!(before, State::Running { .. }) && stops && !self.terminal.is_unprepared() {
             assert!(actions.contains(&Action::NotifyStopping), "stops, and the manager is not told");
         }
         self.judge_latest(state);
@@ -359,6 +370,9 @@ impl World {
         if self.suspended.is_some() {
             gentle.take(gentle.now + soon, Event::Resumed { suspended: true, stopped: true });
         }
+        if gentle.terminal.looking {
+            gentle.take(gentle.now, Event::TerminalSeen { prompt: false });
+        }
         let mut stubborn = gentle.clone();
         for event in [Event::ChildExited(Exit::Code(3)), Event::NoChildren] {
             if !gentle.is_done() && gentle.is_possible(event) {
@@ -367,7 +381,7 @@ impl World {
         }
         assert!(gentle.is_done(), "cannot end: {}", show_state(gentle.machine.state()));
         for _ in 0..1000 {
-            let due = match (stubborn.machine.state(), stubborn.machine.deadline()) {
+            let due = match (stubborn.machine.state(), stubborn.machine.next_step()) {
                 // The passes of SIGKILL between are left out.
                 (State::Killing { until, .. }, _) if !stubborn.machine.last_second => until,
                 (_, Some(deadline)) => deadline,

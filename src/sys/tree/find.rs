@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -72,6 +73,33 @@ pub(crate) fn has_inherited() -> bool {
 /// It is reaped, and its number may be given to anyone.
 pub(in crate::sys) fn forget_inherited(pid: libc::pid_t) {
     inherited().retain(|other| *other != pid);
+}
+
+/// How many threads one search looks at.
+const THREADS: usize = 4096;
+
+/// Whether `is` holds for a thread of the tree, its process and its folder in /proc, searched from parents to children by the kernel's lists
+/// of them (proc_tid_children(5)), or, where the kernel has none, for the threads of the `child`. The cost is the tree's, not the machine's.
+/// A process that gets another parent meanwhile can be missed: this is for a look that is repeated, and not for a signal.
+pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::pid_t, &Path) -> bool) -> bool {
+    if !proc_is_ours() {
+        return false;
+    }
+    let mut found = children().unwrap_or_else(|| child.into_iter().collect());
+    found.retain(|&pid| !is_inherited(pid));
+    let (mut next, mut looked) = (0, 0);
+    while let Some(&pid) = found.get(next).filter(|_| looked < THREADS) {
+        next += 1;
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            looked += 1;
+            if is(pid, &thread.path()) {
+                return true;
+            }
+            let below = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            found.extend(below.split_ascii_whitespace().filter_map(|pid| pid.parse::<libc::pid_t>().ok()));
+        }
+    }
+    false
 }
 
 /// What a read of a list in /proc gives at the most, in bytes.

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::{Pid, getpgid};
@@ -70,6 +72,25 @@ impl Process {
     }
 }
 
+/// Whether a thread of this process, by its folder in /proc, waits in read(2) of a device with such a number, or in readv(2), which musl's stdio
+/// uses (proc_pid_syscall(5)). `false` where we may not trace the process.
+pub(in crate::sys) fn reads(pid: libc::pid_t, thread: &Path, is_device: impl Fn(u64) -> bool) -> bool {
+    let call = std::fs::read_to_string(thread.join("syscall")).unwrap_or_default();
+    let Some(fd) = read_call(&call) else { return false };
+    let file = format!("/proc/{pid}/fd/{fd}");
+    // Elsewhere than in /dev, the file system may hang, and stat(2) with it.
+    let in_dev = std::fs::read_link(&file).is_ok_and(|path| path.starts_with("/dev"));
+    in_dev && std::fs::metadata(&file).is_ok_and(|file| is_device(file.rdev()))
+}
+
+/// The descriptor that a thread reads: the number of the system call and its arguments, in hexadecimal, or `running`.
+fn read_call(text: &str) -> Option<u32> {
+    let mut words = text.split_ascii_whitespace();
+    let call: libc::c_long = words.next()?.parse().ok()?;
+    let fd = u32::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+    (call == libc::SYS_read || call == libc::SYS_readv).then_some(fd)
+}
+
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 pub(super) fn proc_is_ours() -> bool {
@@ -115,6 +136,22 @@ mod tests {
             "x (a) S 5 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242",
         ] {
             assert_eq!(Process::parse(line.as_bytes()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_reads_names_its_descriptor() {
+        let (read, readv, write) = (libc::SYS_read, libc::SYS_readv, libc::SYS_write);
+        for (text, fd) in [
+            (format!("{read} 0x0 0x7ffd 0x400 0x0 0x0 0x0 0x7ffd 0x7f00\n"), Some(0)),
+            (format!("{readv} 0x1f 0x7ffd 0x2 0x0 0x0 0x0 0x7ffd 0x7f00\n"), Some(31)),
+            (format!("{write} 0x0 0x7ffd 0x400 0x0 0x0 0x0 0x7ffd 0x7f00\n"), None),
+            ("running\n".into(), None),
+            ("-1 0x7ffd 0x7f00\n".into(), None),
+            (format!("{read}"), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(read_call(&text), fd, "{text}");
         }
     }
 

@@ -12,7 +12,10 @@ impl World {
         match state {
             State::Running { .. } => {}
             State::Preparing { .. } | State::Stopping { .. } => {
-                (machine.runs_until, self.runs_until) = (None, None);
+                // A stop that is cancelled leaves the run time.
+                if machine.watch.is_none() {
+                    (machine.runs_until, self.runs_until) = (None, None);
+                }
                 machine
                     .waiting
                     .sort_unstable_by_key(|pending| (pending.signal.number(), pending.value, pending.group_has));
@@ -21,6 +24,8 @@ impl World {
                 (machine.runs_until, self.runs_until) = (None, None);
                 (machine.sent, machine.told, self.stopped_by, self.told_all) = Default::default();
                 machine.waiting.clear();
+                (machine.halted, machine.group_stop) = (None, None);
+                self.terminal.forget_stops();
                 self.next_hook = 0;
             }
         }
@@ -59,6 +64,9 @@ impl World {
         key.exit(*child);
         key.times([*suspended, *since, *requested, *runs_until, *exited, *last_second]);
         key.asked(asked);
+        let (numbers, times) = self.terminal.numbers();
+        key.numbers.extend(numbers);
+        key.times(times);
         key
     }
 }
@@ -137,6 +145,9 @@ impl Key {
             fewest,
             timed_out,
             paused,
+            halted,
+            group_stop,
+            watch,
         } = machine;
         self.state(*state);
         self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
@@ -144,7 +155,10 @@ impl Key {
         self.push(sent.bits() as i64);
         self.push(fewest.map_or(-1, |fewest| fewest as i64));
         self.push(i64::from(*last_second) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
-        self.push(paused.map_or(0, |(_, signal)| i64::from(signal.number())));
+        for signal in [paused.map(|(_, signal)| signal), *halted, *group_stop] {
+            self.push(signal.map_or(0, |signal| i64::from(signal.number())));
+        }
+        self.times([watch.map(|watch| watch.next), watch.and_then(|watch| watch.prepares)]);
         self.push(waiting.len() as i64);
         for Pending { signal, value, group_has } in waiting {
             self.push(i64::from(signal.number()));

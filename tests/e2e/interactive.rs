@@ -1,0 +1,374 @@
+//! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that hangs, which a second Ctrl-C kills.
+
+use crate::common::pty::{
+    CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of, runs, state_of,
+};
+use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, skip};
+
+/// Catches signals and never exits by them.
+const HANGS: &str = "probe terminal --catch 64,INT";
+
+/// bowout's answers to a Ctrl-C.
+const CANCELLED: &str = "is at its prompt, the stop is cancelled";
+const WAITING: &str = "Ctrl-C: waiting for";
+
+/// How often a text is on the screen.
+fn count(pty: &Pty, text: &str) -> usize {
+    pty.screen().matches(text).count()
+}
+
+/// The last of a line of only children: the program.
+fn program(above: i32) -> i32 {
+    match children(above)[..] {
+        [] => above,
+        [child] => program(child),
+        _ => panic!("{above} has several children"),
+    }
+}
+
+/// Types Ctrl-C, waits for the program's own answer, if it has one, and for bowout's: no stop.
+fn interrupt(pty: &mut Pty, answer: &str) {
+    let before = count(pty, CANCELLED);
+    let program = program(pty.pid);
+    // Between its prompt and its wait for keys, a program notes a signal and acts on it at the next key.
+    pty.until("it waits for keys, or computes", |pty| (!pty.is_raw() || state_of(program) == Some('S')).then_some(()));
+    pty.type_keys(CTRL_C);
+    if !answer.is_empty() {
+        pty.see(answer);
+    }
+    pty.until("bowout sees the prompt", |pty| (count(pty, CANCELLED) == before + 1).then_some(()));
+}
+
+/// Types a line and waits for what the program prints.
+fn answer(pty: &mut Pty, line: &str, answer: &str) {
+    pty.type_keys(&format!("{line}\r"));
+    pty.see(answer);
+}
+
+/// The distribution's own python3, which edits lines.
+fn python() -> Option<String> {
+    let python = installed("python3").map(|path| format!("env PYTHON_BASIC_REPL=1 {} -q -i", path.display()));
+    skip(python.is_none().then(|| "python3 is not installed".into()));
+    python
+}
+
+/// Ctrl-C at the prompt and in a loop; then a computation that runs when the first stop would have killed it.
+fn drive_python(pty: &mut Pty) {
+    pty.see(">>> ");
+    for _ in 0..2 {
+        interrupt(pty, "KeyboardInterrupt");
+        answer(pty, "print('wait', 'ing'); exec('while 1: pass')", "wait ing");
+        interrupt(pty, "KeyboardInterrupt");
+    }
+    let bowout = parent_of(program(pty.pid));
+    let switches = || ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| field(bowout, name));
+    pty.until("bowout sleeps", |_| (state_of(bowout) == Some('S')).then_some(()));
+    let before = switches();
+    let longer = "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
+    answer(pty, &format!("{longer}; print(6 * 7)"), "\n42\r\n");
+    pty.see(">>> ");
+    assert_eq!(switches(), before, "looks at the terminal though no stop is under way");
+    assert_eq!(count(pty, "SIGKILL"), 0);
+    pty.type_keys("exit(7)\r");
+}
+
+/// Whether a program is installed; without it, the test is skipped.
+fn has(program: &str) -> bool {
+    !skip(missing(program))
+}
+
+#[test]
+fn an_interpreter_goes_on() {
+    let Some(python) = python() else { return };
+    let mut shell = Shell::start();
+    shell.line(&format!("bowout -v --grace 1s {python}"));
+    drive_python(&mut shell.0);
+    assert_eq!(shell.prompt().0, 7);
+}
+
+/// As `docker run -it` starts it, where PID 1 itself is asked for nothing.
+#[test]
+fn an_interpreter_below_pid_1_goes_on() {
+    let Some(python) = python() else { return };
+    if skip(no_namespaces()) {
+        return;
+    }
+    let line = format!("probe ns -- setsid -c bowout -v --grace 1s {python}");
+    let mut pty = Pty::start(Role::Standard, &line.split(' ').collect::<Vec<_>>());
+    drive_python(&mut pty);
+    assert_eq!(pty.wait(), Status::Code(7));
+}
+
+/// Only there: the stop is not even asked for, and `--grace 0` would kill at once.
+#[test]
+fn an_interpreter_below_an_init_by_name_goes_on() {
+    let Some(python) = python() else { return };
+    let mut shell = Shell::start();
+    shell.run(&format!("cp {BOWOUT} tini"));
+    shell.line(&format!("BOWOUT_GRACE=0 ./tini -vv -- {python}"));
+    shell.0.see(">>> ");
+    answer(&mut shell.0, "print('wait', 'ing'); exec('while 1: pass')", "wait ing");
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("KeyboardInterrupt");
+    answer(&mut shell.0, "print(6 * 7)", "\n42\r\n");
+    shell.0.type_keys("exit(7)\r");
+    assert_eq!(shell.prompt().0, 7);
+    assert_eq!(count(&shell.0, CANCELLED), 0);
+    // Whoever gives the set means it, and the prompt cancels the stop here, too.
+    shell.line(&format!("./tini -v --stop-on TERM,INT -- {python}"));
+    drive_python(&mut shell.0);
+    assert_eq!(shell.prompt().0, 7);
+}
+
+#[test]
+fn a_database_shell_goes_on() {
+    if !has("sqlite3") {
+        return;
+    }
+    let mut shell = Shell::start();
+    shell.line("bowout -v --grace 1s sqlite3");
+    shell.0.see("sqlite> ");
+    interrupt(&mut shell.0, "");
+    answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
+    shell.0.see("sqlite> ");
+    shell.0.type_keys("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n;\r");
+    shell.0.see("FROM n;\r\n");
+    interrupt(&mut shell.0, "interrupted");
+    answer(&mut shell.0, "SELECT 7 * 6;", "42\r\n");
+    shell.0.type_keys(".exit 7\r");
+    assert_eq!(shell.prompt().0, 7);
+    assert_eq!(count(&shell.0, "SIGKILL"), 0);
+}
+
+/// A server of its own, as no user that matters: it refuses root.
+const SERVER: &str = r#"
+bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
+as=; [ "$(id -u)" != 0 ] || { as='setpriv --reuid=postgres --regid=postgres --clear-groups'; chown postgres .; }
+$as $bin/initdb -D data -A trust -N -U postgres && exec $as $bin/postgres -D data -k "$PWD" -c listen_addresses= -c fsync=off
+"#;
+
+#[test]
+fn the_shell_of_a_database_server_goes_on() {
+    if !has("psql") {
+        return;
+    }
+    let mut shell = Shell::start();
+    let mut server = Start::direct().dir(&shell.0.dir.0).sh(SERVER);
+    server.err.find("the server", |line| line.contains("ready to accept connections"));
+    shell.line("bowout -v --grace 1s psql -X -h \"$PWD\" -U postgres");
+    shell.0.see("postgres=# ");
+    interrupt(&mut shell.0, "");
+    answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
+    shell.0.see("postgres=# ");
+    let query = "DO $$ BEGIN RAISE NOTICE 'wait%', 'ing'; PERFORM pg_sleep(1000); END $$;";
+    answer(&mut shell.0, query, "NOTICE:  waiting");
+    interrupt(&mut shell.0, "canceling statement due to user request");
+    answer(&mut shell.0, "SELECT 7 * 6;", "42\r\n");
+    shell.0.see("postgres=# ");
+    shell.0.type_keys("\\q\r");
+    assert_eq!(shell.prompt().0, 0);
+    assert_eq!(count(&shell.0, "SIGKILL"), 0);
+    // At once: without its server, what it shares with its processes would stay.
+    server.kill(libc::SIGQUIT);
+    server.wait();
+}
+
+#[test]
+fn a_debugger_goes_on() {
+    if !has("gdb") {
+        return;
+    }
+    let mut shell = Shell::start();
+    shell.line("bowout -v --grace 1s gdb -nx -q");
+    shell.0.see("(gdb) ");
+    interrupt(&mut shell.0, "Quit");
+    shell.0.type_keys("while 1\recho loop\\n\rend\r");
+    shell.0.see("\nloop\r\n");
+    interrupt(&mut shell.0, "Quit");
+    answer(&mut shell.0, "print 6 * 7", "= 42\r\n");
+    shell.0.type_keys("quit 7\r");
+    assert_eq!(shell.prompt().0, 7);
+    assert_eq!(count(&shell.0, "SIGKILL"), 0);
+}
+
+/// In `F` it waits for the file to grow, until Ctrl-C.
+#[test]
+fn a_pager_goes_on() {
+    if !has("less") {
+        return;
+    }
+    let mut shell = Shell::start();
+    shell.run("seq -f 'line-%g' 500 >lines");
+    shell.line("TERM=vt100 bowout -v --grace 1s less lines");
+    shell.0.see("line-5");
+    shell.0.type_keys("F");
+    shell.0.see("Waiting for data");
+    interrupt(&mut shell.0, "");
+    shell.0.type_keys("?line-321\r");
+    shell.0.see("line-325");
+    interrupt(&mut shell.0, "");
+    shell.0.type_keys("q");
+    assert_eq!(shell.prompt().0, 0);
+    assert_eq!(count(&shell.0, "SIGKILL"), 0);
+}
+
+/// A shell that reads lines as they come: /proc says that it waits for one, the modes of the terminal do not. Here it is a descendant, in
+/// the group of bowout.
+#[test]
+fn a_program_that_reads_a_line_goes_on() {
+    if !has("dash") {
+        return;
+    }
+    let below = "sh -c 'trap : INT; PS1=\"$INNER\" dash -i +m; exit 7'";
+    let mut shell = Shell::start();
+    shell.line(&format!("bowout -v --grace 1s {below}"));
+    assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
+    assert!(!shell.0.is_raw());
+    for _ in 0..2 {
+        let before = count(&shell.0, CANCELLED);
+        shell.0.type_keys(CTRL_C);
+        assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 128 + libc::SIGINT);
+        shell.0.until("bowout sees the prompt", |pty| (count(pty, CANCELLED) == before + 1).then_some(()));
+    }
+    shell.0.type_keys("exit\r");
+    assert_eq!(shell.prompt().0, 7);
+    if skip(no_namespaces()) {
+        return;
+    }
+    // Without /proc only the modes tell.
+    shell.line(&format!("probe ns --here --no-proc -- bowout -v --grace 1h {below}"));
+    assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
+    shell.0.type_keys(CTRL_C);
+    shell.0.see(WAITING);
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("second stop request SIGINT from the terminal");
+    assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
+}
+
+/// The server hangs, and the pager is at its prompt all the time.
+#[test]
+fn a_server_before_a_pager_is_stopped_by_the_second_ctrl_c() {
+    if !has("less") {
+        return;
+    }
+    let mut shell = Shell::start();
+    shell.line(&format!("bowout --grace 1h {HANGS} --to out 2>log | TERM=vt100 less; echo \"${{PIPESTATUS[*]}}\""));
+    shell.0.ready_in("out");
+    shell.0.until("the pager has the terminal", |pty| pty.is_raw().then_some(()));
+    shell.0.type_keys(CTRL_C);
+    shell.0.see_in("log", WAITING);
+    shell.0.type_keys(CTRL_C);
+    shell.0.see_in("log", "second stop request SIGINT from the terminal");
+    shell.0.see_in("log", "was killed by SIGKILL");
+    // With the modes of the terminal as bowout found them, before the pager or after it, and has put them back.
+    shell.0.type_keys("q\r");
+    shell.0.see("137 ");
+}
+
+/// A computation that no Ctrl-C interrupts is none of a prompt.
+#[test]
+fn an_interpreter_that_hangs_is_killed_by_the_second_ctrl_c() {
+    let Some(python) = python() else { return };
+    let mut shell = Shell::start();
+    shell.line(&format!("bowout --grace 1h {python}"));
+    shell.0.see(">>> ");
+    let hang = "import signal; signal.signal(2, signal.SIG_IGN); print('wait', 'ing'); exec('while 1: pass')";
+    answer(&mut shell.0, hang, "wait ing");
+    shell.0.type_keys(CTRL_C);
+    shell.0.see(WAITING);
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("second stop request SIGINT from the terminal");
+    assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
+}
+
+/// The shell is at its prompt then, and the program, in the background, is not.
+#[test]
+fn the_prompt_of_the_shell_cancels_no_stop() {
+    let mut shell = Shell::start();
+    let (child, bowout) = shell.probe(&format!("bowout -v --grace 1h {HANGS}"));
+    shell.0.type_keys(CTRL_C);
+    shell.0.see(WAITING);
+    shell.suspend(child, bowout);
+    shell.resume("bg", child, bowout);
+    shell.prompt();
+    assert!(shell.0.is_raw());
+    // Longer than from one look to the next.
+    assert_eq!(shell.run("bowout -qq --max-runtime 500ms probe idle").0, 124);
+    shell.answers(bowout);
+    shell.resume("fg", child, bowout);
+    shell.0.type_keys(CTRL_C);
+    shell.0.see("second stop request SIGINT from the terminal");
+    assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
+    assert_eq!(count(&shell.0, CANCELLED), 0);
+}
+
+/// bowout on a script's job, its child and itself.
+fn in_a_script(options: &str) -> (Shell, i32, i32) {
+    let mut shell = Shell::start();
+    let line = format!("bowout -v {options} probe terminal --catch 64,USR2 --exit USR2:7");
+    std::fs::write(shell.0.dir.file("script"), format!("{line}\necho the script saw $?\n")).expect("a script");
+    let (child, bowout) = shell.probe("sh script");
+    (shell, child, bowout)
+}
+
+/// As cpulimit(1) does. Stopped with the child, bowout would never see its exit, and the script would wait for ever.
+#[test]
+fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
+    for (signal, name) in [(libc::SIGSTOP, "SIGSTOP"), (libc::SIGTSTP, "SIGTSTP"), (libc::SIGTTIN, "SIGTTIN")] {
+        let (mut shell, child, bowout) = in_a_script("");
+        for _ in 0..2 {
+            kill(child, signal);
+            shell.0.state(child, 'T');
+            shell.0.see(&format!("was stopped by {name}"));
+            assert!(runs(bowout));
+            kill(child, libc::SIGCONT);
+            shell.answers(bowout);
+        }
+        // The exit of a child that is stopped.
+        kill(child, signal);
+        shell.0.state(child, 'T');
+        kill(child, libc::SIGUSR2);
+        kill(child, libc::SIGCONT);
+        shell.0.see("the script saw 7");
+        shell.prompt();
+    }
+}
+
+/// No user has stopped the job, and so the time runs.
+#[test]
+fn the_deadlines_hold_while_the_child_alone_is_stopped() {
+    let (mut shell, child, _) = in_a_script("--max-runtime 1s --grace 1h");
+    kill(child, libc::SIGSTOP);
+    shell.0.see("has run for 1s: sent SIGTERM");
+    shell.0.see("the script saw 124");
+}
+
+/// Each of the group is signalled at its own moment.
+#[test]
+fn ctrl_z_stops_a_script_as_a_whole_every_time() {
+    let (mut shell, child, bowout) = in_a_script("");
+    for _ in 0..20 {
+        shell.suspend(child, bowout);
+        shell.resume("fg", child, bowout);
+        shell.answers(bowout);
+    }
+    kill(child, libc::SIGUSR2);
+    shell.0.see("the script saw 7");
+}
+
+/// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped for ever.
+#[test]
+fn ctrl_z_never_freezes_a_script() {
+    let mut shell = Shell::start();
+    let (child, bowout) =
+        shell.probe("bash -c 'bowout -v probe terminal --catch 64,USR2 --exit USR2:7 --foreground; :'");
+    assert_eq!(group_of(child), child);
+    for _ in 0..2 {
+        shell.0.type_keys(CTRL_Z);
+        shell.0.see("nobody could wake it: sent SIGCONT");
+        shell.answers(bowout);
+        assert!(runs(child));
+    }
+    kill(child, libc::SIGUSR2);
+    shell.prompt();
+}
