@@ -83,8 +83,10 @@ impl Supervisor<'_> {
                 }
                 Action::SuspendSelf(signal) => {
                     let group = self.child.group();
+                    let was_continued = || self.child.was_continued();
+                    let terminal = self.terminal.as_ref();
                     done.suspended =
-                        Some(self.terminal.as_ref().is_some_and(|terminal| terminal.suspend(signal, group)));
+                        Some(terminal.is_some_and(|terminal| terminal.suspend(signal, group, was_continued)));
                 }
                 Action::LendTerminal => {
                     if let Some((terminal, group)) = self.terminal.as_ref().zip(self.child.group()) {

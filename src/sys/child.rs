@@ -167,6 +167,13 @@ impl Child {
         }
     }
 
+    /// Whether the child was continued since [`Child::change`] said that it was stopped; `change` reports it once more.
+    pub(crate) fn was_continued(&self) -> bool {
+        let (result, info) = waitid(libc::P_PID, self.pid, libc::WCONTINUED | libc::WNOHANG | libc::WNOWAIT);
+        // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
+        !self.reaped && result == 0 && unsafe { info.si_pid() } != 0
+    }
+
     /// Takes the child's status off the kernel, which may then give its PID to anyone; gives what it and its own waited-for children
     /// have used.
     pub(crate) fn reap(&mut self) -> Usage {

@@ -55,13 +55,21 @@ impl Terminal {
     /// Stops us by `signal`, as the child was stopped, until somebody continues us; gives back whether we were stopped at all: the
     /// kernel does not stop a member of an orphaned process group, which no shell could wake, nor PID 1 (setpgid(2)). A child of ours that held
     /// the terminal in a group of its own gets it back with us.
-    pub(crate) fn suspend(&self, signal: Signal, group: Option<Pid>) -> bool {
+    ///
+    /// SIGCONT to the whole group may come first, and would be lost: a stop signal takes it out of the queue (signal(7)), and bowout would stay
+    /// stopped when the job goes on. So whether the child `was_continued` is asked behind the signal, while it is blocked. From there on
+    /// SIGCONT takes the signal out of the queue.
+    pub(crate) fn suspend(&self, signal: Signal, group: Option<Pid>, was_continued: impl FnOnce() -> bool) -> bool {
         // SIGSTOP would stop us where nobody can wake us.
         let signal = if signal == Signal::STOP { Signal::TSTP } else { signal };
         let held = tcgetpgrp(&self.fd).ok().filter(|holder| Some(*holder) == group && *holder != getpgrp());
         set_disposition(signal, libc::SIG_DFL);
         // Sent while it is blocked and joined by what the terminal may have sent meanwhile: one stop, however many asked.
         let _ = signals::send(process::id(), signal, None);
+        if was_continued() {
+            signals::take(signal);
+            return true;
+        }
         set_mask(SignalSet::ALL.without(signal));
         set_mask(SignalSet::ALL);
         if let Some(holder) = held.filter(|_| tcgetpgrp(&self.fd) == Ok(getpgrp())) {

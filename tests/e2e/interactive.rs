@@ -3,8 +3,10 @@
 use crate::common::pty::{
     CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of, runs, state_of,
 };
-use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, skip};
+use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, no_strace, skip};
 
+/// Catches the signal that it is asked by.
+const CATCH: &str = "probe terminal --catch 64";
 /// Catches signals and never exits by them.
 const HANGS: &str = "probe terminal --catch 64,INT";
 
@@ -354,6 +356,30 @@ fn ctrl_z_stops_a_script_as_a_whole_every_time() {
     }
     kill(child, libc::SIGUSR2);
     shell.0.see("the script saw 7");
+}
+
+/// The shell does not wait for bowout, which is about to stop itself: `fg` comes first.
+#[test]
+fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
+    if skip(no_strace()) {
+        return;
+    }
+    let mut shell = Shell::start();
+    // Its first kill(2) is to itself.
+    let strace = "strace -DDD -o trace -e trace=kill -e inject=kill:delay_enter=2s:when=1";
+    let (child, bowout) = shell.probe(&format!("sh -c '{strace} bowout {CATCH}; :'"));
+    shell.0.type_keys(CTRL_Z);
+    shell.0.see("Stopped");
+    shell.prompt();
+    shell.0.state(child, 'T');
+    let kill = libc::SYS_kill.to_string();
+    let call = || std::fs::read_to_string(format!("/proc/{bowout}/syscall")).unwrap_or_default();
+    shell.0.until("bowout is about to stop", |_| (call().split(' ').next() == Some(&kill)).then_some(()));
+    shell.line("fg");
+    shell.0.see_in("trace", "SIGTSTP)");
+    shell.answers(bowout);
+    shell.0.type_keys(CTRL_C);
+    shell.prompt();
 }
 
 /// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped for ever.
