@@ -183,6 +183,8 @@ impl Supervisor<'_> {
                     let level = if self.config.warn_on_reap { Level::Warn } else { Level::Debug };
                     log!(level, "reaped orphan pid {}, which {}", ended.pid, ended.exit);
                 }
+                // It runs again, and its next report comes with a SIGCHLD of its own.
+                Peek::Released => {}
                 Peek::None => {
                     self.child_changed();
                     self.look_behind_hook();
