@@ -177,6 +177,13 @@ impl Machine {
     fn signalled(&mut self, now: Instant, received: Received, signal: Signal) -> Vec<Action> {
         let stop = self.settings.is_stop_request(received);
         match self.state {
+            // No process can receive it: the parent exited, and `--parent-death-signal KILL` asks for the end of all.
+            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. }
+                if received.signal == Signal::KILL =>
+            {
+                self.kill(now, ended)
+            }
+            State::Draining { exit, .. } if received.signal == Signal::KILL => self.kill(now, Some(exit)),
             State::Running { ended } if stop => {
                 self.asked[received.side as usize] = Some(now);
                 self.begin(now, Some((received, signal)), ended)

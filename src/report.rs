@@ -217,6 +217,7 @@ impl History {
     fn reason_to_kill(&self, step: &Step<'_>) -> String {
         let why = self.why().unwrap_or_else(|| "its end".into());
         match (step.event, step.before) {
+            (Event::Signal(received), _) if received.signal == Signal::KILL => told(received.signal, step.who.as_ref()),
             (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} came"),
             (Event::Signal(received), _) => {
                 format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
@@ -255,6 +256,7 @@ fn told(signal: Signal, who: Option<&Who>) -> String {
         Some(Who { side: Side::Terminal, .. }) if signal.is_terminals() => "the terminal".into(),
         Some(Who { side: Side::Terminal, .. }) => "the kernel".into(),
         Some(Who { side: Side::Outside, .. }) => "outside".into(),
+        Some(Who { sender, .. }) if sender.exited => format!("the exited parent (pid {})", sender.pid),
         Some(Who { side, sender, name: Some(name) }) => {
             format!("pid {} '{}' (uid {}, {side})", sender.pid, escape(name), sender.uid)
         }

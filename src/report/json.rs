@@ -53,7 +53,7 @@ impl History {
                 "signal": signal.to_string(),
                 "side": who.side.to_string(),
                 "pid": known.then_some(who.sender.pid),
-                "uid": known.then_some(who.sender.uid),
+                "uid": (known && !who.sender.exited).then_some(who.sender.uid),
                 "name": who.name,
             })
         });

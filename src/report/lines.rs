@@ -47,6 +47,9 @@ impl History {
         let asked = told(received.signal, step.who.as_ref());
         let to = self.target(step);
         match (step.before, step.after) {
+            (_, State::Killing { .. }) if received.signal == Signal::KILL && !step.actions.is_empty() => {
+                (Level::Warn, format!("{asked}: {}", self.sent(step).unwrap_or_default()))
+            }
             (State::Running { .. }, State::Preparing { .. }) => {
                 (Level::Info, format!("stop request {asked}: {}", self.preparing(step)))
             }

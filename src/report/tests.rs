@@ -52,7 +52,12 @@ impl Play {
         let actions = self.machine.step(now, event);
         let who = match event {
             Event::Signal(received) => {
-                let sender = Sender { kernel: received.side == Side::Terminal, pid: 40, uid: 1000 };
+                let sender = Sender {
+                    kernel: received.side == Side::Terminal,
+                    pid: 40,
+                    uid: 1000,
+                    exited: received.signal == Signal::KILL,
+                };
                 Some(Who { side: received.side, sender, name: Some("ba\nsh".into()) })
             }
             _ => None,
@@ -110,6 +115,20 @@ fn a_stop_that_escalates() {
     assert_eq!(
         play.end(4.0, KILLED),
         "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; 2 descendants killed"
+    );
+}
+
+#[test]
+fn a_parent_whose_exit_kills_is_named() {
+    let mut play = Play::new("TERM/2s/KILL");
+    assert_eq!(
+        play.signal(1.0, Side::Manager, "KILL", 3),
+        "SIGKILL from the exited parent (pid 40): sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+    );
+    play.line(1.0, Event::ChildExited(KILLED), 0);
+    assert_eq!(
+        play.end(1.0, KILLED),
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); 2 descendants killed"
     );
 }
 

@@ -167,7 +167,7 @@ impl Intake {
 impl Batch {
     fn add(&mut self, info: &libc::signalfd_siginfo) {
         let Some(signal) = Signal::new(info.ssi_signo as i32) else { return };
-        let sender = Sender { kernel: info.ssi_code > 0, pid: info.ssi_pid as i32, uid: info.ssi_uid };
+        let sender = Sender { kernel: info.ssi_code > 0, pid: info.ssi_pid as i32, uid: info.ssi_uid, exited: false };
         if signal == Signal::CHLD {
             // Whatever it says of itself: the kernel keeps one of them, and under memory pressure one that has lost its sender.
             self.children = true;

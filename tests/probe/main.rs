@@ -43,6 +43,7 @@ view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
 hostile ACT... [-- signals' options]
                              acts against the parent, then as signals: see hostile.rs
+thread -- COMMAND            start COMMAND from a thread that ends; end on SIGTERM
 traced [orphan] [raise SIG]... (exec COMMAND | -- signals' options)
                              asks its parent to trace it: see traced.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
@@ -129,6 +130,7 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"kill" => place::kill(&mut words),
         b"hostile" => hostile::hostile(&mut words),
         b"trace" => place::trace(words.number()),
+        b"thread" => place::thread(&mut words),
         b"traced" => traced::traced(&mut words),
         b"with" => place::with(&mut words),
         b"ns" => place::ns(&mut words),

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_int, c_ulong};
 use std::fs;
 use std::ptr::null;
 
-use crate::{Words, signal, sys};
+use crate::{Words, receive, signal, sys, tree};
 
 const CAP_KILL: c_int = 5;
 const CAP_SYS_PTRACE: c_int = 19;
@@ -25,6 +25,31 @@ pub(crate) fn trace(pid: c_int) -> ! {
     sys::check(done as c_int, "ptrace");
     sys::say("traced");
     sys::pause()
+}
+
+/// Starts COMMAND from a thread that ends once COMMAND has a child, then waits for SIGTERM as a process that goes on.
+pub(crate) fn thread(words: &mut Words) -> c_int {
+    words.word();
+    let command = words.command();
+    let starts = move || {
+        let pid = sys::fork();
+        if pid == 0 {
+            sys::exec(command)
+        }
+        while tree::children(pid) == 0 {
+            std::thread::yield_now();
+        }
+    };
+    if std::thread::spawn(starts).join().is_err() {
+        sys::fail("thread");
+    }
+    while fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
+        std::thread::yield_now();
+    }
+    sys::say("the thread has ended");
+    sys::mask(libc::SIG_SETMASK, sys::bit(libc::SIGTERM));
+    while receive::wait().si_signo != libc::SIGTERM {}
+    0
 }
 
 fn list(words: &mut Words) -> Vec<c_int> {
