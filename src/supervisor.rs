@@ -159,7 +159,8 @@ impl Supervisor<'_> {
                 "READY=1".into()
             }
             Some(Err(error)) => {
-                let message = format!("cannot run '{}': {error}", escape(&self.config.command.to_string_lossy()));
+                let command = self.config.command.to_string_lossy();
+                let message = format!("cannot run '{}': {}", escape(&command), escape(&error.to_string()));
                 let told = format!("STATUS={message}\nERRNO={}", error.errno());
                 self.failure = Some(Error::exec(message, error.exit()));
                 told

@@ -141,13 +141,10 @@ impl Child {
 
     /// The result of the exec, if it is there and was not asked for before.
     pub(crate) fn exec_result(&mut self) -> Option<Result<(), ExecError>> {
-        let mut report = [0; 5];
-        let result = match nix::unistd::read(self.exec.as_ref()?, &mut report) {
-            Ok(5) => Err(ExecError::decode(report)),
-            // The end of the pipe, which the exec has closed, or the child's end before it.
-            Ok(_) => Ok(()),
-            Err(_) => return None,
-        };
+        let pipe = self.exec.as_ref()?;
+        // Nothing is the end of the pipe, which the exec has closed, or the child's end before it.
+        let report = ExecError::receive(|message| nix::unistd::read(pipe, message)).ok()?;
+        let result = report.map_or(Ok(()), Err);
         self.exec = None;
         Some(result)
     }

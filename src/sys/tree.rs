@@ -22,9 +22,9 @@ use nix::unistd::{Pid, getpgid, getsid};
 pub(super) use find::forget_inherited;
 use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
-pub(crate) use process::Process;
 pub(super) use process::is_itself;
 use process::proc_is_ours;
+pub(crate) use process::{Process, own_number};
 
 use super::child::{ProcessGroup, all_have_ended, is_alive};
 use super::process::{id, pidfd_open};

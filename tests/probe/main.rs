@@ -48,7 +48,8 @@ traced [orphan] [raise SIG]... (exec COMMAND | -- signals' options)
                              asks its parent to trace it: see traced.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
 ns [--here] [--no-proc | --hide] -- COMMAND
-                             COMMAND as PID 1 of a namespace; end as it ends";
+                             COMMAND as PID 1 of a namespace; end as it ends
+ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 
 /// The words of the command line, taken one by one.
 struct Words(std::vec::IntoIter<OsString>);

@@ -124,11 +124,12 @@ fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
 }
 
 pub(crate) fn ns(words: &mut Words) -> ! {
-    let (mut here, mut over) = (false, Mount::Proc);
+    let (mut here, mut fork, mut over) = (false, true, Mount::Proc);
     while let Some(option) = words.word() {
         match option.to_str().unwrap_or_default() {
             "--" => break,
             "--here" => here = true,
+            "--no-fork" => fork = false,
             "--no-proc" => over = Mount::NoProc,
             "--hide" => over = Mount::HidingProc,
             "--no-tty" => over = Mount::NoTty,
@@ -150,6 +151,9 @@ pub(crate) fn ns(words: &mut Words) -> ! {
         }
     }
     let command = words.command();
+    if !fork {
+        sys::exec(command)
+    }
     if here {
         mount(over);
         sys::exec(command)
