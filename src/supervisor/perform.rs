@@ -162,6 +162,7 @@ impl Supervisor<'_> {
             inherited: self.inherited,
             variables: &variables,
             stands_in: false,
+            subreaper: false,
             directory: self.directory.as_deref(),
             to_stderr: true,
             own_group: true,

@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::Pid;
 
+use super::attributes::Attributes;
 use super::child::Child;
 use super::environment::{self, Environment};
 use super::process;
@@ -36,6 +37,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) variables: &'a [(&'static str, Option<OsString>)],
     /// It is the command: variables that name us are to name it.
     pub(crate) stands_in: bool,
+    /// We were a subreaper when we were executed (PR_SET_CHILD_SUBREAPER(2const)).
+    pub(crate) subreaper: bool,
     /// Where it starts; `None` is where we are.
     pub(crate) directory: Option<&'a Path>,
     /// Its stdout is our stderr, for our own stdout is let go of by then.
@@ -103,6 +106,7 @@ struct Plan {
     /// For execve(2), with the null pointer at its end.
     argv: Vec<*const c_char>,
     environment: Environment,
+    attributes: Option<Attributes>,
 }
 
 /// Where to look without PATH: what execvp(3) of glibc uses.
@@ -125,7 +129,10 @@ impl Plan {
         let words = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
         let words = words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let argv = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
-        Ok(Self { candidates, words, argv, environment: Environment::new(spawn.variables, spawn.stands_in) })
+        let environment = Environment::new(spawn.variables, spawn.stands_in);
+        // Last, for a timer stands still until the child has it.
+        let attributes = spawn.stands_in.then(|| Attributes::take(spawn.subreaper));
+        Ok(Self { candidates, words, argv, environment, attributes })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
@@ -136,8 +143,16 @@ impl Plan {
         }
         if spawn.die_with_us {
             let _ = prctl::set_pdeathsig(nix::sys::signal::SIGKILL);
-            // It fires only for a death from now on. After an earlier one, no process is left that could log a reason.
-            if !has_parent(parent, read, report) {
+            // It fires only for a death from now on. After an earlier one, no process is left that could log a reason. In another PID namespace
+            // (unshare(2), CLONE_NEWPID) bowout has no number, but it has the only other reading end of the pipe.
+            let has_parent = match nix::unistd::getppid().as_raw() {
+                0 => {
+                    drop(read);
+                    has_reader(report)
+                }
+                pid => pid == parent.as_raw(),
+            };
+            if !has_parent {
                 // SAFETY: ends the process and runs nothing.
                 unsafe { libc::_exit(i32::from(Exit::OWN_FAILURE.number())) }
             }
@@ -150,6 +165,7 @@ impl Plan {
         if spawn.to_stderr {
             let _ = nix::unistd::dup2_stdout(std::io::stderr());
         }
+        self.attributes.as_ref().inspect(|attributes| attributes.give());
         spawn.inherited.restore();
         let error = ExecError::new(self.exec(), spawn.command, &self.candidates);
         let _ = nix::unistd::write(report, &error.encode());
@@ -191,15 +207,7 @@ impl Plan {
     }
 }
 
-/// Whether bowout, the child's `parent`, still runs. In another PID namespace (unshare(2), CLONE_NEWPID) bowout has no number, and the child reads 0;
-/// there, the pipe of its report has no reader left if bowout has ended. `read` is the child's own copy of the reading end.
-fn has_parent(parent: Pid, read: OwnedFd, report: &OwnedFd) -> bool {
-    match nix::unistd::getppid().as_raw() {
-        0 => {
-            drop(read);
-            let mut fds = [PollFd::new(report.as_fd(), PollFlags::empty())];
-            poll(&mut fds, PollTimeout::ZERO) == Ok(0)
-        }
-        pid => pid == parent.as_raw(),
-    }
+/// Whether the pipe that bowout reads from is still read, asked in the child.
+fn has_reader(report: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(report.as_fd(), PollFlags::empty())], PollTimeout::ZERO) == Ok(0)
 }

@@ -75,6 +75,14 @@ pub(super) fn take(signal: Signal) -> bool {
     }
 }
 
+/// Whether a blocked signal waits in the kernel's queue: `rt_sigpending` (sigpending(2)).
+pub(super) fn is_pending(signal: Signal) -> bool {
+    let mut set = 0_u64;
+    // SAFETY: the set has the size that is named.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, SET_SIZE) };
+    SignalSet::from_bits(set).contains(signal)
+}
+
 /// The kernel's `struct sigaction` for `SIG_DFL` and `SIG_IGN`: the handler comes first, and flags, restorer and mask, in whatever
 /// order the architecture has them, are zero.
 #[repr(C)]
