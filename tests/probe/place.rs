@@ -46,8 +46,8 @@ pub(crate) fn thread(words: &mut Words) -> c_int {
     while fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
         std::thread::yield_now();
     }
-    sys::say("the thread has ended");
     sys::mask(libc::SIG_SETMASK, sys::bit(libc::SIGTERM));
+    sys::say("the thread has ended");
     while receive::wait().si_signo != libc::SIGTERM {}
     0
 }

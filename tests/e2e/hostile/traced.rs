@@ -6,7 +6,9 @@ use crate::common::{Running, Start, Status, children, homes, leftovers, signals_
 /// With every kill mode that treats descendants in a way of its own.
 const MODES: [&[&str]; 3] = [&[], &["-c"], &["-g"]];
 
-fn assert_caught(bowout: &Running, signal: i32) {
+/// After bowout's end.
+fn assert_caught(bowout: &mut Running, signal: i32) {
+    bowout.out.rest();
     let caught = format!("caught {signal}");
     let times = bowout.out.seen().iter().filter(|line| **line == caught).count();
     assert_eq!(times, 1, "{:#?}", bowout.out.seen());
@@ -21,7 +23,7 @@ fn a_traced_child_gets_the_signal_and_goes_on() {
             bowout.ready();
             bowout.kill(TERM);
             assert_eq!(bowout.end(), Status::Code(7), "{home:?} {mode:?}");
-            assert_caught(&bowout, USR1);
+            assert_caught(&mut bowout, USR1);
             assert_eq!(signals_of("", &bowout.out.seen()), [TERM], "{home:?} {mode:?}");
         }
     }
@@ -74,7 +76,7 @@ fn a_traced_orphan_is_reaped_once_when_it_has_ended() {
         assert!(reaped.contains("exited with 0"), "{reaped}");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
-        assert_caught(&bowout, USR1);
+        assert_caught(&mut bowout, USR1);
         // The shell reaps the process between itself and the orphan only if it is still there.
         let log = bowout.log();
         let orphans = log.iter().filter(|line| line.contains("reaped orphan") && !line.contains("killed")).count();
