@@ -199,7 +199,7 @@ impl Plan {
                 error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {
                     absent = error;
                 }
-                Errno::ENAMETOOLONG if self.candidates.len() > 1 => {}
+                Errno::ENAMETOOLONG if *path != self.words[0] => {}
                 error => return error,
             }
         }

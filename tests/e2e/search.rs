@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::common::{Dir, Running, Start, Status, homes};
+use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_strace, probe, skip};
 
 /// Numbers that look random and are the same in each run (xorshift64).
 struct Seed(u64);
@@ -42,9 +42,9 @@ fn put(root: &Dir, number: usize, kind: u64) {
 fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     let dir = root.file(&number.to_string());
     match seed.below(12) {
-        // A name that is too long as a whole, which execvp(3) passes over.
-        0 => format!("/{}", "x".repeat(5000)).into(),
-        1 => root.file("nowhere").into(),
+        // A name that is too long as a whole, which execvp(3) passes over. Where there is no other, glibc sets no error.
+        0 if number > 0 => format!("/{}", "x".repeat(5000)).into(),
+        0 | 1 => root.file("nowhere").into(),
         2 => {
             fs::write(&dir, "").expect("a file where a directory should be");
             dir.into()
@@ -123,9 +123,36 @@ fn a_name_that_no_directory_holds_does_not_end_the_search() {
         assert_eq!(Start::plain().env("PATH", &path).command(["tool"]).end(), Status::Code(3), "{long}");
         refused(Start::plain().env("PATH", &path).command(["missing"]), 127, "No such file or directory");
     }
+    refused(Start::plain().env("PATH", "x".repeat(5000)).command(["tool"]), 127, "No such file or directory");
     let long = "x".repeat(300);
     refused(Start::plain().command([&long]), 126, "too long");
     refused(Start::plain().command([format!("/{long}")]), 126, "too long");
+}
+
+/// strace(1) has the kernel give these errors for a file that is there. Another such file is in the next directory.
+#[test]
+fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
+    if skip(no_strace()) {
+        return;
+    }
+    let (first, second) = (Dir::new(), Dir::new());
+    let injected = first.write("tool", "#!/bin/sh\nexit 4\n", 0o755);
+    second.write("tool", "#!/bin/sh\nexit 3\n", 0o755);
+    let path = format!("{}:{}:{}", first.0.display(), second.0.display(), std::env::var("PATH").expect("a PATH"));
+    let (injected, probe) = (injected.to_str().expect("text"), probe().to_str().expect("text"));
+    let run = |error: &str, words: &[&str]| {
+        let inject = format!("inject=execve:error={error}");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", injected, "-e", "trace=execve", "-e", &inject];
+        Start::direct().env("PATH", &path).command(strace.iter().chain(words)).end()
+    };
+    for error in ["ENOENT", "ENOTDIR", "EACCES", "ESTALE", "ENODEV", "ETIMEDOUT"] {
+        assert_eq!(run(error, &[probe, "with", "--", "tool"]), Status::Code(3), "execvp {error}");
+        assert_eq!(run(error, &[BOWOUT, "-q", "--", "tool"]), Status::Code(3), "{error}");
+    }
+    for error in ["EIO", "ELOOP", "ENOMEM", "EMFILE", "ETXTBSY", "E2BIG", "EPERM"] {
+        assert_eq!(run(error, &[probe, "with", "--", "tool"]), Status::Code(98), "execvp {error}");
+        assert_eq!(run(error, &[BOWOUT, "-q", "--", "tool"]), Status::Code(126), "{error}");
+    }
 }
 
 /// One line that ends so.
@@ -165,7 +192,7 @@ fn an_interpreter_that_is_missing_is_named() {
 fn what_is_not_text_is_not_run_by_the_shell() {
     let dir = Dir::new();
     let write = |name: &str, bytes: &[u8]| dir.write(name, bytes, 0o755);
-    let program = fs::read(crate::common::probe()).expect("a program");
+    let program = fs::read(probe()).expect("a program");
     // e_machine: 183 is aarch64, and 2 a machine of the past. It is never the one that this is.
     let machine = |number: u8| [&program[..18], &[number, 0], &program[20..]].concat();
     let other = if cfg!(target_arch = "aarch64") { (62, "x86_64") } else { (183, "aarch64") };
