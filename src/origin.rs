@@ -43,6 +43,8 @@ pub(crate) struct Sender {
     /// 0 where the sender is outside our PID namespace, or unknown (contract K2).
     pub(crate) pid: i32,
     pub(crate) uid: u32,
+    /// The sender is bowout's parent, and its exit is what sends the signal (`--parent-death-signal`). Its `uid` is not known.
+    pub(crate) exited: bool,
 }
 
 /// The processes that a side is judged by.
@@ -74,7 +76,7 @@ mod tests {
     const KIN: Kin = Kin { parent: 40, child: 50 };
 
     fn side(kernel: bool, pid: i32) -> Side {
-        KIN.side(Sender { kernel, pid, uid: 0 }, |pid| pid == 60)
+        KIN.side(Sender { kernel, pid, uid: 0, exited: false }, |pid| pid == 60)
     }
 
     #[test]
@@ -99,13 +101,13 @@ mod tests {
     #[test]
     fn a_parent_outside_the_namespace_is_outside() {
         let kin = Kin { parent: 0, child: 2 };
-        assert_eq!(kin.side(Sender { kernel: false, pid: 0, uid: 0 }, |_| false), Side::Outside);
+        assert_eq!(kin.side(Sender { kernel: false, pid: 0, uid: 0, exited: false }, |_| false), Side::Outside);
     }
 
     #[test]
     fn proc_is_not_asked_where_a_number_settles_it() {
         for (kernel, pid) in [(true, 70), (false, 0), (false, 1), (false, 40), (false, 50)] {
-            KIN.side(Sender { kernel, pid, uid: 0 }, |_| panic!("asked about {pid}"));
+            KIN.side(Sender { kernel, pid, uid: 0, exited: false }, |_| panic!("asked about {pid}"));
         }
     }
 }

@@ -206,6 +206,9 @@ impl Machine {
 
     /// A signal that is not dropped; `signal` is its translation by `--remap`.
     fn signalled(&mut self, now: Instant, received: Received, signal: Signal) -> Vec<Action> {
+        if received.signal == Signal::KILL {
+            return self.parent_exited(now);
+        }
         if !self.settings.is_stop_request(received) {
             return self.forward(received, signal);
         }
@@ -253,6 +256,18 @@ impl Machine {
                     (_, _) => vec![],
                 }
             }
+            State::Killing { .. } | State::Done(_) => vec![],
+        }
+    }
+
+    /// `--parent-death-signal KILL`: the end of every process, at once. No process can receive SIGKILL, so that it means nothing else here.
+    fn parent_exited(&mut self, now: Instant) -> Vec<Action> {
+        match self.state {
+            State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => {
+                self.kill(now, ended)
+            }
+            State::Draining { exit, .. } => self.kill(now, Some(exit)),
+            State::Killing { ended, .. } if self.last_second => self.kill(now, ended),
             State::Killing { .. } | State::Done(_) => vec![],
         }
     }

@@ -270,6 +270,7 @@ impl History {
         let late = self.stop.as_ref().is_none_or(|stop| stop.late);
         let why = self.why().filter(|_| !late).unwrap_or_else(|| "its exit".into());
         match (step.event, step.before) {
+            (Event::Signal(received), _) if received.signal == Signal::KILL => told(received.signal, step.who.as_ref()),
             (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} was received"),
             (Event::Signal(received), _) => {
                 format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
@@ -307,6 +308,7 @@ fn told(signal: Signal, who: Option<&Who>) -> String {
         Some(Who { side: Side::Terminal, .. }) if signal.is_terminals() => "the terminal".into(),
         Some(Who { side: Side::Terminal, .. }) => "the kernel".into(),
         Some(Who { side: Side::Outside, .. }) => "outside".into(),
+        Some(Who { sender, .. }) if sender.exited => format!("the exited parent (pid {})", sender.pid),
         Some(Who { side, sender, name: Some(name) }) => {
             format!("pid {} '{}' (uid {}, {side})", sender.pid, escape(name), sender.uid)
         }

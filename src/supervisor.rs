@@ -30,6 +30,7 @@ use crate::signal::Signal;
 use crate::sys::child::{self, Change, Child, Ended, Peek};
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
+use crate::sys::process::Parent;
 use crate::sys::signals::{Inherited, Intake, Intaken};
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{self, tree};
@@ -46,6 +47,7 @@ struct Supervisor<'a> {
     history: History,
     terminal: Option<Terminal>,
     relay: Option<Relay>,
+    parent: Option<Parent>,
     dropped: Dropped,
     report: Option<Destination>,
     /// Where bowout was started, for the hooks; nowhere without any.
@@ -102,6 +104,7 @@ impl Supervisor<'_> {
         let mut fds = vec![self.intake.as_fd()];
         fds.extend(self.child.exec_pending());
         fds.extend(self.relay.as_ref().and_then(Relay::readable));
+        fds.extend(self.parent.as_ref().and_then(Parent::handle));
         let deadline = if self.more { Some(self.now) } else { self.machine.deadline() };
         sys::wait::until(deadline, &fds, self.relay.as_ref().and_then(Relay::writable));
         let batch = self.intake.read();
@@ -111,6 +114,7 @@ impl Supervisor<'_> {
             self.children();
         }
         self.signals(batch.signals, true);
+        self.parent_exit();
         self.relay();
         if self.machine.deadline().is_some_and(|deadline| deadline <= self.now) {
             self.reap_before_killing_again();
@@ -158,7 +162,8 @@ impl Supervisor<'_> {
                 "READY=1".into()
             }
             Some(Err(error)) => {
-                let message = format!("cannot run '{}': {error}", escape(&self.config.command.to_string_lossy()));
+                let command = self.config.command.to_string_lossy();
+                let message = format!("cannot run '{}': {}", escape(&command), escape(&error.to_string()));
                 let told = format!("STATUS={message}\nERRNO={}", error.errno());
                 self.failure = Some(Error::exec(message, error.exit()));
                 told
@@ -188,6 +193,8 @@ impl Supervisor<'_> {
                     event!(level, "orphan_reaped", orphan_pid = pid, exit_code = exit.code(), exit_signal = exit.signal();
                         "reaped orphan pid {pid}, which {exit}");
                 }
+                // It runs again, and its next report comes with a SIGCHLD of its own.
+                Peek::Released => {}
                 Peek::None => {
                     self.child_changed();
                     self.look_behind_hook();
@@ -273,12 +280,24 @@ impl Supervisor<'_> {
         self.step(Event::Signal(Received { signal, side, value, shared_group }), Some(sender));
     }
 
+    /// With `--parent-death-signal`: acts on the signal once the parent has exited, as if the parent had sent it. Its descriptor stays readable, and is
+    /// closed.
+    fn parent_exit(&mut self) {
+        let Some(parent) = self.parent.take_if(|parent| parent.has_exited()) else { return };
+        // Another process may get the number.
+        self.kin.parent = 0;
+        let received = Received { signal: parent.signal, side: Side::Manager, value: None, shared_group: false };
+        let read = self.now;
+        self.step(Event::Signal(received), Some(Sender { kernel: false, pid: parent.pid, uid: 0, exited: true }));
+        self.machine.acted(read, clock());
+    }
+
     /// Who sent the signal. The name is asked for behind the forwarding, and only where somebody will read it: in the log, or, of a stop
     /// request, in the report.
     fn who(&self, event: Event, sender: Option<Sender>) -> Option<Who> {
         let (Event::Signal(received), Some(sender)) = (event, sender) else { return None };
         let read = log_enabled!(Level::Info) || self.machine.is_stop_request(received);
-        let named = read && !matches!(received.side, Side::Terminal | Side::Outside);
+        let named = read && !sender.exited && !matches!(received.side, Side::Terminal | Side::Outside);
         let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
         // Where the side changes nothing, it was not looked for before the signal was forwarded.
         let descends = named && received.side == Side::Process && tree::descends(sender.pid);

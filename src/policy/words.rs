@@ -86,6 +86,8 @@ impl Settings {
             (Signal::INT | Signal::QUIT, Side::Terminal) if !self.keys_stop => false,
             // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
             (Signal::WINCH, Side::Terminal) => false,
+            // Only `--parent-death-signal` can bring it.
+            (Signal::KILL, _) => true,
             (signal, _) => self.stop_on.contains(signal),
         }
     }

@@ -76,7 +76,7 @@ impl Who {
         json!({
             "side": self.side.to_string(),
             "pid": known.then_some(self.sender.pid),
-            "uid": known.then_some(self.sender.uid),
+            "uid": (known && !self.sender.exited).then_some(self.sender.uid),
             "name": self.name,
         })
     }

@@ -84,6 +84,9 @@ impl History {
     fn signal(&self, step: &Step<'_>, received: Received) -> (Level, &'static str, String) {
         let asked = told(received.signal, step.who.as_ref());
         match (step.before, step.after) {
+            (_, State::Killing { .. }) if received.signal == Signal::KILL && !step.actions.is_empty() => {
+                (Level::Warn, "killed", format!("{asked}: {}", self.sent(step).unwrap_or_default()))
+            }
             (State::Running { .. }, State::Preparing { .. }) => {
                 (Level::Info, "stop_requested", format!("stop request {asked}: {}", self.preparing(step)))
             }

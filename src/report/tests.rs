@@ -65,7 +65,12 @@ impl Play {
         let actions = self.machine.step(now, event);
         let who = match event {
             Event::Signal(received) => {
-                let sender = Sender { kernel: received.side == Side::Terminal, pid: 40, uid: 1000 };
+                let sender = Sender {
+                    kernel: received.side == Side::Terminal,
+                    pid: 40,
+                    uid: 1000,
+                    exited: received.signal == Signal::KILL,
+                };
                 Some(Who { side: received.side, sender, name: Some("ba\nsh".into()) })
             }
             _ => None,
@@ -160,6 +165,20 @@ fn a_default_grace_period_is_called_so() {
     );
     let mut play = default();
     assert!(play.signal(1.0, Side::Terminal, "INT", 0).contains("SIGKILL in 8s (default); Ctrl-C again"));
+}
+
+#[test]
+fn a_parent_whose_exit_kills_is_named() {
+    let mut play = Play::new("TERM/2s/KILL");
+    assert_eq!(
+        play.signal(1.0, Side::Manager, "KILL", 3),
+        "SIGKILL from the exited parent (pid 40): sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+    );
+    play.line(1.0, Event::ChildExited(KILLED), 0);
+    assert_eq!(
+        play.end(1.0, KILLED),
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); 2 descendants killed"
+    );
 }
 
 #[test]

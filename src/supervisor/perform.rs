@@ -183,8 +183,8 @@ impl Supervisor<'_> {
             | State::Done(_) => None,
         };
         let mut variables = vec![
-            // Behind its end, with --wait-tree, the number may be a stranger's.
-            ("BOWOUT_CHILD_PID", self.child.is_ours().then(|| self.child.pid().to_string().into())),
+            // After its end, with --wait-tree, the number may be another process's. The hook is in the child's PID namespace.
+            ("BOWOUT_CHILD_PID", self.child.is_ours().then(|| tree::own_number(self.child.pid()).to_string().into())),
             ("BOWOUT_SIGNAL", Some(self.history.stop_signal().to_string().into())),
             ("BOWOUT_GRACE_LEFT_MS", left.map(|left| left.as_millis().to_string().into())),
         ];
@@ -195,6 +195,7 @@ impl Supervisor<'_> {
             inherited: self.inherited,
             variables: &variables,
             stands_in: false,
+            subreaper: false,
             directory: self.directory.as_deref(),
             to_stderr: true,
             own_group: true,
@@ -220,9 +221,10 @@ impl Supervisor<'_> {
         let Some(Hook { number, mut child, killed }) = self.hook.take() else { return };
         let name = self.history.hook(number);
         let (level, message) = match (child.exec_result(), ended.exit) {
-            (Some(Err(error)), _) => {
-                (Level::Warn, format!("cannot run pre-stop hook {name}: {error}; going on without it"))
-            }
+            (Some(Err(error)), _) => (
+                Level::Warn,
+                format!("cannot run pre-stop hook {name}: {}; going on without it", escape(&error.to_string())),
+            ),
             (_, Exit::Code(0)) => (Level::Debug, format!("pre-stop hook {name} has ended")),
             (_, exit) if killed => (Level::Debug, format!("pre-stop hook {name} {exit}")),
             (_, exit) => (Level::Warn, format!("pre-stop hook {name} {exit}; going on")),

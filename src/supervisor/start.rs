@@ -20,6 +20,7 @@ use crate::sys::environment;
 use crate::sys::exec::Spawn;
 use crate::sys::files::Destination;
 use crate::sys::notify::Relay;
+use crate::sys::process::Parent;
 use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{process, tree};
@@ -42,10 +43,12 @@ impl<'a> Supervisor<'a> {
             *path = std::path::absolute(&*path).map_err(|error| own("cannot find the termination log", &error))?;
         }
         let directory = if config.pre_stop.is_empty() { None } else { std::env::current_dir().ok() };
-        if let Some(signal) = config.parent_death_signal {
-            process::set_parent_death_signal(signal, parent)
-                .map_err(|error| own(&format!("cannot ask for {signal} at the parent's death"), &error))?;
-        }
+        let watched = match config.parent_death_signal {
+            None => None,
+            Some(signal) => Parent::watch(parent, signal)
+                .map_err(|error| own(&format!("cannot ask for {signal} at the parent's death"), &error))?,
+        };
+        let subreaper = process::is_subreaper();
         if !pid1 && let Err(error) = process::become_subreaper() {
             // Orphans go to PID 1 then, and nobody here waits for them.
             event!(Level::Warn, "subreaper_failed", error = error.to_string();
@@ -66,6 +69,7 @@ impl<'a> Supervisor<'a> {
             inherited,
             variables: &relay.iter().map(notify_socket).collect::<Vec<_>>(),
             stands_in: true,
+            subreaper,
             directory: None,
             to_stderr: false,
             own_group: terminal.is_none(),
@@ -94,6 +98,7 @@ impl<'a> Supervisor<'a> {
         ours.extend(terminal.as_ref().map(AsFd::as_fd));
         ours.extend(report.as_ref().and_then(Destination::own_descriptor).map(AsFd::as_fd));
         ours.extend(relay.iter().flat_map(Relay::descriptors));
+        ours.extend(watched.as_ref().and_then(Parent::handle));
         process::release(&ours);
         let kin = Kin { parent, child: child.pid() };
         let mut supervisor = Self {
@@ -106,6 +111,7 @@ impl<'a> Supervisor<'a> {
             history,
             terminal,
             relay,
+            parent: watched,
             dropped: Dropped::default(),
             report,
             directory,
@@ -117,6 +123,8 @@ impl<'a> Supervisor<'a> {
             config,
         };
         supervisor.signals(early.signals, false);
+        // A parent that exited before it could be watched makes no descriptor readable.
+        supervisor.parent_exit();
         Ok(supervisor)
     }
 }

@@ -79,6 +79,8 @@ pub(crate) enum Change {
 pub(crate) enum Peek {
     /// This one waits to be reaped.
     Ended(Ended),
+    /// This one asked to be traced, had stopped, and goes on untraced.
+    Released,
     /// All that are ours are alive.
     None,
     /// Nothing is ours to wait for (`ECHILD`).
@@ -126,13 +128,10 @@ impl Child {
 
     /// The result of the exec, if it is there and was not asked for before.
     pub(crate) fn exec_result(&mut self) -> Option<Result<(), ExecError>> {
-        let mut report = [0; 5];
-        let result = match nix::unistd::read(self.exec.as_ref()?, &mut report) {
-            Ok(5) => Err(ExecError::decode(report)),
-            // The end of the pipe, which the exec has closed, or the child's end before it.
-            Ok(_) => Ok(()),
-            Err(_) => return None,
-        };
+        let pipe = self.exec.as_ref()?;
+        // Nothing is the end of the pipe, which the exec has closed, or the child's end before it.
+        let report = ExecError::receive(|message| nix::unistd::read(pipe, message)).ok()?;
+        let result = report.map_or(Ok(()), Err);
         self.exec = None;
         Some(result)
     }
@@ -163,7 +162,13 @@ impl Child {
         match info.si_code {
             _ if result != 0 || pid == 0 => None,
             libc::CLD_CONTINUED => Some(Change::Continued),
-            _ => Signal::new(status).map(Change::Stopped),
+            libc::CLD_STOPPED => Signal::new(status).map(Change::Stopped),
+            // This call has taken the report, so that peek() does not see it.
+            libc::CLD_TRAPPED => {
+                release(pid, status);
+                None
+            }
+            _ => None,
         }
     }
 
@@ -198,6 +203,10 @@ pub(crate) fn peek() -> Peek {
     if pid == 0 {
         return Peek::None;
     }
+    if !is_exit(&info) {
+        release(pid, status);
+        return Peek::Released;
+    }
     let exit = match Signal::new(status) {
         Some(signal) if info.si_code != libc::CLD_EXITED => Exit::Signal(signal),
         _ => Exit::Code(status as u8),
@@ -205,11 +214,35 @@ pub(crate) fn peek() -> Peek {
     Peek::Ended(Ended { pid, exit, core: info.si_code == libc::CLD_DUMPED })
 }
 
+/// Whether waitid(2) reports an exit. A process that called PTRACE_TRACEME has its parent for a tracer, and waitid(2) reports its stops,
+/// too, whatever the flags ask for: `CLD_TRAPPED` (kernel/exit.c, `wait_task_stopped`).
+fn is_exit(info: &libc::siginfo_t) -> bool {
+    matches!(info.si_code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED)
+}
+
+/// Lets a process go on that is stopped because it asked its parent, bowout, to trace it (ptrace(2), PTRACE_DETACH). It then acts on the signal
+/// that stopped it, as if it had never asked.
+fn release(pid: libc::pid_t, signal: libc::c_int) {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_GETSIGINFO writes a siginfo_t, PTRACE_DETACH takes a number. Where the kernel writes none, the zeros are SI_USER from 0.
+    let detached = unsafe {
+        let mut info: libc::siginfo_t = mem::zeroed();
+        libc::ptrace(libc::PTRACE_GETSIGINFO, pid, none, &raw mut info);
+        // The kernel sends SIGTRAP to a traced process at its execve(2), in the name of the process. Untraced it gets none, and would die of it.
+        // A process that sends SIGTRAP to itself by kill(2) looks the same, and loses this one signal.
+        let of_exec = signal == libc::SIGTRAP && info.si_code == libc::SI_USER && tree::is_itself(pid, info.si_pid());
+        libc::ptrace(libc::PTRACE_DETACH, pid, none, if of_exec { 0 } else { signal as usize }) == 0
+    };
+    if !detached {
+        // SIGKILL was faster, or a filter refuses. Take the report off the kernel, which would show it again for ever; WSTOPPED leaves an exit.
+        waitid(libc::P_PID, pid, libc::WSTOPPED | libc::WNOHANG);
+    }
+}
+
 /// Whether `pid`, a child of ours, has ended and waits to be reaped; nothing of anyone else, of whom waitid(2) says `ECHILD`.
 fn ended(pid: libc::pid_t) -> Option<bool> {
     let (result, info) = waitid(libc::P_PID, pid, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
-    // SAFETY: waitid fills in this field, or leaves zero (waitid(2)).
-    (result == 0).then(|| unsafe { info.si_pid() } != 0)
+    (result == 0).then(|| is_exit(&info))
 }
 
 /// Whether `pid` is a child of ours that is not reaped.

@@ -6,10 +6,12 @@
 //! Nothing is set or removed in our own environment.
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::stat::fstat;
+
+use super::process::pidfd_open;
 
 unsafe extern "C" {
     /// The environment as it was received (environ(7)); never changed by us.
@@ -129,11 +131,8 @@ fn names_us(variable: &[u8]) -> Option<Named> {
 
 /// The inode of a pidfd on ourselves: unlike a PID, it is never used again (pidfd_open(2), since Linux 6.9).
 fn own_pidfd_inode() -> Option<u64> {
-    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
-    let fd = unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0);
-        (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))?
-    };
+    // Not process::id(), which is bowout's: the child asks, too.
+    let fd = pidfd_open(std::process::id() as libc::pid_t).ok()?;
     debug_assert!(fd.as_raw_fd() > 2);
     // 32 bits on 32-bit machines.
     #[allow(clippy::useless_conversion)]

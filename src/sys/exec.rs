@@ -5,23 +5,27 @@
 //!
 //! Caveat: PDEATHSIG is best effort. Running a set-user-ID program clears it (PR_SET_PDEATHSIG(2const)).
 
+mod refusal;
+
 use std::ffi::{CString, OsStr, OsString, c_char};
-use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::Pid;
 
+use super::attributes::Attributes;
 use super::child::Child;
 use super::environment::{self, Environment};
 use super::process;
 use super::signals::Inherited;
 use crate::exit::Exit;
+pub(crate) use refusal::ExecError;
 
 /// What to start and how.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) variables: &'a [(&'static str, Option<OsString>)],
     /// It is the command: variables that name us are to name it.
     pub(crate) stands_in: bool,
+    /// We were a subreaper when we were executed (PR_SET_CHILD_SUBREAPER(2const)).
+    pub(crate) subreaper: bool,
     /// Where it starts; `None` is where we are.
     pub(crate) directory: Option<&'a Path>,
     /// Its stdout is our stderr, for our own stdout is let go of by then.
@@ -41,15 +47,6 @@ pub(crate) struct Spawn<'a> {
     pub(crate) own_group: bool,
     /// Have the kernel kill the child when bowout dies.
     pub(crate) die_with_us: bool,
-}
-
-/// Why the command does not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExecError {
-    NotFound,
-    /// The file is there; what its `#!` line names is not.
-    NoInterpreter,
-    CannotRun(Errno),
 }
 
 impl Spawn<'_> {
@@ -63,9 +60,9 @@ impl Spawn<'_> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let us = Pid::from_raw(process::id());
         last();
-        let child = fork()?;
+        let child = fork().map_err(explain_fork)?;
         if child == 0 {
-            plan.carry_out(self, us, &write);
+            plan.carry_out(self, us, read, &write);
         }
         if self.own_group {
             // The child does the same; whoever is first, the group exists before either goes on (peers C1.1). EACCES: the
@@ -90,6 +87,16 @@ fn fork() -> io::Result<libc::pid_t> {
     if child < 0 { Err(io::Error::last_os_error()) } else { Ok(child as libc::pid_t) }
 }
 
+/// ENOMEM from fork(2) need not be a want of memory: no process can start in a PID namespace whose first process has ended
+/// (pid_namespaces(7)). bowout's children are in another namespace than bowout after `unshare -p` or `nsenter -p` without a fork.
+fn explain_fork(error: io::Error) -> io::Error {
+    let namespace = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    if error.raw_os_error() == Some(libc::ENOMEM) && namespace("pid") != namespace("pid_for_children") {
+        return io::Error::other("the first process of its PID namespace has exited; use 'unshare --fork'");
+    }
+    error
+}
+
 /// All that the child needs, allocated before the fork.
 struct Plan {
     /// The paths to try, in order.
@@ -99,6 +106,7 @@ struct Plan {
     /// For execve(2), with the null pointer at its end.
     argv: Vec<*const c_char>,
     environment: Environment,
+    attributes: Option<Attributes>,
 }
 
 /// Where to look without PATH: what execvp(3) of glibc uses.
@@ -109,7 +117,8 @@ const SHELL: &std::ffi::CStr = c"/bin/sh";
 impl Plan {
     fn new(spawn: &Spawn<'_>) -> io::Result<Self> {
         let command = spawn.command.as_bytes();
-        let candidates = if command.contains(&b'/') || command.is_empty() {
+        // A name that no directory can hold is not looked for, so that its own error is the result.
+        let candidates = if command.contains(&b'/') || command.is_empty() || command.len() > libc::NAME_MAX as usize {
             vec![CString::new(command)?]
         } else {
             let path = environment::value("PATH").map_or(DEFAULT_PATH, OsStr::as_bytes);
@@ -120,19 +129,30 @@ impl Plan {
         let words = [spawn.command].into_iter().chain(spawn.args.iter().map(OsString::as_os_str));
         let words = words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let argv = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
-        Ok(Self { candidates, words, argv, environment: Environment::new(spawn.variables, spawn.stands_in) })
+        let environment = Environment::new(spawn.variables, spawn.stands_in);
+        // Last, for a timer stands still until the child has it.
+        let attributes = spawn.stands_in.then(|| Attributes::take(spawn.subreaper));
+        Ok(Self { candidates, words, argv, environment, attributes })
     }
 
     /// The child's side of the fork, with every signal still blocked: what was sent to it by then acts at the moment that the
     /// mask is put back.
-    fn carry_out(mut self, spawn: &Spawn<'_>, parent: Pid, report: &OwnedFd) -> ! {
+    fn carry_out(mut self, spawn: &Spawn<'_>, parent: Pid, read: OwnedFd, report: &OwnedFd) -> ! {
         if spawn.own_group {
             let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
         }
         if spawn.die_with_us {
             let _ = prctl::set_pdeathsig(nix::sys::signal::SIGKILL);
-            // It fires only for a death from now on.
-            if nix::unistd::getppid() != parent {
+            // It fires only for a death from now on. After an earlier one, no process is left that could log a reason. In another PID namespace
+            // (unshare(2), CLONE_NEWPID) bowout has no number, but it has the only other reading end of the pipe.
+            let has_parent = match nix::unistd::getppid().as_raw() {
+                0 => {
+                    drop(read);
+                    has_reader(report)
+                }
+                pid => pid == parent.as_raw(),
+            };
+            if !has_parent {
                 // SAFETY: ends the process and runs nothing.
                 unsafe { libc::_exit(i32::from(Exit::OWN_FAILURE.number())) }
             }
@@ -145,91 +165,49 @@ impl Plan {
         if spawn.to_stderr {
             let _ = nix::unistd::dup2_stdout(std::io::stderr());
         }
+        self.attributes.as_ref().inspect(|attributes| attributes.give());
         spawn.inherited.restore();
-        let error = self.explain(self.exec());
+        let error = ExecError::new(self.exec(), spawn.command, &self.candidates);
         let _ = nix::unistd::write(report, &error.encode());
         // SAFETY: as above.
         unsafe { libc::_exit(i32::from(error.exit().number())) }
     }
 
-    /// Tries the candidates as execvp(3) does: on past what is not there, remembering what may not be run.
+    /// Tries the candidates as execvp(3) does: on past those that are not there, remembering one that may not be executed. Past a path that is too
+    /// long as well, where glibc goes on past some and stops at others.
     fn exec(&self) -> Errno {
         debug_assert_eq!(self.words.len() + 1, self.argv.len());
         let argv = &self.argv;
         let mut denied = None;
+        let mut absent = Errno::ENOENT;
         for path in &self.candidates {
             // SAFETY: argv is an array of C strings that ends with a null pointer, and so is the environment.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), self.environment.as_ptr()) };
             match Errno::last() {
                 Errno::ENOEXEC => {
-                    let script = [SHELL.as_ptr(), path.as_ptr()]
-                        .into_iter()
-                        .chain(argv[1..].iter().copied())
-                        .collect::<Vec<_>>();
-                    // SAFETY: as above; argv[1..] brings the null pointer.
-                    unsafe { libc::execve(SHELL.as_ptr(), script.as_ptr(), self.environment.as_ptr()) };
+                    if refusal::is_text(Path::new(OsStr::from_bytes(path.to_bytes()))) {
+                        let script = [SHELL.as_ptr(), path.as_ptr()]
+                            .into_iter()
+                            .chain(argv[1..].iter().copied())
+                            .collect::<Vec<_>>();
+                        // SAFETY: as above; argv[1..] brings the null pointer.
+                        unsafe { libc::execve(SHELL.as_ptr(), script.as_ptr(), self.environment.as_ptr()) };
+                    }
                     return Errno::ENOEXEC;
                 }
                 error @ Errno::EACCES => denied = Some(error),
-                Errno::ENOENT | Errno::ENOTDIR => {}
+                error @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {
+                    absent = error;
+                }
+                Errno::ENAMETOOLONG if *path != self.words[0] => {}
                 error => return error,
             }
         }
-        denied.unwrap_or(Errno::ENOENT)
-    }
-
-    fn explain(&self, error: Errno) -> ExecError {
-        let any = |is: fn(&Path) -> bool| {
-            self.candidates.iter().any(|path| is(Path::new(OsStr::from_bytes(path.to_bytes()))))
-        };
-        match error {
-            Errno::ENOENT if any(Path::exists) => ExecError::NoInterpreter,
-            Errno::ENOENT | Errno::ENOTDIR => ExecError::NotFound,
-            // The kernel says EACCES, which sends people to chmod.
-            Errno::EACCES if any(Path::is_dir) => ExecError::CannotRun(Errno::EISDIR),
-            error => ExecError::CannotRun(error),
-        }
+        denied.unwrap_or(absent)
     }
 }
 
-impl ExecError {
-    /// What bowout ends with because of it.
-    pub(crate) fn exit(self) -> Exit {
-        match self {
-            Self::NotFound => Exit::NOT_FOUND,
-            Self::NoInterpreter | Self::CannotRun(_) => Exit::CANNOT_RUN,
-        }
-    }
-
-    /// The error as errno(3) counts.
-    pub(crate) fn errno(self) -> i32 {
-        match self {
-            Self::NotFound | Self::NoInterpreter => Errno::ENOENT as i32,
-            Self::CannotRun(errno) => errno as i32,
-        }
-    }
-
-    /// For the pipe from the child: one write, so that it comes whole (pipe(7), `PIPE_BUF`).
-    fn encode(self) -> [u8; 5] {
-        let [a, b, c, d] = self.errno().to_ne_bytes();
-        [self.exit().number(), a, b, c, d]
-    }
-
-    pub(super) fn decode([exit, errno @ ..]: [u8; 5]) -> Self {
-        match (Exit::Code(exit), Errno::from_raw(i32::from_ne_bytes(errno))) {
-            (Exit::NOT_FOUND, _) => Self::NotFound,
-            (_, Errno::ENOENT) => Self::NoInterpreter,
-            (_, errno) => Self::CannotRun(errno),
-        }
-    }
-}
-
-impl fmt::Display for ExecError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound => f.write_str(Errno::ENOENT.desc()),
-            Self::NoInterpreter => f.write_str("the interpreter that it names does not exist"),
-            Self::CannotRun(errno) => f.write_str(errno.desc()),
-        }
-    }
+/// Whether the pipe that bowout reads from is still read, asked in the child.
+fn has_reader(report: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(report.as_fd(), PollFlags::empty())], PollTimeout::ZERO) == Ok(0)
 }

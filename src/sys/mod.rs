@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod attributes;
 pub(crate) mod child;
 pub(crate) mod end;
 pub(crate) mod environment;

@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 
@@ -35,6 +37,11 @@ pub(crate) fn parent() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
+/// Whether bowout is a subreaper (PR_GET_CHILD_SUBREAPER(2const)). At the start, it is one where the process that executed it was.
+pub(crate) fn is_subreaper() -> bool {
+    prctl::get_child_subreaper().unwrap_or(false)
+}
+
 /// Has every descendant that loses its parent become our child (PR_SET_CHILD_SUBREAPER(2const)). To be called before the fork: it is not
 /// retroactive (contract K11).
 ///
@@ -44,20 +51,57 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
 }
 
-/// Has the kernel send us `signal` when the process that started us dies, and sends it at once if that has happened.
+/// The process that started bowout, watched for `--parent-death-signal`.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) pid: libc::pid_t,
+    /// What its exit sends.
+    pub(crate) signal: Signal,
+    /// Readable once the process has exited (pidfd_open(2)); `None` where it had exited before it could be opened.
+    handle: Option<OwnedFd>,
+}
+
+impl Parent {
+    /// Watches `pid`, the parent that bowout was started by. Without a parent in its PID namespace, or without pidfds (Linux before 5.3, a filter),
+    /// the kernel sends the signal, and there is nothing to watch. It does so when the *thread* that started bowout ends
+    /// (PR_SET_PDEATHSIG(2const)), and the process may go on.
+    ///
+    /// # Errors
+    /// As PR_SET_PDEATHSIG(2const).
+    pub(crate) fn watch(pid: libc::pid_t, signal: Signal) -> io::Result<Option<Self>> {
+        // 0 is a parent outside the PID namespace.
+        let handle = if pid == 0 { None } else { pidfd_open(pid).ok() };
+        // nix takes its own enum here, which ends at 31. SAFETY: numbers only.
+        if handle.is_none() && unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // An exited parent's number may be another process's by now, and the kernel sends the signal only for a later exit.
+        let exited = parent() != pid;
+        Ok((exited || handle.is_some()).then(|| Self { pid, signal, handle: handle.filter(|_| !exited) }))
+    }
+
+    /// What to wait for.
+    pub(crate) fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether all threads of it have ended.
+    pub(crate) fn has_exited(&self) -> bool {
+        let look = |fd| poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO);
+        self.handle().is_none_or(|fd| look(fd).is_ok_and(|ready| ready > 0))
+    }
+}
+
+/// A descriptor of the process (pidfd_open(2)). It is closed at an exec.
 ///
 /// # Errors
-/// As PR_SET_PDEATHSIG(2const): a signal that the kernel does not know.
-pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result<()> {
-    // nix takes its own enum here, which ends at 31. SAFETY: numbers only.
-    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) } != 0 {
-        return Err(io::Error::last_os_error());
+/// `ESRCH`: there is no such process. `ENOSYS`, `EPERM`: Linux before 5.3, or a filter.
+pub(super) fn pidfd_open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
+    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as i32))
     }
-    // A parent outside our PID namespace reads 0 before and after its death, and cannot be checked.
-    if self::parent() != parent {
-        super::signals::send(id(), signal, None)?;
-    }
-    Ok(())
 }
 
 /// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these closed. The child must find it

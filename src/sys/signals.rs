@@ -75,6 +75,14 @@ pub(super) fn take(signal: Signal) -> bool {
     }
 }
 
+/// Whether a blocked signal waits in the kernel's queue: `rt_sigpending` (sigpending(2)).
+pub(super) fn is_pending(signal: Signal) -> bool {
+    let mut set = 0_u64;
+    // SAFETY: the set has the size that is named.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, SET_SIZE) };
+    SignalSet::from_bits(set).contains(signal)
+}
+
 /// The kernel's `struct sigaction` for `SIG_DFL` and `SIG_IGN`: the handler comes first, and flags, restorer and mask, in whatever
 /// order the architecture has them, are zero.
 #[repr(C)]
@@ -167,7 +175,7 @@ impl Intake {
 impl Batch {
     fn add(&mut self, info: &libc::signalfd_siginfo) {
         let Some(signal) = Signal::new(info.ssi_signo as i32) else { return };
-        let sender = Sender { kernel: info.ssi_code > 0, pid: info.ssi_pid as i32, uid: info.ssi_uid };
+        let sender = Sender { kernel: info.ssi_code > 0, pid: info.ssi_pid as i32, uid: info.ssi_uid, exited: false };
         if signal == Signal::CHLD {
             // Whatever it says of itself: the kernel keeps one of them, and under memory pressure one that has lost its sender.
             self.children = true;
@@ -222,18 +230,11 @@ pub(super) fn queue_to_group(leader: libc::pid_t, signal: Signal, value: u64) ->
     let fields = QueuedFields { pid: process::id(), uid, value };
     let (signal, code) = (signal.number(), libc::SI_QUEUE);
     let info = Queued { signal, errno: 0, code, fields, rest: [0; 14] };
-    // SAFETY: numbers, and a pointer to as many bytes as the kernel reads; a descriptor that is returned has no other owner.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, leader, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = OwnedFd::from_raw_fd(fd as i32);
-        let flags = PIDFD_SIGNAL_PROCESS_GROUP;
-        match libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, &raw const info, flags) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+    let (fd, flags) = (process::pidfd_open(leader)?, PIDFD_SIGNAL_PROCESS_GROUP);
+    // SAFETY: numbers, and a pointer to at least as many bytes as the kernel reads.
+    match unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, &raw const info, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -14,7 +14,7 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getsid};
@@ -22,12 +22,13 @@ use nix::unistd::{Pid, getpgid, getsid};
 pub(super) use find::{any_thread, forget_inherited};
 use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
-pub(crate) use process::Process;
+pub(super) use process::is_itself;
 use process::proc_is_ours;
 pub(super) use process::reads;
+pub(crate) use process::{Process, own_number};
 
 use super::child::{Child, ProcessGroup, all_have_ended, is_alive};
-use super::process::id;
+use super::process::{id, pidfd_open};
 use super::signals;
 use crate::signal::Signal;
 
@@ -226,13 +227,9 @@ fn pidfd_send_signal(fd: &OwnedFd, signal: Signal) -> io::Result<()> {
 /// number read early may be a stranger's, with children of its own, when those are read. `None` where pidfds cannot be had (a
 /// kernel before 5.3, a filter, no descriptor left): its number is then used at once after the second look.
 fn hold(process: &Process, met: &BTreeMap<libc::pid_t, u64>) -> io::Result<Option<OwnedFd>> {
-    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
-    let held = unsafe {
-        match libc::syscall(libc::SYS_pidfd_open, process.pid, 0) {
-            fd if fd >= 0 => Some(OwnedFd::from_raw_fd(fd as i32)),
-            _ if Errno::last() == Errno::ESRCH => return Err(Errno::ESRCH.into()),
-            _ => None,
-        }
+    let held = match pidfd_open(process.pid) {
+        Err(Errno::ESRCH) => return Err(Errno::ESRCH.into()),
+        held => held.ok(),
     };
     // Whoever is older than its child was its parent before, too: a number that was given away meanwhile would be younger.
     let is_known = |pid| match met.get(&pid) {

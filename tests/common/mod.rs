@@ -521,7 +521,7 @@ impl Dir {
     }
 
     /// A file with these permissions.
-    pub fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>, mode: u32) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.file(name);
         fs::write(&path, text).expect("written");

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::common::{Dir, Home, Start, Status, homes};
+use crate::common::{Dir, Home, NONE, Start, Status, homes, not_root, skip};
 
 /// What differs between two processes however they are started.
 fn comparable(lines: Vec<String>) -> Vec<String> {
@@ -31,7 +31,7 @@ fn assert_same(home: Home, setup: &[&str], words: &[&OsStr]) {
     assert_eq!(view(Start::new(["-q"])), direct, "{home:?} {setup:?}");
 }
 
-const STATES: [&[&str]; 9] = [
+const STATES: [&[&str]; 14] = [
     &["--default", "PIPE"],
     &["--ignore", "PIPE"],
     &["--ignore", "HUP"],
@@ -41,12 +41,139 @@ const STATES: [&[&str]; 9] = [
     &["--block", "HUP,TERM,USR2,32,33,37,64"],
     &["--block", "CHLD,PIPE,INT", "--ignore", "20,21,22,USR2"],
     &["--umask", "63", "--nofile", "64"],
+    &["--timer", "0", "3600000", "0", "--timer", "1", "3600000", "7001", "--timer", "2", "3600000", "2"],
+    &["--reset-on-fork"],
+    &["--subreaper"],
+    &["--slack", "70000", "--mce", "1", "--ioprio", "16389", "--nice", "3"],
+    &["--no-thp", "--securebits", "5"],
 ];
+
+/// How the command has an attribute that execve(2) keeps.
+#[derive(Clone, Copy)]
+enum Has {
+    /// fork(2) hands it on. It is in these lines of the probe's view.
+    ByFork(&'static str),
+    /// bowout gives it to the command. It is in these lines.
+    ByBowout(&'static str),
+    /// The command does not have it: these words of README's Limits.
+    Not(&'static str),
+    /// It is about a process that is another one, whatever bowout does.
+    OfItsOwn,
+    /// A test of this name, in whatever file.
+    Tested(&'static str),
+}
+
+/// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)) or that fork(2) names as not the same in the child. What
+/// execve(2) drops as well is not the command's either way: memory locks, timer_create(2), asynchronous I/O, the keyrings of thread and process.
+const ATTRIBUTES: [(&str, Has); 46] = [
+    ("process ID, thread ID", Has::OfItsOwn),
+    ("parent process ID", Has::OfItsOwn),
+    ("process group", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
+    ("session", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
+    ("controlling terminal", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
+    ("children", Has::Not("What was bowout's child before it became bowout")),
+    ("real user and group IDs", Has::ByFork("Uid")),
+    ("supplementary groups", Has::ByFork("Groups")),
+    ("capabilities, bounding and ambient sets", Has::ByFork("CapBnd")),
+    ("securebits", Has::ByFork("securebits")),
+    ("no_new_privs", Has::ByFork("NoNewPrivs")),
+    ("seccomp filters", Has::ByFork("Seccomp")),
+    ("login user", Has::ByFork("loginuid")),
+    ("environment", Has::ByFork("env ")),
+    (
+        "variables that name the process",
+        Has::Tested("a_variable_that_names_bowout_names_the_child_and_no_other_appears"),
+    ),
+    ("working directory", Has::ByFork("cwd")),
+    ("umask", Has::ByFork("Umask")),
+    ("open descriptors", Has::ByFork("fd ")),
+    ("flock(2) and open file description locks", Has::ByFork("fd ")),
+    ("record locks (fcntl(2))", Has::Not("record locks")),
+    ("directory notifications (F_NOTIFY)", Has::Not("F_NOTIFY")),
+    ("System V semaphore adjustments", Has::Not("semop(2)")),
+    ("limits", Has::ByFork("limits")),
+    ("resource usage so far", Has::Not("processor time")),
+    ("signal mask", Has::ByFork("SigBlk")),
+    ("ignored signals", Has::ByFork("SigIgn")),
+    ("pending signals", Has::Tested("a_signal_that_is_pending_when_bowout_starts_reaches_the_command")),
+    ("interval timers", Has::ByBowout("timer ")),
+    ("subreaper", Has::ByBowout("subreaper")),
+    ("scheduling policy that is reset on fork", Has::ByBowout("scheduler")),
+    ("nice value", Has::ByBowout("nice")),
+    ("scheduling that the command may not take", Has::Not("SCHED_RESET_ON_FORK")),
+    ("I/O priority", Has::ByFork("ioprio")),
+    ("processor affinity", Has::ByFork("Cpus_allowed")),
+    ("memory policy", Has::ByFork("Mems_allowed")),
+    ("timer slack", Has::ByFork("timerslack_ns")),
+    ("OOM score adjustment", Has::ByFork("oom_score_adj")),
+    ("core dump filter", Has::ByFork("coredump_filter")),
+    ("personality", Has::ByFork("personality")),
+    ("transparent huge pages", Has::ByFork("thp")),
+    ("machine check policy", Has::ByFork("mce")),
+    ("control group", Has::ByFork("cgroup")),
+    ("namespaces", Has::ByFork("ns ")),
+    ("namespace of later children (unshare(2), CLONE_NEWPID)", Has::Not("nsenter --no-fork -p")),
+    ("parent-death signal", Has::Not("parent-death signal")),
+    ("tracer", Has::OfItsOwn),
+];
+
+/// Each one that the probe can see is there to be compared, and each one that the command does not have is in README.
+#[test]
+fn every_attribute_of_execve_has_its_place() {
+    let null = File::open("/dev/null").expect("/dev/null");
+    let view = Start::direct().inherit(&null).probe(["view"]).out.rest();
+    let readme = include_str!("../../README.md");
+    let limits = &readme[readme.find("\n## Limits").expect("Limits")..];
+    let limits = limits.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sources = [include_str!("fidelity.rs"), include_str!("pid_variables.rs")];
+    for (attribute, has) in ATTRIBUTES {
+        match has {
+            Has::ByFork(lines) | Has::ByBowout(lines) => {
+                assert!(view.iter().any(|line| line.starts_with(lines)), "{attribute}: {view:#?}");
+            }
+            Has::Not(words) => assert!(limits.contains(words), "{attribute}: not in Limits: {words}"),
+            Has::Tested(name) => {
+                assert!(sources.iter().any(|text| text.contains(&format!("fn {name}("))), "{attribute}: {name}");
+            }
+            Has::OfItsOwn => {}
+        }
+    }
+}
+
+/// As with a direct exec: from the kernel, once, and only the command has the timer.
+#[test]
+fn an_alarm_that_was_set_before_bowout_reaches_the_command_once() {
+    for home in homes() {
+        for start in [Start::direct(), Start::new(["--grace", "1h"])] {
+            let mut running = start.at(home).with(["--timer", "0", "300", "0"]).probe(["signals", "--exit", "TERM:7"]);
+            running.ready();
+            let got = running.expect(libc::SIGALRM);
+            // SI_KERNEL: nothing forwarded it.
+            assert_eq!(got.code, 128, "{home:?}");
+            assert_eq!(running.settle(), NONE, "{home:?}");
+            running.kill(libc::SIGTERM);
+            assert_eq!(running.end(), Status::Code(7));
+        }
+    }
+}
+
+#[test]
+fn a_signal_that_is_pending_when_bowout_starts_reaches_the_command() {
+    for home in homes() {
+        let words = ["--block", "USR1", "--raise", "USR1"];
+        let mut bowout = Start::new(["--grace", "1h"]).at(home).with(words).probe(["signals", "--exit", "USR1:7"]);
+        bowout.ready();
+        bowout.expect(libc::SIGUSR1);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
 
 #[test]
 fn a_command_inherits_what_bowout_was_given() {
     for home in homes() {
-        for state in STATES {
+        let root = |state: &&&[&str]| ["--reset-on-fork", "--no-thp"].contains(&state[0]);
+        let without_root = skip(not_root());
+        for state in STATES.iter().filter(|state| !(without_root && root(state))) {
             assert_same(home, state, &[]);
         }
     }

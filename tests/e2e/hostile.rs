@@ -21,6 +21,7 @@ mod judged;
 mod log;
 mod relay;
 mod stop;
+mod traced;
 
 use crate::common::{Running, Start};
 

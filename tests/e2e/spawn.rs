@@ -5,7 +5,10 @@ use std::io::pipe;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use crate::common::{Dir, Lines, NOTHING, Running, Start, Status, homes, signals_of, skip, timed, until};
+use crate::common::{
+    Dir, Home, Lines, NONE, NOTHING, Running, Start, Status, homes, leftovers, no_namespaces, signals_of, skip, timed,
+    until,
+};
 
 const TERM: i32 = libc::SIGTERM;
 /// The libc crate does not have it.
@@ -153,22 +156,86 @@ fn in_mode_process_the_child_outlives_bowout() {
     assert_eq!(signals_of("", &bowout.out.rest()), [libc::SIGUSR1]);
 }
 
-#[test]
-fn parent_death_signal_reaches_bowout_when_its_parent_ends() {
+/// A process that has started bowout with these options, whose child is `signals` by the name of c. The parent ends on SIGTERM.
+fn parent(options: &str) -> (Running, i32) {
     let probe = crate::common::probe().to_str().expect("text");
-    let bowout = crate::common::BOWOUT;
+    let words = ["thread", "--", "sh", "-c"];
+    let script = format!("exec {} {options} -- {probe} signals --name c --exit TERM:7", crate::common::BOWOUT);
+    let mut parent = Start::direct().probe(words.iter().copied().chain([script.as_str()]));
+    parent.ready_as("c");
+    parent.out.find("the thread", |line| line == "the thread has ended");
+    let bowout = parent.child_pid();
+    (parent, bowout)
+}
+
+/// Sends bowout a signal, once it is the only one of its signals that the child gets.
+fn assert_next(parent: &mut Running, bowout: i32, signal: i32) {
+    // SAFETY: no pointers; a process of the test's.
+    assert_eq!(unsafe { libc::kill(bowout, signal) }, 0);
+    let line = parent.out.next().expect("a signal");
+    assert!(line.starts_with(&format!("c {signal} ")), "{line}");
+}
+
+#[test]
+fn parent_death_signal_is_sent_when_the_parent_process_ends_and_not_its_thread() {
     for option in ["-p", "--parent-death-signal"] {
-        // The parent is `signals`, which ends on USR1, and whose child bowout became before.
-        let script = format!(
-            "{bowout} -q {option} TERM -- {probe} signals --name c --exit TERM:0 & exec {probe} signals --name p --exit USR1:0"
-        );
-        let mut parent = Start::direct().command(["sh", "-c", &script]);
-        parent.ready_as("c");
-        parent.ready_as("p");
-        parent.kill(libc::SIGUSR1);
+        let (mut parent, bowout) = parent(&format!("{option} TERM"));
+        assert_next(&mut parent, bowout, libc::SIGUSR1);
+        parent.kill(TERM);
         assert_eq!(parent.wait(), Status::Code(0));
         assert_eq!(signals_of("c", &parent.out.rest()), [TERM]);
+        let log = parent.log();
+        let line = format!("SIGTERM from the exited parent (pid {}): sent SIGTERM", parent.pid);
+        assert!(log.iter().any(|entry| entry.contains(&line)), "{log:#?}");
     }
+}
+
+/// Nothing is left, and nothing could act before: the child of `sh` ignores what it is sent.
+#[test]
+fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
+    let probe = crate::common::probe().to_str().expect("text");
+    let script = format!(
+        "exec {} --grace 1h -p KILL -- sh -c '{probe} signals --name d & exec {probe} signals --name c'",
+        crate::common::BOWOUT
+    );
+    let mut parent = Start::direct().probe(["thread", "--", "sh", "-c", &script]);
+    parent.ready_as("c");
+    parent.ready_as("d");
+    parent.kill(TERM);
+    assert_eq!(parent.wait(), Status::Code(0));
+    let log = parent.log();
+    assert_eq!(signals_of("", &parent.out.rest()), NONE);
+    assert!(log.iter().any(|line| line.contains("SIGKILL from the exited parent")), "{log:#?}");
+    until("nothing is left", || parent.left().is_empty().then_some(()));
+}
+
+/// The descriptor stays readable for ever.
+#[test]
+fn a_parent_that_has_exited_costs_no_time() {
+    let (mut parent, bowout) = parent("-p USR2");
+    parent.kill(TERM);
+    assert_eq!(parent.wait(), Status::Code(0));
+    parent.out.find("SIGUSR2", |line| line.starts_with("c 12 "));
+    assert_next(&mut parent, bowout, libc::SIGUSR1);
+    // A loop that does not wait is never found asleep.
+    let sleeps = || leftovers::stat(bowout).is_some_and(|stat| stat.state == 'S');
+    until("bowout waits", || (0..100).all(|_| sleeps()).then_some(()));
+    assert_next(&mut parent, bowout, TERM);
+    assert_eq!(signals_of("c", &parent.out.rest()), NONE);
+}
+
+/// It has no number there, and no pidfd: the kernel sends the signal.
+#[test]
+fn parent_death_signal_reaches_bowout_from_a_parent_outside_its_pid_namespace() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let mut bowout = Start::new(["-p", "TERM"]).at(Home::Pid1).probe(["signals", "--exit", "TERM:7"]);
+    bowout.ready();
+    let parent = leftovers::stat(bowout.pid).expect("bowout is there").parent;
+    // SAFETY: no pointers; the process that the test started.
+    assert_eq!(unsafe { libc::kill(parent, libc::SIGKILL) }, 0);
+    assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
 }
 
 /// A lease that is not given up holds the open of every other process, an exec among them, as a dead network does: the

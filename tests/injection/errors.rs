@@ -63,6 +63,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     // ECHILD would be a lie: the child is there.
     ("waitid", &["EINTR", "ENOSYS", "EPERM"]),
     ("wait4", &["ECHILD", "EINTR", "ENOSYS", "EPERM"]),
+    ("getitimer", &["ENOSYS", "EPERM"]),
+    ("sched_getscheduler", &["ENOSYS", "EPERM"]),
     ("prlimit64", &["EPERM", "ENOSYS"]),
     ("setrlimit", &["EPERM"]),
     // Sockets.

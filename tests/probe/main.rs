@@ -15,6 +15,7 @@ mod receive;
 mod storm;
 mod sys;
 mod terminal;
+mod traced;
 mod tree;
 mod view;
 
@@ -42,9 +43,13 @@ view [--to FILE]             what a process inherits, a fact a line
 kill PID SIG... | trace PID  from a process that is neither manager nor descendant
 hostile ACT... [-- signals' options]
                              acts against the parent, then as signals: see hostile.rs
+thread -- COMMAND            start COMMAND from a thread that ends; end on SIGTERM
+traced [orphan] [raise SIG]... (exec COMMAND | -- signals' options)
+                             asks its parent to trace it: see traced.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
 ns [--here] [--no-proc | --hide] -- COMMAND
-                             COMMAND as PID 1 of a namespace; end as it ends";
+                             COMMAND as PID 1 of a namespace; end as it ends
+ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 
 /// The words of the command line, taken one by one.
 struct Words(std::vec::IntoIter<OsString>);
@@ -126,6 +131,8 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"kill" => place::kill(&mut words),
         b"hostile" => hostile::hostile(&mut words),
         b"trace" => place::trace(words.number()),
+        b"thread" => place::thread(&mut words),
+        b"traced" => traced::traced(&mut words),
         b"with" => place::with(&mut words),
         b"ns" => place::ns(&mut words),
         _ => sys::fail(USAGE),

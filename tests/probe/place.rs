@@ -1,10 +1,10 @@
 //! The places that a command, or bowout, is started in.
 
-use std::ffi::{CStr, c_int, c_ulong};
+use std::ffi::{CStr, c_int, c_long, c_ulong};
 use std::fs;
 use std::ptr::null;
 
-use crate::{Words, signal, sys};
+use crate::{Words, receive, signal, sys, tree};
 
 const CAP_KILL: c_int = 5;
 const CAP_SYS_PTRACE: c_int = 19;
@@ -25,6 +25,31 @@ pub(crate) fn trace(pid: c_int) -> ! {
     sys::check(done as c_int, "ptrace");
     sys::say("traced");
     sys::pause()
+}
+
+/// Starts COMMAND from a thread that ends once COMMAND has a child, then waits for SIGTERM as a process that goes on.
+pub(crate) fn thread(words: &mut Words) -> c_int {
+    words.word();
+    let command = words.command();
+    let starts = move || {
+        let pid = sys::fork();
+        if pid == 0 {
+            sys::exec(command)
+        }
+        while tree::children(pid) == 0 {
+            std::thread::yield_now();
+        }
+    };
+    if std::thread::spawn(starts).join().is_err() {
+        sys::fail("thread");
+    }
+    while fs::read_dir("/proc/self/task").map_or(0, Iterator::count) != 1 {
+        std::thread::yield_now();
+    }
+    sys::mask(libc::SIG_SETMASK, sys::bit(libc::SIGTERM));
+    sys::say("the thread has ended");
+    while receive::wait().si_signo != libc::SIGTERM {}
+    0
 }
 
 fn list(words: &mut Words) -> Vec<c_int> {
@@ -59,6 +84,33 @@ pub(crate) fn with(words: &mut Words) -> ! {
             "--setsid" => unsafe {
                 libc::setsid();
             },
+            "--raise" => {
+                // SAFETY: no pointers.
+                sys::check(unsafe { libc::kill(libc::getpid(), signal(&words.text())) }, "kill");
+            }
+            // ITIMER_REAL, VIRTUAL, PROF by number, and after how many ms it expires, once and then.
+            "--timer" => timer(words.number(), words.number(), words.number()),
+            // SAFETY: no pointers but to a valid structure.
+            "--reset-on-fork" => unsafe {
+                sys::check(libc::setpriority(libc::PRIO_PROCESS, 0, -5), "setpriority");
+                let parameters: libc::sched_param = std::mem::zeroed();
+                let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
+                let done = libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters);
+                sys::check(done as c_int, "sched_setscheduler");
+            },
+            "--subreaper" => prctl(libc::PR_SET_CHILD_SUBREAPER, 1),
+            "--slack" => prctl(libc::PR_SET_TIMERSLACK, words.number() as c_ulong),
+            "--no-thp" => prctl(libc::PR_SET_THP_DISABLE, 1),
+            "--securebits" => prctl(libc::PR_SET_SECUREBITS, words.number() as c_ulong),
+            "--mce" => prctl2(libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET as c_ulong, words.number() as c_ulong),
+            // SAFETY: no pointers.
+            "--ioprio" => unsafe {
+                sys::check(libc::syscall(libc::SYS_ioprio_set, 1, 0, words.number()) as c_int, "ioprio_set");
+            },
+            "--nice" => {
+                // SAFETY: no pointers.
+                sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, words.number()) }, "setpriority");
+            }
             "--no-cap-kill" => drop_capability(CAP_KILL),
             "--no-cap-ptrace" => drop_capability(CAP_SYS_PTRACE),
             "--uid" => {
@@ -74,6 +126,23 @@ pub(crate) fn with(words: &mut Words) -> ! {
         }
     }
     sys::fail("with: no command")
+}
+
+fn timer(which: c_int, left: c_int, interval: c_int) {
+    let time = |ms: c_int| [c_long::from(ms / 1000), c_long::from(ms % 1000 * 1000)];
+    let timer = [time(interval), time(left)];
+    // SAFETY: the kernel's own layout of the structure.
+    let done = unsafe { libc::syscall(libc::SYS_setitimer, which, &raw const timer, 0) };
+    sys::check(done as c_int, "setitimer");
+}
+
+fn prctl(what: c_int, value: c_ulong) {
+    prctl2(what, value, 0);
+}
+
+fn prctl2(what: c_int, value: c_ulong, more: c_ulong) {
+    // SAFETY: none of these takes a pointer.
+    sys::check(unsafe { libc::prctl(what, value, more, 0, 0) }, "prctl");
 }
 
 /// Root loses it at the next exec.
@@ -99,11 +168,12 @@ fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
 }
 
 pub(crate) fn ns(words: &mut Words) -> ! {
-    let (mut here, mut over) = (false, Mount::Proc);
+    let (mut here, mut fork, mut over) = (false, true, Mount::Proc);
     while let Some(option) = words.word() {
         match option.to_str().unwrap_or_default() {
             "--" => break,
             "--here" => here = true,
+            "--no-fork" => fork = false,
             "--no-proc" => over = Mount::NoProc,
             "--hide" => over = Mount::HidingProc,
             "--no-tty" => over = Mount::NoTty,
@@ -125,6 +195,9 @@ pub(crate) fn ns(words: &mut Words) -> ! {
         }
     }
     let command = words.command();
+    if !fork {
+        sys::exec(command)
+    }
     if here {
         mount(over);
         sys::exec(command)

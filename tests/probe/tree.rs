@@ -42,7 +42,7 @@ pub(crate) fn orphans(count: c_int) -> c_int {
     0
 }
 
-fn children(pid: c_int) -> usize {
+pub(crate) fn children(pid: c_int) -> usize {
     let file = format!("/proc/{pid}/task/{pid}/children");
     fs::read_to_string(&file)
         .map_or_else(|error| sys::fail(&format!("{file}: {error}")), |text| text.split_whitespace().count())

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::{Words, sys};
 
-const STATUS: [&str; 18] = [
+const STATUS: [&str; 21] = [
     "Umask",
     "Uid",
     "Gid",
@@ -25,6 +25,9 @@ const STATUS: [&str; 18] = [
     "NoNewPrivs",
     "Seccomp",
     "Cpus_allowed",
+    "Mems_allowed",
+    "CoreDumping",
+    "THP_enabled",
     "Threads",
 ];
 
@@ -42,7 +45,7 @@ pub(crate) fn view(words: &mut Words) -> c_int {
             let _ = writeln!(out, "{line}");
         }
     }
-    for file in ["limits", "oom_score_adj", "timerslack_ns", "personality"] {
+    for file in ["limits", "oom_score_adj", "timerslack_ns", "personality", "coredump_filter", "cgroup", "loginuid"] {
         let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         for line in text.lines() {
             let _ = writeln!(out, "{file} {line}");
@@ -66,6 +69,12 @@ pub(crate) fn view(words: &mut Words) -> c_int {
         (libc::getpriority(libc::PRIO_PROCESS, 0), libc::getpid(), libc::getppid(), libc::getpgrp(), libc::getsid(0))
     };
     let _ = writeln!(out, "nice {nice}\nid pid {pid}\nid parent {parent}\nid group {group}\nid session {session}");
+    out.push_str(&calls());
+    // The test's PID 1 has those of processes and mounts for itself.
+    for name in ["cgroup", "ipc", "net", "time", "user", "uts"] {
+        let target = fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default();
+        let _ = writeln!(out, "ns {}", target.display());
+    }
     match to {
         None => print(1, &out),
         Some(file) => {
@@ -78,6 +87,32 @@ pub(crate) fn view(words: &mut Words) -> c_int {
         }
     }
     0
+}
+
+/// What only a system call says.
+fn calls() -> String {
+    let mut out = String::new();
+    for timer in 0..3 {
+        // Interval and time left, which is never the same.
+        let mut time = [0_i64; 4];
+        // SAFETY: the kernel's own layout of the structure.
+        unsafe { libc::syscall(libc::SYS_getitimer, timer, time.as_mut_ptr()) };
+        let runs = time[2..] != [0, 0];
+        let _ = writeln!(out, "timer {timer} {} {} {runs}", time[0], time[1]);
+    }
+    // SAFETY: numbers, and a valid integer.
+    unsafe {
+        let mut subreaper: c_int = 0;
+        libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper);
+        let policy = libc::syscall(libc::SYS_sched_getscheduler, 0);
+        let priority = libc::syscall(libc::SYS_ioprio_get, 1, 0);
+        let get = |what: c_int| libc::prctl(what, 0, 0, 0, 0);
+        let (securebits, thp, mce) =
+            (get(libc::PR_GET_SECUREBITS), get(libc::PR_GET_THP_DISABLE), get(libc::PR_MCE_KILL_GET));
+        let _ = writeln!(out, "subreaper {subreaper}\nscheduler {policy:#x}\nioprio {priority}");
+        let _ = writeln!(out, "securebits {securebits}\nthp {thp}\nmce {mce}");
+    }
+    out
 }
 
 fn flags(fd: c_int, which: c_int) -> c_int {

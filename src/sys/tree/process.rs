@@ -91,6 +91,23 @@ fn read_call(text: &str) -> Option<u32> {
     (call == libc::SYS_read || call == libc::SYS_readv).then_some(fd)
 }
 
+/// The PID of `pid`, a child of ours, as the child itself and its children see it. It is another one than ours where our children are in
+/// another PID namespace (unshare(2), setns(2)). Without /proc it is taken to be the same.
+pub(crate) fn own_number(pid: libc::pid_t) -> libc::pid_t {
+    let read = || {
+        let text = again(|| std::fs::read(format!("/proc/{pid}/status")))?;
+        // The last of these numbers is the one of the innermost namespace (proc_pid_status(5)).
+        let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
+        std::str::from_utf8(line).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
+    };
+    if proc_is_ours() { read().unwrap_or(pid) } else { pid }
+}
+
+/// Whether `number`, which the kernel gave out in the PID namespace of `pid`, is `pid` itself.
+pub(in crate::sys) fn is_itself(pid: libc::pid_t, number: libc::pid_t) -> bool {
+    number == pid || number == own_number(pid)
+}
+
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 pub(super) fn proc_is_ours() -> bool {
