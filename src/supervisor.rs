@@ -10,6 +10,7 @@ mod end;
 mod perform;
 mod start;
 
+use std::fs::File;
 use std::mem;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ struct Supervisor<'a> {
     relay: Option<Relay>,
     dropped: Dropped,
     report: Option<Destination>,
+    termination_log: Option<File>,
     /// Where bowout was started, for the hooks; nowhere without any.
     directory: Option<PathBuf>,
     /// The time of this turn.

@@ -29,12 +29,12 @@ impl Supervisor<'_> {
             let (level, line) = self.history.end(self.now, exit);
             log!(level, "{line}");
         }
-        if let Some(path) = &self.config.termination_log {
+        if let Some((file, path)) = self.termination_log.as_ref().zip(self.config.termination_log.as_ref()) {
             let message = match &self.failure {
                 Some(failure) => failure.to_string(),
                 None => self.history.termination_message(self.now),
             };
-            if let Err(error) = files::write_termination_message(path, &message) {
+            if let Err(error) = files::write_termination_message(file, &message) {
                 warn!("cannot write termination message to '{}': {error}", escape(&path.to_string_lossy()));
             }
         }

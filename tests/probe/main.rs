@@ -43,7 +43,7 @@ kill PID SIG... | trace PID  from a process that is neither manager nor descenda
 hostile ACT... [-- signals' options]
                              acts against the parent, then as signals: see hostile.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
-ns [--here] [--no-proc | --hide] -- COMMAND
+ns [--here] [--no-proc | --hide | --no-tty | --own-dev] -- COMMAND
                              COMMAND as PID 1 of a namespace; end as it ends";
 
 /// The words of the command line, taken one by one.

@@ -107,6 +107,7 @@ pub(crate) fn ns(words: &mut Words) -> ! {
             "--no-proc" => over = Mount::NoProc,
             "--hide" => over = Mount::HidingProc,
             "--no-tty" => over = Mount::NoTty,
+            "--own-dev" => over = Mount::OwnDev,
             other => sys::fail(other),
         }
     }
@@ -160,6 +161,8 @@ enum Mount {
     HidingProc,
     /// Nothing is in /proc.
     NoProc,
+    /// A /dev with the null device and the links to descriptors, which can be damaged and is nobody else's. For root alone.
+    OwnDev,
     /// /dev/tty cannot be opened, by root either (mount(2), `MS_NODEV`).
     NoTty,
 }
@@ -175,6 +178,23 @@ fn mount(what: Mount) {
         Mount::Proc => over(c"proc", c"/proc", 0, c""),
         Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2,gid=65533"),
         Mount::NoProc => over(c"tmpfs", c"/proc", 0, c""),
+        Mount::OwnDev => {
+            over(c"tmpfs", c"/dev", 0, c"mode=755");
+            for (target, name) in [
+                (c"/proc/self/fd", c"/dev/fd"),
+                (c"/proc/self/fd/0", c"/dev/stdin"),
+                (c"/proc/self/fd/1", c"/dev/stdout"),
+                (c"/proc/self/fd/2", c"/dev/stderr"),
+            ] {
+                // SAFETY: strings that outlive the call.
+                sys::check(unsafe { libc::symlink(target.as_ptr(), name.as_ptr()) }, "symlink");
+            }
+            // SAFETY: a string that outlives the call.
+            sys::check(
+                unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(1, 3)) },
+                "mknod",
+            );
+        }
         Mount::NoTty => {
             over(c"/dev/tty", c"/dev/tty", libc::MS_BIND, c"");
             let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
