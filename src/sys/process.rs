@@ -112,8 +112,8 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
         // None of ours, and closed with the rest.
         mem::forget(null);
     }
-    let mut kept: Vec<u32> =
-        ours.iter().copied().chain(super::stderr::own_descriptor()).map(|fd| fd.as_raw_fd() as u32).collect();
+    let own = super::stderr::own_descriptor().into_iter().chain(super::tree::proc_descriptor());
+    let mut kept: Vec<u32> = ours.iter().copied().chain(own).map(|fd| fd.as_raw_fd() as u32).collect();
     kept.sort_unstable();
     let mut from = 3;
     for fd in kept.into_iter().chain([u32::MAX]) {

@@ -24,6 +24,7 @@ use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(crate) use process::Process;
 use process::proc_is_ours;
+pub(super) use process::{proc_descriptor, reopen};
 
 use super::child::{ProcessGroup, all_have_ended, is_alive};
 use super::process::id;

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 
-use super::process::{Process, again, proc_is_ours};
+use super::process::{Process, again, open_in_proc, open_proc, proc_is_ours};
 use crate::sys::{child, process};
 
 /// How far up a sender's parents are followed.
@@ -57,6 +57,7 @@ pub(super) fn is_inherited(pid: libc::pid_t) -> bool {
 
 /// Notes the children that we have before the first of our own is started.
 pub(crate) fn note_inherited() {
+    open_proc();
     // Without a look into /proc for the many who have none.
     if matches!(child::peek(), child::Peek::NoChildren) || !proc_is_ours() {
         return;
@@ -93,7 +94,6 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
         return Some(vec![]);
     }
-    // Each time: a child that shares our mounts may have put another one there, or nothing.
     if !proc_is_ours() {
         return None;
     }
@@ -102,8 +102,8 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     let dead: BTreeSet<_> = known.iter().flatten().copied().filter(|&pid| child::has_ended(pid)).collect();
     let pids = again(|| {
         let mut pids: Vec<libc::pid_t> = vec![];
-        for entry in std::fs::read_dir("/proc")? {
-            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        for entry in Dir::from_fd(open_in_proc(".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)? {
+            let pid = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
             if let Some(pid) = pid.filter(|pid| !dead.contains(pid)) {
                 pids.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
                 pids.push(pid);
@@ -165,7 +165,7 @@ pub(super) fn children() -> Option<Vec<libc::pid_t>> {
 }
 
 fn read_children() -> io::Result<Vec<u8>> {
-    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = open_in_proc("thread-self/children", OFlag::O_RDONLY)?;
     read_list(|room| Ok(nix::unistd::read(&file, room)?))
 }
 

@@ -1,9 +1,13 @@
 //! What /proc says of one process, and whether it is ours to ask. Reads and understands; looks for nobody and signals nobody.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, getpgid};
 
 use crate::sys::process;
@@ -26,17 +30,12 @@ pub(crate) struct Process {
 impl Process {
     /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
     pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
-        // Asked until it is, for this is called often; what a pass over all of them is to rely on, is asked for each pass. One that is not
-        // there, or lies under another mount for a moment, can come back.
-        static OURS: AtomicBool = AtomicBool::new(false);
-        if !OURS.load(Ordering::Relaxed) {
-            if !proc_is_ours() {
-                return None;
-            }
-            OURS.store(true, Ordering::Relaxed);
+        if !proc_is_ours() {
+            return None;
         }
         let mut text = [0; 1024];
-        let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
+        let path = format!("{pid}/stat");
+        let length = again(|| Ok(nix::unistd::read(&open_in_proc(&path, OFlag::O_RDONLY)?, &mut text)?))?;
         Self::parse(&text[..length])
     }
 
@@ -70,10 +69,58 @@ impl Process {
     }
 }
 
+/// /proc, opened before the command starts, so that nothing that is mounted over it later can stall or mislead us; -1 where it could not be
+/// opened.
+static PROC: AtomicI32 = AtomicI32::new(-1);
+
+/// Opens /proc by its name, and closes what was open of it.
+pub(super) fn open_proc() {
+    // O_PATH asks nothing of the file system that is mounted there.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = open(c"/proc", flags, Mode::empty()).map_or(-1, IntoRawFd::into_raw_fd);
+    let before = PROC.swap(fd, Ordering::Relaxed);
+    if before >= 0 {
+        // One that is not procfs: nothing else was opened through it.
+        let _ = nix::unistd::close(before);
+    }
+}
+
+/// The descriptor of /proc, which must stay open.
+pub(in crate::sys) fn proc_descriptor() -> Option<BorrowedFd<'static>> {
+    let fd = PROC.load(Ordering::Relaxed);
+    // SAFETY: it is closed in open_proc alone, which returns before another borrow begins.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Opens a file of /proc, never one that is mounted over it (`RESOLVE_NO_XDEV`, openat2(2)).
+pub(super) fn open_in_proc(path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let proc = proc_descriptor().ok_or(Errno::ENOENT)?;
+    let flags = flags | OFlag::O_CLOEXEC;
+    match openat2(proc, path, OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV)) {
+        // A kernel before 5.6, or a filter that does not know the call.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(proc, path, flags, Mode::empty()),
+        result => result,
+    }
+}
+
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 pub(super) fn proc_is_ours() -> bool {
-    again(|| std::fs::read_link("/proc/self")).is_some_and(|link| link.to_str() == Some(&process::id().to_string()))
+    // A procfs stays that of its PID namespace. Where there is none, one can be mounted later: each call looks again.
+    static OURS: AtomicBool = AtomicBool::new(false);
+    let look = || {
+        let is_ours = |proc| {
+            fstatfs(proc).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+                && readlinkat(proc, c"self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
+        };
+        proc_descriptor().is_some_and(is_ours)
+    };
+    let ours = OURS.load(Ordering::Relaxed) || look() || {
+        open_proc();
+        look()
+    };
+    OURS.store(ours, Ordering::Relaxed);
+    ours
 }
 
 /// Tries once more where the failure may pass: the system has no descriptor or no memory left at this moment. A process that is passed
@@ -83,6 +130,16 @@ pub(super) fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> Option<T> {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => read().ok(),
         result => result.ok(),
     }
+}
+
+/// Opens the file of one of our own descriptors once more.
+pub(in crate::sys) fn reopen(fd: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+    if proc_descriptor().is_none() {
+        open_proc();
+    }
+    // The last step leaves procfs, and nothing can be mounted over that link.
+    let folder = open_in_proc("self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    openat(&folder, fd.as_raw_fd().to_string().as_str(), flags, Mode::empty())
 }
 
 #[cfg(test)]
