@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, log, log_enabled, trace};
+use log::{Level, debug, error, log, log_enabled, trace, warn};
 
 use dropped::Dropped;
 
@@ -58,6 +58,8 @@ struct Supervisor<'a> {
     failure: Option<Error>,
     /// Whom we could not signal and have said so of; whom we could not kill.
     refused: Vec<(i32, bool)>,
+    /// The log has said that a system call is refused.
+    told_of_filter: bool,
     /// More children have ended than one turn reaps.
     more: bool,
 }
@@ -106,6 +108,12 @@ impl Supervisor<'_> {
         sys::wait::until(deadline, &fds, self.relay.as_ref().and_then(Relay::writable));
         let batch = self.intake.read();
         self.now = clock();
+        if !self.told_of_filter
+            && let Some(refused) = sys::wait::refused()
+        {
+            self.told_of_filter = true;
+            warn!("{refused}; trying again every 10 ms");
+        }
         self.exec_result();
         if batch.children || self.more {
             self.children();

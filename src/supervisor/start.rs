@@ -24,7 +24,7 @@ use crate::sys::files::{self, Destination};
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
-use crate::sys::{process, tree};
+use crate::sys::{process, tree, wait};
 
 impl<'a> Supervisor<'a> {
     /// Starts the command.
@@ -51,6 +51,9 @@ impl<'a> Supervisor<'a> {
         }
         let relay = relay(config.notify);
         tree::note_inherited();
+        if let Some(refused) = wait::refused() {
+            return Err(Error::own(format!("cannot supervise: {refused}")));
+        }
         let terminal = Terminal::open();
         let announces = relay.as_ref().is_some_and(Relay::speaks);
         let settings = Settings { announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
@@ -109,6 +112,7 @@ impl<'a> Supervisor<'a> {
             now,
             failure: None,
             refused: vec![],
+            told_of_filter: false,
             more: early.children,
             config,
         };

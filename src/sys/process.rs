@@ -5,10 +5,12 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 
+use super::wait;
 use crate::exit::Exit;
 use crate::signal::Signal;
 
@@ -68,9 +70,14 @@ pub(crate) fn set_parent_death_signal(signal: Signal, parent: i32) -> io::Result
 pub(super) fn occupy_standard_descriptors() {
     let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut standard = [look(0), look(1), look(2)];
-    // SAFETY: three entries, and as many are said.
-    let closed = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
-    // A filter that refuses to look is a reason to do it all.
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // By the call that the loop waits in, so that a filter that refuses it is known before the command starts.
+    // SAFETY: three entries, and as many are said; a valid time, and no mask.
+    let closed = unsafe { libc::ppoll(standard.as_mut_ptr(), 3, &raw const at_once, std::ptr::null()) };
+    if closed < 0 {
+        wait::failed("ppoll", Errno::last());
+    }
+    // Where they cannot be looked at, each is taken to be closed.
     if closed >= 0 && standard.iter().all(|fd| fd.revents & libc::POLLNVAL == 0) {
         return;
     }

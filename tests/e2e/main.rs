@@ -20,6 +20,7 @@ mod notify;
 mod pid1;
 mod pid_variables;
 mod prepare;
+mod refused;
 mod regressions;
 mod report;
 mod signals;

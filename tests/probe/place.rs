@@ -59,6 +59,7 @@ pub(crate) fn with(words: &mut Words) -> ! {
             "--setsid" => unsafe {
                 libc::setsid();
             },
+            "--refuse" => refuse(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
             "--no-cap-ptrace" => drop_capability(CAP_SYS_PTRACE),
             "--uid" => {
@@ -80,6 +81,34 @@ pub(crate) fn with(words: &mut Words) -> ! {
 fn drop_capability(which: c_int) {
     // SAFETY: no pointers.
     sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) }, "PR_CAPBSET_DROP");
+}
+
+/// A seccomp filter, for good: `CALL:ERRNO`, by their numbers, or `CALL:ERRNO:ARG:VALUE`, which allows the call where that argument, counted from
+/// 0, has that value.
+fn refuse(text: &str) {
+    let numbers: Vec<u32> = text.split(':').map(|word| crate::number(word) as u32).collect();
+    let (call, errno, but) = match numbers[..] {
+        [call, errno] => (call, errno, None),
+        [call, errno, argument, value] => (call, errno, Some((argument, value))),
+        _ => sys::fail(text),
+    };
+    let step = |code: u32, yes, no, k| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
+    let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
+    let equals = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
+    let end = |with| step(libc::BPF_RET | libc::BPF_K, 0, 0, with);
+    // The number comes first in struct seccomp_data, the arguments, of eight bytes each, after 16 bytes (seccomp(2)).
+    let mut filter = vec![load(0), equals(call, 0, if but.is_some() { 3 } else { 1 })];
+    if let Some((argument, value)) = but {
+        let half = if cfg!(target_endian = "big") { 4 } else { 0 };
+        filter.extend([load(16 + 8 * argument + half), equals(value, 1, 0)]);
+    }
+    filter.extend([end(libc::SECCOMP_RET_ERRNO | errno), end(libc::SECCOMP_RET_ALLOW)]);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: a program that outlives the call, of the length that it says.
+    unsafe {
+        sys::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
+        sys::check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), "PR_SET_SECCOMP");
+    }
 }
 
 fn write(file: &str, text: &str) {
