@@ -15,6 +15,7 @@ mod fidelity;
 mod hostile;
 mod idle;
 mod log;
+mod machine;
 mod modes;
 mod notify;
 mod pid1;
