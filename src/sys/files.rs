@@ -160,7 +160,15 @@ fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Opt
     }
     let safe = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let fd = openat(folder, name, flags | OFlag::O_WRONLY | safe, Mode::empty())?;
-    refuse_irregular(&fstat(&fd)?)?;
+    let (found, around) = (fstat(&fd)?, fstat(folder)?);
+    refuse_irregular(&found)?;
+    // As the kernel does at a shell's `>` (`protected_regular`, proc_sys_fs(5)): in /tmp, another user may have put the file there to read it.
+    let shared = around.st_mode & 0o1002 == 0o1002;
+    // SAFETY: takes and returns numbers.
+    if shared && found.st_uid != around.st_uid && found.st_uid != unsafe { libc::geteuid() } {
+        let why = "it belongs to another user, in a directory that all users may write to";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     refuse_kernel_interface(fd.as_fd())?;
     Ok(Some(fd.into()))
 }
@@ -173,20 +181,27 @@ fn refuse_irregular(found: &FileStat) -> io::Result<()> {
     }
 }
 
-/// Refuses a file in a file system by which the kernel is set or asked: a write is a command there, and a new file in /dev is in every
-/// program's way.
+/// File systems that are interfaces of the kernel: a write can be a command there.
+const KERNEL_INTERFACES: [statfs::FsType; 8] = [
+    statfs::PROC_SUPER_MAGIC,
+    statfs::SYSFS_MAGIC,
+    statfs::CGROUP_SUPER_MAGIC,
+    statfs::CGROUP2_SUPER_MAGIC,
+    statfs::DEBUGFS_MAGIC,
+    statfs::TRACEFS_MAGIC,
+    statfs::SECURITYFS_MAGIC,
+    statfs::DEVPTS_SUPER_MAGIC,
+];
+
+/// Refuses a file in one of these and in devtmpfs, which all programs of the machine share.
 fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
     let kind = fstatfs(fd)?.filesystem_type();
-    // devtmpfs has the numbers of tmpfs and ramfs (drivers/base/devtmpfs.c).
-    let is = match kind {
-        statfs::PROC_SUPER_MAGIC | statfs::SYSFS_MAGIC | statfs::DEVPTS_SUPER_MAGIC | statfs::SECURITYFS_MAGIC => true,
-        statfs::CGROUP_SUPER_MAGIC | statfs::CGROUP2_SUPER_MAGIC | statfs::DEBUGFS_MAGIC | statfs::TRACEFS_MAGIC => {
-            true
-        }
-        statfs::TMPFS_MAGIC | RAMFS_MAGIC => is_devtmpfs(fstat(fd)?.st_dev),
-        _ => false,
-    };
-    if is { Err(refusal("it is in /dev, /proc, /sys or another interface of the kernel")) } else { Ok(()) }
+    // devtmpfs has the number of tmpfs or ramfs (drivers/base/devtmpfs.c).
+    let may_be_devtmpfs = kind == statfs::TMPFS_MAGIC || kind == RAMFS_MAGIC;
+    if KERNEL_INTERFACES.contains(&kind) || may_be_devtmpfs && is_devtmpfs(fstat(fd)?.st_dev) {
+        return Err(refusal("it is in /dev, /proc, /sys or another interface of the kernel"));
+    }
+    Ok(())
 }
 
 /// What fstatfs(2) says of ramfs (linux/magic.h).

@@ -709,6 +709,10 @@ fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
     assert_eq!(bowout.log().len(), 1, "{:#?}", bowout.log());
     read(dir.file("r"));
     assert_eq!(names(&dir), all);
+    // Nor does the report go into a file that another user has put there to read it.
+    refused(Home::Subreaper, &dir.file("r"), "it belongs to another user");
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
+    written(Home::Subreaper, &dir.file("r"));
 }
 
 /// What was reported to a pipe, and what the command says of its descriptors.
