@@ -260,7 +260,11 @@ pub(crate) fn reap(pid: libc::pid_t) -> Usage {
     let mut usage: [libc::c_long; 18] = [0; 18];
     let (none, options) = (std::ptr::null_mut::<libc::siginfo_t>(), libc::WEXITED | libc::WNOHANG);
     // SAFETY: no siginfo is asked for. The usage is as long as the kernel's and is written, or stays zero.
-    unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, none, options, usage.as_mut_ptr()) };
+    let mut take = || unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, none, options, usage.as_mut_ptr()) };
+    // Once more for the reason that peek() has.
+    if take() != 0 && take() != 0 {
+        wait::failed("waitid", Errno::last());
+    }
     let time = |at: usize| Duration::new(usage[at] as u64, usage[at + 1] as u32 * 1000);
     Usage { user: time(0), system: time(2), max_rss: usage[4] as u64 }
 }

@@ -38,8 +38,8 @@ pub fn own_user() -> u32 {
 }
 
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
-    machine::check();
     static SUBREAPER: Once = Once::new();
+    machine::check();
     // What a killed bowout leaves behind must come to us.
     // SAFETY: no pointers.
     SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));

@@ -26,7 +26,7 @@ fn damage() -> bool {
         }
         "make" => fs::write("/dev/report", "{}").expect("written"),
         "mode" => {
-            assert_eq!(leftovers::output(Command::new("chmod").args(["600", "/dev/null"])).status.code(), Some(0))
+            assert_eq!(leftovers::output(Command::new("chmod").args(["600", "/dev/null"])).status.code(), Some(0));
         }
         "late" => {
             drop(bowout);
