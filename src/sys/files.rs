@@ -228,7 +228,7 @@ fn create(folder: &OwnedFd) -> io::Result<(String, File)> {
     unsafe { libc::getrandom((&raw mut random).cast(), size_of::<u64>(), libc::GRND_NONBLOCK) };
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mut result = Err(Errno::EEXIST);
-    for name in (0..NAMES).map(|nth| format!(".bowout-{:016x}", random.wrapping_add(nth))) {
+    for name in (0..NAMES).map(|nth| format!(".bowout-{}", random.wrapping_add(nth))) {
         result = openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map(|fd| (name, fd.into()));
         if !matches!(result, Err(Errno::EEXIST)) {
             break;

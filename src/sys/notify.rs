@@ -170,7 +170,7 @@ impl Relay {
                 Ok(Received::Message(datagram)) => self.pass(datagram, &mut heard),
                 Ok(Received::Refused(why)) => drop_message(&mut heard, why),
                 Err(error) => {
-                    wait::failed("recvmsg", Errno::last());
+                    wait::failed("recvmsg", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
                     drop_message(&mut heard, error.to_string());
                     break;
                 }

@@ -14,9 +14,9 @@ const BLIND: u8 = 10;
 /// The first call that was refused, and why.
 static REFUSED: OnceLock<(&str, Errno)> = OnceLock::new();
 
-/// Notes that a call has failed which bowout cannot do without: a seccomp filter refuses it for good, with whatever error it likes. From
-/// then on each turn of the loop takes [`BLIND`] at least, so that none spins over a call that does nothing. Errors that pass by
-/// themselves are not noted. Says whether it was.
+/// Notes that a call has failed which bowout cannot do without, unless the error passes by itself, and says whether it has noted it. A seccomp
+/// filter refuses a call for good, mostly with `EPERM` or `ENOSYS`. From then on each turn of the loop takes [`BLIND`] at least, so that none
+/// spins over a call that does nothing.
 pub(super) fn failed(call: &'static str, error: Errno) -> bool {
     let passes = matches!(error, Errno::EINTR | Errno::EAGAIN | Errno::ENOMEM | Errno::ENOBUFS | Errno::EINVAL);
     if !passes {

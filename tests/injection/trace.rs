@@ -158,11 +158,10 @@ fn path(text: &str, dir: &Path) -> String {
     numberless(&text)
 }
 
-/// `4</proc>` and `"7/stat"`. A random name is one word in all runs.
+/// `4</proc>` and `"7/stat"`.
 fn path_at(folder: &str, name: &str, dir: &Path) -> String {
     let folder = folder.split_once('<').map_or("", |(_, what)| what.trim_end_matches('>'));
-    let name = if name.starts_with("\".bowout-") { ".bowout-RANDOM" } else { name.trim_matches('"') };
-    path(format!("{folder}/{name}").trim_end_matches("/."), dir)
+    path(format!("{folder}/{}", name.trim_matches('"')).trim_end_matches("/."), dir)
 }
 
 /// `4</proc/7/stat>`.
@@ -228,7 +227,7 @@ brk(NULL)                               = 0x55
 rt_sigprocmask(SIG_SETMASK, ~[], [], 8) = 0
 openat(AT_FDCWD</>, "/proc/14/stat", O_RDONLY|O_CLOEXEC) = 4</proc/14/stat>
 openat2(3</proc>, "14/stat", {flags=O_RDONLY|O_CLOEXEC, resolve=RESOLVE_NO_XDEV}, 24) = 4</proc/14/stat>
-renameat(3</tmp/x>, ".bowout-0a1b2c3d4e5f6071", 3</tmp/x>, "r") = 0
+renameat(3</tmp/x>, ".bowout-1234567", 3</tmp/x>, "r") = 0
 read(4</proc/14/stat>, "14 (a, ) \"Z", 1024) = 163
 kill(-17, SIGTERM)                      = -1 EPERM (Operation not permitted) (INJECTED)
 dup2(5</dev/null>, 1<pipe:[73]>)        = 1</dev/null>

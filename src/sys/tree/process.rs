@@ -97,8 +97,8 @@ pub(super) fn open_in_proc(path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
     let proc = proc_descriptor().ok_or(Errno::ENOENT)?;
     let flags = flags | OFlag::O_CLOEXEC;
     match openat2(proc, path, OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV)) {
-        // A kernel before 5.6, or a filter that does not know the call.
-        Err(Errno::ENOSYS | Errno::EPERM) => openat(proc, path, flags, Mode::empty()),
+        // A kernel before 5.6, or a filter that does not know the call. A FIFO that is mounted there does not hold us up.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(proc, path, flags | OFlag::O_NONBLOCK, Mode::empty()),
         result => result,
     }
 }
