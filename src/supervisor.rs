@@ -10,6 +10,7 @@ mod end;
 mod perform;
 mod start;
 
+use std::fs::File;
 use std::mem;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -50,6 +51,7 @@ struct Supervisor<'a> {
     parent: Option<Parent>,
     dropped: Dropped,
     report: Option<Destination>,
+    termination_log: Option<File>,
     /// Where bowout was started, for the hooks; nowhere without any.
     directory: Option<PathBuf>,
     /// The time of this turn.
@@ -60,6 +62,8 @@ struct Supervisor<'a> {
     refused: Vec<(i32, bool)>,
     /// Refusals that were not logged.
     refused_more: u64,
+    /// The log has said that a system call is refused.
+    told_of_filter: bool,
     /// More children have ended than one turn reaps.
     more: bool,
 }
@@ -109,6 +113,12 @@ impl Supervisor<'_> {
         sys::wait::until(deadline, &fds, self.relay.as_ref().and_then(Relay::writable));
         let batch = self.intake.read();
         self.now = clock();
+        if !self.told_of_filter
+            && let Some(refused) = sys::wait::refused()
+        {
+            self.told_of_filter = true;
+            event!(Level::Warn, "call_refused"; "{refused}; trying again every 10 ms");
+        }
         self.exec_result();
         if batch.children || self.more {
             self.children();

@@ -117,7 +117,7 @@ IO\t''
 PWR\t''
 SYS\t''"
 complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this by /bin/sh -c before the stop signal is sent; repeatable, in order' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor' -r -F
+complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
 complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
 complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'
 complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'

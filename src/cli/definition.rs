@@ -183,7 +183,7 @@ fn ending() -> [Arg; 4] {
                   [default: auto, the same death unless PID 1]";
     let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
                   when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
-    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor";
+    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
     let message = "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
     [
         option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
@@ -236,15 +236,20 @@ fn parse_delay(text: &str) -> Result<Duration, String> {
     parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
+/// The names of an open descriptor are taken as text: whatever such a link leads to is not looked at by name.
 fn parse_report(text: OsString) -> Result<ReportTo, String> {
-    match text.to_str().and_then(|text| text.strip_prefix("fd:")) {
-        None => Ok(ReportTo::File(text.into())),
-        Some(number) => {
-            let fd = number.parse().ok().filter(|fd| *fd >= 0);
-            fd.map(ReportTo::Descriptor)
-                .ok_or_else(|| format!("'{number}' is no descriptor: write fd:3, or ./fd:{number} for a file"))
-        }
-    }
+    let word = text.to_str().unwrap_or_default();
+    let number = match word {
+        "-" | "/dev/stdout" => "1",
+        "/dev/stderr" => "2",
+        _ => match ["fd:", "/dev/fd/", "/proc/self/fd/"].iter().find_map(|prefix| word.strip_prefix(prefix)) {
+            Some(number) => number,
+            None => return Ok(ReportTo::File(text.into())),
+        },
+    };
+    let fd = number.parse().ok().filter(|fd| *fd >= 0);
+    fd.map(ReportTo::Descriptor)
+        .ok_or_else(|| format!("'{number}' is not a descriptor: write fd:3, or ./fd:{number} for a file"))
 }
 
 fn parse_set(text: &str) -> Result<SignalSet, String> {

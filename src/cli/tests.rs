@@ -137,7 +137,7 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
             &["--stop-delay", "never", "x"],
             "--stop-delay: a stop that is delayed for ever is none: write less than --grace",
         ),
-        (&["--report", "fd:x", "x"], "--report: 'x' is no descriptor: write fd:3, or ./fd:x for a file"),
+        (&["--report", "fd:x", "x"], "--report: 'x' is not a descriptor: write fd:3, or ./fd:x for a file"),
         (&["-k", "groups", "x"], "--kill-mode: 'groups' is none of process, mixed, group: did you mean group?"),
         (&["-k", "all", "x"], "--kill-mode: 'all' is none of process, mixed, group"),
         (
@@ -265,7 +265,12 @@ fn help_is_one_screen_and_help_all_is_everything() {
 #[test]
 fn a_report_goes_to_a_file_or_a_descriptor() {
     let report = |word| by_clap(&["--report", word, "x"]).unwrap().report;
-    assert_eq!(report("fd:7"), Some(ReportTo::Descriptor(7)));
+    for (word, fd) in
+        [("fd:7", 7), ("-", 1), ("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/7", 7), ("/proc/self/fd/7", 7)]
+    {
+        assert_eq!(report(word), Some(ReportTo::Descriptor(fd)), "{word}");
+    }
+    assert!(by_clap(&["--report", "/dev/fd/x", "x"]).is_err());
     assert_eq!(report("./fd:7"), Some(ReportTo::File("./fd:7".into())));
     let log = |word| by_clap(&[word, "x"]).unwrap().termination_log;
     assert_eq!(log("--termination-log"), Some(TERMINATION_LOG.into()));

@@ -92,7 +92,7 @@ impl History {
             }
             (State::Running { .. } | State::Preparing { .. }, State::Stopping { .. }) => {
                 let next = self.next(step);
-                let line = if let Some(key) = key(received).filter(|_| step.sent().next().is_none()) {
+                let line = if let Some(key) = key(received) {
                     self.waiting(key, &next)
                 } else {
                     let sent = self.sent(step).unwrap_or_else(|| match received.side {

@@ -177,7 +177,7 @@ fn a_parent_whose_exit_kills_is_named() {
     play.line(1.0, Event::ChildExited(KILLED), 0);
     assert_eq!(
         play.end(1.0, KILLED),
-        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); 2 descendants killed"
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); killed 2 descendants, too"
     );
 }
 

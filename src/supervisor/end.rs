@@ -32,12 +32,12 @@ impl Supervisor<'_> {
         if self.failure.is_none() {
             log_line(&self.history.end(self.now, exit));
         }
-        if let Some(path) = &self.config.termination_log {
+        if let Some((file, path)) = self.termination_log.as_ref().zip(self.config.termination_log.as_ref()) {
             let message = match &self.failure {
                 Some(failure) => failure.to_string(),
                 None => self.history.termination_message(self.now),
             };
-            if let Err(error) = files::write_termination_message(path, &message) {
+            if let Err(error) = files::write_termination_message(file, &message) {
                 let name = path.to_string_lossy();
                 event!(Level::Warn, "termination_log_failed", path = &*name, error = error.to_string();
                     "cannot write termination message to '{}': {error}", escape(&name));

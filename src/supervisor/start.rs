@@ -2,8 +2,10 @@
 //! the child's.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::SystemTime;
 
 use log::Level;
@@ -18,12 +20,12 @@ use crate::report::History;
 use crate::signal::{Signal, SignalSet};
 use crate::sys::environment;
 use crate::sys::exec::Spawn;
-use crate::sys::files::Destination;
+use crate::sys::files::{self, Destination};
 use crate::sys::notify::Relay;
 use crate::sys::process::Parent;
 use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::tty::{self, Terminal};
-use crate::sys::{process, tree};
+use crate::sys::{process, tree, wait};
 
 impl<'a> Supervisor<'a> {
     /// Starts the command.
@@ -32,16 +34,13 @@ impl<'a> Supervisor<'a> {
     /// What keeps it from being started; nothing was, then.
     // What the start puts on the stack would stay there for as long as we are.
     #[inline(never)]
-    pub(super) fn start(mut config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
+    pub(super) fn start(config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
         let parent = process::parent();
         let pid1 = process::is_pid1();
         // Before anything of ours is open: `fd:3` means what the user has opened.
         let report = destination(config.report.as_ref())?;
         let intake = Intake::open().map_err(|error| own("cannot receive signals", &error))?;
-        // As they are now: the working directory will be another.
-        if let Some(path) = &mut config.termination_log {
-            *path = std::path::absolute(&*path).map_err(|error| own("cannot find the termination log", &error))?;
-        }
+        let termination_log = termination_log(config.termination_log.as_deref())?;
         let directory = if config.pre_stop.is_empty() { None } else { std::env::current_dir().ok() };
         let watched = match config.parent_death_signal {
             None => None,
@@ -56,6 +55,9 @@ impl<'a> Supervisor<'a> {
         }
         let relay = relay(config.notify);
         tree::note_inherited();
+        if let Some(refused) = wait::refused() {
+            return Err(Error::own(format!("cannot supervise: {refused}")));
+        }
         let terminal = Terminal::open();
         let announces = relay.as_ref().is_some_and(Relay::speaks);
         // Before `release` puts /dev/null in the place of stdout.
@@ -96,7 +98,8 @@ impl<'a> Supervisor<'a> {
         let mut ours = vec![intake.as_fd()];
         ours.extend(child.exec_pending());
         ours.extend(terminal.as_ref().map(AsFd::as_fd));
-        ours.extend(report.as_ref().and_then(Destination::own_descriptor).map(AsFd::as_fd));
+        ours.extend(report.iter().flat_map(Destination::descriptors));
+        ours.extend(termination_log.as_ref().map(AsFd::as_fd));
         ours.extend(relay.iter().flat_map(Relay::descriptors));
         ours.extend(watched.as_ref().and_then(Parent::handle));
         process::release(&ours);
@@ -114,11 +117,13 @@ impl<'a> Supervisor<'a> {
             parent: watched,
             dropped: Dropped::default(),
             report,
+            termination_log,
             directory,
             now,
             failure: None,
             refused: vec![],
             refused_more: 0,
+            told_of_filter: false,
             more: early.children,
             config,
         };
@@ -159,15 +164,21 @@ pub(super) fn notify_socket(relay: &Relay) -> (&'static str, Option<OsString>) {
 fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {
     match to {
         None => Ok(None),
-        Some(ReportTo::File(path)) => {
-            let name = path.to_string_lossy();
-            let name = escape(&name);
-            Destination::file(path).map(Some).map_err(|error| own(&format!("cannot report to '{name}'"), &error))
-        }
+        Some(ReportTo::File(path)) => Destination::file(path).map(Some).map_err(|error| {
+            let hint = if error.kind() == io::ErrorKind::InvalidInput { "; for a descriptor write fd:N" } else { "" };
+            Error::own(format!("cannot report to '{}': {error}{hint}", escape(&path.to_string_lossy())))
+        }),
         Some(ReportTo::Descriptor(fd)) => {
             Destination::descriptor(*fd).map(Some).map_err(|error| own(&format!("cannot report to fd:{fd}"), &error))
         }
     }
+}
+
+fn termination_log(path: Option<&Path>) -> Result<Option<File>, Error> {
+    let Some(path) = path else { return Ok(None) };
+    files::termination_log(path).map_err(|error| {
+        own(&format!("cannot write termination message to '{}'", escape(&path.to_string_lossy())), &error)
+    })
 }
 
 fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: bool) -> Settings {

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::exec::ExecError;
 use super::signals;
 use super::tree;
+use super::wait;
 use crate::exit::{Exit, Usage};
 use crate::signal::Signal;
 
@@ -130,7 +131,13 @@ impl Child {
     pub(crate) fn exec_result(&mut self) -> Option<Result<(), ExecError>> {
         let pipe = self.exec.as_ref()?;
         // Nothing is the end of the pipe, which the exec has closed, or the child's end before it.
-        let report = ExecError::receive(|message| nix::unistd::read(pipe, message)).ok()?;
+        let report = match ExecError::receive(|message| nix::unistd::read(pipe, message)) {
+            Ok(report) => report,
+            Err(error) => {
+                wait::failed("read", error);
+                return None;
+            }
+        };
         let result = report.map_or(Ok(()), Err);
         self.exec = None;
         Some(result)
@@ -196,7 +203,12 @@ pub(crate) fn peek() -> Peek {
         (result, info) = look();
     }
     if result != 0 {
-        return if Errno::last() == Errno::ECHILD { Peek::NoChildren } else { Peek::None };
+        let error = Errno::last();
+        if error == Errno::ECHILD {
+            return Peek::NoChildren;
+        }
+        wait::failed("waitid", error);
+        return Peek::None;
     }
     // SAFETY: waitid fills in these two fields (waitid(2)).
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
@@ -275,15 +287,19 @@ fn waitid(which: libc::idtype_t, pid: libc::pid_t, flags: libc::c_int) -> (libc:
     }
 }
 
-/// Reaps a process that [`peek`] has shown: `wait4(2)`, which then returns at once.
+/// Reaps a process that [`peek`] has shown, and says what it has used: waitid(2) as the kernel has it, with one argument more than the C
+/// library's. Not wait4(2): where a filter allows waitid alone, that is all we need.
 pub(crate) fn reap(pid: libc::pid_t) -> Usage {
     tree::forget_inherited(pid);
-    // SAFETY: a null status is not written to; the usage is, or stays zero.
-    let usage = unsafe {
-        let mut usage: libc::rusage = mem::zeroed();
-        libc::wait4(pid, std::ptr::null_mut(), libc::WNOHANG, &raw mut usage);
-        usage
-    };
-    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
-    Usage { user: time(usage.ru_utime), system: time(usage.ru_stime), max_rss: usage.ru_maxrss as u64 }
+    // What getrusage(2) describes: two times of two numbers each, then the others.
+    let mut usage: [libc::c_long; 18] = [0; 18];
+    let (none, options) = (std::ptr::null_mut::<libc::siginfo_t>(), libc::WEXITED | libc::WNOHANG);
+    // SAFETY: no siginfo is asked for. The usage is as long as the kernel's and is written, or stays zero.
+    let mut take = || unsafe { libc::syscall(libc::SYS_waitid, libc::P_PID, pid, none, options, usage.as_mut_ptr()) };
+    // Once more for the reason that peek() has.
+    if take() != 0 && take() != 0 {
+        wait::failed("waitid", Errno::last());
+    }
+    let time = |at: usize| Duration::new(usage[at] as u64, usage[at + 1] as u32 * 1000);
+    Usage { user: time(0), system: time(2), max_rss: usage[4] as u64 }
 }

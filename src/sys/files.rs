@@ -1,44 +1,63 @@
-//! The files that are written at the end: the report and the termination message. Neither may block, follow anyone's link, or
-//! leave half a file behind.
+//! The report and the termination message. Each is decided on a descriptor that is opened before the command starts. No name leads to
+//! another file later, and what cannot be written is an error at the start.
+//!
+//! Caveat: a write to a file system that hangs (NFS, FUSE, a frozen one) holds bowout in state D, and no single thread can help it.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::statfs::{self, fstatfs};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::output::{LONGEST, Output};
-use super::process;
 
 /// Where the report goes.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// Written beside it under another name, then renamed: whoever reads it reads all of it or the one before.
-    File(PathBuf),
+    /// A regular file.
+    File(Place),
     /// A descriptor that was inherited for this.
     Descriptor(OwnedFd),
 }
 
+/// A name in a folder, and the file that had this name at the start.
+#[derive(Debug)]
+pub(crate) struct Place {
+    folder: OwnedFd,
+    name: Box<OsStr>,
+    file: Option<File>,
+}
+
 impl Destination {
-    /// A path, made absolute while the working directory still is the user's.
+    /// The file at `path`. Nothing is written yet.
     ///
     /// # Errors
-    /// No working directory, or what is there is not a regular file: renaming would put one in the place of `/dev/null`, or of
-    /// the link that is `/dev/stderr`.
+    /// As open(2); `InvalidInput` where `path` is a link or no regular file, or lies in a file system that is an interface of the kernel.
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
-        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            return Err(io::Error::other("it is not a regular file; for a descriptor write fd:N"));
+        let (folder, name) = split(path)?;
+        let file = open_existing(&folder, name, OFlag::empty())?;
+        if file.is_none() {
+            refuse_kernel_interface(folder.as_fd())?;
+            // Only a file that is really made shows what quotas, security modules and file servers allow. It is removed at once, so that
+            // a bowout that is killed leaves none.
+            let (temporary, _) = create(&folder)?;
+            unlinkat(&folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
         }
-        std::path::absolute(path).map(Self::File)
+        Ok(Self::File(Place { folder, name: name.into(), file }))
     }
 
     /// Descriptor `fd`, which from now on is ours and not the child's.
     ///
     /// # Errors
-    /// `EBADF`: it is not open.
+    /// `EBADF`: it is not open for writing.
     pub(crate) fn descriptor(fd: i32) -> io::Result<Self> {
         // The log has opened it, not the user.
         if super::stderr::own_descriptor().is_some_and(|own| own.as_raw_fd() == fd) {
@@ -47,32 +66,37 @@ impl Destination {
         // SAFETY: numbers only; a descriptor that is returned is nobody else's.
         unsafe {
             let own = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3);
-            // What occupies a standard descriptor that was closed is no place for a report.
-            if own < 0 || libc::fcntl(own, libc::F_GETFL) & libc::O_PATH != 0 {
-                return Err(if own < 0 { io::Error::last_os_error() } else { Errno::EBADF.into() });
+            if own < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let own = OwnedFd::from_raw_fd(own);
+            // So is the O_PATH descriptor that occupies a standard descriptor which was closed.
+            if libc::fcntl(own.as_raw_fd(), libc::F_GETFL) & libc::O_ACCMODE == libc::O_RDONLY {
+                return Err(Errno::EBADF.into());
             }
             if fd > 2 {
                 libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
             }
-            Ok(Self::Descriptor(OwnedFd::from_raw_fd(own)))
+            Ok(Self::Descriptor(own))
         }
     }
 
-    /// The descriptor that must stay open.
-    pub(crate) fn own_descriptor(&self) -> Option<&OwnedFd> {
-        match self {
-            Self::File(_) => None,
-            Self::Descriptor(fd) => Some(fd),
-        }
+    /// The descriptors that must stay open.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let both = match self {
+            Self::File(place) => [Some(place.folder.as_fd()), place.file.as_ref().map(File::as_fd)],
+            Self::Descriptor(fd) => [Some(fd.as_fd()), None],
+        };
+        both.into_iter().flatten()
     }
 
     /// Writes all of `text`.
     ///
     /// # Errors
-    /// As open(2), write(2) and rename(2); `EAGAIN` where a pipe has no room. No part of a file is left then.
+    /// As write(2) and rename(2); `EAGAIN` where a pipe has no room. A file holds all of `text` or nothing then.
     pub(crate) fn write(&self, text: &str) -> io::Result<()> {
         match self {
-            Self::File(path) => replace(path, text),
+            Self::File(place) => place.write(text),
             Self::Descriptor(fd) => {
                 let mut output = Output::new(fd.as_fd());
                 text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk)? {
@@ -84,61 +108,167 @@ impl Destination {
     }
 }
 
-/// Puts a file with `text` in the place of `path`, if that is nothing, a regular file, or a link, which is not followed. Anything else
-/// somebody has put there meanwhile.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
-        return Err(io::Error::other("what is there is not a regular file"));
+impl Place {
+    /// Rewrites the file that was there at the start. Where there was none, or where it was deleted meanwhile, puts a new file in its
+    /// place.
+    fn write(&self, text: &str) -> io::Result<()> {
+        if let Some(file) = &self.file
+            && file.metadata()?.nlink() > 0
+        {
+            file.set_len(0)?;
+            return file.write_all_at(text.as_bytes(), 0).inspect_err(|_| drop(file.set_len(0)));
+        }
+        let (temporary, mut file) = create(&self.folder)?;
+        if let Err(error) = file.write_all(text.as_bytes()) {
+            // The file system may be read-only by now; nothing more can be done.
+            let _ = unlinkat(&self.folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            return Err(error);
+        }
+        // Another process may give the name to a file of its own after this look. The rename then replaces that file: it follows no link.
+        let renamed = match fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => refuse_irregular(&found),
+            Err(_) => Ok(()),
+        }
+        .and_then(|()| Ok(renameat(&self.folder, temporary.as_str(), &self.folder, &*self.name)?));
+        // All of it is there, and it is the only copy.
+        renamed.map_err(|error| io::Error::other(format!("{error}; it is in '{temporary}' in the same folder")))
     }
-    // A name that nobody else uses: FILE.1 would be somebody's rotated report.
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".bowout-{}", process::id()));
-    let temporary = path.with_file_name(name);
-    // O_EXCL follows no link, and opens no FIFO that somebody has put there (open(2)).
-    let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
-    let mut file = create().or_else(|error| match error.kind() {
-        // A PID 1 that was killed while it wrote has left one, and every PID 1 would find it.
-        io::ErrorKind::AlreadyExists => std::fs::remove_file(&temporary).and_then(|()| create()),
-        _ => Err(error),
-    })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&temporary, path));
-    if written.is_err() {
-        // It may be a read-only file system by now; nothing more can be done.
-        let _ = std::fs::remove_file(&temporary);
+}
+
+/// The folder of `path`, and the name in it.
+fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    let at = bytes.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let (folder, name) = bytes.split_at(at);
+    match name {
+        b"" if folder.is_empty() => return Err(Errno::ENOENT.into()),
+        b"" | b"." | b".." => return Err(Errno::EISDIR.into()),
+        _ => {}
     }
-    written
+    let folder = if folder.is_empty() { b"." } else { folder };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok((open(folder, flags, Mode::empty())?, OsStr::from_bytes(name)))
+}
+
+/// Opens a regular file for writing; `None` where there is no file of this name.
+fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Option<File>> {
+    // The look comes before the open, because opening a FIFO or a device can have effects of its own. The descriptor decides: the name may be
+    // another file's by then.
+    match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(None),
+        found => refuse_irregular(&found?)?,
+    }
+    let safe = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let fd = openat(folder, name, flags | OFlag::O_WRONLY | safe, Mode::empty())?;
+    let (found, around) = (fstat(&fd)?, fstat(folder)?);
+    refuse_irregular(&found)?;
+    // As the kernel does at a shell's `>` (`protected_regular`, proc_sys_fs(5)): in /tmp, another user may have put the file there to read it.
+    let shared = around.st_mode & 0o1002 == 0o1002;
+    // SAFETY: takes and returns numbers.
+    if shared && found.st_uid != around.st_uid && found.st_uid != unsafe { libc::geteuid() } {
+        let why = "it belongs to another user, in a directory that all users may write to";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    refuse_kernel_interface(fd.as_fd())?;
+    Ok(Some(fd.into()))
+}
+
+fn refuse_irregular(found: &FileStat) -> io::Result<()> {
+    match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => Ok(()),
+        SFlag::S_IFLNK => Err(refusal("it is a symbolic link, which bowout does not follow")),
+        _ => Err(refusal("it is not a regular file")),
+    }
+}
+
+/// File systems that are interfaces of the kernel: a write can be a command there.
+const KERNEL_INTERFACES: [statfs::FsType; 8] = [
+    statfs::PROC_SUPER_MAGIC,
+    statfs::SYSFS_MAGIC,
+    statfs::CGROUP_SUPER_MAGIC,
+    statfs::CGROUP2_SUPER_MAGIC,
+    statfs::DEBUGFS_MAGIC,
+    statfs::TRACEFS_MAGIC,
+    statfs::SECURITYFS_MAGIC,
+    statfs::DEVPTS_SUPER_MAGIC,
+];
+
+/// Refuses a file in one of these and in devtmpfs, which all programs of the machine share.
+fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let kind = fstatfs(fd)?.filesystem_type();
+    // devtmpfs has the number of tmpfs or ramfs (drivers/base/devtmpfs.c).
+    let may_be_devtmpfs = kind == statfs::TMPFS_MAGIC || kind == RAMFS_MAGIC;
+    if KERNEL_INTERFACES.contains(&kind) || may_be_devtmpfs && is_devtmpfs(fstat(fd)?.st_dev) {
+        return Err(refusal("it is in /dev, /proc, /sys or another interface of the kernel"));
+    }
+    Ok(())
+}
+
+/// What fstatfs(2) says of ramfs (linux/magic.h).
+const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6);
+
+/// Whether the file system of this number is a devtmpfs, as far as /proc says (proc_pid_mountinfo(5)).
+fn is_devtmpfs(device: libc::dev_t) -> bool {
+    let number = format!(" {}:{} ", libc::major(device), libc::minor(device));
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    String::from_utf8_lossy(&mounts).lines().any(|line| line.contains(&number) && line.contains(" - devtmpfs "))
+}
+
+fn refusal(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+/// How many names are tried for a new file.
+const NAMES: u64 = 100;
+
+/// Makes an empty file that its owner alone may read, under a name that no process can foresee, so that none can occupy it.
+fn create(folder: &OwnedFd) -> io::Result<(String, File)> {
+    let mut random = 0_u64;
+    // SAFETY: writes eight bytes at the most. Where it fails, the names can be foreseen, and each is tried.
+    unsafe { libc::getrandom((&raw mut random).cast(), size_of::<u64>(), libc::GRND_NONBLOCK) };
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mut result = Err(Errno::EEXIST);
+    for name in (0..NAMES).map(|nth| format!(".bowout-{}", random.wrapping_add(nth))) {
+        result = openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map(|fd| (name, fd.into()));
+        if !matches!(result, Err(Errno::EEXIST)) {
+            break;
+        }
+    }
+    Ok(result?)
 }
 
 /// The most that a termination message may take, in bytes: Kubernetes shares 12 KiB among all containers of a pod.
 const MESSAGE: usize = 1024;
 
-/// Writes a termination message into an existing, regular, empty file, and says whether it did: anything else there is the
-/// application's own message, or none of ours (contract C10).
+/// Opens the file for a termination message; `None` where there is no such file, as outside Kubernetes.
 ///
 /// # Errors
-/// As open(2) and write(2). That there is no such file is none.
-pub(crate) fn write_termination_message(path: &Path, message: &str) -> io::Result<bool> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let mut file: File = match OpenOptions::new().append(true).custom_flags(flags).open(path) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ELOOP | libc::ENXIO)) => {
-            return Ok(false);
-        }
-        result => result?,
-    };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > 0 {
-        return Ok(false);
+/// As [`Destination::file`].
+pub(crate) fn termination_log(path: &Path) -> io::Result<Option<File>> {
+    match split(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.and_then(|(folder, name)| open_existing(&folder, name, OFlag::O_APPEND)),
+    }
+}
+
+/// Writes a termination message into a file that is still empty: what it holds otherwise is the command's own message.
+///
+/// # Errors
+/// As write(2).
+pub(crate) fn write_termination_message(mut file: &File, message: &str) -> io::Result<()> {
+    if file.metadata()?.len() > 0 {
+        return Ok(());
     }
     let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MESSAGE).last();
-    // Without a newline: whoever shows it adds one.
-    file.write_all(&message.as_bytes()[..end.unwrap_or(0)])?;
-    Ok(true)
+    // Without a newline: kubectl adds one.
+    file.write_all(&message.as_bytes()[..end.unwrap_or(0)])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -147,13 +277,21 @@ mod tests {
     impl Folder {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("bowout-files-{name}-{}", std::process::id()));
-            std::fs::create_dir(&path).unwrap();
+            fs::create_dir(&path).unwrap();
             Self(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        fn text(&self, name: &str) -> String {
+            fs::read_to_string(self.path(name)).unwrap()
         }
 
         fn names(&self) -> Vec<String> {
             let mut names: Vec<_> =
-                std::fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+                fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
             names.sort();
             names
         }
@@ -161,67 +299,163 @@ mod tests {
 
     impl Drop for Folder {
         fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
+    fn fifo(path: &Path) {
+        nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap();
+    }
+
+    fn error_of(path: &Path) -> String {
+        Destination::file(path).expect_err(&path.to_string_lossy()).to_string()
+    }
+
     #[test]
-    fn a_report_replaces_what_was_there_and_follows_no_link() {
+    fn a_new_report_is_private_and_an_old_one_keeps_its_mode_and_inode() {
         let folder = Folder::new("report");
-        let (path, other) = (folder.0.join("r"), folder.0.join("other"));
-        std::fs::write(&other, "mine").unwrap();
-        symlink(&other, &path).unwrap();
-        Destination::file(&path).unwrap().write("one").unwrap();
-        Destination::file(&path).unwrap().write("two").unwrap();
-        assert_eq!(
-            (std::fs::read_to_string(&path).unwrap(), std::fs::read_to_string(&other).unwrap()),
-            ("two".into(), "mine".into())
-        );
-        assert_eq!(folder.names(), ["other", "r"]);
+        let r = folder.path("r");
+        Destination::file(&r).unwrap().write("one").unwrap();
+        assert_eq!(fs::metadata(&r).unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&r, Permissions::from_mode(0o640)).unwrap();
+        let before = fs::metadata(&r).unwrap();
+        Destination::file(&r).unwrap().write("2").unwrap();
+        let after = fs::metadata(&r).unwrap();
+        assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
+        assert_eq!((folder.text("r"), folder.names()), ("2".into(), vec!["r".into()]));
     }
 
     #[test]
-    fn a_report_takes_the_place_of_nothing_but_files_and_links() {
+    fn what_is_no_regular_file_is_refused() {
         let folder = Folder::new("special");
-        let path = folder.0.join("r");
-        let before = Destination::file(&path).unwrap();
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(before.write("x").is_err() && Destination::file(&path).is_err());
-        symlink(&path, folder.0.join("link")).unwrap();
-        assert!(Destination::file(&folder.0.join("link")).is_err());
-        assert!(Destination::file(Path::new("/dev/null")).is_err() && Destination::file(&folder.0).is_err());
-        assert_eq!(folder.names(), ["link", "r"]);
+        let (r, link) = (folder.path("r"), folder.path("link"));
+        fifo(&r);
+        fs::write(folder.path("other"), "mine").unwrap();
+        for target in ["other", "nowhere", "r", "/dev/null"] {
+            symlink(target, &link).unwrap();
+            assert!(error_of(&link).contains("symbolic link"), "{target}");
+            fs::remove_file(&link).unwrap();
+        }
+        for path in [&r, &folder.0, Path::new("/dev/null")] {
+            assert!(error_of(path).contains("not a regular file"), "{}", path.display());
+        }
+        for path in ["", "/", "..", "other/", "."] {
+            assert!(Destination::file(&folder.path("").join(path)).is_err(), "{path}");
+        }
+        assert!(Destination::file(&folder.path("no/r")).is_err() && Destination::file(Path::new("")).is_err());
+        assert_eq!((folder.names(), folder.text("other")), (vec!["other".into(), "r".into()], "mine".into()));
+    }
+
+    /// fstatfs(2) gives devtmpfs as tmpfs; /dev/shm and a container's /dev are real ones.
+    #[test]
+    fn interfaces_of_the_kernel_are_refused() {
+        for path in ["/proc/self/comm", "/proc/r", "/sys/r", "/proc/sys/kernel/core_pattern", "/dev/pts/r"] {
+            assert!(Path::new(path).parent().unwrap().exists(), "{path}");
+            assert!(error_of(Path::new(path)).contains("interface of the kernel"), "{path}");
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        if mounts.lines().any(|line| line.contains(" /dev ") && line.contains(" - devtmpfs ")) {
+            assert!(error_of(Path::new("/dev/bowout-report")).contains("interface of the kernel"));
+            assert!(!Path::new("/dev/bowout-report").exists());
+        }
+    }
+
+    /// In all of these another process uses the name between the start and the end.
+    #[test]
+    fn a_name_that_another_process_takes_meanwhile_loses_no_report() {
+        let folder = Folder::new("meanwhile");
+        let r = folder.path("r");
+        for (make, replaced) in [
+            (&(|| fs::write(&r, "another").unwrap()) as &dyn Fn(), true),
+            (&|| fs::hard_link(folder.path("victim"), &r).unwrap(), true),
+            (&|| symlink("victim", &r).unwrap(), false),
+            (&|| fifo(&r), false),
+            (&|| fs::create_dir(&r).unwrap(), false),
+        ] {
+            fs::write(folder.path("victim"), "mine").unwrap();
+            let there = Destination::file(&r).unwrap();
+            make();
+            let result = there.write("{}");
+            assert_eq!((result.is_ok(), folder.text("victim")), (replaced, "mine".into()), "{result:?}");
+            if let Err(error) = result {
+                let name = folder.names().into_iter().find(|name| name.starts_with('.')).unwrap();
+                assert!(error.to_string().contains(&name), "{error}");
+                assert_eq!(folder.text(&name), "{}");
+                fs::remove_file(folder.path(&name)).unwrap();
+            }
+            if r.is_dir() { fs::remove_dir(&r).unwrap() } else { fs::remove_file(&r).unwrap() }
+        }
+        // One that was there and was deleted, or replaced.
+        for again in [None, Some("another")] {
+            fs::write(&r, "before").unwrap();
+            let there = Destination::file(&r).unwrap();
+            fs::remove_file(&r).unwrap();
+            again.inspect(|text| fs::write(&r, text).unwrap());
+            there.write("{}").unwrap();
+            assert_eq!((folder.text("r"), folder.names()), ("{}".into(), vec!["r".into(), "victim".into()]));
+        }
+    }
+
+    /// The name of the longest file, too: that of the temporary one does not grow with it.
+    #[test]
+    fn the_folder_is_the_one_of_the_start() {
+        let folder = Folder::new("moved");
+        fs::create_dir(folder.path("a")).unwrap();
+        let name = "x".repeat(255);
+        let there = Destination::file(&folder.path("a").join(&name)).unwrap();
+        assert_eq!(fs::read_dir(folder.path("a")).unwrap().count(), 0, "nothing is left of the try");
+        fs::rename(folder.path("a"), folder.path("b")).unwrap();
+        fs::create_dir(folder.path("c")).unwrap();
+        symlink("c", folder.path("a")).unwrap();
+        there.write("{}").unwrap();
+        assert_eq!(fs::read_to_string(folder.path("b").join(&name)).unwrap(), "{}");
+        assert_eq!(fs::read_dir(folder.path("c")).unwrap().count(), 0);
+        let there = Destination::file(&folder.path("c/r")).unwrap();
+        fs::remove_dir(folder.path("c")).unwrap();
+        assert!(there.write("x").is_err());
     }
 
     #[test]
-    fn a_report_that_cannot_be_written_leaves_nothing() {
-        let folder = Folder::new("failed");
-        let there = Destination::file(&folder.0.join("r")).unwrap();
-        std::fs::create_dir(folder.0.join("r")).unwrap();
-        assert!(there.write("x").is_err());
-        assert!(Destination::file(&folder.0.join("no/r")).unwrap().write("x").is_err());
-        assert_eq!(folder.names(), ["r"]);
-        assert!(Destination::descriptor(999).is_err());
+    fn a_descriptor_that_cannot_be_written_to_is_refused() {
+        use std::os::fd::AsRawFd;
+        let folder = Folder::new("descriptor");
+        fs::write(folder.path("r"), "").unwrap();
+        let (read, path) = (File::open(folder.path("r")).unwrap(), open("/", OFlag::O_PATH, Mode::empty()).unwrap());
+        for fd in [999, read.as_raw_fd(), path.as_raw_fd()] {
+            assert!(Destination::descriptor(fd).is_err(), "{fd}");
+        }
+        let write = File::options().write(true).open(folder.path("r")).unwrap();
+        Destination::descriptor(write.as_raw_fd()).unwrap().write("{}").unwrap();
+        assert_eq!(folder.text("r"), "{}");
     }
 
     #[test]
     fn a_message_goes_into_an_empty_file_and_nowhere_else() {
         let folder = Folder::new("message");
-        let path = |name: &str| folder.0.join(name);
-        assert!(!write_termination_message(&path("none"), "x").unwrap());
-        std::fs::write(path("empty"), "").unwrap();
-        assert!(write_termination_message(&path("empty"), "killed").unwrap());
-        assert_eq!(std::fs::read_to_string(path("empty")).unwrap(), "killed");
-        assert!(!write_termination_message(&path("empty"), "again").unwrap());
-        std::fs::write(path("target"), "").unwrap();
-        symlink(path("target"), path("link")).unwrap();
-        assert!(!write_termination_message(&path("link"), "x").unwrap());
-        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(!write_termination_message(&path("fifo"), "x").unwrap());
-        assert_eq!(std::fs::read_to_string(path("target")).unwrap(), "");
-        std::fs::write(path("long"), "").unwrap();
-        assert!(write_termination_message(&path("long"), &"ü".repeat(2000)).unwrap());
-        assert!((1000..=MESSAGE as u64).contains(&std::fs::metadata(path("long")).unwrap().len()));
-        assert_eq!(folder.names(), ["empty", "fifo", "link", "long", "target"]);
+        let write = |name: &str, text: &str| {
+            let file = termination_log(&folder.path(name)).unwrap().unwrap();
+            write_termination_message(&file, text).unwrap();
+            folder.text(name)
+        };
+        assert!(termination_log(&folder.path("none")).unwrap().is_none());
+        assert!(termination_log(&folder.path("no/folder")).unwrap().is_none());
+        for name in ["empty", "long", "target", "late"] {
+            fs::write(folder.path(name), "").unwrap();
+        }
+        assert_eq!(write("empty", "killed"), "killed");
+        assert_eq!(write("empty", "again"), "killed");
+        assert!((1000..=MESSAGE).contains(&write("long", &"ü".repeat(2000)).len()));
+        // The command writes its own after the start.
+        let late = termination_log(&folder.path("late")).unwrap().unwrap();
+        fs::write(folder.path("late"), "own").unwrap();
+        write_termination_message(&late, "x").unwrap();
+        assert_eq!(folder.text("late"), "own");
+        symlink("target", folder.path("link")).unwrap();
+        fifo(&folder.path("fifo"));
+        for name in ["link", "fifo", ".", "target/x"] {
+            assert!(termination_log(&folder.path(name)).is_err(), "{name}");
+        }
+        assert!(termination_log(Path::new("/proc/self/comm")).is_err());
+        assert_eq!((folder.text("target"), folder.names().len()), (String::new(), 6));
     }
 }

@@ -28,7 +28,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
 
-use super::process;
+use super::{process, wait};
 
 /// How long the manager is waited for at the end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -170,6 +170,7 @@ impl Relay {
                 Ok(Received::Message(datagram)) => self.pass(datagram, &mut heard),
                 Ok(Received::Refused(why)) => drop_message(&mut heard, why),
                 Err(error) => {
+                    wait::failed("recvmsg", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
                     drop_message(&mut heard, error.to_string());
                     break;
                 }

@@ -15,6 +15,8 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::tree;
+
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;
 
@@ -162,7 +164,7 @@ const FLAGS: OFlag =
 
 /// A non-blocking file description of our own for the same file. Nothing where there is no /proc, or the file may not be opened.
 fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    open(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(), FLAGS, Mode::empty()).ok()
+    tree::reopen(fd, FLAGS).ok()
 }
 
 /// The same for our controlling terminal, which may be opened by whoever has it (tty(4)): that of another user's login, above all

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 
+use super::wait;
 use crate::exit::Exit;
 use crate::signal::Signal;
 
@@ -112,9 +113,14 @@ pub(super) fn pidfd_open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
 pub(super) fn occupy_standard_descriptors() {
     let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
     let mut standard = [look(0), look(1), look(2)];
-    // SAFETY: three entries, and as many are said.
-    let closed = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
-    // A filter that refuses to look is a reason to do it all.
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // By the call that the loop waits in, so that a filter that refuses it is known before the command starts.
+    // SAFETY: three entries, and as many are said; a valid time, and no mask.
+    let closed = unsafe { libc::ppoll(standard.as_mut_ptr(), 3, &raw const at_once, std::ptr::null()) };
+    if closed < 0 {
+        wait::failed("ppoll", Errno::last());
+    }
+    // Where they cannot be looked at, each is taken to be closed.
     if closed >= 0 && standard.iter().all(|fd| fd.revents & libc::POLLNVAL == 0) {
         return;
     }
@@ -158,8 +164,8 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
         // None of ours, and closed with the rest.
         mem::forget(null);
     }
-    let mut kept: Vec<u32> =
-        ours.iter().copied().chain(super::stderr::own_descriptor()).map(|fd| fd.as_raw_fd() as u32).collect();
+    let own = super::stderr::own_descriptor().into_iter().chain(super::tree::proc_descriptor());
+    let mut kept: Vec<u32> = ours.iter().copied().chain(own).map(|fd| fd.as_raw_fd() as u32).collect();
     kept.sort_unstable();
     let mut from = 3;
     for fd in kept.into_iter().chain([u32::MAX]) {

@@ -13,7 +13,9 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::process;
+use nix::errno::Errno;
+
+use super::{process, wait};
 use crate::origin::Sender;
 use crate::signal::{Signal, SignalSet};
 
@@ -54,24 +56,40 @@ impl Inherited {
     }
 }
 
-/// `rt_sigprocmask(SIG_SETMASK)` (sigprocmask(2)); gives the mask that was. Cannot fail with these arguments.
+/// `rt_sigprocmask(SIG_SETMASK)` (sigprocmask(2)); gives the mask that was. With these arguments only a filter
+/// makes it fail.
 pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     let new = mask.bits();
     let mut old = 0_u64;
     // SAFETY: both pointers are to 64-bit sets of the size that is named.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const new, &raw mut old, SET_SIZE) };
+    let done =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const new, &raw mut old, SET_SIZE) };
+    if done != 0 {
+        wait::failed("rt_sigprocmask", Errno::last());
+    }
     SignalSet::from_bits(old)
 }
 
-/// Takes a blocked signal out of the kernel's queue and says whether there was one: `rt_sigtimedwait` (sigwait(3)) without waiting.
+/// Takes a blocked signal out of the kernel's queue and says whether there was one.
 pub(super) fn take(signal: Signal) -> bool {
-    let set = SignalSet::of(&[signal]).bits();
+    // SAFETY: an all-zero signalfd_siginfo is a valid one.
+    take_info(SignalSet::of(&[signal]), &mut unsafe { mem::zeroed() })
+}
+
+/// The same with what a signalfd says of it: `rt_sigtimedwait` (sigwait(3)) without waiting.
+fn take_info(set: SignalSet, into: &mut libc::signalfd_siginfo) -> bool {
+    let set = set.bits();
     let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let (info, wait) = (std::ptr::null_mut::<libc::siginfo_t>(), &raw const none);
-    // SAFETY: the set has the size that is named, the time is valid, and no siginfo is asked for.
+    // SAFETY: the set has the size that is named, the time is valid, and so is an all-zero siginfo, whose fields are only read.
     unsafe {
-        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info, wait, SET_SIZE)
-            == i64::from(signal.number()) as libc::c_long
+        let mut info: libc::siginfo_t = mem::zeroed();
+        let got = libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, &raw mut info, &raw const none, SET_SIZE);
+        into.ssi_signo = info.si_signo as u32;
+        into.ssi_code = info.si_code;
+        into.ssi_pid = info.si_pid() as u32;
+        into.ssi_uid = info.si_uid();
+        into.ssi_ptr = info.si_value().sival_ptr as u64;
+        got > 0
     }
 }
 
@@ -154,13 +172,17 @@ impl Intake {
         let mut batch = Batch::default();
         for _ in 0..READS {
             // SAFETY: an all-zero signalfd_siginfo is a valid one; the kernel writes whole ones, and says how many bytes.
-            let (infos, got) = unsafe {
+            let (mut infos, got) = unsafe {
                 let mut infos: [libc::signalfd_siginfo; AT_ONCE] = mem::zeroed();
                 let got = libc::read(self.0.as_raw_fd(), infos.as_mut_ptr().cast(), mem::size_of_val(&infos));
                 (infos, got)
             };
-            // EAGAIN: nothing is pending. No other error is possible on a signalfd that is open.
-            let got = usize::try_from(got).unwrap_or(0) / mem::size_of::<libc::signalfd_siginfo>();
+            // EAGAIN: nothing is pending. A signalfd that is open has no other error, but a filter has.
+            let got = match usize::try_from(got) {
+                Ok(got) => got / mem::size_of::<libc::signalfd_siginfo>(),
+                Err(_) if wait::failed("read", Errno::last()) => take_info(SignalSet::ALL, &mut infos[0]).into(),
+                Err(_) => 0,
+            };
             for info in &infos[..got] {
                 batch.add(info);
             }

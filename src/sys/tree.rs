@@ -26,6 +26,7 @@ pub(super) use process::is_itself;
 use process::proc_is_ours;
 pub(super) use process::reads;
 pub(crate) use process::{Process, own_number};
+pub(super) use process::{proc_descriptor, reopen};
 
 use super::child::{Child, ProcessGroup, all_have_ended, is_alive};
 use super::process::{id, pidfd_open};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use super::until;
+use super::{machine, until};
 
 /// In the environment of all that belongs to one test.
 pub const MARK: &str = "E2E_RUN";
@@ -39,6 +39,7 @@ pub fn own_user() -> u32 {
 
 pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     static SUBREAPER: Once = Once::new();
+    machine::check();
     // What a killed bowout leaves behind must come to us.
     // SAFETY: no pointers.
     SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
@@ -137,4 +138,6 @@ pub fn kill(mark: &str, child: &mut Child) {
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
         }
     }
+    drop(started);
+    machine::check();
 }

@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub mod leftovers;
+pub mod machine;
 pub mod pty;
 pub mod start;
 

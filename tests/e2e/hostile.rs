@@ -12,8 +12,9 @@
 //! - A descendant that traces the child holds its end back from bowout until the tracer has ended.
 //! - A sender of sd_notify messages that has ended before bowout looks is believed, if it was of our user; root may send in anybody's
 //!   name.
-//! - Whoever may mount over /proc where bowout sees it may put there what hangs (a FIFO, FUSE), and whoever owns the report's folder
-//!   may put the folder, and so the report, elsewhere, or delete it.
+//! - A process that may mount where bowout sees it can hide others: it mounts over the files that /proc has for them. Where there is no
+//!   /proc when bowout starts, it can mount there what hangs.
+//! - The owner of the report's folder may put the folder, and so the report, elsewhere, or delete it.
 
 mod files;
 mod hidden;

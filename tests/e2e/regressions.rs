@@ -366,7 +366,9 @@ fn proc_that_cannot_be_read_once_hides_nobody() {
     for (path, fail) in [
         ("/proc", "openat:error=ENFILE"),
         ("/proc", "getdents64:error=ENOMEM"),
-        ("/proc/self", "?readlink,?readlinkat:error=ENOMEM"),
+        ("/proc", "readlinkat:error=ENOMEM"),
+        ("/proc", "fstatfs:error=ENOMEM"),
+        ("/proc", "openat2:error=ENFILE"),
     ] {
         let (dir, fail) = (Dir::new(), format!("inject={fail}:when=1"));
         let trace = dir.file("trace");

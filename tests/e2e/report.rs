@@ -1,7 +1,7 @@
 //! What bowout leaves in writing: `--report` for machines, `--termination-log` for whoever asks Kubernetes why.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
@@ -486,65 +486,116 @@ fn fifo(path: &Path) {
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
 }
 
+/// bowout with this report ends before anything is started, and says why in one line.
+fn refused(home: Home, path: &Path, why: &str) {
+    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh("echo started");
+    assert_eq!(bowout.end(), Status::Code(125), "{}", path.display());
+    assert_eq!(bowout.out.rest(), NOTHING);
+    let log = bowout.log();
+    let told = format!("bowout: cannot report to '{}': ", path.display());
+    assert!(matches!(&log[..], [line] if line.starts_with(&told) && line.contains(why)), "{why}: {log:#?}");
+}
+
 #[test]
-fn a_report_replaces_what_was_there_and_follows_no_link() {
+fn a_report_keeps_the_file_that_is_there_and_a_new_one_is_private() {
     for home in homes() {
         let dir = Dir::new();
-        let (target, link, old) = (dir.file("target"), dir.file("link"), dir.file("old"));
-        fs::write(&target, "mine").expect("written");
-        symlink(&target, &link).expect("a link");
-        written(home, &link);
-        assert!(fs::symlink_metadata(&link).expect("there").is_file());
-        assert_eq!(fs::read_to_string(&target).expect("text"), "mine", "{home:?}");
-        read(&link);
-
-        // Whoever has the old one open reads the old one, whole.
-        fs::write(&old, "old").expect("written");
-        let mut reader = File::open(&old).expect("a file");
-        let inode = reader.metadata().expect("a file").ino();
+        let (old, new) = (dir.write("old", &"old ".repeat(1000), 0o640), dir.file("new"));
+        if not_root().is_none() {
+            std::os::unix::fs::chown(&old, Some(65534), Some(65534)).expect("root may");
+        }
+        let what = |path: &Path| {
+            let found = fs::symlink_metadata(path).expect("there");
+            (found.ino(), found.mode(), found.uid(), found.gid())
+        };
+        let before = what(&old);
         written(home, &old);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("text");
-        assert_eq!(text, "old");
-        assert_ne!(fs::metadata(&old).expect("there").ino(), inode, "{home:?}");
+        assert_eq!(what(&old), before, "{home:?}");
         read(&old);
-
-        assert_eq!(names(&dir), ["link", "old", "target"], "nothing else is left");
+        written(home, &new);
+        assert_eq!(what(&new).1 & 0o777, 0o600);
+        read(&new);
+        assert_eq!(names(&dir), ["new", "old"], "nothing else is left");
     }
 }
 
-/// Renaming would put a file in the place of /dev/null, or of the link that is /dev/stderr, for the whole machine.
 #[test]
-fn a_report_never_takes_the_place_of_what_is_no_file() {
+fn a_report_goes_through_no_link_and_into_nothing_but_a_file() {
     for home in homes() {
         let dir = Dir::new();
-        let (pipe, folder, to_pipe) = (dir.file("fifo"), dir.file("dir"), dir.file("link"));
+        let (target, link, pipe, folder) =
+            (dir.write("target", "mine", 0o600), dir.file("link"), dir.file("fifo"), dir.file("dir"));
+        symlink(&target, &link).expect("a link");
         fifo(&pipe);
         fs::create_dir(&folder).expect("a directory");
-        symlink(&pipe, &to_pipe).expect("a link");
-        for path in [&pipe, &folder, &to_pipe, &PathBuf::from("/dev/stderr")] {
-            let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).probe(["exit", "3"]);
-            assert_eq!(bowout.end(), Status::Code(125), "{}", path.display());
-            let told = format!(
-                "bowout: cannot report to '{}': it is not a regular file; for a descriptor write fd:N",
-                path.display()
-            );
-            assert_eq!(bowout.log(), [told]);
+        // Its end would be told to a reader, if bowout opened and closed it.
+        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
+        let writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
+        refused(home, &link, "it is a symbolic link, which bowout does not follow; for a descriptor write fd:N");
+        for path in [&pipe, &folder] {
+            refused(home, path, "it is not a regular file; for a descriptor write fd:N");
         }
-        // What the command makes of it meanwhile is left alone, too, and told.
+        assert_eq!(reader.read(&mut [0; 9]).expect_err("nobody writes").kind(), std::io::ErrorKind::WouldBlock);
+        drop(writer);
+        // What the command makes of it meanwhile is left alone, too. The report is beside it, as the line says.
         let path = dir.file("r");
-        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).command([
-            "sh",
-            "-c",
-            &format!("mkfifo {}; exit 3", path.display()),
-        ]);
+        let script = format!("mkfifo {}; exit 3", path.display());
+        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh(&script);
         assert_eq!(bowout.end(), Status::Code(3));
-        unwritable(&bowout.log());
-        assert_eq!(names(&dir), ["dir", "fifo", "link", "r"]);
-        assert!(
-            fs::symlink_metadata(&to_pipe).expect("there").is_symlink()
-                && !fs::metadata(&path).expect("there").is_file()
-        );
+        let log = bowout.log();
+        unwritable(&log);
+        let names = names(&dir);
+        assert_eq!(names[1..], ["dir", "fifo", "link", "r", "target"]);
+        assert!(log.iter().any(|line| line.contains(&format!("it is in '{}'", names[0]))), "{log:#?}");
+        read(dir.file(&names[0]));
+        assert!(!fs::metadata(&path).expect("there").is_file());
+        assert_eq!(fs::read_to_string(&target).expect("text"), "mine", "{home:?}");
+    }
+}
+
+/// What a script prints in a mount namespace whose /dev is its own: whatever it does to it, the machine keeps its /dev.
+fn in_own_dev(script: &str) -> Vec<String> {
+    let words = ["ns", "--here", "--own-dev", "--", "sh", "-c", script];
+    let mut shell = Start::new(words).program(probe()).env("SHIM", BOWOUT).bare(NOTHING);
+    let lines = shell.out.rest();
+    assert_eq!(shell.wait(), Status::Code(0), "{lines:#?} {:#?}", shell.log());
+    lines
+}
+
+/// Renaming would put a file in the place of /dev/null, or of the link that is /dev/stderr, for the whole machine; it did.
+#[test]
+fn a_report_never_takes_the_place_of_a_device_or_a_link_to_a_descriptor() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let out = dir.file("out");
+    let show = "stat -c '%N %F %t,%T %a' /dev/* | sort";
+    // `own` is text that is there already, and the file that is to hold the report after it.
+    let script = format!(
+        "{show}; for to in - fd:1 /dev/stdout /dev/fd/1 /proc/self/fd/1; do \"$SHIM\" -qq --report $to echo own >{out} || exit 1; \
+         [ $(wc -l <{out}) = 2 ] && grep -q '^own$' {out} && grep -q '\"child\"' {out} || echo wrong $to; done; \
+         for to in fd:2 /dev/stderr /dev/fd/2 /proc/self/fd/2; do \"$SHIM\" -qq --report $to true 2>{out} || exit 2; \
+         grep -q '\"child\"' {out} || echo wrong $to; done; \
+         for to in /dev/fd/5 /proc/self/fd/5; do \"$SHIM\" -qq --report $to true 5>{out} || exit 3; \
+         grep -q '\"child\"' {out} || echo wrong $to; done; \
+         for to in /dev/null /dev/stdin /dev/fd /dev/stdout/ /dev/./stdout //dev/stdout /proc/$$/fd/1 /proc/self/fd/x; do \
+         \"$SHIM\" --report $to echo started 2>/dev/null; [ $? = 125 ] || echo wrong $to; done; {show}",
+        out = out.display()
+    );
+    let lines = in_own_dev(&script);
+    let (before, after) = lines.split_at(lines.len() / 2);
+    assert_eq!(before, after);
+    assert!(before.iter().any(|line| line.starts_with("'/dev/null' character special file 1,3 ")), "{before:#?}");
+    assert_eq!(before.iter().filter(|line| line.contains(" symbolic link ")).count(), 4, "{before:#?}");
+}
+
+#[test]
+fn a_report_is_no_command_to_the_kernel() {
+    for home in homes() {
+        for path in ["/proc/self/comm", "/proc/r", "/sys/r"] {
+            refused(home, Path::new(path), "interface of the kernel");
+        }
     }
 }
 
@@ -576,65 +627,92 @@ fn unwritable(log: &[String]) {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_one_line_and_no_other_exit() {
+fn a_report_that_can_never_be_written_is_an_error_at_the_start() {
     for home in homes() {
         let dir = Dir::new();
-        fs::create_dir(dir.file("dir")).expect("a directory");
         let file = dir.write("file", "mine", 0o600);
-        for path in [dir.file("no/such/r"), file.join("r"), PathBuf::from("/proc/r")] {
-            unwritable(&written(home, &path));
-        }
-        assert_eq!(names(&dir), ["dir", "file"]);
-        let words = ["--report", "/no/such/directory/r"];
-        let mut bowout = Start::new(words).at(home).probe(["die", "9"]);
-        assert_eq!(bowout.end(), bowout.died(KILL));
-        // The directory may be gone by then.
-        let path = dir.file("dir/r");
-        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).command([
-            "sh",
-            "-c",
-            &format!("rmdir {}; exit 3", dir.file("dir").display()),
-        ]);
-        assert_eq!(bowout.end(), Status::Code(3));
-        unwritable(&bowout.log());
-        fs::remove_file(&file).expect("removed");
+        refused(home, &dir.file("no/such/r"), "No such file or directory");
+        refused(home, &file.join("r"), "Not a directory");
+        refused(home, &dir.file(&"x".repeat(256)), "File name too long");
+        refused(home, Path::new("/no/such/directory/r"), "No such file or directory");
+        assert_eq!((names(&dir), fs::read_to_string(file).expect("text")), (vec!["file".into()], "mine".into()));
+    }
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let mount = format!("mount -t tmpfs none {0}; touch {0}/r; mount -o remount,ro {0}", dir.0.display());
+    for name in ["r", "new"] {
+        let run = format!("\"$SHIM\" --report {} echo started 2>&1; echo $?", dir.file(name).display());
+        let lines = in_own_dev(&format!("{mount}; {run}"));
+        assert!(matches!(&lines[..], [line, code] if line.contains("Read-only") && code == "125"), "{lines:#?}");
     }
 }
 
 #[test]
-fn a_directory_that_may_not_be_written_to_is_no_other_exit() {
+fn a_report_that_can_no_longer_be_written_is_one_line_and_no_other_exit() {
+    for home in homes() {
+        let dir = Dir::new();
+        let path = dir.file("dir/r");
+        for end in ["exit 3", "kill -KILL $$"] {
+            fs::create_dir(dir.file("dir")).expect("a directory");
+            let script = format!("rmdir {}; {end}", dir.file("dir").display());
+            let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh(&script);
+            let status = bowout.end();
+            assert!(status == Status::Code(3) || status == bowout.died(KILL), "{status:?}");
+            let told: Vec<_> = bowout.log().into_iter().filter(|line| line.contains("report")).collect();
+            assert!(matches!(&told[..], [line] if line.starts_with("bowout: cannot write report")), "{told:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_or_a_file_that_may_not_be_written_to_is_an_error_at_the_start() {
     use std::os::unix::fs::PermissionsExt;
     if skip(not_root()) {
         return;
     }
     for home in homes() {
         let (dir, shut) = (Dir::new(), Dir::new());
+        let file = shut.write("file", "mine", 0o644);
         fs::set_permissions(&shut.0, fs::Permissions::from_mode(0o555)).expect("permissions");
-        let child = dir.program(probe());
-        let mut bowout = Start::new(["--report".as_ref(), shut.file("r").as_os_str()])
-            .at(home)
-            .program(dir.program(BOWOUT))
-            .with(["--uid", "65534"])
-            .command([child.to_str().expect("text"), "exit", "3"]);
-        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
-        unwritable(&bowout.log());
+        for path in [shut.file("r"), file] {
+            let start = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).program(dir.program(BOWOUT));
+            let mut bowout = start.with(["--uid", "65534"]).sh("echo started");
+            assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{home:?}");
+            assert!(matches!(&bowout.log()[..], [line] if line.contains("Permission denied")), "{:#?}", bowout.log());
+        }
+        assert_eq!(names(&shut), ["file"]);
     }
 }
 
-/// Every bowout in a container has the same PID: what one leaves that was killed while it wrote is met by the next.
+/// Every bowout in a container is PID 1, so that the name under which it wrote first could be foreseen: in /tmp, another user occupied it.
 #[test]
-fn what_a_killed_bowout_has_left_does_not_keep_the_next_from_its_report() {
-    if skip(no_namespaces()) {
+fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
+    use std::os::unix::fs::PermissionsExt;
+    if skip(no_namespaces().or_else(not_root)) {
         return;
     }
-    let dir = Dir::new();
-    // Under whatever name it is written first: it stands in the directory for a moment.
-    for name in ["r.1", ".r.1", "r.tmp"] {
-        fs::write(dir.file(name), "half").expect("written");
+    let (programs, dir) = (Dir::new(), Dir::new());
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o1777)).expect("permissions");
+    for name in ["r.1", ".r.1", "r.tmp", ".r.bowout-1", ".bowout-0", ".bowout-1"] {
+        dir.write(name, "half", 0o644);
     }
-    let log = written(Home::Pid1, &dir.file("r"));
-    assert!(dir.file("r").exists(), "{log:#?}");
+    let mut all = [names(&dir), vec!["r".into()]].concat();
+    all.sort();
+    let mut bowout = Start::new(["--report".as_ref(), dir.file("r").as_os_str()])
+        .at(Home::Pid1)
+        .program(programs.program(BOWOUT))
+        .with(["--uid", "65534"])
+        .sh("exit 3");
+    assert_eq!(bowout.end(), Status::Code(3));
+    assert_eq!(bowout.log().len(), 1, "{:#?}", bowout.log());
     read(dir.file("r"));
+    assert_eq!(names(&dir), all);
+    // Nor does the report go into a file that another user has put there to read it.
+    refused(Home::Subreaper, &dir.file("r"), "it belongs to another user");
+    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
+    written(Home::Subreaper, &dir.file("r"));
 }
 
 /// What was reported to a pipe, and what the command says of its descriptors.
@@ -884,7 +962,14 @@ fn a_message_goes_into_an_existing_regular_empty_file_and_nowhere_else() {
         let before = names(&dir);
         // With a reader, and the pipe can be opened.
         let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
-        for path in [&dir.file("absent"), &own, &link, &dangling, &pipe, &dir.file("f"), &own.join("g")] {
+        for path in [&link, &dangling, &pipe, &dir.file("f"), &own.join("g"), &PathBuf::from("/proc/self/comm")] {
+            let option = format!("--termination-log={}", path.display());
+            let mut bowout = Start::new([option]).at(home).sh("echo started");
+            assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{}", path.display());
+            let log = bowout.log();
+            assert!(matches!(&log[..], [line] if line.contains("cannot write termination message")), "{log:#?}");
+        }
+        for path in [&dir.file("absent"), &dir.file("no/such"), &own] {
             let log = run(path, "3");
             assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
         }
@@ -902,30 +987,42 @@ fn a_message_goes_into_an_existing_regular_empty_file_and_nowhere_else() {
         assert_eq!(fs::metadata(&empty).expect("there").ino(), inode, "a bind mount: not replaced");
         run(&empty, "4");
         assert_eq!(fs::read_to_string(&empty).expect("text"), text, "written once");
-        fifo(&dir.file("unread"));
-        run(&dir.file("unread"), "3");
     }
 }
 
 #[test]
-fn a_message_that_may_not_be_written_is_no_other_exit() {
+fn a_message_that_may_not_be_written_is_an_error_at_the_start() {
     if skip(not_root()) {
         return;
     }
     for home in homes() {
         let dir = Dir::new();
-        let (child, option) =
-            (dir.program(probe()), format!("--termination-log={}", dir.write("log", "", 0o444).display()));
-        let mut bowout = Start::new([option]).at(home).program(dir.program(BOWOUT)).with(["--uid", "65534"]).command([
-            child.to_str().expect("text"),
-            "exit",
-            "3",
-        ]);
-        assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
+        let option = format!("--termination-log={}", dir.write("log", "", 0o444).display());
+        let start = Start::new([option]).at(home).program(dir.program(BOWOUT)).with(["--uid", "65534"]);
+        let mut bowout = start.sh("echo started");
+        assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{home:?}");
         let log = bowout.log();
-        assert!(log.iter().any(|line| line.contains("termination message")), "{log:#?}");
-        assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
+        assert!(matches!(&log[..], [line] if line.contains("termination message")), "{log:#?}");
     }
+}
+
+/// As in a pod: the file is mounted into a /dev in which no other file is taken.
+#[test]
+fn a_termination_log_that_is_mounted_into_dev_is_written() {
+    if skip(not_root()) {
+        return;
+    }
+    let dir = Dir::new();
+    let file = dir.write("log", "", 0o666);
+    // The machine's own /dev, in which nothing is made: the mount covers a device, in a namespace of its own.
+    let script = format!(
+        "mount --bind {} /dev/full && exec \"$SHIM\" --termination-log=/dev/full sh -c 'exit 3'",
+        file.display()
+    );
+    let words = ["ns", "--here", "--", "sh", "-c", &script];
+    let mut bowout = Start::new(words).program(probe()).env("SHIM", BOWOUT).bare(NOTHING);
+    assert_eq!(bowout.wait(), Status::Code(3), "{:#?}", bowout.log());
+    says(&fs::read_to_string(&file).expect("text"), &["exited with 3"]);
 }
 
 #[test]

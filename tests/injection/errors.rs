@@ -7,6 +7,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     // Files.
     ("open", FILE),
     ("openat", FILE),
+    ("openat2", FILE),
     ("read", &["EAGAIN", "EINTR", "EIO"]),
     ("write", WRITE),
     ("writev", WRITE),
@@ -25,6 +26,9 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("stat", STAT),
     ("lstat", STAT),
     ("statx", STAT),
+    ("fstatfs", STAT),
+    ("pwrite64", WRITE),
+    ("ftruncate", &["EINTR", "EIO", "EPERM"]),
     ("access", STAT),
     ("faccessat", STAT),
     ("readlink", STAT),
@@ -37,6 +41,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("unlink", CHANGE),
     ("unlinkat", CHANGE),
     ("rename", CHANGE),
+    ("renameat", CHANGE),
     ("ioctl", &["EIO", "ENOTTY", "EPERM"]),
     // Waiting and signals.
     ("signalfd4", &["EMFILE", "ENFILE", "ENODEV", "ENOMEM", "ENOSYS", "EPERM"]),

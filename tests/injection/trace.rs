@@ -106,8 +106,16 @@ fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
         "setsockopt" => word(2).to_owned(),
         // The old and the new name; the second path of a pair says it.
         "rename" => path(word(1), dir),
+        "renameat" => path_at(word(2), word(3), dir),
         _ => {
-            if let Some(text) = words.iter().take(2).find(|word| word.starts_with("\"/")) {
+            if word(0).contains('<')
+                && word(1).len() > 2
+                && word(1).starts_with('"')
+                && !word(1).starts_with("\"/")
+                && name.contains("at")
+            {
+                path_at(word(0), word(1), dir)
+            } else if let Some(text) = words.iter().take(2).find(|word| word.starts_with("\"/")) {
                 path(text, dir)
             } else if word(0).contains('<') {
                 descriptor(word(0), dir)
@@ -148,6 +156,12 @@ fn path(text: &str, dir: &Path) -> String {
     let parts = text.split('/').map(|part| if part.parse::<u32>().is_ok() { "PID" } else { part });
     let text = parts.collect::<Vec<_>>().join("/");
     numberless(&text)
+}
+
+/// `4</proc>` and `"7/stat"`.
+fn path_at(folder: &str, name: &str, dir: &Path) -> String {
+    let folder = folder.split_once('<').map_or("", |(_, what)| what.trim_end_matches('>'));
+    path(format!("{folder}/{}", name.trim_matches('"')).trim_end_matches("/."), dir)
 }
 
 /// `4</proc/7/stat>`.
@@ -212,6 +226,8 @@ mod tests {
 brk(NULL)                               = 0x55
 rt_sigprocmask(SIG_SETMASK, ~[], [], 8) = 0
 openat(AT_FDCWD</>, "/proc/14/stat", O_RDONLY|O_CLOEXEC) = 4</proc/14/stat>
+openat2(3</proc>, "14/stat", {flags=O_RDONLY|O_CLOEXEC, resolve=RESOLVE_NO_XDEV}, 24) = 4</proc/14/stat>
+renameat(3</tmp/x>, ".bowout-1234567", 3</tmp/x>, "r") = 0
 read(4</proc/14/stat>, "14 (a, ) \"Z", 1024) = 163
 kill(-17, SIGTERM)                      = -1 EPERM (Operation not permitted) (INJECTED)
 dup2(5</dev/null>, 1<pipe:[73]>)        = 1</dev/null>
@@ -229,6 +245,8 @@ clone(child_stack=NULL, flags=SIGCHLD)  = 18
             "brk",
             "rt_sigprocmask",
             "openat /proc/PID/stat",
+            "openat2 /proc/PID/stat",
+            "renameat DIR/r",
             "read /proc/PID/stat",
             "kill group SIGTERM",
             "dup2 stdout",
@@ -241,8 +259,8 @@ clone(child_stack=NULL, flags=SIGCHLD)  = 18
             calls.iter().filter(|call| call.injected).map(|call| call.key.as_str()).collect::<Vec<_>>(),
             ["kill group SIGTERM"]
         );
-        assert_eq!(calls.iter().map(|call| call.nth).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 2, 1]);
-        assert!(calls[7].has_forked());
+        assert_eq!(calls.iter().map(|call| call.nth).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 1, 2, 1]);
+        assert!(calls[9].has_forked());
     }
 
     #[test]

@@ -47,7 +47,7 @@ thread -- COMMAND            start COMMAND from a thread that ends; end on SIGTE
 traced [orphan] [raise SIG]... (exec COMMAND | -- signals' options)
                              asks its parent to trace it: see traced.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
-ns [--here] [--no-proc | --hide] -- COMMAND
+ns [--here] [--no-proc | --hide | --no-tty | --own-dev] -- COMMAND
                              COMMAND as PID 1 of a namespace; end as it ends
 ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 

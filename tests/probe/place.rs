@@ -111,6 +111,7 @@ pub(crate) fn with(words: &mut Words) -> ! {
                 // SAFETY: no pointers.
                 sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, words.number()) }, "setpriority");
             }
+            "--refuse" => refuse(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
             "--no-cap-ptrace" => drop_capability(CAP_SYS_PTRACE),
             "--uid" => {
@@ -151,6 +152,34 @@ fn drop_capability(which: c_int) {
     sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) }, "PR_CAPBSET_DROP");
 }
 
+/// A seccomp filter, for good: `CALL:ERRNO`, by their numbers, or `CALL:ERRNO:ARG:VALUE`, which allows the call where that argument, counted from
+/// 0, has that value.
+fn refuse(text: &str) {
+    let numbers: Vec<u32> = text.split(':').map(|word| crate::number(word) as u32).collect();
+    let (call, errno, but) = match numbers[..] {
+        [call, errno] => (call, errno, None),
+        [call, errno, argument, value] => (call, errno, Some((argument, value))),
+        _ => sys::fail(text),
+    };
+    let step = |code: u32, yes, no, k| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
+    let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
+    let equals = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
+    let end = |with| step(libc::BPF_RET | libc::BPF_K, 0, 0, with);
+    // The number comes first in struct seccomp_data, the arguments, of eight bytes each, after 16 bytes (seccomp(2)).
+    let mut filter = vec![load(0), equals(call, 0, if but.is_some() { 3 } else { 1 })];
+    if let Some((argument, value)) = but {
+        let half = if cfg!(target_endian = "big") { 4 } else { 0 };
+        filter.extend([load(16 + 8 * argument + half), equals(value, 1, 0)]);
+    }
+    filter.extend([end(libc::SECCOMP_RET_ERRNO | errno), end(libc::SECCOMP_RET_ALLOW)]);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: a program that outlives the call, of the length that it says.
+    unsafe {
+        sys::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
+        sys::check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), "PR_SET_SECCOMP");
+    }
+}
+
 fn write(file: &str, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
 }
@@ -177,6 +206,7 @@ pub(crate) fn ns(words: &mut Words) -> ! {
             "--no-proc" => over = Mount::NoProc,
             "--hide" => over = Mount::HidingProc,
             "--no-tty" => over = Mount::NoTty,
+            "--own-dev" => over = Mount::OwnDev,
             other => sys::fail(other),
         }
     }
@@ -233,6 +263,8 @@ enum Mount {
     HidingProc,
     /// Nothing is in /proc.
     NoProc,
+    /// A /dev with the null device and the links to descriptors, which can be damaged and is nobody else's. For root alone.
+    OwnDev,
     /// /dev/tty cannot be opened, by root either (mount(2), `MS_NODEV`).
     NoTty,
 }
@@ -248,6 +280,23 @@ fn mount(what: Mount) {
         Mount::Proc => over(c"proc", c"/proc", 0, c""),
         Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2,gid=65533"),
         Mount::NoProc => over(c"tmpfs", c"/proc", 0, c""),
+        Mount::OwnDev => {
+            over(c"tmpfs", c"/dev", 0, c"mode=755");
+            for (target, name) in [
+                (c"/proc/self/fd", c"/dev/fd"),
+                (c"/proc/self/fd/0", c"/dev/stdin"),
+                (c"/proc/self/fd/1", c"/dev/stdout"),
+                (c"/proc/self/fd/2", c"/dev/stderr"),
+            ] {
+                // SAFETY: strings that outlive the call.
+                sys::check(unsafe { libc::symlink(target.as_ptr(), name.as_ptr()) }, "symlink");
+            }
+            // SAFETY: a string that outlives the call.
+            sys::check(
+                unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(1, 3)) },
+                "mknod",
+            );
+        }
         Mount::NoTty => {
             over(c"/dev/tty", c"/dev/tty", libc::MS_BIND, c"");
             let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;

@@ -42,7 +42,7 @@ fn stops_a_tree(start: Start, child: &str, what: &str) {
 }
 
 #[test]
-fn six_descriptors_are_enough() {
+fn seven_descriptors_are_enough() {
     for home in homes() {
         let start = |limit: i32| Start::new(["--grace", "100ms"]).at(home).with(["--nofile", &limit.to_string()]);
         let least = smallest(-1, 64, |limit| {

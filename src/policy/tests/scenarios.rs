@@ -57,7 +57,7 @@ fn the_parents_exit_kills_all_at_once() {
     let exited = || from(Side::Manager, Signal::KILL);
     Play::new(settings()).then(5, exited(), "KILL>all").then(6, KILLED, "").then(7, Event::NoChildren, "exit SIGKILL");
     Play::new(settings()).then(5, process(Signal::TERM), "TERM+CONT>child").then(6, exited(), "KILL>all");
-    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>all").then(6, exited(), "KILL>all").then(7, exited(), "");
+    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>descendants").then(6, exited(), "KILL>all").then(7, exited(), "");
     let hooks = Settings { hooks: 1, ..settings() };
     Play::new(hooks).then(5, process(Signal::TERM), "hook#0").then(6, exited(), "end-hook KILL>all");
     let alone = Settings { kill_mode: KillMode::Process, ..settings() };

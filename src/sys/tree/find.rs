@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 
-use super::process::{Process, again, proc_is_ours};
+use super::process::{Process, again, open_in_proc, open_proc, proc_is_ours, read_in_proc};
 use crate::sys::{child, process};
 
 /// How far up a sender's parents are followed.
@@ -58,6 +57,7 @@ pub(super) fn is_inherited(pid: libc::pid_t) -> bool {
 
 /// Notes the children that we have before the first of our own is started.
 pub(crate) fn note_inherited() {
+    open_proc();
     // Without a look into /proc for the many who have none.
     if matches!(child::peek(), child::Peek::NoChildren) || !proc_is_ours() {
         return;
@@ -81,7 +81,7 @@ const THREADS: usize = 4096;
 /// Whether `is` holds for a thread of the tree, its process and its folder in /proc, searched from parents to children by the kernel's lists
 /// of them (proc_tid_children(5)), or, where the kernel has none, for the threads of the `child`. The cost is the tree's, not the machine's.
 /// A process that gets another parent meanwhile can be missed: this is for a look that is repeated, and not for a signal.
-pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::pid_t, &Path) -> bool) -> bool {
+pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::pid_t, &str) -> bool) -> bool {
     if !proc_is_ours() {
         return false;
     }
@@ -90,16 +90,29 @@ pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::p
     let (mut next, mut looked) = (0, 0);
     while let Some(&pid) = found.get(next).filter(|_| looked < THREADS) {
         next += 1;
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        for thread in numbers(&format!("{pid}/task")).unwrap_or_default() {
+            let thread = format!("{pid}/task/{thread}");
             looked += 1;
-            if is(pid, &thread.path()) {
+            if is(pid, &thread) {
                 return true;
             }
-            let below = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let below = read_in_proc(&format!("{thread}/children")).unwrap_or_default();
             found.extend(below.split_ascii_whitespace().filter_map(|pid| pid.parse::<libc::pid_t>().ok()));
         }
     }
     false
+}
+
+/// The entries of a folder of /proc that are numbers.
+fn numbers(path: &str) -> io::Result<Vec<libc::pid_t>> {
+    let mut numbers = vec![];
+    for entry in Dir::from_fd(open_in_proc(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)? {
+        if let Some(number) = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            numbers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            numbers.push(number);
+        }
+    }
+    Ok(numbers)
 }
 
 /// What a read of a list in /proc gives at the most, in bytes.
@@ -121,24 +134,14 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
         // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
         return Some(vec![]);
     }
-    // Each time: a child that shares our mounts may have put another one there, or nothing.
     if !proc_is_ours() {
         return None;
     }
     // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
     let known = children();
     let dead: BTreeSet<_> = known.iter().flatten().copied().filter(|&pid| child::has_ended(pid)).collect();
-    let pids = again(|| {
-        let mut pids: Vec<libc::pid_t> = vec![];
-        for entry in std::fs::read_dir("/proc")? {
-            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-            if let Some(pid) = pid.filter(|pid| !dead.contains(pid)) {
-                pids.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                pids.push(pid);
-            }
-        }
-        Ok(pids)
-    })?;
+    let mut pids = again(|| numbers("."))?;
+    pids.retain(|pid| !dead.contains(pid));
     if !has_room(pids.len()) {
         return None;
     }
@@ -193,7 +196,7 @@ pub(super) fn children() -> Option<Vec<libc::pid_t>> {
 }
 
 fn read_children() -> io::Result<Vec<u8>> {
-    let file = open("/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let file = open_in_proc("thread-self/children", OFlag::O_RDONLY)?;
     read_list(|room| Ok(nix::unistd::read(&file, room)?))
 }
 

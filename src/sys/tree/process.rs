@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat};
+use nix::sys::stat::{Mode, fstatat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Pid, getpgid};
 
 use crate::sys::process;
@@ -28,17 +31,12 @@ pub(crate) struct Process {
 impl Process {
     /// Reads `/proc/PID/stat`: nothing where there is no such process or no /proc.
     pub(crate) fn read(pid: libc::pid_t) -> Option<Self> {
-        // Asked until it is, for this is called often; what a pass over all of them is to rely on, is asked for each pass. One that is not
-        // there, or lies under another mount for a moment, can come back.
-        static OURS: AtomicBool = AtomicBool::new(false);
-        if !OURS.load(Ordering::Relaxed) {
-            if !proc_is_ours() {
-                return None;
-            }
-            OURS.store(true, Ordering::Relaxed);
+        if !proc_is_ours() {
+            return None;
         }
         let mut text = [0; 1024];
-        let length = again(|| File::open(format!("/proc/{pid}/stat"))?.read(&mut text))?;
+        let path = format!("{pid}/stat");
+        let length = again(|| Ok(nix::unistd::read(&open_in_proc(&path, OFlag::O_RDONLY)?, &mut text)?))?;
         Self::parse(&text[..length])
     }
 
@@ -73,14 +71,17 @@ impl Process {
 }
 
 /// Whether a thread of this process, by its folder in /proc, waits in read(2) of a device with such a number, or in readv(2), which musl's stdio
-/// uses (proc_pid_syscall(5)). `false` where we may not trace the process.
-pub(in crate::sys) fn reads(pid: libc::pid_t, thread: &Path, is_device: impl Fn(u64) -> bool) -> bool {
-    let call = std::fs::read_to_string(thread.join("syscall")).unwrap_or_default();
-    let Some(fd) = read_call(&call) else { return false };
-    let file = format!("/proc/{pid}/fd/{fd}");
+/// uses (proc_pid_syscall(5)). `false` where bowout may not trace the process.
+pub(in crate::sys) fn reads(pid: libc::pid_t, thread: &str, is_device: impl Fn(u64) -> bool) -> bool {
+    let call = read_in_proc(&format!("{thread}/syscall")).unwrap_or_default();
+    let Some(fd) = read_call(&call).map(|fd| fd.to_string()) else { return false };
+    let Ok(folder) = open_in_proc(&format!("{pid}/fd"), OFlag::O_PATH | OFlag::O_DIRECTORY) else { return false };
     // Elsewhere than in /dev, the file system may hang, and stat(2) with it.
-    let in_dev = std::fs::read_link(&file).is_ok_and(|path| path.starts_with("/dev"));
-    in_dev && std::fs::metadata(&file).is_ok_and(|file| is_device(file.rdev()))
+    let in_dev = readlinkat(&folder, fd.as_str()).is_ok_and(|path| path.to_string_lossy().starts_with("/dev/"));
+    // 32 bits on some machines.
+    #[allow(clippy::useless_conversion)]
+    let device = |file: libc::stat| is_device(file.st_rdev.into());
+    in_dev && fstatat(&folder, fd.as_str(), AtFlags::empty()).is_ok_and(device)
 }
 
 /// The descriptor that a thread reads: the number of the system call and its arguments, in hexadecimal, or `running`.
@@ -95,10 +96,10 @@ fn read_call(text: &str) -> Option<u32> {
 /// another PID namespace (unshare(2), setns(2)). Without /proc it is taken to be the same.
 pub(crate) fn own_number(pid: libc::pid_t) -> libc::pid_t {
     let read = || {
-        let text = again(|| std::fs::read(format!("/proc/{pid}/status")))?;
+        let text = again(|| read_in_proc(&format!("{pid}/status")))?;
         // The last of these numbers is the one of the innermost namespace (proc_pid_status(5)).
-        let line = text.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-        std::str::from_utf8(line).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
+        let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        line.split_ascii_whitespace().next_back()?.parse().ok()
     };
     if proc_is_ours() { read().unwrap_or(pid) } else { pid }
 }
@@ -108,10 +109,65 @@ pub(in crate::sys) fn is_itself(pid: libc::pid_t, number: libc::pid_t) -> bool {
     number == pid || number == own_number(pid)
 }
 
+/// /proc, opened before the command starts, so that nothing that is mounted over it later can stall or mislead us; -1 where it could not be
+/// opened.
+static PROC: AtomicI32 = AtomicI32::new(-1);
+
+/// Opens /proc by its name, and closes what was open of it.
+pub(super) fn open_proc() {
+    // O_PATH asks nothing of the file system that is mounted there.
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let fd = open(c"/proc", flags, Mode::empty()).map_or(-1, IntoRawFd::into_raw_fd);
+    let before = PROC.swap(fd, Ordering::Relaxed);
+    if before >= 0 {
+        // One that is not procfs: nothing else was opened through it.
+        let _ = nix::unistd::close(before);
+    }
+}
+
+/// The descriptor of /proc, which must stay open.
+pub(in crate::sys) fn proc_descriptor() -> Option<BorrowedFd<'static>> {
+    let fd = PROC.load(Ordering::Relaxed);
+    // SAFETY: it is closed in open_proc alone, which returns before another borrow begins.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Opens a file of /proc, never one that is mounted over it (`RESOLVE_NO_XDEV`, openat2(2)).
+pub(super) fn open_in_proc(path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+    let proc = proc_descriptor().ok_or(Errno::ENOENT)?;
+    let flags = flags | OFlag::O_CLOEXEC;
+    match openat2(proc, path, OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_XDEV)) {
+        // A kernel before 5.6, or a filter that does not know the call. A FIFO that is mounted there does not hold us up.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(proc, path, flags | OFlag::O_NONBLOCK, Mode::empty()),
+        result => result,
+    }
+}
+
+/// The text of a file of /proc.
+pub(super) fn read_in_proc(path: &str) -> io::Result<String> {
+    let mut text = vec![];
+    File::from(open_in_proc(path, OFlag::O_RDONLY)?).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Whether there is a /proc and it speaks of our PID namespace: in another one the same numbers are other processes
 /// (`unshare -p` without `--mount-proc`). /proc/self is a link to our number as that /proc counts (proc_pid(5)).
 pub(super) fn proc_is_ours() -> bool {
-    again(|| std::fs::read_link("/proc/self")).is_some_and(|link| link.to_str() == Some(&process::id().to_string()))
+    // A procfs stays that of its PID namespace. Where there is none, one can be mounted later: each call looks again.
+    static OURS: AtomicBool = AtomicBool::new(false);
+    let look = || {
+        let is_ours = |proc| {
+            fstatfs(proc).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC)
+                && readlinkat(proc, c"self").is_ok_and(|link| link.to_str() == Some(&process::id().to_string()))
+        };
+        proc_descriptor().is_some_and(is_ours)
+    };
+    let ours = OURS.load(Ordering::Relaxed) || look() || {
+        open_proc();
+        look()
+    };
+    OURS.store(ours, Ordering::Relaxed);
+    ours
 }
 
 /// Tries once more where the failure may pass: the system has no descriptor or no memory left at this moment. A process that is passed
@@ -121,6 +177,16 @@ pub(super) fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> Option<T> {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => read().ok(),
         result => result.ok(),
     }
+}
+
+/// Opens the file of one of our own descriptors once more.
+pub(in crate::sys) fn reopen(fd: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
+    if proc_descriptor().is_none() {
+        open_proc();
+    }
+    // The last step leaves procfs, and nothing can be mounted over that link.
+    let folder = open_in_proc("self/fd", OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    openat(&folder, fd.as_raw_fd().to_string().as_str(), flags, Mode::empty())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>
     dir.write("victim", VICTIM, 0o600);
     dir.write("empty", "", 0o600);
     dir.write("t", "", 0o600);
+    fs::create_dir(dir.file("f")).expect("a directory");
     let script = format!("set -e; {script}; exit 3");
     let mut bowout = Start::new([option]).at(home).dir(&dir.0).command(["sh", "-c", &script]);
     assert_eq!(bowout.end(), Status::Code(3), "{script}");
@@ -23,19 +24,15 @@ fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>
     assert_eq!(fs::read_to_string(dir.file("empty")).expect("there"), "", "{script}");
     let entries = fs::read_dir(&dir.0).expect("a directory").flatten();
     let mut left: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
-    left.retain(|name| !["victim", "empty", "t"].contains(&name.as_str()));
+    left.retain(|name| !["victim", "empty", "t"].contains(&name.as_str()) && (name != "f" || option.contains("f/")));
     left.sort();
     (dir, left, log)
 }
 
-/// The name under which the report is written, as the child can tell it.
-const TEMPORARY: &str = "\".r.bowout-$PPID\"";
-
 /// Scripts that put another file, or a link to one, at this name.
 fn others(name: &str) -> Vec<String> {
-    ["ln -s victim", "ln -s nowhere", "ln -s .", "ln -s /dev/full", "ln victim"]
-        .map(|what| format!("{what} {name}"))
-        .into()
+    let links = ["ln -s victim", "ln -s nowhere", "ln -s .", "ln -s /dev/full"];
+    links.map(|what| format!("{what} {name}")).into()
 }
 
 /// Likewise what is neither.
@@ -47,40 +44,41 @@ fn no_files(name: &str) -> Vec<String> {
     all
 }
 
+/// What is named `r` by then is replaced, and never written to.
 #[test]
-fn a_report_takes_the_place_of_a_link_and_harms_nobodys_file() {
+fn a_report_takes_the_place_of_another_file_and_harms_none() {
     for home in homes() {
-        // The second is the name under which it is written.
-        for name in ["r", TEMPORARY] {
-            for script in others(name) {
-                let (dir, left, log) = run(home, "--report=r", &script);
-                assert_eq!((&left[..], log.len()), (&["r".to_owned()][..], 1), "{script}");
-                assert!(fs::symlink_metadata(dir.file("r")).expect("there").is_file(), "{script}");
-                assert!(fs::read_to_string(dir.file("r")).expect("there").starts_with('{'), "{script}");
-            }
+        for script in ["ln victim r", "echo another >r", "echo another >r; chmod 0 r"] {
+            let (dir, left, log) = run(home, "--report=r", script);
+            assert_eq!((&left[..], log.len()), (&["r".to_owned()][..], 1), "{script}: {log:#?}");
+            assert!(fs::read_to_string(dir.file("r")).expect("there").starts_with('{'), "{script}");
         }
     }
 }
 
 #[test]
-fn what_is_no_file_in_the_reports_place_costs_the_report_and_nothing_else() {
+fn what_is_no_file_in_the_reports_place_is_left_alone_and_the_report_is_beside_it() {
     for home in homes() {
-        for script in no_files("r").into_iter().chain(["mkdir ".to_owned() + TEMPORARY]) {
+        for script in [others("r"), no_files("r")].concat() {
             let (dir, left, log) = run(home, "--report=r", &script);
-            assert_eq!((left.len(), log.len()), (1, 2), "{script}: {log:#?}");
-            assert!(log.iter().any(|line| line.contains("cannot write report")), "{log:#?}");
-            assert!(!fs::symlink_metadata(dir.file(&left[0])).expect("there").is_file(), "{script}");
+            assert!(matches!(&left[..], [_, r] if r == "r"), "{script}: {left:?}");
+            assert!(log.iter().any(|line| line.contains("cannot write report") && line.contains(&left[0])), "{log:#?}");
+            assert!(fs::read_to_string(dir.file(&left[0])).expect("there").starts_with('{'), "{script}");
+            assert!(!fs::symlink_metadata(dir.file("r")).expect("there").is_file(), "{script}");
         }
     }
 }
 
-/// The folder itself is gone, or is another one by now.
+/// Or put elsewhere.
 #[test]
 fn a_report_whose_folder_the_child_has_taken_away_is_one_line() {
     for home in homes() {
-        let script = "mkdir f; rmdir f";
-        let (_dir, left, log) = run(home, "--report=f/r", script);
+        let (_dir, left, log) = run(home, "--report=f/r", "rmdir f");
         assert_eq!((left.len(), log.len()), (0, 2), "{log:#?}");
+        // The folder is the one that it was at the start: neither the name nor a link leads elsewhere.
+        let (dir, left, log) = run(home, "--report=f/r", "mv f g; mkdir h; ln -s h f");
+        assert_eq!((left, log.len()), (["f", "g", "h"].map(String::from).to_vec(), 1), "{log:#?}");
+        assert!(dir.file("g/r").is_file() && !dir.file("h/r").exists());
     }
 }
 
@@ -91,11 +89,11 @@ fn a_termination_message_goes_into_nothing_that_the_child_has_put_there() {
     }
     for home in homes() {
         let mut all = [others("t"), no_files("t")].concat();
-        all.extend(["ln -s empty t", "true"].map(Into::into));
+        all.extend(["ln -s empty t", "ln victim t", "true"].map(Into::into));
         for script in all {
             let (dir, left, log) = run(home, "--termination-log=t", &format!("rm t; {script}"));
             assert_eq!(left.len(), 0, "{script}");
-            assert!(log.len() == 1 || script.contains("mkdir"), "{script}: {log:#?}");
+            assert_eq!(log.len(), 1, "{script}: {log:#?}");
             let there = fs::symlink_metadata(dir.file("t"));
             assert!(there.is_err() || script != "true", "{script}: it is not made");
         }

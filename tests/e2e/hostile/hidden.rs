@@ -164,6 +164,50 @@ fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
     assert_asked(&mut bowout, "2 descendants left");
 }
 
+/// By the child, in bowout's mounts: FIFOs that nobody writes to, in files that bowout reads. Opening one waits for ever.
+#[test]
+fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
+    if skip(not_root()) {
+        return;
+    }
+    // The shell and what it waits for: the second is no child of bowout's, and is found by its files alone.
+    let below = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' &";
+    let over_all = "mount -t tmpfs none /proc && mkdir /proc/thread-self && mkfifo /proc/thread-self/children && ln -s $PPID /proc/self && \
+                    for pid in $all; do mkdir /proc/$pid && mkfifo /proc/$pid/stat || exit 1; done &&";
+    let over_each = "mkfifo $DIR/fifo && for pid in $all; do mount --bind $DIR/fifo /proc/$pid/stat || exit 1; done &&";
+    // What is hidden and no child of bowout's is met when it has become one, by SIGKILL.
+    for (mount, grace, line) in [(over_all, "1h", "2 descendants left: sent SIGTERM"), (over_each, "300ms", "killed")] {
+        let dir = Dir::new();
+        let script = format!(
+            "{below} while [ -z \"$a\" ]; do a=$(cat /proc/$!/task/$!/children); done; all=\"$$ $! $a\"; DIR={}; \
+             {mount} exec \"$PROBE\" signals --name c --exit USR1:7",
+            dir.0.display()
+        );
+        let mut bowout = with_proc(&[], &[], grace, &["sh", "-c", &script]);
+        all_ready(&mut bowout, &["a", "c"]);
+        // bowout looks for its sender.
+        bowout.kill(libc::SIGHUP);
+        bowout.out.find("SIGHUP", |line| line.starts_with("c 1 "));
+        bowout.kill(USR1);
+        assert_eq!(bowout.end(), Status::Code(7), "{mount}");
+        assert!(bowout.log().iter().any(|said| said.contains(line)), "{mount}: {:#?}", bowout.log());
+    }
+}
+
+/// It was not there when bowout was started.
+#[test]
+fn a_proc_that_is_mounted_later_is_found() {
+    if skip(not_root()) {
+        return;
+    }
+    let script = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' & \
+                  exec \"$PROBE\" hostile echo HUP uncover -- --name c --exit USR1:7";
+    let mut bowout = with_proc(&["--no-proc"], &[], "1h", &["sh", "-c", script]);
+    all_ready(&mut bowout, &["a", "c"]);
+    bowout.kill(USR1);
+    assert_asked(&mut bowout, "2 descendants left");
+}
+
 /// As after pthread_exit(3) in `main`: to all appearance it is dead.
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
