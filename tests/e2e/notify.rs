@@ -231,7 +231,7 @@ fn messages_come_from_bowout_byte_for_byte_and_in_order() {
 #[test]
 fn what_no_manager_takes_is_dropped_whole_counted_and_its_descriptors_closed() {
     let manager = Manager::new();
-    let words = "size 4097 | send STATUS=a\\0b | carry 3 STATUS=\\0 | send STATUS=after | wait TERM end | exit 0";
+    let words = "size 4097 | send STATUS=a\\0b | carry 3 \\0STATUS= | send STATUS=after | wait TERM end | exit 0";
     let mut bowout = say(manager.start(&[]), words);
     manager.hears("STATUS=after");
     assert_eq!(bowout.out.next().as_deref(), Some("closed"));
@@ -360,7 +360,8 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     let manager = Manager::new();
     let words = "send MAINPID=1 | send READY=1\\nMAINPID=1\\nSTATUS=a | send NOTIFYACCESS=all\\nMAINPIDFDID=7\\nSTATUS=b \
                  | carry 1 MAINPIDFD=1\\nSTATUS=c | send MAINPIDX=1 | carry 1 FDSTORE=1\\nMAINPIDFD=1 \
-                 | wait TERM end | exit 0";
+                 | send READY=1\\rMAINPID=1 | send M\\AINPID=1 | send \\rNOTIFYACCESS=all | carry 1 MAINPIDFD\\=1\\rSTATUS=d \
+                 | send STATUS=C:\\dir\\r\\n | send READY=1\\0 | wait TERM end | exit 0";
     let mut bowout = say(manager.start(&[]), words);
     for text in ["READY=1\nSTATUS=a", "STATUS=b"] {
         manager.hears(text);
@@ -371,6 +372,13 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     manager.hears("MAINPIDX=1");
     assert_eq!(manager.hears("FDSTORE=1").descriptors.len(), 1);
     assert_eq!(bowout.out.next().as_deref(), Some("closed"));
+    // systemd splits at a carriage return as well, and drops a backslash.
+    manager.hears("READY=1");
+    assert_eq!(manager.hears("STATUS=d").descriptors.len(), 0);
+    assert_eq!(bowout.out.next().as_deref(), Some("closed"));
+    // A harmless message stays as it is, and one NUL byte may end it.
+    manager.hears("STATUS=C:\\dir\r\n");
+    manager.hears("READY=1\0");
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
 }

@@ -15,7 +15,7 @@ use std::ptr::{null, null_mut};
 
 const USAGE: &str = "\
 say TEXT            a line on stdout                  sayenv NAME...  the variables, up to `end`
-send TEXT           one message; \\n, \\0, ^PID            size N          STATUS= of N bytes in all
+send TEXT           one message; \\n, \\r, \\0, ^PID       size N          STATUS= of N bytes in all
 carry N TEXT        a message with N copies of a pipe's end; says `closed` when nobody has one any more
 barrier             BARRIER=1; says `passed` when it is, `got N` for a signal before
 flood [N]           STATUS=0, STATUS=1, ...: N of them, or until there is no room, which is said
@@ -134,9 +134,13 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     sent >= 0
 }
 
-/// `\n` and `\0`, as in C; `^PID` is this process.
+/// `\n`, `\r` and `\0`, as in C; `^PID` is this process.
 fn text(word: &str) -> Vec<u8> {
-    word.replace("\\n", "\n").replace("\\0", "\0").replace("^PID", &std::process::id().to_string()).into_bytes()
+    word.replace("\\n", "\n")
+        .replace("\\r", "\r")
+        .replace("\\0", "\0")
+        .replace("^PID", &std::process::id().to_string())
+        .into_bytes()
 }
 
 /// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them unblocked nowhere: a
@@ -357,7 +361,7 @@ fn main() {
             "refused" => {
                 let count = number(word());
                 for _ in 0..count {
-                    send(b"STATUS=\0", &[], 0);
+                    send(b"\0STATUS=", &[], 0);
                 }
             }
             "carries" => {

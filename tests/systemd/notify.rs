@@ -126,3 +126,53 @@ fn the_last_words_of_a_command_are_heard() {
     tell(&format!("401 messages at the end (a socket has room for {room}): StatusText={status}"));
     assert_eq!(status, "last-words");
 }
+
+/// A message as a unit's ExecStart= takes it. systemd undoes a backslash there, and the notifier undoes `\n`, `\r` and `\0`.
+fn run_with_message(before: &str, text: &str) -> Option<Unit> {
+    let words = format!("send {} send READY=1\\\\0 wait TERM end exit 0", text.replace('\\', "\\\\"));
+    let unit = Unit::new("message", &format!("Type=notify\nExecStart={before}@N {words}"))?;
+    // The message is before READY=1, so that systemd has read it when the service has started.
+    unit.start();
+    Some(unit)
+}
+
+#[test]
+fn systemd_reads_from_bowout_what_it_reads_from_the_command() {
+    for text in
+        ["STATUS=C:\\dir\\rERRNO=2", "STATUS=a\\\\nb\\rSTATUS=c\\nERRNO=2\\0", "\\rST\\ATUS=C:\\\\dir\\n\\n\\rERRNO=02"]
+    {
+        let shown = ["", "@B -- "].map(|before| {
+            let unit = run_with_message(before, text)?;
+            let shown = unit.show(&["StatusText", "StatusErrno", "NotifyAccess"]);
+            unit.stop();
+            Some(shown)
+        });
+        let [Some(direct), Some(wrapped)] = shown else { return };
+        tell(&format!("{text}: {wrapped:?}"));
+        assert!(!direct.get("StatusText").is_empty() && direct.get("StatusErrno") == "2", "{text}: {direct:?}");
+        assert_eq!(direct, wrapped, "{text}: without bowout, with it");
+    }
+}
+
+#[test]
+fn no_spelling_of_a_line_takes_bowouts_place() {
+    for text in [
+        "STATUS=a\\rNOTIFYACCESS=all",
+        "STATUS=a\\nNOTIFY\\ACCESS\\=all\\0",
+        "STATUS=a\\n\\\\rNOTIFYACCESS=all\\nMAINPID\\=^PID",
+    ] {
+        let Some(unit) = run_with_message("", text) else { return };
+        let access = unit.get("NotifyAccess");
+        unit.stop();
+        let Some(unit) = run_with_message("@B -- ", text) else { return };
+        let main = unit.proc(unit.main_pid(), "comm");
+        tell(&format!("{text}: NotifyAccess={access} without bowout, {} with it", unit.get("NotifyAccess")));
+        assert_eq!(
+            (main.trim(), unit.get("NotifyAccess").as_str(), unit.get("StatusText").as_str()),
+            ("bowout", "main", "a")
+        );
+        // Here the carriage return is a part of the name.
+        assert_eq!(access == "all", !text.contains("\\\\r"), "{text}: the message says nothing to systemd");
+        unit.stop();
+    }
+}

@@ -111,7 +111,7 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
 fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
     for home in homes() {
         let manager = Manager::new();
-        let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0 | carry 1 STATUS=few | send STATUS=next \
+        let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0\\0 | carry 1 STATUS=few | send STATUS=next \
                      | wait TERM end | exit 0";
         let command = format!("ulimit -n 512; exec {} \"$@\"", notifier().display());
         // The limit is bowout's: the child raises its own.
