@@ -1,32 +1,29 @@
-//! The sd_notify relay: a socket of our own for the child, everything it says passed on to the manager from our PID, for the manager
-//! listens to its main process alone (sd_notify(3), `NotifyAccess=main`).
+//! The sd_notify relay: a socket of bowout's own for the child. Each message is sent on to the manager from bowout's PID, because the manager
+//! accepts messages of its main process only (sd_notify(3), `NotifyAccess=main`).
 //!
-//! Owns both sockets, and what the manager has no room for. Never waits: a manager whose socket is full is written to when it has room,
-//! and until then nothing is taken from the child, which then waits as it would without us. But one on another machine is waited
-//! for, 0.2 s for each message at the most, and one message a turn. Descriptors that pass through are closed
-//! here as soon as they are sent: a barrier is one that the sender sees closed (contract S16).
+//! Owns both sockets, and the messages that the manager has no room for. Never waits: when the manager's socket is full, bowout sends once it has
+//! room, and reads nothing from the child until then. The child then waits as it would without bowout. A manager on another machine is
+//! the exception: each message waits for it for at most 0.2 s, and a turn sends one message.
 //!
-//! Caveat: a sender that has ended by the time we look can no longer be told to be a descendant; it is believed if it was of
-//! our user. The socket is open to all users where we are root, for the child may have become another one; who may be heard is
-//! decided by credentials, not by the mode.
+//! Caveat: a sender that has ended before bowout looks is not known to be a descendant. It is believed if it was of bowout's user. As root, bowout
+//! opens the socket to all users, because the child may have become another one. Credentials decide which sender is accepted, not the mode.
 
 mod manager;
 mod message;
+mod place;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
+use manager::{Manager, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
+use place::{Place, bind_anywhere};
 
 use super::process;
 
@@ -51,8 +48,7 @@ pub(crate) struct Relay {
     socket: OwnedFd,
     /// The child's NOTIFY_SOCKET.
     address: OsString,
-    /// To be removed at the end.
-    path: Option<PathBuf>,
+    place: Option<Place>,
     manager: Option<Manager>,
     /// We are the manager's main process, and what we say of the service counts.
     speaks: bool,
@@ -72,16 +68,16 @@ impl Relay {
         let (size, on) = (mem::size_of_val(&enable) as libc::socklen_t, (&raw const enable).cast());
         // SAFETY: an int of the size that is named.
         check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, on, size) })?;
-        let path = runtime_directory().map(|folder| folder.join(format!("bowout-{}.notify", process::id())));
-        let (address, path) = match path.filter(|path| bind_path(&socket, path).is_ok()) {
-            Some(path) => (path.clone().into_os_string(), Some(path)),
-            None => (bind_anywhere(&socket)?, None),
+        let place = Place::find(&socket);
+        let address = match &place {
+            Some(place) => place.address(),
+            None => bind_anywhere(&socket)?,
         };
         let manager = manager.and_then(Manager::new);
         // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
         let speaks = main.is_none_or(|pid| pid == process::id().to_string());
-        Ok(Self { socket, address, path, manager, speaks, lost: 0, waiting: VecDeque::new() })
+        Ok(Self { socket, address, place, manager, speaks, lost: 0, waiting: VecDeque::new() })
     }
 
     /// Whether a manager listens to what we say of the service.
@@ -96,7 +92,8 @@ impl Relay {
 
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(self.socket.as_fd()), self.manager.as_ref().and_then(Manager::descriptor)].into_iter().flatten()
+        let manager = self.manager.as_ref().and_then(Manager::descriptor);
+        [Some(self.socket.as_fd()), manager, self.place.as_ref().map(Place::descriptor)].into_iter().flatten()
     }
 
     /// What to wait for: the child, or the manager's room for what is waiting.
@@ -206,58 +203,21 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // The folder may be gone with the unit.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
 fn drop_message(heard: &mut Heard, why: String) {
     let before = heard.dropped.take().map_or(0, |(count, _)| count);
     heard.dropped = Some((before + 1, why));
 }
 
-/// The folder that systemd made for the unit, or for the user (systemd.exec(5), pam_systemd(8)).
-fn runtime_directory() -> Option<PathBuf> {
-    let listed = std::env::var_os("RUNTIME_DIRECTORY").filter(|folder| !folder.is_empty());
-    let first =
-        listed.map(|folders| OsStr::from_bytes(folders.as_bytes().split(|&b| b == b':').next().unwrap_or(&[])).into());
-    first
-        .or_else(|| std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
-        .filter(|folder: &PathBuf| folder.is_absolute())
-}
-
-fn bind_path(socket: &OwnedFd, path: &Path) -> io::Result<()> {
-    let address = Address::unix(path.as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?;
-    // Its permissions from the start: by chmod(2) they could become those of what somebody puts there meanwhile.
-    // SAFETY: take and return numbers. The umask is the child's again before there is one.
-    unsafe {
-        let before = libc::umask(if libc::geteuid() == 0 { 0o111 } else { 0o177 });
-        let bound = bind(socket, &address);
-        libc::umask(before);
-        bound
-    }
-}
-
-/// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with `@`.
-fn bind_anywhere(socket: &OwnedFd) -> io::Result<OsString> {
-    bind(socket, &Address::autobind())?;
-    let mut address = Address::autobind();
-    address.length = mem::size_of_val(&address.bytes) as libc::socklen_t;
-    // SAFETY: as many bytes as are named can be written.
-    check(unsafe {
-        libc::getsockname(socket.as_raw_fd(), address.bytes.as_mut_ptr().cast(), &raw mut address.length)
-    })?;
-    let name = &address.bytes[FAMILY + 1..address.length as usize];
-    Ok(OsString::from(format!("@{}", String::from_utf8_lossy(name))))
+/// Our effective user.
+fn user() -> libc::uid_t {
+    // SAFETY: takes nothing and returns a number.
+    unsafe { libc::geteuid() }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
 
     use super::*;

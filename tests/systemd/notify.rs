@@ -67,8 +67,8 @@ fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_
     let lines = "Type=notify\nUser=nobody\nRuntimeDirectory=@U\nRuntimeDirectoryPreserve=yes";
     let Some(unit) = Unit::new("user", &format!("{lines}\nExecStart=@B -- @N {words}")) else { return };
     unit.start();
-    let (address, bowout) = (address(&unit), unit.main_pid());
-    assert_eq!(address, format!("/run/{}/bowout-{bowout}.notify", unit.name));
+    let address = address(&unit);
+    assert!(address.starts_with(&format!("/run/{}/bowout-", unit.name)), "{address}");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(unit.machine().path(&address)).expect("a socket").permissions(),
     );
@@ -82,6 +82,40 @@ fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_
         .collect();
     tell(&format!("{address}, mode {mode:o}; left behind: {left:?}"));
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A Type=notify service starts, whatever the command may write to, and whichever user or network it changes to.
+#[test]
+fn a_command_in_a_sandbox_becomes_ready() {
+    let strict = "ProtectSystem=strict";
+    let closed = "RuntimeDirectory=@U\nRuntimeDirectoryMode=0700";
+    let (network, user) = ("unshare -n", "setpriv --reuid=65534 --regid=65534 --clear-groups");
+    for (name, lines, wrap, place) in [
+        ("network", "", network, "/run/bowout-"),
+        ("user-closed", closed, user, "/run/bowout-"),
+        ("open", "RuntimeDirectory=@U", user, "/run/open-"),
+        ("strict", &format!("{strict}\nPrivateTmp=yes"), user, "/tmp/bowout-"),
+        ("strict-network", &format!("{strict}\nPrivateTmp=yes"), network, "/tmp/bowout-"),
+        ("strict-open", &format!("{strict}\nReadOnlyPaths=/tmp\nRuntimeDirectory=@U"), network, "/run/strict-open-"),
+        // Root can enter a directory of mode 0700, and its child as another user cannot.
+        ("strict-closed", &format!("{strict}\nReadOnlyPaths=/tmp\n{closed}"), user, "@"),
+        ("strict-none", &format!("{strict}\nReadOnlyPaths=/tmp"), user, "@"),
+        ("dynamic", "DynamicUser=yes", "", "/tmp/bowout-"),
+        ("dynamic-closed", &format!("DynamicUser=yes\n{closed}"), "", "/run/dynamic-closed-"),
+    ] {
+        let command = format!("ExecStart=@B -- {wrap} @N send READY=1\\\\nSTATUS=heard say told wait TERM end exit 0");
+        let Some(unit) = Unit::new(name, &format!("Type=notify\n{lines}\n{command}")) else { return };
+        unit.start();
+        assert_eq!((unit.get("ActiveState").as_str(), unit.get("StatusText").as_str()), ("active", "heard"), "{name}");
+        let address = address(&unit);
+        tell(&format!("{name}: {address}"));
+        assert!(address.starts_with(place), "{name}: {address}");
+        let seen_by_bowout = format!("/proc/{}/root{address}", unit.main_pid());
+        assert!(place == "@" || unit.machine().path(&seen_by_bowout).exists(), "{name}");
+        unit.stop();
+        assert_eq!(unit.ended().get("Result"), "success", "{name}");
+        assert!(!unit.machine().path(&address).exists(), "{name}: {address} is left");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::user;
 use crate::sys::tree;
 
 /// The longest message that a manager takes, in bytes; longer ones are dropped whole, by it and by us (contract S15).
@@ -171,10 +172,8 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
 
 /// The child and its descendants; of senders that are gone already, those of our user.
 fn is_heard(sender: libc::ucred) -> bool {
-    // SAFETY: takes and returns numbers.
-    let us = unsafe { libc::geteuid() };
     // 0 is a process of another PID namespace, which is no descendant of ours whatever became of it.
-    tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == us && tree::Process::read(sender.pid).is_none())
+    tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == user() && tree::Process::read(sender.pid).is_none())
 }
 
 #[cfg(test)]

@@ -146,23 +146,26 @@ fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// The name can be told in advance. Whatever is there is left alone, and nothing behind it has its permissions changed.
+/// Another user who owns the folder can put something else in the directory's place. bowout then removes its own socket only.
 #[test]
-fn a_link_in_the_place_of_the_relays_socket_is_not_followed() {
+fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
     for home in homes() {
-        let (manager, dir) = (Manager::new(), Dir::new());
-        let secret = dir.write("secret", "mine", 0o600);
-        let script = "ln -s \"$0\" \"$RUNTIME_DIRECTORY/bowout-$$.notify\"; exec \"$@\"";
-        let start = Start::direct().at(home).env("NOTIFY_SOCKET", &manager.address).env("RUNTIME_DIRECTORY", &dir.0);
-        let line = ["sh", "-c", script, secret.to_str().expect("text"), crate::common::BOWOUT, "--"];
-        let words = [notifier().to_str().expect("text"), "send", "STATUS=here", "wait", "TERM", "end", "exit", "0"];
-        let mut bowout = start.command(line.iter().chain(&words));
-        manager.hears("STATUS=here");
-        bowout.kill(TERM);
+        let (manager, dir, victim) = (Manager::new(), Dir::new(), Dir::new());
+        fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("permissions");
+        let precious = victim.write("notify", "mine", 0o600);
+        let start = manager.start(&[]).at(home).env("RUNTIME_DIRECTORY", &dir.0);
+        let mut bowout = say(start, "say ready | wait USR1 end | send STATUS=here | exit 0");
+        ready(&mut bowout);
+        let entry = || fs::read_dir(&dir.0).expect("a directory").next().expect("an entry").expect("an entry").path();
+        let (directory, elsewhere) = (entry(), dir.file("elsewhere"));
+        fs::rename(&directory, &elsewhere).expect("renamed");
+        std::os::unix::fs::symlink(&victim.0, &directory).expect("a link");
+        bowout.kill(USR1);
+        // The socket is not at its address.
+        bowout.out.find("not sent", |line| line.starts_with("not sent"));
         assert_eq!(bowout.end(), Status::Code(0));
-        let mode = fs::metadata(&secret).expect("there").permissions().mode();
-        assert_eq!((mode & 0o777, fs::read_to_string(&secret).expect("there")), (0o600, "mine".into()), "{home:?}");
-        assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), 2, "{home:?}: the link is left as it was");
+        assert_eq!(fs::read_to_string(&precious).expect("there"), "mine", "{home:?}");
+        assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0, "{home:?}: the socket is left");
     }
 }
 
@@ -174,13 +177,13 @@ fn the_relays_socket_has_its_permissions_from_the_start() {
     }
     let (manager, dir) = (Manager::new(), Dir::new());
     let trace = dir.file("trace");
-    let calls = "trace=?chmod,fchmodat,?fchmodat2,bind";
+    let calls = "trace=?chmod,fchmod,fchmodat,?fchmodat2,bind,?mkdir,mkdirat";
     let line = ["-o", trace.to_str().expect("text"), "-e", calls, crate::common::BOWOUT, "--notify", "relay"];
     let start = Start::new(line).program("strace").env("RUNTIME_DIRECTORY", &manager.dir.0);
     let mut bowout = start.command(["sh", "-c", "umask"]);
     assert_eq!(bowout.end(), Status::Code(0));
     let text = fs::read_to_string(&trace).expect("a trace");
-    assert!(text.contains(".notify") && !text.contains("chmod"), "{text}");
+    assert!(text.contains("/notify") && text.contains("0711") && !text.contains("chmod"), "{text}");
     // The child's is as it was.
     let mut direct = Start::direct().command(["sh", "-c", "umask"]);
     assert_eq!(bowout.out.rest(), direct.out.rest());
