@@ -8,6 +8,7 @@
 //! Caveat: a sender that has ended before bowout looks is not known to be a descendant. It is believed if it was of bowout's user. As root, bowout
 //! opens the socket to all users, because the child may have become another one. Credentials decide which sender is accepted, not the mode.
 
+mod closer;
 mod manager;
 mod message;
 mod place;
@@ -15,12 +16,13 @@ mod place;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use closer::Closer;
 use manager::{Manager, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
 use place::{Place, bind_anywhere};
@@ -45,7 +47,8 @@ pub(crate) struct Heard {
 /// Both ends.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    socket: OwnedFd,
+    /// Closed by the exit of bowout: messages in it may hold descriptors whose close(2) waits, but not at an exit.
+    socket: ManuallyDrop<OwnedFd>,
     /// The child's NOTIFY_SOCKET.
     address: OsString,
     place: Option<Place>,
@@ -55,6 +58,7 @@ pub(crate) struct Relay {
     /// How many messages the manager did not take.
     lost: usize,
     waiting: VecDeque<Datagram>,
+    closer: Closer,
 }
 
 impl Relay {
@@ -77,7 +81,8 @@ impl Relay {
         // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
         let speaks = main.is_none_or(|pid| pid == process::id().to_string());
-        Ok(Self { socket, address, place, manager, speaks, lost: 0, waiting: VecDeque::new() })
+        let (socket, waiting, closer) = (ManuallyDrop::new(socket), VecDeque::new(), Closer::default());
+        Ok(Self { socket, address, place, manager, speaks, lost: 0, waiting, closer })
     }
 
     /// Whether a manager listens to what we say of the service.
@@ -96,9 +101,15 @@ impl Relay {
         [Some(self.socket.as_fd()), manager, self.place.as_ref().map(Place::descriptor)].into_iter().flatten()
     }
 
-    /// What to wait for: the child, or the manager's room for what is waiting.
-    pub(crate) fn readable(&self) -> Option<BorrowedFd<'_>> {
-        self.waiting.is_empty().then(|| self.socket.as_fd())
+    /// What to wait for: a message of the child's, unless another one still waits for the manager; and the closing of descriptors.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let socket = self.reads().then(|| self.socket.as_fd());
+        socket.into_iter().chain(self.closer.descriptor())
+    }
+
+    /// Whether messages may be read now. Until then the senders wait.
+    fn reads(&self) -> bool {
+        self.waiting.is_empty() && self.closer.has_room()
     }
 
     /// See [`Relay::readable`].
@@ -132,17 +143,30 @@ impl Relay {
             if Instant::now() >= end {
                 break;
             }
-            if let Some(manager) = self.writable() {
-                let _ = poll(&mut [PollFd::new(manager, PollFlags::POLLOUT)], PollTimeout::from(10_u8));
+            if !self.reads() {
+                let manager = self.writable().map(|manager| PollFd::new(manager, PollFlags::POLLOUT));
+                let closer = self.closer.descriptor().map(|closer| PollFd::new(closer, PollFlags::POLLIN));
+                let mut fds: Vec<_> = manager.into_iter().chain(closer).collect();
+                let _ = poll(&mut fds, PollTimeout::from(10_u8));
             }
         }
-        for _ in std::mem::take(&mut self.waiting) {
+        for datagram in mem::take(&mut self.waiting) {
+            self.closer.close(datagram.descriptors);
             drop_message(&mut heard, "the manager has no room for it".into());
         }
-        // What there was no time for.
-        for _ in 0..if self.manager.is_some() { AT_ONCE } else { 0 } {
-            let Ok(Received::Message(_) | Received::Refused(_)) = receive(&self.socket) else { break };
-            drop_message(&mut heard, "the manager is too slow for it".into());
+        // There was no time for these messages. The exit of bowout ends those that are left.
+        let messages = if self.manager.is_some() { AT_ONCE } else { 0 };
+        for _ in 0..messages {
+            if !self.closer.has_room() {
+                break;
+            }
+            match receive(&self.socket) {
+                Ok(Received::Message(Datagram { descriptors, .. }) | Received::Refused(descriptors, _)) => {
+                    self.closer.close(descriptors);
+                    drop_message(&mut heard, "the manager is too slow for it".into());
+                }
+                Ok(Received::Nothing) | Err(_) => break,
+            }
         }
         heard
     }
@@ -156,23 +180,27 @@ impl Relay {
     /// Passes on what can be.
     pub(crate) fn turn(&mut self) -> Heard {
         let mut heard = Heard::default();
+        self.closer.turn();
         self.flush();
         let far = self.manager.as_ref().is_some_and(|manager| !manager.is_local());
         for _ in 0..if far { 1 } else { AT_ONCE } {
-            if !self.waiting.is_empty() {
+            if !self.reads() {
                 break;
             }
             match receive(&self.socket) {
                 Ok(Received::Nothing) => break,
                 Ok(Received::Message(datagram)) => self.pass(datagram, &mut heard),
-                Ok(Received::Refused(why)) => drop_message(&mut heard, why),
+                Ok(Received::Refused(descriptors, why)) => {
+                    self.closer.close(descriptors);
+                    drop_message(&mut heard, why);
+                }
                 Err(error) => {
                     drop_message(&mut heard, error.to_string());
                     break;
                 }
             }
         }
-        for _ in 0..std::mem::take(&mut self.lost) {
+        for _ in 0..mem::take(&mut self.lost) {
             drop_message(&mut heard, "the manager does not take it".into());
         }
         heard
@@ -182,10 +210,11 @@ impl Relay {
         let message = Message::parse(&text);
         heard.extend = message.extend.or(heard.extend);
         if self.manager.is_none() || message.text.is_empty() {
-            return;
+            return self.closer.close(descriptors);
         }
-        let descriptors = if message.keeps_descriptors { descriptors } else { vec![] };
-        self.waiting.push_back(Datagram { text: message.text, descriptors });
+        let (sent, closed) = if message.keeps_descriptors { (descriptors, vec![]) } else { (vec![], descriptors) };
+        self.closer.close(closed);
+        self.waiting.push_back(Datagram { text: message.text, descriptors: sent });
         self.flush();
     }
 
@@ -195,8 +224,9 @@ impl Relay {
             match manager.send(datagram) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 result => {
-                    self.waiting.pop_front();
                     self.lost += usize::from(result.is_err());
+                    let sent = self.waiting.pop_front();
+                    self.closer.close(sent.map_or(vec![], |datagram| datagram.descriptors));
                 }
             }
         }
@@ -230,7 +260,7 @@ mod tests {
         for n in 0..1000 {
             relay.tell(&format!("STATUS={n}"));
         }
-        assert!(!relay.waiting.is_empty() && relay.readable().is_none() && relay.writable().is_some());
+        assert!(!relay.waiting.is_empty() && !relay.reads() && relay.writable().is_some());
         let mut heard = vec![];
         while heard.len() < 1000 {
             let mut text = [0; 64];
@@ -242,7 +272,7 @@ mod tests {
         assert_eq!(heard, (0..1000).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
         drop(manager);
         relay.tell("STATUS=nobody");
-        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+        assert!(relay.waiting.is_empty() && relay.reads());
     }
 
     /// It may be waited for at each message: what else there is to do comes between two of them, and the end does not wait for all.
@@ -285,7 +315,7 @@ mod tests {
         let mut relay = Relay::open(None).unwrap();
         relay.manager = Some(Manager::far(name.as_bytes(), &[libc::SOCK_DGRAM]));
         relay.tell("STATUS=none");
-        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+        assert!(relay.waiting.is_empty() && relay.reads());
         assert_eq!(relay.turn().dropped.map(|(count, _)| count), Some(1));
     }
 }

@@ -19,9 +19,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getsid};
 
-pub(super) use find::forget_inherited;
 use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
+pub(super) use find::{forget_inherited, note_own};
 pub(crate) use process::Process;
 use process::proc_is_ours;
 

@@ -8,6 +8,7 @@
 use std::fs::{File, read};
 use std::io::{Error, Read, Seek, Write, pipe};
 use std::mem::{size_of, size_of_val, zeroed};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
@@ -21,6 +22,7 @@ barrier             BARRIER=1; says `passed` when it is, `got N` for a signal be
 flood [N]           STATUS=0, STATUS=1, ...: N of them, or until there is no room, which is said
 forge PID TEXT      one message that says it is this process's; needs root
 refused N           so many that hold a NUL byte        carries N TEXT  as carry, and does not wait
+lingering N TEXT    one message with N TCP sockets whose close(2) waits for an hour
 store NAME TEXT     FDSTORE=1 of a file that holds TEXT
 listen              what sd_listen_fds(3) finds, and what is in it
 reloading           RELOADING=1 with the time           ping MS         WATCHDOG=1 so often, until a signal comes
@@ -205,6 +207,45 @@ fn forge(pid: libc::pid_t, text: &[u8]) {
     }
 }
 
+fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
+    let (size, value) = (size_of::<T>() as libc::socklen_t, std::ptr::from_ref(value).cast());
+    // SAFETY: a value of the size that is named.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) }, "setsockopt");
+}
+
+/// A socket that lingers for an hour when its last descriptor is closed, because nothing reads what it has sent.
+fn lingering(listener: &TcpListener) -> OwnedFd {
+    let mut stream = listener.local_addr().and_then(TcpStream::connect).unwrap_or_else(|_| fail("connect"));
+    set_option(&stream, libc::SO_SNDBUF, &4096_i32);
+    stream.set_nonblocking(true).unwrap_or_else(|_| fail("nonblocking"));
+    while stream.write(&[b'x'; 16384]).is_ok() {}
+    set_option(&stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 3600 });
+    stream.into()
+}
+
+/// The sender exits, so that the message alone holds the sockets: a socket does not linger at a process's exit. The sender stays a zombie: the
+/// receiver can still see whose descendant it is. This process has the listener, which keeps the other ends of the connections.
+fn send_lingering(count: usize, text: &[u8]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|_| fail("bind"));
+    set_option(&listener, libc::SO_RCVBUF, &4096_i32);
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, "listen");
+    let sender = fork();
+    if sender == 0 {
+        let sockets: Vec<OwnedFd> = (0..count).map(|_| lingering(&listener)).collect();
+        let raw: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        send(text, &raw, 0);
+        exit(0)
+    }
+    // SAFETY: the structure is filled in, and not read.
+    unsafe {
+        let mut info: libc::siginfo_t = zeroed();
+        let flags = libc::WEXITED | libc::WNOWAIT;
+        check(libc::waitid(libc::P_PID, sender as libc::id_t, &raw mut info, flags), "waitid");
+    }
+    std::mem::forget(listener);
+}
+
 fn store(name: &str, content: &str) {
     // SAFETY: a C string; the descriptor is ours.
     let mut file = unsafe {
@@ -386,6 +427,7 @@ fn main() {
                 }
                 say(&format!("sent {sent}"));
             }
+            "lingering" => send_lingering(number(word()), &text(&word())),
             "store" => store(&word(), &word()),
             "listen" => listen(),
             "reloading" => drop(send(format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic()).as_bytes(), &[], 0)),

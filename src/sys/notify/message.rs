@@ -108,14 +108,14 @@ pub(super) enum Received {
     Nothing,
     Message(Datagram),
     /// Not to be passed on, and why.
-    Refused(String),
+    Refused(Vec<OwnedFd>, String),
 }
 
 /// Room for the control data of one message: credentials and as many descriptors as there can be. Aligned as a `cmsghdr`.
 #[repr(C, align(8))]
 pub(super) struct Control(pub(super) [u8; 1200]);
 
-/// `recvmsg(2)` of one message. Descriptors that come with a message that is refused are closed.
+/// `recvmsg(2)` of one message. The caller closes the descriptors.
 #[allow(clippy::cast_ptr_alignment, reason = "read unaligned")]
 pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut text = vec![0; LONGEST + 1];
@@ -156,18 +156,17 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
         }
         (length as usize, header.msg_flags)
     };
-    if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || length > LONGEST {
-        return Ok(Received::Refused("it is longer than 4096 bytes, or there is no room for its descriptors".into()));
-    }
     text.truncate(length);
-    match sender {
-        Some(_) if text.strip_suffix(b"\0").unwrap_or(&text).contains(&0) => {
-            Ok(Received::Refused("it holds a NUL byte".into()))
+    let why = match sender {
+        _ if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || length > LONGEST => {
+            "it is longer than 4096 bytes, or there is no room for its descriptors".into()
         }
-        Some(sender) if is_heard(sender) => Ok(Received::Message(Datagram { text, descriptors })),
-        Some(sender) => Ok(Received::Refused(format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid))),
-        None => Ok(Received::Refused("it comes without credentials".into())),
-    }
+        Some(_) if text.strip_suffix(b"\0").unwrap_or(&text).contains(&0) => "it holds a NUL byte".into(),
+        Some(sender) if is_heard(sender) => return Ok(Received::Message(Datagram { text, descriptors })),
+        Some(sender) => format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid),
+        None => "it comes without credentials".into(),
+    };
+    Ok(Received::Refused(descriptors, why))
 }
 
 /// The child and its descendants; of senders that are gone already, those of our user.

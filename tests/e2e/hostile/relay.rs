@@ -4,7 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::{KILL, TERM, USR1};
-use crate::common::{Dir, Start, Status, homes, no_strace, not_root, notifier, size, skip, until};
+use crate::common::pty::kill;
+use crate::common::{
+    Dir, Home, Running, SOON, Start, Status, homes, no_strace, not_root, notifier, size, skip, timed, until,
+};
 use crate::notify::{Manager, dropped, ready, relay, say};
 
 /// In order, with a stop that is answered in the middle.
@@ -187,4 +190,68 @@ fn the_relays_socket_has_its_permissions_from_the_start() {
     // The child's is as it was.
     let mut direct = Start::direct().command(["sh", "-c", "umask"]);
     assert_eq!(bowout.out.rest(), direct.out.rest());
+}
+
+/// Sends messages while bowout is stopped, so that the messages alone hold what is in them when bowout reads them.
+fn while_stopped(bowout: &mut Running, send: impl FnOnce(&mut Running)) {
+    bowout.kill(libc::SIGSTOP);
+    until("bowout is stopped", || (bowout.state() == 'T').then_some(()));
+    send(bowout);
+    bowout.kill(libc::SIGCONT);
+}
+
+/// Such a descriptor is a socket that lingers. The test's machine need not have a file system that hangs.
+#[test]
+fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
+    for home in homes() {
+        // From the child: in a message that is refused, and in one whose descriptors are not passed on.
+        for text in ["lingering 2 \\0\\0", "lingering 1 MAINPIDFD=1"] {
+            let manager = Manager::new();
+            let words = format!("say ready | wait USR1 end | {text} | say sent | wait KILL end");
+            let mut bowout = say(manager.start(&["-v", "--grace", "300ms"]).at(home), &words);
+            ready(&mut bowout);
+            let child = bowout.child_pid();
+            while_stopped(&mut bowout, |bowout| {
+                kill(child, USR1);
+                bowout.out.find("sent", |line| line == "sent");
+                bowout.kill(TERM);
+            });
+            let (ended, took) = timed(|| bowout.end());
+            let killed = if home == Home::Pid1 { Status::Code(137) } else { Status::Signal(KILL) };
+            assert_eq!(ended, killed, "{home:?} {text}");
+            assert!(took < SOON, "{home:?} {text}: {took:?}");
+        }
+        // From a stranger, in as many messages as the socket takes: the child is still heard.
+        let manager = Manager::new();
+        let words = "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
+        let mut bowout = say(manager.start(&["-v"]).at(home), words);
+        ready(&mut bowout);
+        let address = relay(&bowout);
+        let mut strangers = vec![];
+        while_stopped(&mut bowout, |_| {
+            let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
+            let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
+            stranger.out.find("sent", |line| line == "sent");
+            strangers.push(stranger);
+        });
+        bowout.kill(USR1);
+        drop(manager.hears("BARRIER=1"));
+        manager.hears("STATUS=after");
+        // More than bowout can close until its exit, and more than it may read: the rest ends with the socket.
+        while_stopped(&mut bowout, |bowout| {
+            let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
+            let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
+            stranger.out.find("sent", |line| line == "sent");
+            strangers.push(stranger);
+            bowout.kill(TERM);
+        });
+        let (ended, took) = timed(|| bowout.end());
+        assert_eq!(ended, Status::Code(3), "{home:?}");
+        assert!(took < SOON, "{home:?}: {took:?}");
+        // The process that closes them is no descendant and no orphan.
+        let log = bowout.log();
+        assert!((6..=10).contains(&dropped(&log)), "{home:?}: {log:#?}");
+        let counted = |line: &&String| ["orphan", "killed", "left"].iter().any(|word| line.contains(word));
+        assert_eq!(log.iter().find(counted), None, "{home:?}");
+    }
 }
