@@ -119,7 +119,13 @@ impl Relay {
 
     /// A message of our own.
     pub(crate) fn tell(&mut self, text: &str) {
-        if self.speaks() {
+        if !self.speaks() {
+            return;
+        }
+        // The manager has read nothing for a while.
+        if self.waiting.len() >= AT_ONCE {
+            self.lost += 1;
+        } else {
             self.waiting.push_back(Datagram { text: text.as_bytes().to_vec(), descriptors: vec![] });
             self.flush();
         }
@@ -253,25 +259,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_manager_is_waited_for_and_loses_nothing() {
+    fn messages_of_our_own_wait_for_a_full_manager_and_are_bounded_and_counted() {
         let manager = datagram_socket(libc::AF_UNIX).unwrap();
         let address = bind_anywhere(&manager).unwrap();
         let mut relay = Relay::open(Some(&address)).unwrap();
         for n in 0..1000 {
             relay.tell(&format!("STATUS={n}"));
         }
-        assert!(!relay.waiting.is_empty() && !relay.reads() && relay.writable().is_some());
-        let mut heard = vec![];
-        while heard.len() < 1000 {
+        assert!(relay.waiting.len() == AT_ONCE && !relay.reads() && relay.writable().is_some());
+        let lost = relay.turn().dropped.map_or(0, |(count, _)| count);
+        let mut read = vec![];
+        while read.len() < 1000 - lost {
             let mut text = [0; 64];
             match nix::unistd::read(&manager, &mut text) {
-                Ok(length) => heard.push(String::from_utf8_lossy(&text[..length]).into_owned()),
+                Ok(length) => read.push(String::from_utf8_lossy(&text[..length]).into_owned()),
                 Err(_) => relay.flush(),
             }
         }
-        assert_eq!(heard, (0..1000).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        assert_eq!(read, (0..1000 - lost).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        assert!(lost > 0 && relay.waiting.is_empty());
         drop(manager);
-        relay.tell("STATUS=nobody");
+        relay.tell("STATUS=unread");
         assert!(relay.waiting.is_empty() && relay.reads());
     }
 
