@@ -20,7 +20,7 @@ use crate::sys::{signals, tree};
 /// allow: what the kernel has no number for it closes itself, in recvmsg(2), and waits there.
 const MOST: usize = 256;
 /// After how many microseconds close(2) is interrupted. A socket then lingers without the process.
-const PATIENCE: libc::suseconds_t = 1000;
+const PATIENCE: i32 = 1000;
 
 /// How long the helper may take to end at the end of bowout, in milliseconds.
 const LAST: u8 = 100;
@@ -86,11 +86,12 @@ impl Drop for Closer {
 impl Helper {
     /// Nothing where the descriptors are closed already: without a helper or a pidfd (Linux before 5.2), bowout waits for close(2).
     fn start(descriptors: &[RawFd]) -> Option<Self> {
-        let (flags, mut exited): (_, libc::c_int) = (libc::c_long::from(libc::CLONE_FILES | libc::CLONE_PIDFD), -1);
-        let (first, second) = if cfg!(target_arch = "s390x") { (0, flags) } else { (flags, 0) };
+        let (flags, none) = (libc::c_long::from(libc::CLONE_FILES | libc::CLONE_PIDFD), 0);
+        let (first, second) = if cfg!(target_arch = "s390x") { (none, flags) } else { (flags, none) };
+        let mut exited: libc::c_int = -1;
         // SAFETY: no memory is shared, and no stack is given: the child has copies of all that this process has, which has one thread. The
         // pidfd is written to `exited`.
-        let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, &raw mut exited, 0, 0) } as libc::pid_t;
+        let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, &raw mut exited, none, none) } as libc::pid_t;
         match pid {
             0 => carry_out(descriptors),
             1.. if exited >= 0 => {
@@ -115,7 +116,7 @@ impl Helper {
 /// The helper's work. Every other signal stays blocked: SIGINT from the terminal must not end it before its time. SIGKILL to bowout ends it, too.
 fn carry_out(descriptors: &[RawFd]) -> ! {
     extern "C" fn interrupt(_: libc::c_int) {}
-    let every = libc::timeval { tv_sec: 0, tv_usec: PATIENCE };
+    let every = libc::timeval { tv_sec: 0, tv_usec: PATIENCE.into() };
     let timer = libc::itimerval { it_interval: every, it_value: every };
     // SAFETY: the handler does nothing; the timer's value is valid; the last call ends the process and runs nothing.
     unsafe {
