@@ -107,7 +107,7 @@ impl Supervisor<'_> {
     fn turn(&mut self) {
         let mut fds = vec![self.intake.as_fd()];
         fds.extend(self.child.exec_pending());
-        fds.extend(self.relay.as_ref().and_then(Relay::readable));
+        fds.extend(self.relay.iter().flat_map(Relay::readable));
         fds.extend(self.parent.as_ref().and_then(Parent::handle));
         let deadline = if self.more { Some(self.now) } else { self.machine.deadline() };
         sys::wait::until(deadline, &fds, self.relay.as_ref().and_then(Relay::writable));

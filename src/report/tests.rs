@@ -349,10 +349,11 @@ fn no_grace_period_is_no_reason_where_nothing_was_killed() {
 /// Each signal is counted by itself: five processes in all are two descendants, twice.
 #[test]
 fn two_signals_at_once_are_counted_one_by_one() {
-    let (now, state) = (Instant::now(), State::Stopping { rung: 0, until: None, ended: None });
+    let state = State::Stopping { rung: 0, until: None, ended: None };
     let sent =
         [Signal::TERM, Signal::INT].map(|signal| Sent { signal, to: Target::All, stops: true, reached: 3, refused: 0 });
     let play = Play::new("TERM/8s/KILL");
+    let now = play.start;
     let step = Step {
         now,
         event: Event::HookExited,
@@ -375,8 +376,8 @@ fn two_signals_at_once_are_counted_one_by_one() {
 fn the_list_of_sent_signals_has_a_bound() {
     let mut play = Play::new("TERM/8s/KILL");
     play.machine = Machine::new(Settings { on_repeat: OnRepeat::Forward, ..play.history.settings.clone() }, play.start);
-    for n in 0..1000 {
-        play.signal(1.0 + n as f32 / 10.0, Side::Manager, "TERM", 1);
+    for n in 0..1000_u16 {
+        play.signal(1.0 + f32::from(n) / 10.0, Side::Manager, "TERM", 1);
     }
     let report: serde_json::Value =
         serde_json::from_str(&play.history.report(play.start + Duration::from_secs(200), Exit::Code(0), None, 0))

@@ -1,32 +1,32 @@
-//! The sd_notify relay: a socket of our own for the child, everything it says passed on to the manager from our PID, for the manager
-//! listens to its main process alone (sd_notify(3), `NotifyAccess=main`).
+//! The sd_notify relay: a socket of bowout's own for the child. Each message is sent on to the manager from bowout's PID, because the manager
+//! accepts messages of its main process only (sd_notify(3), `NotifyAccess=main`).
 //!
-//! Owns both sockets, and what the manager has no room for. Never waits: a manager whose socket is full is written to when it has room,
-//! and until then nothing is taken from the child, which then waits as it would without us. But one on another machine is waited
-//! for, 0.2 s for each message at the most, and one message a turn. Descriptors that pass through are closed
-//! here as soon as they are sent: a barrier is one that the sender sees closed (contract S16).
+//! Owns both sockets, and the messages that the manager has no room for. Never waits: when the manager's socket is full, bowout sends once it has
+//! room, and reads nothing from the child until then. The child then waits as it would without bowout. A manager on another machine is
+//! the exception: each message waits for it for at most 0.2 s, and a turn sends one message.
 //!
-//! Caveat: a sender that has ended by the time we look can no longer be told to be a descendant; it is believed if it was of
-//! our user. The socket is open to all users where we are root, for the child may have become another one; who may be heard is
-//! decided by credentials, not by the mode.
+//! Caveat: a sender that has ended before bowout looks is not known to be a descendant. It is believed if it was of bowout's user. As root, bowout
+//! opens the socket to all users, because the child may have become another one. Credentials decide which sender is accepted, not the mode.
 
+mod closer;
 mod manager;
 mod message;
+mod place;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use manager::{Address, FAMILY, Manager, bind, check, datagram_socket};
+use closer::Closer;
+use manager::{Manager, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
+use place::{Place, bind_anywhere};
 
 use super::{process, wait};
 
@@ -48,17 +48,18 @@ pub(crate) struct Heard {
 /// Both ends.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    socket: OwnedFd,
+    /// Closed by the exit of bowout: messages in it may hold descriptors whose close(2) waits, but not at an exit.
+    socket: ManuallyDrop<OwnedFd>,
     /// The child's NOTIFY_SOCKET.
     address: OsString,
-    /// To be removed at the end.
-    path: Option<PathBuf>,
+    place: Option<Place>,
     manager: Option<Manager>,
     /// We are the manager's main process, and what we say of the service counts.
     speaks: bool,
     /// How many messages the manager did not take.
     lost: usize,
     waiting: VecDeque<Datagram>,
+    closer: Closer,
 }
 
 impl Relay {
@@ -72,16 +73,17 @@ impl Relay {
         let (size, on) = (mem::size_of_val(&enable) as libc::socklen_t, (&raw const enable).cast());
         // SAFETY: an int of the size that is named.
         check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, on, size) })?;
-        let path = runtime_directory().map(|folder| folder.join(format!("bowout-{}.notify", process::id())));
-        let (address, path) = match path.filter(|path| bind_path(&socket, path).is_ok()) {
-            Some(path) => (path.clone().into_os_string(), Some(path)),
-            None => (bind_anywhere(&socket)?, None),
+        let place = Place::find(&socket);
+        let address = match &place {
+            Some(place) => place.address(),
+            None => bind_anywhere(&socket)?,
         };
         let manager = manager.and_then(Manager::new);
-        // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
+        // Where another process is the service's main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set it.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
         let speaks = main.is_none_or(|pid| pid == process::id().to_string());
-        Ok(Self { socket, address, path, manager, speaks, lost: 0, waiting: VecDeque::new() })
+        let (socket, waiting, closer) = (ManuallyDrop::new(socket), VecDeque::new(), Closer::default());
+        Ok(Self { socket, address, place, manager, speaks, lost: 0, waiting, closer })
     }
 
     /// Whether a manager listens to what we say of the service.
@@ -96,12 +98,19 @@ impl Relay {
 
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(self.socket.as_fd()), self.manager.as_ref().and_then(Manager::descriptor)].into_iter().flatten()
+        let manager = self.manager.as_ref().and_then(Manager::descriptor);
+        [Some(self.socket.as_fd()), manager, self.place.as_ref().map(Place::descriptor)].into_iter().flatten()
     }
 
-    /// What to wait for: the child, or the manager's room for what is waiting.
-    pub(crate) fn readable(&self) -> Option<BorrowedFd<'_>> {
-        self.waiting.is_empty().then(|| self.socket.as_fd())
+    /// What to wait for: a message of the child's, unless another one still waits for the manager; and the closing of descriptors.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let socket = self.reads().then(|| self.socket.as_fd());
+        socket.into_iter().chain(self.closer.descriptor())
+    }
+
+    /// Whether messages may be read now. Until then the senders wait.
+    fn reads(&self) -> bool {
+        self.waiting.is_empty() && self.closer.has_room()
     }
 
     /// See [`Relay::readable`].
@@ -111,7 +120,13 @@ impl Relay {
 
     /// A message of our own.
     pub(crate) fn tell(&mut self, text: &str) {
-        if self.speaks() {
+        if !self.speaks() {
+            return;
+        }
+        // The manager has read nothing for a while.
+        if self.waiting.len() >= AT_ONCE {
+            self.lost += 1;
+        } else {
             self.waiting.push_back(Datagram { text: text.as_bytes().to_vec(), descriptors: vec![] });
             self.flush();
         }
@@ -135,17 +150,30 @@ impl Relay {
             if Instant::now() >= end {
                 break;
             }
-            if let Some(manager) = self.writable() {
-                let _ = poll(&mut [PollFd::new(manager, PollFlags::POLLOUT)], PollTimeout::from(10_u8));
+            if !self.reads() {
+                let manager = self.writable().map(|manager| PollFd::new(manager, PollFlags::POLLOUT));
+                let closer = self.closer.descriptor().map(|closer| PollFd::new(closer, PollFlags::POLLIN));
+                let mut fds: Vec<_> = manager.into_iter().chain(closer).collect();
+                let _ = poll(&mut fds, PollTimeout::from(10_u8));
             }
         }
-        for _ in std::mem::take(&mut self.waiting) {
+        for datagram in mem::take(&mut self.waiting) {
+            self.closer.close(datagram.descriptors);
             drop_message(&mut heard, "the manager has no room for it".into());
         }
-        // What there was no time for.
-        for _ in 0..if self.manager.is_some() { AT_ONCE } else { 0 } {
-            let Ok(Received::Message(_) | Received::Refused(_)) = receive(&self.socket) else { break };
-            drop_message(&mut heard, "the manager is too slow for it".into());
+        // There was no time for these messages. The exit of bowout ends those that are left.
+        let messages = if self.manager.is_some() { AT_ONCE } else { 0 };
+        for _ in 0..messages {
+            if !self.closer.has_room() {
+                break;
+            }
+            match receive(&self.socket) {
+                Ok(Received::Message(Datagram { descriptors, .. }) | Received::Refused(descriptors, _)) => {
+                    self.closer.close(descriptors);
+                    drop_message(&mut heard, "the manager is too slow for it".into());
+                }
+                Ok(Received::Nothing) | Err(_) => break,
+            }
         }
         heard
     }
@@ -159,16 +187,20 @@ impl Relay {
     /// Passes on what can be.
     pub(crate) fn turn(&mut self) -> Heard {
         let mut heard = Heard::default();
+        self.closer.turn();
         self.flush();
         let far = self.manager.as_ref().is_some_and(|manager| !manager.is_local());
         for _ in 0..if far { 1 } else { AT_ONCE } {
-            if !self.waiting.is_empty() {
+            if !self.reads() {
                 break;
             }
             match receive(&self.socket) {
                 Ok(Received::Nothing) => break,
                 Ok(Received::Message(datagram)) => self.pass(datagram, &mut heard),
-                Ok(Received::Refused(why)) => drop_message(&mut heard, why),
+                Ok(Received::Refused(descriptors, why)) => {
+                    self.closer.close(descriptors);
+                    drop_message(&mut heard, why);
+                }
                 Err(error) => {
                     wait::failed("recvmsg", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
                     drop_message(&mut heard, error.to_string());
@@ -176,7 +208,7 @@ impl Relay {
                 }
             }
         }
-        for _ in 0..std::mem::take(&mut self.lost) {
+        for _ in 0..mem::take(&mut self.lost) {
             drop_message(&mut heard, "the manager does not take it".into());
         }
         heard
@@ -186,10 +218,11 @@ impl Relay {
         let message = Message::parse(&text);
         heard.extend = message.extend.or(heard.extend);
         if self.manager.is_none() || message.text.is_empty() {
-            return;
+            return self.closer.close(descriptors);
         }
-        let descriptors = if message.keeps_descriptors { descriptors } else { vec![] };
-        self.waiting.push_back(Datagram { text: message.text, descriptors });
+        let (sent, closed) = if message.keeps_descriptors { (descriptors, vec![]) } else { (vec![], descriptors) };
+        self.closer.close(closed);
+        self.waiting.push_back(Datagram { text: message.text, descriptors: sent });
         self.flush();
     }
 
@@ -199,19 +232,11 @@ impl Relay {
             match manager.send(datagram) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 result => {
-                    self.waiting.pop_front();
                     self.lost += usize::from(result.is_err());
+                    let sent = self.waiting.pop_front();
+                    self.closer.close(sent.map_or(vec![], |datagram| datagram.descriptors));
                 }
             }
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // The folder may be gone with the unit.
-            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -221,69 +246,43 @@ fn drop_message(heard: &mut Heard, why: String) {
     heard.dropped = Some((before + 1, why));
 }
 
-/// The folder that systemd made for the unit, or for the user (systemd.exec(5), pam_systemd(8)).
-fn runtime_directory() -> Option<PathBuf> {
-    let listed = std::env::var_os("RUNTIME_DIRECTORY").filter(|folder| !folder.is_empty());
-    let first =
-        listed.map(|folders| OsStr::from_bytes(folders.as_bytes().split(|&b| b == b':').next().unwrap_or(&[])).into());
-    first
-        .or_else(|| std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
-        .filter(|folder: &PathBuf| folder.is_absolute())
-}
-
-fn bind_path(socket: &OwnedFd, path: &Path) -> io::Result<()> {
-    let address = Address::unix(path.as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?;
-    // Its permissions from the start: by chmod(2) they could become those of what somebody puts there meanwhile.
-    // SAFETY: take and return numbers. The umask is the child's again before there is one.
-    unsafe {
-        let before = libc::umask(if libc::geteuid() == 0 { 0o111 } else { 0o177 });
-        let bound = bind(socket, &address);
-        libc::umask(before);
-        bound
-    }
-}
-
-/// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with `@`.
-fn bind_anywhere(socket: &OwnedFd) -> io::Result<OsString> {
-    bind(socket, &Address::autobind())?;
-    let mut address = Address::autobind();
-    address.length = mem::size_of_val(&address.bytes) as libc::socklen_t;
-    // SAFETY: as many bytes as are named can be written.
-    check(unsafe {
-        libc::getsockname(socket.as_raw_fd(), address.bytes.as_mut_ptr().cast(), &raw mut address.length)
-    })?;
-    let name = &address.bytes[FAMILY + 1..address.length as usize];
-    Ok(OsString::from(format!("@{}", String::from_utf8_lossy(name))))
+/// Our effective user.
+fn user() -> libc::uid_t {
+    // SAFETY: takes nothing and returns a number.
+    unsafe { libc::geteuid() }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{SocketAddr, UnixListener};
 
     use super::*;
 
     #[test]
-    fn a_full_manager_is_waited_for_and_loses_nothing() {
+    fn messages_of_our_own_wait_for_a_full_manager_and_are_bounded_and_counted() {
         let manager = datagram_socket(libc::AF_UNIX).unwrap();
         let address = bind_anywhere(&manager).unwrap();
         let mut relay = Relay::open(Some(&address)).unwrap();
         for n in 0..1000 {
             relay.tell(&format!("STATUS={n}"));
         }
-        assert!(!relay.waiting.is_empty() && relay.readable().is_none() && relay.writable().is_some());
-        let mut heard = vec![];
-        while heard.len() < 1000 {
+        assert!(relay.waiting.len() == AT_ONCE && !relay.reads() && relay.writable().is_some());
+        let lost = relay.turn().dropped.map_or(0, |(count, _)| count);
+        let mut read = vec![];
+        while read.len() < 1000 - lost {
             let mut text = [0; 64];
             match nix::unistd::read(&manager, &mut text) {
-                Ok(length) => heard.push(String::from_utf8_lossy(&text[..length]).into_owned()),
+                Ok(length) => read.push(String::from_utf8_lossy(&text[..length]).into_owned()),
                 Err(_) => relay.flush(),
             }
         }
-        assert_eq!(heard, (0..1000).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        assert_eq!(read, (0..1000 - lost).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        assert!(lost > 0 && relay.waiting.is_empty());
         drop(manager);
-        relay.tell("STATUS=nobody");
-        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+        relay.tell("STATUS=unread");
+        assert!(relay.waiting.is_empty() && relay.reads());
     }
 
     /// It may be waited for at each message: what else there is to do comes between two of them, and the end does not wait for all.
@@ -326,7 +325,7 @@ mod tests {
         let mut relay = Relay::open(None).unwrap();
         relay.manager = Some(Manager::far(name.as_bytes(), &[libc::SOCK_DGRAM]));
         relay.tell("STATUS=none");
-        assert!(relay.waiting.is_empty() && relay.readable().is_some());
+        assert!(relay.waiting.is_empty() && relay.reads());
         assert_eq!(relay.turn().dropped.map(|(count, _)| count), Some(1));
     }
 }

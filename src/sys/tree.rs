@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::unistd::{Pid, getpgid, getsid};
 
-pub(super) use find::{any_thread, forget_inherited};
+pub(super) use find::{any_thread, forget_inherited, note_own};
 use find::{children, is_inherited};
 pub(crate) use find::{descendants, descends, has_inherited, note_inherited};
 pub(super) use process::is_itself;

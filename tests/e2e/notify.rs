@@ -6,7 +6,7 @@ use std::io::{Error, ErrorKind, Write};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::Duration;
@@ -231,7 +231,7 @@ fn messages_come_from_bowout_byte_for_byte_and_in_order() {
 #[test]
 fn what_no_manager_takes_is_dropped_whole_counted_and_its_descriptors_closed() {
     let manager = Manager::new();
-    let words = "size 4097 | send STATUS=a\\0b | carry 3 STATUS=\\0 | send STATUS=after | wait TERM end | exit 0";
+    let words = "size 4097 | send STATUS=a\\0b | carry 3 \\0STATUS= | send STATUS=after | wait TERM end | exit 0";
     let mut bowout = say(manager.start(&[]), words);
     manager.hears("STATUS=after");
     assert_eq!(bowout.out.next().as_deref(), Some("closed"));
@@ -360,7 +360,8 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     let manager = Manager::new();
     let words = "send MAINPID=1 | send READY=1\\nMAINPID=1\\nSTATUS=a | send NOTIFYACCESS=all\\nMAINPIDFDID=7\\nSTATUS=b \
                  | carry 1 MAINPIDFD=1\\nSTATUS=c | send MAINPIDX=1 | carry 1 FDSTORE=1\\nMAINPIDFD=1 \
-                 | wait TERM end | exit 0";
+                 | send READY=1\\rMAINPID=1 | send M\\AINPID=1 | send \\rNOTIFYACCESS=all | carry 1 MAINPIDFD\\=1\\rSTATUS=d \
+                 | send STATUS=C:\\dir\\r\\n | send READY=1\\0 | wait TERM end | exit 0";
     let mut bowout = say(manager.start(&[]), words);
     for text in ["READY=1\nSTATUS=a", "STATUS=b"] {
         manager.hears(text);
@@ -371,6 +372,13 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     manager.hears("MAINPIDX=1");
     assert_eq!(manager.hears("FDSTORE=1").descriptors.len(), 1);
     assert_eq!(bowout.out.next().as_deref(), Some("closed"));
+    // systemd splits at a carriage return as well, and drops a backslash.
+    manager.hears("READY=1");
+    assert_eq!(manager.hears("STATUS=d").descriptors.len(), 0);
+    assert_eq!(bowout.out.next().as_deref(), Some("closed"));
+    // A harmless message stays as it is, and one NUL byte may end it.
+    manager.hears("STATUS=C:\\dir\r\n");
+    manager.hears("READY=1\0");
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
 }
@@ -462,46 +470,102 @@ fn a_child_of_another_user_is_heard_where_proc_does_not_show_it() {
     }
 }
 
-/// Variables, and where the socket is then.
-type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a Dir>);
+/// Variables, and the folder that the socket's directory is then in.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str);
 
 #[test]
-fn the_socket_is_in_the_runtime_directory_or_abstract_and_goes_with_bowout() {
+fn the_socket_has_a_directory_of_its_own_that_is_removed_at_the_end() {
     let manager = Manager::new();
-    let (first, second) = (Dir::new(), Dir::new());
-    let both = format!("{}:{}", first.0.display(), second.0.display());
-    let [one, other] = [&first, &second].map(|dir| dir.0.to_str().expect("text").to_owned());
-    let cases: [Case; 5] = [
-        (&[("RUNTIME_DIRECTORY", &both), ("XDG_RUNTIME_DIR", &other)], Some(&first)),
-        (&[("RUNTIME_DIRECTORY", ""), ("XDG_RUNTIME_DIR", &other)], Some(&second)),
-        (&[("XDG_RUNTIME_DIR", &one)], Some(&first)),
-        (&[("RUNTIME_DIRECTORY", "/no/such/directory")], None),
-        (&[], None),
+    let (open, closed) = (Dir::new(), Dir::new());
+    fs::set_permissions(&open.0, fs::Permissions::from_mode(0o755)).expect("permissions");
+    fs::set_permissions(&closed.0, fs::Permissions::from_mode(0o700)).expect("permissions");
+    let [one, other] = [&open, &closed].map(|dir| dir.0.to_str().expect("text").to_owned());
+    let both = format!("{one}:{other}");
+    let long = format!("{one}/{}", "x".repeat(80));
+    fs::create_dir(&long).expect("a directory");
+    let root = not_root().is_none();
+    // As root, bowout needs a folder that the child can still reach as another user.
+    let (run, nearest) = if root { ("/run", "/run") } else { (other.as_str(), "/tmp") };
+    let cases: [Case; 6] = [
+        (&[("RUNTIME_DIRECTORY", &both), ("XDG_RUNTIME_DIR", &other)], &one),
+        (&[("RUNTIME_DIRECTORY", &other), ("XDG_RUNTIME_DIR", &other)], run),
+        (&[("RUNTIME_DIRECTORY", ""), ("XDG_RUNTIME_DIR", &other)], run),
+        (&[("RUNTIME_DIRECTORY", &long), ("TMPDIR", "/tmp")], nearest),
+        (&[("RUNTIME_DIRECTORY", "no/such/directory"), ("TMPDIR", "/tmp")], nearest),
+        (&[("TMPDIR", "/tmp")], nearest),
     ];
-    for (variables, dir) in cases {
-        let mut start = Start::plain().env("NOTIFY_SOCKET", &manager.address);
-        for (name, value) in variables {
-            start = start.env(name, value);
+    for (variables, folder) in cases {
+        for (command, status) in [("", 0), ("/no/such/program", 127)] {
+            let mut start = Start::plain().env("NOTIFY_SOCKET", &manager.address);
+            for (name, value) in variables {
+                start = start.env(name, value);
+            }
+            if !command.is_empty() {
+                let mut bowout = start.command([command]);
+                assert_eq!(bowout.end(), Status::Code(status));
+                continue;
+            }
+            let mut bowout = say(start, "send READY=1 | wait TERM end | exit 0");
+            manager.hears("READY=1");
+            let address = relay(&bowout);
+            let directory = Path::new(&address).parent().expect("a directory");
+            assert_eq!(directory.parent(), Some(Path::new(folder)), "{variables:?}: {address}");
+            let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode();
+            let wanted = if root { 0o140_666 } else { 0o140_600 };
+            assert_eq!((mode(directory), mode(Path::new(&address))), (0o40_711, wanted), "{address}");
+            bowout.kill(TERM);
+            assert!(manager.hear().text().starts_with("STOPPING=1\n"));
+            assert_eq!(bowout.end(), Status::Code(status));
+            assert!(!directory.exists(), "{address} is left");
         }
-        let mut bowout = say(start, "send READY=1 | wait TERM end | exit 0");
-        manager.hears("READY=1");
-        let address = relay(&bowout);
-        if let Some(dir) = dir {
-            let socket = fs::symlink_metadata(&address).unwrap_or_else(|error| panic!("{address}: {error}"));
-            assert!(socket.file_type().is_socket() && Path::new(&address).parent() == Some(&dir.0), "{address}");
-            // Whoever the child may become has to reach it where we are root.
-            let mode = if not_root().is_none() { 0o666 } else { 0o600 };
-            assert_eq!(socket.permissions().mode() & 0o777, mode);
-        } else {
-            assert!(address.starts_with('@'), "{variables:?}: {address}");
-        }
-        bowout.kill(TERM);
-        assert!(manager.hear().text().starts_with("STOPPING=1\n"));
-        assert_eq!(bowout.end(), Status::Code(0));
-        for dir in [&first, &second] {
-            assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), 0, "{variables:?} left something");
+        // One holds the folder with the long name.
+        for (dir, count) in [(&open, 1), (&closed, 0)] {
+            assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), count, "{variables:?} left something");
         }
     }
+}
+
+#[test]
+fn a_command_in_another_network_or_of_another_user_reaches_the_manager() {
+    if skip(not_root()) {
+        return;
+    }
+    let manager = Manager::new();
+    fs::set_permissions(&manager.dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
+    let closed = Dir::new();
+    fs::set_permissions(&closed.0, fs::Permissions::from_mode(0o700)).expect("permissions");
+    let program = manager.dir.program(notifier());
+    let program = program.to_str().expect("text");
+    for (wrap, words) in [(&["unshare", "-n"][..], "send STATUS=here"), (&[], "uid 65534 send STATUS=here")] {
+        for folder in [None, Some(&closed.0)] {
+            let mut start = Start::plain().env("NOTIFY_SOCKET", &manager.address);
+            if let Some(folder) = folder {
+                start = start.env("RUNTIME_DIRECTORY", folder).env("XDG_RUNTIME_DIR", folder);
+            }
+            let all = wrap.iter().copied().chain([program]).chain(words.split(' '));
+            let mut bowout = start.command(all.chain(["wait", "TERM", "end", "exit", "0"]));
+            assert_eq!(manager.hears("STATUS=here").pid, bowout.pid, "{wrap:?} {folder:?}");
+            bowout.kill(TERM);
+            assert!(manager.hear().text().starts_with("STOPPING=1\n"));
+            assert_eq!(bowout.end(), Status::Code(0));
+        }
+    }
+}
+
+/// Where no folder can be written to, the address is abstract.
+#[test]
+fn without_a_folder_the_relay_has_an_abstract_address() {
+    if skip(not_root()) {
+        return;
+    }
+    let manager = Manager::hidden();
+    let script = "mount -o bind,ro /run /run && mount -o bind,ro /tmp /tmp && exec \"$@\"";
+    let under = ["-m", "--propagation", "private", "sh", "-c", script, "sh", BOWOUT];
+    let start = Start::new(under).program("unshare").env("NOTIFY_SOCKET", &manager.address).env("TMPDIR", "/tmp");
+    let mut bowout = start.command([notifier().to_str().expect("text"), "sayenv", "NOTIFY_SOCKET", "end", "exit", "0"]);
+    let line = bowout.out.next().expect("a line");
+    assert!(line.starts_with("NOTIFY_SOCKET=@"), "{line}");
+    assert_eq!(bowout.end(), Status::Code(0));
 }
 
 #[test]

@@ -500,7 +500,7 @@ fn refused(home: Home, path: &Path, why: &str) {
 fn a_report_keeps_the_file_that_is_there_and_a_new_one_is_private() {
     for home in homes() {
         let dir = Dir::new();
-        let (old, new) = (dir.write("old", &"old ".repeat(1000), 0o640), dir.file("new"));
+        let (old, new) = (dir.write("old", "old ".repeat(1000), 0o640), dir.file("new"));
         if not_root().is_none() {
             std::os::unix::fs::chown(&old, Some(65534), Some(65534)).expect("root may");
         }

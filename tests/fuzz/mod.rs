@@ -51,7 +51,7 @@ impl Chance {
 }
 
 /// What parsers stumble over.
-const BYTES: &[u8] = b"\0\n\t\r \x1b/:+-.,=()@09aZ\x7f\x80\xc3\xff";
+const BYTES: &[u8] = b"\0\n\\\t\r \x1b/:+-.,=()@09aZ\x7f\x80\xc3\xff";
 
 /// One of the corpus with up to four changes.
 fn mutate(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {

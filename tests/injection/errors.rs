@@ -40,6 +40,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("fchmodat", CHANGE),
     ("unlink", CHANGE),
     ("unlinkat", CHANGE),
+    ("mkdir", &["EACCES", "EEXIST", "EIO", "EMLINK", "ENOENT", "ENOSPC", "EPERM", "EROFS"]),
+    ("rmdir", CHANGE),
     ("rename", CHANGE),
     ("renameat", CHANGE),
     ("ioctl", &["EIO", "ENOTTY", "EPERM"]),

@@ -8,6 +8,7 @@
 use std::fs::{File, read};
 use std::io::{Error, Read, Seek, Write, pipe};
 use std::mem::{size_of, size_of_val, zeroed};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::exit;
@@ -15,12 +16,13 @@ use std::ptr::{null, null_mut};
 
 const USAGE: &str = "\
 say TEXT            a line on stdout                  sayenv NAME...  the variables, up to `end`
-send TEXT           one message; \\n, \\0, ^PID            size N          STATUS= of N bytes in all
+send TEXT           one message; \\n, \\r, \\0, ^PID       size N          STATUS= of N bytes in all
 carry N TEXT        a message with N copies of a pipe's end; says `closed` when nobody has one any more
 barrier             BARRIER=1; says `passed` when it is, `got N` for a signal before
 flood [N]           STATUS=0, STATUS=1, ...: N of them, or until there is no room, which is said
 forge PID TEXT      one message that says it is this process's; needs root
 refused N           so many that hold a NUL byte        carries N TEXT  as carry, and does not wait
+lingering N TEXT    one message with N TCP sockets whose close(2) waits for an hour
 store NAME TEXT     FDSTORE=1 of a file that holds TEXT
 listen              what sd_listen_fds(3) finds, and what is in it
 reloading           RELOADING=1 with the time           ping MS         WATCHDOG=1 so often, until a signal comes
@@ -134,9 +136,13 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     sent >= 0
 }
 
-/// `\n` and `\0`, as in C; `^PID` is this process.
+/// `\n`, `\r` and `\0`, as in C; `^PID` is this process.
 fn text(word: &str) -> Vec<u8> {
-    word.replace("\\n", "\n").replace("\\0", "\0").replace("^PID", &std::process::id().to_string()).into_bytes()
+    word.replace("\\n", "\n")
+        .replace("\\r", "\r")
+        .replace("\\0", "\0")
+        .replace("^PID", &std::process::id().to_string())
+        .into_bytes()
 }
 
 /// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them unblocked nowhere: a
@@ -199,6 +205,45 @@ fn forge(pid: libc::pid_t, text: &[u8]) {
         check(libc::sendmsg(socket, &raw const header, libc::MSG_NOSIGNAL) as libc::c_int, "sendmsg");
         libc::close(socket);
     }
+}
+
+fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
+    let (size, value) = (size_of::<T>() as libc::socklen_t, std::ptr::from_ref(value).cast());
+    // SAFETY: a value of the size that is named.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) }, "setsockopt");
+}
+
+/// A socket that lingers for an hour when its last descriptor is closed, because nothing reads what it has sent.
+fn lingering(listener: &TcpListener) -> OwnedFd {
+    let mut stream = listener.local_addr().and_then(TcpStream::connect).unwrap_or_else(|_| fail("connect"));
+    set_option(&stream, libc::SO_SNDBUF, &4096_i32);
+    stream.set_nonblocking(true).unwrap_or_else(|_| fail("nonblocking"));
+    while stream.write(&[b'x'; 16384]).is_ok() {}
+    set_option(&stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 3600 });
+    stream.into()
+}
+
+/// The sender exits, so that the message alone holds the sockets: a socket does not linger at a process's exit. The sender stays a zombie: the
+/// receiver can still see whose descendant it is. This process has the listener, which keeps the other ends of the connections.
+fn send_lingering(count: usize, text: &[u8]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|_| fail("bind"));
+    set_option(&listener, libc::SO_RCVBUF, &4096_i32);
+    // SAFETY: no pointers.
+    check(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, "listen");
+    let sender = fork();
+    if sender == 0 {
+        let sockets: Vec<OwnedFd> = (0..count).map(|_| lingering(&listener)).collect();
+        let raw: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        send(text, &raw, 0);
+        exit(0)
+    }
+    // SAFETY: the structure is filled in, and not read.
+    unsafe {
+        let mut info: libc::siginfo_t = zeroed();
+        let flags = libc::WEXITED | libc::WNOWAIT;
+        check(libc::waitid(libc::P_PID, sender as libc::id_t, &raw mut info, flags), "waitid");
+    }
+    std::mem::forget(listener);
 }
 
 fn store(name: &str, content: &str) {
@@ -357,7 +402,7 @@ fn main() {
             "refused" => {
                 let count = number(word());
                 for _ in 0..count {
-                    send(b"STATUS=\0", &[], 0);
+                    send(b"\0STATUS=", &[], 0);
                 }
             }
             "carries" => {
@@ -382,6 +427,7 @@ fn main() {
                 }
                 say(&format!("sent {sent}"));
             }
+            "lingering" => send_lingering(number(word()), &text(&word())),
             "store" => store(&word(), &word()),
             "listen" => listen(),
             "reloading" => drop(send(format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic()).as_bytes(), &[], 0)),

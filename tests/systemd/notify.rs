@@ -67,8 +67,8 @@ fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_
     let lines = "Type=notify\nUser=nobody\nRuntimeDirectory=@U\nRuntimeDirectoryPreserve=yes";
     let Some(unit) = Unit::new("user", &format!("{lines}\nExecStart=@B -- @N {words}")) else { return };
     unit.start();
-    let (address, bowout) = (address(&unit), unit.main_pid());
-    assert_eq!(address, format!("/run/{}/bowout-{bowout}.notify", unit.name));
+    let address = address(&unit);
+    assert!(address.starts_with(&format!("/run/{}/bowout-", unit.name)), "{address}");
     let mode = std::os::unix::fs::PermissionsExt::mode(
         &std::fs::metadata(unit.machine().path(&address)).expect("a socket").permissions(),
     );
@@ -82,6 +82,40 @@ fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_
         .collect();
     tell(&format!("{address}, mode {mode:o}; left behind: {left:?}"));
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A Type=notify service starts, whatever the command may write to, and whichever user or network it changes to.
+#[test]
+fn a_command_in_a_sandbox_becomes_ready() {
+    let strict = "ProtectSystem=strict";
+    let closed = "RuntimeDirectory=@U\nRuntimeDirectoryMode=0700";
+    let (network, user) = ("unshare -n", "setpriv --reuid=65534 --regid=65534 --clear-groups");
+    for (name, lines, wrap, place) in [
+        ("network", "", network, "/run/bowout-"),
+        ("user-closed", closed, user, "/run/bowout-"),
+        ("open", "RuntimeDirectory=@U", user, "/run/open-"),
+        ("strict", &format!("{strict}\nPrivateTmp=yes"), user, "/tmp/bowout-"),
+        ("strict-network", &format!("{strict}\nPrivateTmp=yes"), network, "/tmp/bowout-"),
+        ("strict-open", &format!("{strict}\nReadOnlyPaths=/tmp\nRuntimeDirectory=@U"), network, "/run/strict-open-"),
+        // Root can enter a directory of mode 0700, and its child as another user cannot.
+        ("strict-closed", &format!("{strict}\nReadOnlyPaths=/tmp\n{closed}"), user, "@"),
+        ("strict-none", &format!("{strict}\nReadOnlyPaths=/tmp"), user, "@"),
+        ("dynamic", "DynamicUser=yes", "", "/tmp/bowout-"),
+        ("dynamic-closed", &format!("DynamicUser=yes\n{closed}"), "", "/run/dynamic-closed-"),
+    ] {
+        let command = format!("ExecStart=@B -- {wrap} @N send READY=1\\\\nSTATUS=heard say told wait TERM end exit 0");
+        let Some(unit) = Unit::new(name, &format!("Type=notify\n{lines}\n{command}")) else { return };
+        unit.start();
+        assert_eq!((unit.get("ActiveState").as_str(), unit.get("StatusText").as_str()), ("active", "heard"), "{name}");
+        let address = address(&unit);
+        tell(&format!("{name}: {address}"));
+        assert!(address.starts_with(place), "{name}: {address}");
+        let seen_by_bowout = format!("/proc/{}/root{address}", unit.main_pid());
+        assert!(place == "@" || unit.machine().path(&seen_by_bowout).exists(), "{name}");
+        unit.stop();
+        assert_eq!(unit.ended().get("Result"), "success", "{name}");
+        assert!(!unit.machine().path(&address).exists(), "{name}: {address} is left");
+    }
 }
 
 #[test]
@@ -125,4 +159,54 @@ fn the_last_words_of_a_command_are_heard() {
     let room = crate::machine::both(&unit.machine().run(["cat", "/proc/sys/net/unix/max_dgram_qlen"]));
     tell(&format!("401 messages at the end (a socket has room for {room}): StatusText={status}"));
     assert_eq!(status, "last-words");
+}
+
+/// A message as a unit's ExecStart= takes it. systemd undoes a backslash there, and the notifier undoes `\n`, `\r` and `\0`.
+fn run_with_message(before: &str, text: &str) -> Option<Unit> {
+    let words = format!("send {} send READY=1\\\\0 wait TERM end exit 0", text.replace('\\', "\\\\"));
+    let unit = Unit::new("message", &format!("Type=notify\nExecStart={before}@N {words}"))?;
+    // The message is before READY=1, so that systemd has read it when the service has started.
+    unit.start();
+    Some(unit)
+}
+
+#[test]
+fn systemd_reads_from_bowout_what_it_reads_from_the_command() {
+    for text in
+        ["STATUS=C:\\dir\\rERRNO=2", "STATUS=a\\\\nb\\rSTATUS=c\\nERRNO=2\\0", "\\rST\\ATUS=C:\\\\dir\\n\\n\\rERRNO=02"]
+    {
+        let shown = ["", "@B -- "].map(|before| {
+            let unit = run_with_message(before, text)?;
+            let shown = unit.show(&["StatusText", "StatusErrno", "NotifyAccess"]);
+            unit.stop();
+            Some(shown)
+        });
+        let [Some(direct), Some(wrapped)] = shown else { return };
+        tell(&format!("{text}: {wrapped:?}"));
+        assert!(!direct.get("StatusText").is_empty() && direct.get("StatusErrno") == "2", "{text}: {direct:?}");
+        assert_eq!(direct, wrapped, "{text}: without bowout, with it");
+    }
+}
+
+#[test]
+fn no_spelling_of_a_line_takes_bowouts_place() {
+    for text in [
+        "STATUS=a\\rNOTIFYACCESS=all",
+        "STATUS=a\\nNOTIFY\\ACCESS\\=all\\0",
+        "STATUS=a\\n\\\\rNOTIFYACCESS=all\\nMAINPID\\=^PID",
+    ] {
+        let Some(unit) = run_with_message("", text) else { return };
+        let access = unit.get("NotifyAccess");
+        unit.stop();
+        let Some(unit) = run_with_message("@B -- ", text) else { return };
+        let main = unit.proc(unit.main_pid(), "comm");
+        tell(&format!("{text}: NotifyAccess={access} without bowout, {} with it", unit.get("NotifyAccess")));
+        assert_eq!(
+            (main.trim(), unit.get("NotifyAccess").as_str(), unit.get("StatusText").as_str()),
+            ("bowout", "main", "a")
+        );
+        // Here the carriage return is a part of the name.
+        assert_eq!(access == "all", !text.contains("\\\\r"), "{text}: the message says nothing to systemd");
+        unit.stop();
+    }
 }

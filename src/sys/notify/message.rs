@@ -5,9 +5,10 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use super::user;
 use crate::sys::tree;
 
-/// The longest message that a manager takes, in bytes; longer ones are dropped whole, by it and by us (contract S15).
+/// The longest message that systemd takes, in bytes (`NOTIFY_BUFFER_MAX` in its source). Longer ones are dropped whole.
 const LONGEST: usize = 4096;
 /// A message on its way.
 #[derive(Debug)]
@@ -19,47 +20,102 @@ pub(super) struct Datagram {
 /// A message of the child's as it may be passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// Byte for byte what came, unless a line had to be left out.
+    /// The bytes that were received, unless a line had to be left out.
     pub(super) text: Vec<u8>,
     pub(super) extend: Option<Duration>,
     pub(super) keeps_descriptors: bool,
 }
 
-/// What would make the child the manager's main process, after which nobody would listen to us (contract S17).
-const OURS: [&[u8]; 4] = [b"MAINPID=", b"MAINPIDFDID=", b"MAINPIDFD=", b"NOTIFYACCESS="];
+/// Lines that would make the child the manager's main process. The manager would then ignore bowout.
+const WITHHELD: [&[u8]; 4] = [b"MAINPID=", b"MAINPIDFDID=", b"MAINPIDFD=", b"NOTIFYACCESS="];
 
 impl Message {
+    /// Reads a message as systemd does (`strv_split_newlines()` and `service_notify_message()` in its source).
+    ///
+    /// The lines that are kept are sent as they were received, escapes included, so that the manager reads the same lines from them.
     pub(super) fn parse(text: &[u8]) -> Self {
-        let ours = |line: &[u8]| OURS.iter().any(|name| line.starts_with(name));
-        let lines = || text.split(|&b| b == b'\n');
-        let extend = lines()
-            .filter_map(|line| line.strip_prefix(b"EXTEND_TIMEOUT_USEC="))
-            .filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok())
-            .map(Duration::from_micros)
-            .next_back();
-        let kept = if lines().any(ours) {
-            lines().filter(|line| !ours(line)).collect::<Vec<_>>().join(&b'\n')
-        } else {
-            text.to_vec()
+        let read = text.strip_suffix(b"\0").unwrap_or(text);
+        // systemd from 247 on ignores a message that ends within an escape. None of its lines may become valid by leaving out others.
+        let is_cut = read.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1;
+        let is_withheld = |line: &&[u8]| {
+            let names = |text: &[u8]| WITHHELD.iter().any(|name| text.starts_with(name));
+            // systemd before 247 has no escapes: a newline after a backslash ends a line, too.
+            (!is_cut && names(&unescape(line))) || line.split(|&byte| is_newline(byte)).any(names)
         };
-        // The pidfd of MAINPIDFD=1 goes where its line goes.
-        let pidfd = lines().any(|line| line.starts_with(b"MAINPIDFD=")) && !lines().any(|line| line == b"FDSTORE=1");
-        Self { text: kept, extend, keeps_descriptors: !pidfd }
+        let (withheld, kept): (Vec<_>, Vec<_>) = lines(read).partition(is_withheld);
+        let text = match (&withheld[..], is_cut) {
+            ([], _) => text.to_vec(),
+            (_, true) => vec![],
+            (_, false) => kept.join(&b'\n'),
+        };
+        let extend = kept
+            .iter()
+            .filter(|_| !is_cut)
+            .find_map(|line| Some(number(unescape(line).strip_prefix(b"EXTEND_TIMEOUT_USEC=")?)))
+            .flatten()
+            // To systemd, these two are no time at all (`timestamp_is_set()`).
+            .filter(|usec| ![0, u64::MAX].contains(usec))
+            .map(Duration::from_micros);
+        // The pidfd of MAINPIDFD=1 is dropped with its line.
+        let pidfd = withheld.iter().any(|line| unescape(line).starts_with(b"MAINPIDFD="));
+        let keeps_descriptors = !pidfd || kept.iter().any(|line| unescape(line) == b"FDSTORE=1");
+        Self { text, extend, keeps_descriptors }
     }
+}
+
+fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The lines of a message with their escapes. A backslash takes away the meaning of the byte after it; empty lines are skipped.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut escaped = false;
+    let ends = move |byte: &u8| {
+        let ends = !escaped && is_newline(*byte);
+        escaped = !escaped && *byte == b'\\';
+        ends
+    };
+    text.split(ends).filter(|line| !line.is_empty())
+}
+
+/// A line without its escapes: systemd drops each backslash and keeps the byte after it.
+fn unescape(line: &[u8]) -> Vec<u8> {
+    let mut escaped = false;
+    let kept = line.iter().filter(|&&byte| {
+        escaped = !escaped && byte == b'\\';
+        !escaped
+    });
+    kept.copied().collect()
+}
+
+/// A number as systemd reads it (`safe_atou64()`): white space, a sign, then hexadecimal, octal, binary or decimal digits.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?.trim_start_matches([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
+    let (sign, digits) = text.split_at(usize::from(text.starts_with(['+', '-'])));
+    let (base, digits) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (16, &digits[2..]),
+        [b'0', b'o' | b'O', ..] => (8, &digits[2..]),
+        [b'0', b'b' | b'B', ..] => (2, &digits[2..]),
+        [b'0', ..] => (8, digits),
+        _ => (10, digits),
+    };
+    // `from_str_radix` would take a second sign.
+    let number = u64::from_str_radix(digits, base).ok().filter(|_| !digits.starts_with('+'))?;
+    (number == 0 || sign != "-").then_some(number)
 }
 
 pub(super) enum Received {
     Nothing,
     Message(Datagram),
     /// Not to be passed on, and why.
-    Refused(String),
+    Refused(Vec<OwnedFd>, String),
 }
 
 /// Room for the control data of one message: credentials and as many descriptors as there can be. Aligned as a `cmsghdr`.
 #[repr(C, align(8))]
 pub(super) struct Control(pub(super) [u8; 1200]);
 
-/// `recvmsg(2)` of one message. Descriptors that come with a message that is refused are closed.
+/// `recvmsg(2)` of one message. The caller closes the descriptors.
 #[allow(clippy::cast_ptr_alignment, reason = "read unaligned")]
 pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut text = vec![0; LONGEST + 1];
@@ -100,24 +156,23 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
         }
         (length as usize, header.msg_flags)
     };
-    if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || length > LONGEST {
-        return Ok(Received::Refused("it is longer than 4096 bytes, or there is no room for its descriptors".into()));
-    }
     text.truncate(length);
-    match sender {
-        Some(_) if text.contains(&0) => Ok(Received::Refused("it holds a NUL byte".into())),
-        Some(sender) if is_heard(sender) => Ok(Received::Message(Datagram { text, descriptors })),
-        Some(sender) => Ok(Received::Refused(format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid))),
-        None => Ok(Received::Refused("it comes without credentials".into())),
-    }
+    let why = match sender {
+        _ if flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 || length > LONGEST => {
+            "it is longer than 4096 bytes, or there is no room for its descriptors".into()
+        }
+        Some(_) if text.strip_suffix(b"\0").unwrap_or(&text).contains(&0) => "it holds a NUL byte".into(),
+        Some(sender) if is_heard(sender) => return Ok(Received::Message(Datagram { text, descriptors })),
+        Some(sender) => format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid),
+        None => "it comes without credentials".into(),
+    };
+    Ok(Received::Refused(descriptors, why))
 }
 
 /// The child and its descendants; of senders that are gone already, those of our user.
 fn is_heard(sender: libc::ucred) -> bool {
-    // SAFETY: takes and returns numbers.
-    let us = unsafe { libc::geteuid() };
     // 0 is a process of another PID namespace, which is no descendant of ours whatever became of it.
-    tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == us && tree::Process::read(sender.pid).is_none())
+    tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == user() && tree::Process::read(sender.pid).is_none())
 }
 
 #[cfg(test)]
@@ -129,35 +184,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_harmless_passes_byte_for_byte() {
-        for text in ["READY=1", "READY=1\n", "STATUS=a\n\nX_Y=MAINPID=1\n", "\n", "MAINPIDX=1"] {
+    fn a_harmless_message_passes_byte_for_byte() {
+        for text in
+            ["READY=1", "READY=1\n", "STATUS=a\n\nX_Y=MAINPID=1\r", "\n", "MAINPIDX=1", "STATUS=C:\\dir\\", "READY=1\0"]
+        {
             let message = Message::parse(text.as_bytes());
             assert_eq!((message.text, message.keeps_descriptors), (text.as_bytes().to_vec(), true));
         }
     }
 
     #[test]
-    fn the_main_process_stays_who_it_is() {
+    fn a_line_that_names_the_main_process_is_withheld() {
         for (text, kept) in [
             ("READY=1\nMAINPID=7", "READY=1"),
-            ("MAINPID=7\nREADY=1\n", "READY=1\n"),
+            ("MAINPID=7\nREADY=1\n\0", "READY=1"),
             ("NOTIFYACCESS=all\nMAINPIDFDID=9\nSTATUS=x", "STATUS=x"),
             ("MAINPID=7", ""),
+            // systemd splits at a carriage return, too, and drops backslashes.
+            ("READY=1\rMAINPID=7", "READY=1"),
+            ("M\\AINPID=7\nSTATUS=C:\\\\dir", "STATUS=C:\\\\dir"),
+            ("READY=1\n\\NOTIFYACCESS\\=all", "READY=1"),
+            // To a systemd before 247 the second line is one.
+            ("STATUS=a\\\nMAINPID=7\nREADY=1", "READY=1"),
+            // systemd ignores a message that ends within an escape.
+            ("READY=1\nMAINPID=7\\", ""),
         ] {
             assert_eq!(Message::parse(text.as_bytes()).text, kept.as_bytes(), "{text}");
         }
-        assert!(!Message::parse(b"READY=1\nMAINPIDFD=1").keeps_descriptors);
-        assert!(Message::parse(b"FDSTORE=1\nMAINPIDFD=1").keeps_descriptors);
+        assert!(!Message::parse(b"READY=1\nMAINPIDFD\\=1").keeps_descriptors);
+        assert!(Message::parse(b"F\\DSTORE=1\rMAINPIDFD=1").keeps_descriptors);
     }
 
     #[test]
-    fn more_time_is_heard() {
-        let extend = |text: &str| Message::parse(text.as_bytes()).extend;
-        assert_eq!(extend("STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000"), Some(Duration::from_millis(2500)));
-        for text in
-            ["EXTEND_TIMEOUT_USEC=", "EXTEND_TIMEOUT_USEC=-1", "EXTEND_TIMEOUT_USEC=1s", "XEXTEND_TIMEOUT_USEC=1"]
-        {
-            assert_eq!(extend(text), None, "{text}");
+    fn a_request_for_more_time_is_read_as_systemd_reads_it() {
+        let extend = |text: &str| Message::parse(text.as_bytes()).extend.map(|wait| wait.as_micros());
+        for (text, usec) in [
+            ("STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000", 2_500_000),
+            ("STOPPING=1\rEXTEND_TIMEOUT_\\USEC= +500\0", 500),
+            ("EXTEND_TIMEOUT_USEC=7\nEXTEND_TIMEOUT_USEC=8", 7),
+            ("EXTEND_TIMEOUT_USEC=0x1f", 31),
+            ("EXTEND_TIMEOUT_USEC=010", 8),
+            ("EXTEND_TIMEOUT_USEC=0o10", 8),
+            ("EXTEND_TIMEOUT_USEC=0b10", 2),
+        ] {
+            assert_eq!(extend(text), Some(usec), "{text}");
         }
+        for number in ["", "-1", "1s", "1 ", "0x", "08", "0x+1", "++1", "0", "-0", "18446744073709551615", "1\\"] {
+            assert_eq!(extend(&format!("EXTEND_TIMEOUT_USEC={number}")), None, "{number}");
+        }
+        assert_eq!(extend("XEXTEND_TIMEOUT_USEC=1"), None);
+        // The first line counts, valid or not.
+        assert_eq!(extend("EXTEND_TIMEOUT_USEC=x\nEXTEND_TIMEOUT_USEC=8"), None);
     }
 }

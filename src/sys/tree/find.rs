@@ -65,6 +65,11 @@ pub(crate) fn note_inherited() {
     *inherited() = children().unwrap_or_default();
 }
 
+/// Notes a process of bowout's own, which is not the command's: it is neither signalled nor waited for.
+pub(in crate::sys) fn note_own(pid: libc::pid_t) {
+    inherited().push(pid);
+}
+
 /// Whether one of them is there still.
 pub(crate) fn has_inherited() -> bool {
     !inherited().is_empty()

@@ -4,7 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use super::{KILL, TERM, USR1};
-use crate::common::{Dir, Start, Status, homes, no_strace, not_root, notifier, size, skip, until};
+use crate::common::pty::kill;
+use crate::common::{
+    Dir, Home, Running, SOON, Start, Status, homes, no_strace, not_root, notifier, size, skip, timed, until,
+};
 use crate::notify::{Manager, dropped, ready, relay, say};
 
 /// In order, with a stop that is answered in the middle.
@@ -111,7 +114,7 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
 fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
     for home in homes() {
         let manager = Manager::new();
-        let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0 | carry 1 STATUS=few | send STATUS=next \
+        let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0\\0 | carry 1 STATUS=few | send STATUS=next \
                      | wait TERM end | exit 0";
         let command = format!("ulimit -n 512; exec {} \"$@\"", notifier().display());
         // The limit is bowout's: the child raises its own.
@@ -146,23 +149,26 @@ fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// The name can be told in advance. Whatever is there is left alone, and nothing behind it has its permissions changed.
+/// Another user who owns the folder can put something else in the directory's place. bowout then removes its own socket only.
 #[test]
-fn a_link_in_the_place_of_the_relays_socket_is_not_followed() {
+fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
     for home in homes() {
-        let (manager, dir) = (Manager::new(), Dir::new());
-        let secret = dir.write("secret", "mine", 0o600);
-        let script = "ln -s \"$0\" \"$RUNTIME_DIRECTORY/bowout-$$.notify\"; exec \"$@\"";
-        let start = Start::direct().at(home).env("NOTIFY_SOCKET", &manager.address).env("RUNTIME_DIRECTORY", &dir.0);
-        let line = ["sh", "-c", script, secret.to_str().expect("text"), crate::common::BOWOUT, "--"];
-        let words = [notifier().to_str().expect("text"), "send", "STATUS=here", "wait", "TERM", "end", "exit", "0"];
-        let mut bowout = start.command(line.iter().chain(&words));
-        manager.hears("STATUS=here");
-        bowout.kill(TERM);
+        let (manager, dir, victim) = (Manager::new(), Dir::new(), Dir::new());
+        fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("permissions");
+        let precious = victim.write("notify", "mine", 0o600);
+        let start = manager.start(&[]).at(home).env("RUNTIME_DIRECTORY", &dir.0);
+        let mut bowout = say(start, "say ready | wait USR1 end | send STATUS=here | exit 0");
+        ready(&mut bowout);
+        let entry = || fs::read_dir(&dir.0).expect("a directory").next().expect("an entry").expect("an entry").path();
+        let (directory, elsewhere) = (entry(), dir.file("elsewhere"));
+        fs::rename(&directory, &elsewhere).expect("renamed");
+        std::os::unix::fs::symlink(&victim.0, &directory).expect("a link");
+        bowout.kill(USR1);
+        // The socket is not at its address.
+        bowout.out.find("not sent", |line| line.starts_with("not sent"));
         assert_eq!(bowout.end(), Status::Code(0));
-        let mode = fs::metadata(&secret).expect("there").permissions().mode();
-        assert_eq!((mode & 0o777, fs::read_to_string(&secret).expect("there")), (0o600, "mine".into()), "{home:?}");
-        assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), 2, "{home:?}: the link is left as it was");
+        assert_eq!(fs::read_to_string(&precious).expect("there"), "mine", "{home:?}");
+        assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0, "{home:?}: the socket is left");
     }
 }
 
@@ -174,14 +180,78 @@ fn the_relays_socket_has_its_permissions_from_the_start() {
     }
     let (manager, dir) = (Manager::new(), Dir::new());
     let trace = dir.file("trace");
-    let calls = "trace=?chmod,fchmodat,?fchmodat2,bind";
+    let calls = "trace=?chmod,fchmod,fchmodat,?fchmodat2,bind,?mkdir,mkdirat";
     let line = ["-o", trace.to_str().expect("text"), "-e", calls, crate::common::BOWOUT, "--notify", "relay"];
     let start = Start::new(line).program("strace").env("RUNTIME_DIRECTORY", &manager.dir.0);
     let mut bowout = start.command(["sh", "-c", "umask"]);
     assert_eq!(bowout.end(), Status::Code(0));
     let text = fs::read_to_string(&trace).expect("a trace");
-    assert!(text.contains(".notify") && !text.contains("chmod"), "{text}");
+    assert!(text.contains("/notify") && text.contains("0711") && !text.contains("chmod"), "{text}");
     // The child's is as it was.
     let mut direct = Start::direct().command(["sh", "-c", "umask"]);
     assert_eq!(bowout.out.rest(), direct.out.rest());
+}
+
+/// Sends messages while bowout is stopped, so that the messages alone hold what is in them when bowout reads them.
+fn while_stopped(bowout: &mut Running, send: impl FnOnce(&mut Running)) {
+    bowout.kill(libc::SIGSTOP);
+    until("bowout is stopped", || (bowout.state() == 'T').then_some(()));
+    send(bowout);
+    bowout.kill(libc::SIGCONT);
+}
+
+/// Such a descriptor is a socket that lingers. The test's machine need not have a file system that hangs.
+#[test]
+fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
+    for home in homes() {
+        // From the child: in a message that is refused, and in one whose descriptors are not passed on.
+        for text in ["lingering 2 \\0\\0", "lingering 1 MAINPIDFD=1"] {
+            let manager = Manager::new();
+            let words = format!("say ready | wait USR1 end | {text} | say sent | wait KILL end");
+            let mut bowout = say(manager.start(&["-v", "--grace", "300ms"]).at(home), &words);
+            ready(&mut bowout);
+            let child = bowout.child_pid();
+            while_stopped(&mut bowout, |bowout| {
+                kill(child, USR1);
+                bowout.out.find("sent", |line| line == "sent");
+                bowout.kill(TERM);
+            });
+            let (ended, took) = timed(|| bowout.end());
+            let killed = if home == Home::Pid1 { Status::Code(137) } else { Status::Signal(KILL) };
+            assert_eq!(ended, killed, "{home:?} {text}");
+            assert!(took < SOON, "{home:?} {text}: {took:?}");
+        }
+        // From a stranger, in as many messages as the socket takes: the child is still heard.
+        let manager = Manager::new();
+        let words = "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
+        let mut bowout = say(manager.start(&["-v"]).at(home), words);
+        ready(&mut bowout);
+        let address = relay(&bowout);
+        let mut strangers = vec![];
+        while_stopped(&mut bowout, |_| {
+            let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
+            let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
+            stranger.out.find("sent", |line| line == "sent");
+            strangers.push(stranger);
+        });
+        bowout.kill(USR1);
+        drop(manager.hears("BARRIER=1"));
+        manager.hears("STATUS=after");
+        // More than bowout can close until its exit, and more than it may read: the rest ends with the socket.
+        while_stopped(&mut bowout, |bowout| {
+            let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
+            let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
+            stranger.out.find("sent", |line| line == "sent");
+            strangers.push(stranger);
+            bowout.kill(TERM);
+        });
+        let (ended, took) = timed(|| bowout.end());
+        assert_eq!(ended, Status::Code(3), "{home:?}");
+        assert!(took < SOON, "{home:?}: {took:?}");
+        // The process that closes them is no descendant and no orphan.
+        let log = bowout.log();
+        assert!((6..=10).contains(&dropped(&log)), "{home:?}: {log:#?}");
+        let counted = |line: &&String| ["orphan", "killed", "left"].iter().any(|word| line.contains(word));
+        assert_eq!(log.iter().find(counted), None, "{home:?}");
+    }
 }
