@@ -36,6 +36,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("fchmodat", CHANGE),
     ("unlink", CHANGE),
     ("unlinkat", CHANGE),
+    ("mkdir", &["EACCES", "EEXIST", "EIO", "EMLINK", "ENOENT", "ENOSPC", "EPERM", "EROFS"]),
+    ("rmdir", CHANGE),
     ("rename", CHANGE),
     ("ioctl", &["EIO", "ENOTTY", "EPERM"]),
     // Waiting and signals.

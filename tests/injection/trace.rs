@@ -145,7 +145,12 @@ fn split(arguments: &str) -> Vec<String> {
 
 fn path(text: &str, dir: &Path) -> String {
     let text = text.trim_matches('"').replace(&*dir.to_string_lossy(), "DIR");
-    let parts = text.split('/').map(|part| if part.parse::<u32>().is_ok() { "PID" } else { part });
+    let is_random = |name: &str| name.len() >= 16 && name.bytes().take(16).all(|byte| byte.is_ascii_hexdigit());
+    let parts = text.split('/').map(|part| match part.strip_prefix("bowout-") {
+        Some(name) if is_random(name) => "bowout-RANDOM",
+        _ if part.parse::<u32>().is_ok() => "PID",
+        _ => part,
+    });
     let text = parts.collect::<Vec<_>>().join("/");
     numberless(&text)
 }
