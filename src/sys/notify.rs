@@ -78,7 +78,7 @@ impl Relay {
             None => bind_anywhere(&socket)?,
         };
         let manager = manager.and_then(Manager::new);
-        // A helper below somebody else's main process must not declare that service stopping (contract S9). Not set by older managers.
+        // Where another process is the service's main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set it.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
         let speaks = main.is_none_or(|pid| pid == process::id().to_string());
         let (socket, waiting, closer) = (ManuallyDrop::new(socket), VecDeque::new(), Closer::default());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::user;
 use crate::sys::tree;
 
-/// The longest message that a manager takes, in bytes; longer ones are dropped whole, by it and by us (contract S15).
+/// The longest message that systemd takes, in bytes (`NOTIFY_BUFFER_MAX` in its source). Longer ones are dropped whole.
 const LONGEST: usize = 4096;
 /// A message on its way.
 #[derive(Debug)]
