@@ -149,7 +149,7 @@ impl<'kvs> VisitSource<'kvs> for Members {
     fn visit_pair(&mut self, key: Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
         // The name of the event is a string; a field is a serde_json::Value, which displays as JSON.
         let value = value.to_borrowed_str().map_or_else(|| value.to_string(), |text| Value::from(text).to_string());
-        self.0 += &format!(",\"{key}\":{value}");
+        self.0 += &format!(",\"{key}\":{}", plain_json(&value));
         Ok(())
     }
 }
@@ -183,7 +183,7 @@ fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Di
                 name(),
                 sys::process::id(),
                 members.0,
-                Value::from(message.to_string())
+                plain_json(&Value::from(message.to_string()).to_string())
             )
         }
     }
@@ -205,6 +205,11 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
         if steers(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     Cow::Owned(escaped)
+}
+
+/// JSON that steers no terminal: each character of [`steers`] as its escape (RFC 8259, section 7), so that a program reads the same.
+fn plain_json(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
 }
 
 /// Control characters, and of those that format a text the ones that end a line or turn its direction (Unicode: `Zl`, `Zp`,
@@ -241,12 +246,13 @@ mod tests {
     #[test]
     fn json_holds_the_event_and_its_fields() {
         let fields = [
-            ("signal", "SIG\"TERM\n".into()),
+            ("signal", "SIG\"TERM\n\u{85}\u{202e}".into()),
             ("sender", serde_json::json!({ "side": "outside", "pid": null })),
             ("grace_ms", 8000.into()),
             ("default", true.into()),
         ];
         let text = line(Format::Json, Level::Info, &Event("stop_requested", &fields), &"x");
+        assert!(!text.trim_end().contains(steers), "{text:?}");
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&object["logger"], &object["event"]), (&"bowout".into(), &"stop_requested".into()));
         for (name, value) in fields {

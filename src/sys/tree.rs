@@ -271,13 +271,13 @@ fn without_proc(signal: Signal, wake: bool) -> Tally {
         known.into_iter().filter(|&pid| is_alive(pid) && !is_inherited(pid)).for_each(&mut send);
         return tally;
     }
-    // Most have a number soon behind ours. Nobody but SIGKILL can rely on their having ended.
+    // Most have a number soon after ours.
     let us = id();
     for (tried, pid) in (us + 1..PID_LIMIT).chain(1..us).enumerate() {
         if is_alive(pid) {
             send(pid);
         }
-        if signal == Signal::KILL && tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && all_have_ended() {
+        if tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && all_have_ended() {
             break;
         }
     }

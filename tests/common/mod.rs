@@ -98,7 +98,7 @@ pub fn clean_slate() {
 
 /// Whether a stop is asked for by this signal, if nobody says otherwise.
 fn asks(signal: i32) -> bool {
-    [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT].contains(&signal)
+    [libc::SIGTERM, libc::SIGINT, libc::SIGABRT].contains(&signal)
 }
 
 pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

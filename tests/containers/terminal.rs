@@ -61,7 +61,7 @@ fn ctrl_z_never_freezes_a_container() {
             container.pty.see("^Z");
             if !group.is_empty() {
                 // The kernel has stopped it: its group is no orphan.
-                container.pty.see("nobody could wake it: sent SIGCONT");
+                container.pty.see("no shell could continue it: sent SIGCONT");
             }
         }
         kill(child, libc::SIGUSR2);

@@ -3,6 +3,8 @@
 use crate::common::pty::{CTRL_C, Shell};
 use crate::common::{BOWOUT, Home, NOTHING, Running, Start, Status, homes, probe};
 
+const CATCH: &str = "-- probe terminal --catch 64";
+
 const TERM: i32 = libc::SIGTERM;
 
 /// What the line about the stop request says of SIGKILL.
@@ -59,8 +61,9 @@ fn a_unit_of_systemd_has_85_seconds() {
 #[test]
 fn on_a_terminal_a_pod_is_like_any_other_place() {
     let mut shell = Shell::start();
-    shell.probe("env KUBERNETES_SERVICE_HOST=10.0.0.1 bowout -- probe signals --exit INT:3");
+    shell.probe(&format!("env KUBERNETES_SERVICE_HOST=10.0.0.1 bowout {CATCH},INT"));
     shell.0.type_keys(CTRL_C);
     shell.0.see("SIGKILL in 8s (default)");
-    assert_eq!(shell.prompt().0, 3);
+    shell.0.type_keys(CTRL_C);
+    assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
 }

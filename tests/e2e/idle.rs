@@ -68,11 +68,10 @@ fn bowout_keeps_no_descriptor_it_does_not_need() {
 /// A deadline that has come is dealt with once: a loop that spins at one would be seen here.
 #[test]
 fn waiting_for_a_deadline_costs_no_time() {
-    let mut bowout = Start::new(["--grace", "1h"]).probe(["signals", "--pause", "18:1000"]);
+    let mut bowout = Start::new(["--grace", "1h"]).probe(["signals", "--pause", "TERM:1000"]);
     bowout.ready();
     bowout.kill(libc::SIGTERM);
     bowout.expect(libc::SIGTERM);
-    bowout.expect(libc::SIGCONT);
     bowout.out.find("the pause", |line| line == "paused");
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bowout.pid)).expect("bowout");
     let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();

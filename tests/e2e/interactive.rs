@@ -391,7 +391,7 @@ fn ctrl_z_never_freezes_a_script() {
     assert_eq!(group_of(child), child);
     for _ in 0..2 {
         shell.0.type_keys(CTRL_Z);
-        shell.0.see("nobody could wake it: sent SIGCONT");
+        shell.0.see("no shell could continue it: sent SIGCONT");
         shell.answers(bowout);
         assert!(runs(child));
     }

@@ -27,7 +27,7 @@ fn a_child_that_ignores_the_request_is_killed_after_the_grace_period_and_not_bef
         bowout.ready();
         let (status, took) = timed(|| {
             bowout.kill(TERM);
-            assert_at_most(&signals_of("", &bowout.out.rest()), &[TERM, CONT]);
+            assert_at_most(&signals_of("", &bowout.out.rest()), &[TERM]);
             bowout.end()
         });
         assert_eq!(status, bowout.died(KILL));
@@ -68,7 +68,7 @@ fn grace_0_kills_at_once() {
 #[test]
 fn a_second_request_from_the_same_side_kills_at_once() {
     for home in homes() {
-        for (first, second) in [(TERM, TERM), (TERM, INT), (INT, QUIT)] {
+        for (first, second) in [(TERM, TERM), (TERM, INT), (INT, libc::SIGABRT)] {
             let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
             bowout.ready();
             bowout.kill(first);
@@ -95,7 +95,7 @@ fn a_second_request_kills_descendants_as_well() {
 fn on_repeat_ignore_drops_the_second_request() {
     let mut bowout = patient(&["--on-repeat", "ignore"]);
     bowout.kill(TERM);
-    assert_eq!(bowout.settle(), [TERM, CONT]);
+    assert_eq!(bowout.settle(), [TERM]);
     bowout.kill(TERM);
     assert_eq!(bowout.settle(), NONE);
 }
@@ -104,7 +104,7 @@ fn on_repeat_ignore_drops_the_second_request() {
 fn on_repeat_forward_passes_the_second_request_on() {
     let mut bowout = patient(&["--on-repeat", "forward"]);
     bowout.kill(TERM);
-    assert_eq!(bowout.settle(), [TERM, CONT]);
+    assert_eq!(bowout.settle(), [TERM]);
     bowout.kill(TERM);
     let seen = bowout.settle();
     assert_eq!(seen.iter().filter(|signal| **signal == TERM).count(), 1, "{seen:?}");
@@ -115,7 +115,7 @@ fn on_repeat_forward_passes_the_second_request_on() {
 fn a_request_from_another_side_is_not_a_repeat() {
     let mut bowout = patient(&[]);
     bowout.kill(TERM);
-    assert_eq!(bowout.settle(), [TERM, CONT]);
+    assert_eq!(bowout.settle(), [TERM]);
     bowout.kill_from_elsewhere(TERM);
     // Forwarded once a stop, whoever asks.
     assert_eq!(bowout.settle(), NONE);
@@ -127,7 +127,7 @@ fn a_request_from_another_side_is_not_a_repeat() {
 fn another_sides_request_is_forwarded_where_its_signal_has_not_been() {
     let mut bowout = patient(&[]);
     bowout.kill(TERM);
-    assert_eq!(bowout.settle(), [TERM, CONT]);
+    assert_eq!(bowout.settle(), [TERM]);
     bowout.kill_from_elsewhere(INT);
     let seen = bowout.settle();
     assert_eq!(seen.iter().filter(|signal| **signal == INT).count(), 1, "{seen:?}");
@@ -142,7 +142,6 @@ fn a_request_from_the_tree_is_a_side_of_its_own() {
         bowout.kill(libc::SIGUSR1);
         bowout.expect(libc::SIGUSR1);
         bowout.expect(TERM);
-        bowout.expect(CONT);
         bowout.kill(INT);
         assert!(bowout.settle().contains(&INT), "not killed");
         bowout.kill(TERM);
@@ -152,7 +151,7 @@ fn a_request_from_the_tree_is_a_side_of_its_own() {
 
 #[test]
 fn requests_that_are_pending_together_are_one() {
-    for together in [&[TERM][..], &[TERM, libc::SIGHUP], &[TERM, INT], &[TERM, INT, QUIT, libc::SIGHUP]] {
+    for together in [&[TERM][..], &[TERM, libc::SIGHUP], &[TERM, INT], &[TERM, INT, libc::SIGABRT, libc::SIGHUP]] {
         for home in homes() {
             let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
             bowout.ready();
@@ -174,7 +173,7 @@ fn requests_that_are_pending_together_are_one() {
 fn cont_and_hup_after_a_request_are_no_repeat() {
     let mut bowout = patient(&[]);
     bowout.kill(TERM);
-    assert_eq!(bowout.settle(), [TERM, CONT]);
+    assert_eq!(bowout.settle(), [TERM]);
     bowout.kill(CONT);
     bowout.expect(CONT);
     bowout.kill(libc::SIGHUP);
@@ -268,7 +267,7 @@ fn stop_on_replaces_the_set_of_requests() {
     {
         let mut bowout = Start::new(["--grace", "0", "--stop-on", name]).probe(["signals"]);
         bowout.ready();
-        for other in [TERM, INT, QUIT, libc::SIGABRT] {
+        for other in [TERM, INT, libc::SIGABRT] {
             bowout.kill(other);
             bowout.expect(other);
         }
@@ -320,13 +319,12 @@ fn inside_a_namespace_and_outside_are_two_sides() {
     if crate::common::skip(crate::common::no_namespaces()) {
         return;
     }
-    // A preStop hook's `kill -QUIT 1`, then the runtime's TERM.
-    let mut bowout = Start::new(["--grace", "never"]).at(Home::Pid1).probe(["signals", "--tell", "USR1:QUIT"]);
+    // A preStop hook's `kill -INT 1`, then the runtime's TERM.
+    let mut bowout = Start::new(["--grace", "never"]).at(Home::Pid1).probe(["signals", "--tell", "USR1:INT"]);
     bowout.ready();
     bowout.kill(libc::SIGUSR1);
     bowout.expect(libc::SIGUSR1);
-    bowout.expect(QUIT);
-    bowout.expect(CONT);
+    bowout.expect(INT);
     bowout.kill(TERM);
     assert!(bowout.settle().contains(&TERM), "not killed");
 }

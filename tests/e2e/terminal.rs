@@ -23,10 +23,10 @@ const KEYS: [(&str, i32, &str); 2] = [(CTRL_C, libc::SIGINT, "Ctrl-C"), (CTRL_BA
 fn one_key_reaches_the_child_once_and_is_answered() {
     for (key, signal, name) in KEYS {
         let mut shell = Shell::start();
-        let (child, bowout) = shell.probe(&format!("bowout --grace 1h {CATCH},INT,QUIT"));
+        let (child, bowout) = shell.probe(&format!("bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT"));
         shell.0.type_keys(key);
         let deadline =
-            format!("{name}: waiting for 'probe' (pid {child}) to end, SIGKILL in 1h; {name} again kills it");
+            format!("{name}: waiting for 'probe' (pid {child}) to exit, SIGKILL in 1h; {name} again kills it");
         shell.0.until("both lines", |pty| {
             let seen = pty.unread();
             (seen.contains(&deadline) && seen.contains(&format!("got {signal} {FROM_TERMINAL}"))).then_some(())
@@ -41,7 +41,8 @@ fn one_key_reaches_the_child_once_and_is_answered() {
 fn what_the_terminal_sent_is_not_sent_again() {
     for (key, signal, name) in KEYS {
         let mut shell = Shell::start();
-        let (child, bowout) = shell.probe(&format!("bash -c 'bowout --grace 1h {CATCH},INT,QUIT; :'"));
+        let (child, bowout) =
+            shell.probe(&format!("bash -c 'bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT; :'"));
         kill(bowout, libc::SIGSTOP);
         shell.0.state(bowout, 'T');
         shell.0.type_keys(key);
@@ -82,7 +83,7 @@ fn a_second_key_kills_at_once() {
     for (key, signal, name) in KEYS {
         for grace in ["never", "1h"] {
             let mut shell = Shell::start();
-            shell.probe(&format!("bowout --grace {grace} {CATCH},INT,QUIT"));
+            shell.probe(&format!("bowout --stop-on INT,QUIT --grace {grace} {CATCH},INT,QUIT"));
             shell.0.type_keys(key);
             shell.0.see(&format!("{name}: waiting for"));
             shell.0.type_keys(key);
@@ -298,7 +299,7 @@ fn a_program_with_a_group_of_its_own_is_lent_the_terminal() {
     for script in ["", "bash -c '"] {
         let end = if script.is_empty() { "" } else { "; read line; echo \"the script read $line\"'" };
         let mut shell = Shell::start();
-        let (child, _) = shell.probe(&format!("{script}bowout {CATCH},TERM --exit TERM:7 --group --read{end}"));
+        let (child, _) = shell.probe(&format!("{script}bowout -v {CATCH},TERM --exit TERM:7 --group --read{end}"));
         shell.0.type_keys("hello\r");
         shell.0.see("read hello.");
         assert_eq!((group_of(child), shell.0.foreground()), (child, child));
@@ -495,7 +496,7 @@ fn a_script_in_a_terminal_reads_it_and_has_one_ctrl_c() {
 #[test]
 fn nohup_outlives_the_terminal() {
     let mut shell = Shell::start();
-    shell.run(&format!("nohup bowout --grace 0 {CATCH},USR2 --exit USR2:7 --to out 2>log &"));
+    shell.run(&format!("nohup bowout -v --grace 0 {CATCH},USR2 --exit USR2:7 --to out 2>log &"));
     let child = shell.0.ready_in("out");
     let bowout = parent_of(child);
     kill(bowout, libc::SIGHUP);
@@ -511,7 +512,7 @@ fn nohup_outlives_the_terminal() {
 #[test]
 fn a_session_of_its_own_knows_no_keys_and_no_hang_up() {
     let mut shell = Shell::start();
-    shell.run(&format!("setsid -f bowout {CATCH},INT,HUP,USR2 --exit USR2:7 --to out 2>log"));
+    shell.run(&format!("setsid -f bowout -v {CATCH},INT,HUP,USR2 --exit USR2:7 --to out 2>log"));
     let child = shell.0.ready_in("out");
     let bowout = parent_of(child);
     assert_eq!(group_of(child), child);
@@ -705,7 +706,7 @@ fn ctrl_z_never_freezes_a_container() {
             // Shown once it was sent.
             pty.see("^Z");
             if !how.is_empty() {
-                pty.see("nobody could wake it");
+                pty.see("no shell could continue it");
             }
             kill(bowout, ASKED);
             pty.got(ASKED);

@@ -94,7 +94,7 @@ fn descendants_that_proc_does_not_show_are_asked_and_counted() {
     let asked = format!("{hidden} --exit TERM:0");
     for (hidden, acts, grace, line) in [
         (&asked, "", "1h", "1 descendant left"),
-        (&hidden, "", "300ms", "1 descendant killed"),
+        (&hidden, "", "300ms", "killed 1 descendant"),
         (&asked, "task", "1h", "1 descendant left"),
     ] {
         let script = format!("{hidden} & exec \"$PROBE\" hostile {acts} -- --name c --exit USR1:7");
@@ -212,7 +212,7 @@ fn a_proc_that_is_mounted_later_is_found() {
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
     for home in homes() {
-        for (grace, options, asked) in [("1h", "--exit TERM:0", "1 descendant left"), ("3s", "", "1 descendant killed")]
+        for (grace, options, asked) in [("1h", "--exit TERM:0", "1 descendant left"), ("3s", "", "killed 1 descendant")]
         {
             let script = format!(
                 "\"$PROBE\" hostile thread -- --name t {options} & exec \"$PROBE\" signals --name c --exit USR1:7"
