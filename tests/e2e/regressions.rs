@@ -453,7 +453,7 @@ fn without_proc_the_search_for_children_ends_with_them() {
     let dir = Dir::new();
     let counts = dir.file("counts");
     let counts = counts.to_str().expect("text");
-    let words = ["-D", "-c", "-e", "trace=waitid", "-o", counts, BOWOUT, "--grace", "20ms"];
+    let words = ["-D", "-c", "-e", "trace=waitid", "-o", counts, BOWOUT, "--grace", "0"];
     let mut bowout = Start::new(words).program("strace").no_proc().probe(["signals"]);
     bowout.ready();
     bowout.kill(TERM);
