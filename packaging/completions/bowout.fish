@@ -1,6 +1,6 @@
 # Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
 
-complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Who is signalled: process, mixed, group [mixed]' -r -f -a "process\t''
+complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
 mixed\t''
 group\t''"
 complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
@@ -56,7 +56,7 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -s p -l parent-death-signal -d 'Be sent SIGNAL when the process that started bowout dies' -r -f -a "HUP\t''
+complete -c bowout -n __bowout_before_command -s p -l parent-death-signal -d 'Act as if the process that started bowout sent SIGNAL when it exits' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
 ILL\t''
@@ -87,7 +87,7 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop; a hang-up of the terminal always does [default: TERM,INT,QUIT,ABRT]' -r -f -a "HUP\t''
+complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
 ILL\t''
@@ -125,7 +125,7 @@ complete -c bowout -n __bowout_before_command -l help-all -d 'Print all options,
 complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the version'
 complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
 complete -c bowout -n __bowout_before_command -s c -l single-child -d '--kill-mode process'
-complete -c bowout -n __bowout_before_command -l wait-tree -d 'COMMAND\'s own end is no end: wait for the last descendant (for programs that daemonise)'
+complete -c bowout -n __bowout_before_command -l wait-tree -d 'Go on after COMMAND\'s exit until the last descendant exits (for programs that daemonise)'
 complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for tini\'s sake: always on'
 complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Warn of each orphan that is reaped'
 

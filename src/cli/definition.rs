@@ -95,10 +95,10 @@ fn count(name: &'static str, short: char, env: &'static str, help: &'static str)
 fn usual() -> [Arg; 10] {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
                  Container Apps; 85s in a systemd unit]";
-    let signal = "What COMMAND is sent first [default: the signal received]";
+    let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
     let runtime = "Stop COMMAND when it has run so long; exit with 124";
-    let mode = "Who is signalled: 'process', COMMAND alone; 'mixed', SIGKILL to all; 'group', the stop signal to all, too \
-                [default: mixed]";
+    let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
+                COMMAND's process group, the stop signal to every descendant [default: mixed]";
     let remap =
         "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
     let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
@@ -114,7 +114,7 @@ fn usual() -> [Arg; 10] {
             .help("Stop COMMAND after so long")
             .value_parser(parse_runtime),
         option("kill-mode", "MODE", "BOWOUT_KILL_MODE", mode)
-            .help("Who is signalled: process, mixed, group [mixed]")
+            .help("Where signals go: process, mixed, group [mixed]")
             .hide_possible_values(true)
             .short('k')
             .value_parser(choice(KILL_MODES)),
@@ -139,7 +139,8 @@ fn asked(name: &'static str, action: ArgAction, help: &'static str, long_help: &
 
 fn stopping() -> [Arg; 6] {
     let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
-    let stop_on = "Which signals ask for the stop; a hang-up of the terminal always does [default: TERM,INT,QUIT,ABRT]";
+    let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
+                   signal of --stop-signal or --escalate]";
     let repeat = "What a second request from the same side does [default: kill]";
     let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
     let delay = "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
@@ -158,9 +159,9 @@ fn stopping() -> [Arg; 6] {
 }
 
 fn signals() -> [Arg; 6] {
-    let tree = "COMMAND's own end is no end: wait for the last descendant (for programs that daemonise)";
+    let tree = "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
     let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
-    let death = "Be sent SIGNAL when the process that started bowout dies";
+    let death = "Act as if the process that started bowout sent SIGNAL when it exits";
     [
         switch("group", "--kill-mode group").short('g'),
         switch("single-child", "--kill-mode process").short('c'),
