@@ -1,6 +1,7 @@
 //! What happened, told to people and machines: the history of one supervision, and the log lines, the report and the termination
 //! message that it makes. Pure: it is told every step and says what to write; it does not write.
 
+mod end;
 mod json;
 mod lines;
 mod terminal;
@@ -245,14 +246,7 @@ impl History {
             self.rungs.clear();
         }
         self.extended |= matches!(step.event, Event::ExtendGrace(_)) && step.before != step.after;
-        let again = matches!(step.before, State::Killing { .. });
-        for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
-            if self.rungs.len() < RUNGS {
-                self.rungs.push((sent.signal, step.now));
-            } else {
-                self.more_rungs += 1;
-            }
-        }
+        let mut again = matches!(step.before, State::Killing { .. });
         if step.kills() {
             if self.kill.is_none() {
                 self.kill = Some((self.reason_to_kill(step), step.now));
@@ -261,6 +255,14 @@ impl History {
             let killed = step.sent.iter().find(tree).map_or(0, |sent| self.others(sent).saturating_sub(sent.refused));
             if self.descendants_killed.is_none() && killed > 0 {
                 self.descendants_killed = Some((killed, step.now));
+                again = false;
+            }
+        }
+        for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
+            if self.rungs.len() < RUNGS {
+                self.rungs.push((sent.signal, step.now));
+            } else {
+                self.more_rungs += 1;
             }
         }
     }

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, json};
 
-use super::{History, Stop, Who};
+use super::{History, Sent, Step, Stop, Who};
 use crate::exit::Exit;
 use crate::origin::Side;
+use crate::policy::Event;
 use crate::signal::Signal;
 
 impl History {
@@ -41,6 +42,29 @@ impl History {
             "log_lines_lost": lost,
         });
         format!("{report}\n")
+    }
+
+    /// The fields of a step, for `--log-format json`.
+    pub(super) fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
+        let mut fields = vec![("child_pid", self.pid.into())];
+        if let Event::Signal(received) = step.event {
+            fields.push(("signal", received.signal.to_string().into()));
+            fields.push(("sender", step.who.as_ref().map_or(Value::Null, Who::json)));
+        }
+        if let Event::ChildExited(exit) = step.event {
+            fields.push(("exit_code", exit.code().into()));
+            fields.push(("exit_signal", exit.signal().into()));
+            fields.push(("descendants_left", step.left.into()));
+        }
+        if !step.sent.is_empty() {
+            let sent = |sent: &Sent| json!({ "signal": sent.signal.to_string(), "processes": sent.reached });
+            fields.push(("sent", step.sent.iter().map(sent).collect()));
+        }
+        if let Some((signal, until)) = self.next_step(step) {
+            fields.push(("next_signal", signal.to_string().into()));
+            fields.push(("next_in_ms", millis(until.saturating_duration_since(step.now)).into()));
+        }
+        fields
     }
 
     fn stop_report(&self, stop: &Stop, now: Instant) -> Value {

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use log::Level;
-use serde_json::{Value, json};
 
 use super::terminal::key;
-use super::{History, Line, Sent, Step, Stop, Who, descendants, json, told, wait};
+use super::{History, Line, Sent, Step, descendants, told, wait};
 use crate::exit::Exit;
 use crate::origin::Side;
 use crate::policy::{Action, Event, Received, State, Target};
@@ -56,29 +55,6 @@ impl History {
             }
         };
         Some(Line { level, event, fields: self.fields(step), text })
-    }
-
-    /// The fields of a step, for `--log-format json`.
-    fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
-        let mut fields = vec![("child_pid", self.pid.into())];
-        if let Event::Signal(received) = step.event {
-            fields.push(("signal", received.signal.to_string().into()));
-            fields.push(("sender", step.who.as_ref().map_or(Value::Null, Who::json)));
-        }
-        if let Event::ChildExited(exit) = step.event {
-            fields.push(("exit_code", exit.code().into()));
-            fields.push(("exit_signal", exit.signal().into()));
-            fields.push(("descendants_left", step.left.into()));
-        }
-        if !step.sent.is_empty() {
-            let sent = |sent: &Sent| json!({ "signal": sent.signal.to_string(), "processes": sent.reached });
-            fields.push(("sent", step.sent.iter().map(sent).collect()));
-        }
-        if let Some((signal, until)) = self.next_step(step) {
-            fields.push(("next_signal", signal.to_string().into()));
-            fields.push(("next_in_ms", json::millis(until.saturating_duration_since(step.now)).into()));
-        }
-        fields
     }
 
     fn signal(&self, step: &Step<'_>, received: Received) -> (Level, &'static str, String) {
@@ -229,7 +205,8 @@ impl History {
                 _ => (Level::Debug, "killed_again", "sent SIGKILL again".into()),
             },
             (_, State::Killing { .. }) => {
-                let last = match step.sent().nth(1) {
+                let last = match step.sent().nth(1).map(|sent| self.others(sent)) {
+                    Some(1) => ", SIGKILL to it in 1s",
                     Some(_) => ", SIGKILL to them in 1s",
                     None => "",
                 };
@@ -270,81 +247,6 @@ impl History {
             }
             State::Killing { .. } | State::Done(_) => format!("{} is being killed", self.child()),
         }
-    }
-
-    /// The last line: how the child exited, after how long, and why.
-    pub(crate) fn end(&self, now: Instant, exit: Exit) -> Line {
-        let mut text = match self.ended() {
-            Some(ended) => self.ending(ended),
-            None => format!("{} could not be killed", self.child()),
-        };
-        text += &format!(" after {}{}", wait(self.run_time(now)), self.because(now));
-        if self.ended.is_none_or(|(ended, _)| ended.number() != exit.number()) {
-            text += &format!("; bowout exits with {}", exit.number());
-        }
-        let fields = vec![
-            ("child_pid", self.pid.into()),
-            ("exit_code", self.ended().and_then(Exit::code).into()),
-            ("exit_signal", self.ended().and_then(Exit::signal).into()),
-            ("run_time_ms", json::millis(self.run_time(now)).into()),
-            ("status", exit.number().into()),
-        ];
-        Line { level: self.end_level(), event: "exited", fields, text }
-    }
-
-    /// A routine run logs nothing. What the user may not expect is told: a stop, descendants that were left, a death, and, of the first
-    /// process of a container, every failure.
-    fn end_level(&self) -> Level {
-        let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
-        match self.ended() {
-            None => Level::Warn,
-            Some(_) if self.kill.is_some() => Level::Warn,
-            Some(Exit::Signal(Signal::INT)) if self.stop.as_ref().is_none_or(ctrl_c) && self.left == 0 => Level::Debug,
-            Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
-            Some(Exit::Signal(Signal::PIPE)) => Level::Debug,
-            Some(Exit::Signal(_)) => Level::Info,
-            Some(Exit::Code(1..)) if self.settings.pid1 => Level::Info,
-            Some(Exit::Code(_)) => Level::Debug,
-        }
-    }
-
-    /// What Kubernetes shows of the container's end: one line that stands alone, without the log beside it.
-    pub(crate) fn termination_message(&self, now: Instant) -> String {
-        let mut line = match self.ended() {
-            Some(Exit::Signal(signal)) => format!("killed by {signal}"),
-            Some(exit @ Exit::Code(_)) => exit.to_string(),
-            None => "could not be killed".into(),
-        };
-        if self.core {
-            line += " (core dumped)";
-        }
-        line += &self.because(now);
-        line + &format!("; main process {} (pid {}), ran for {}", self.name(), self.pid, wait(self.run_time(now)))
-    }
-
-    /// Why the child exited, and what became of its descendants.
-    fn because(&self, now: Instant) -> String {
-        let ended = self.ended.map_or(now, |(_, at)| at);
-        let stopped = match (&self.stop, self.why()) {
-            (Some(stop), Some(why)) if !stop.late => format!(", {} after {why}", wait(ended - stop.at)),
-            (_, _) => String::new(),
-        };
-        let killed = self.descendants_killed.map(|(killed, _)| descendants(killed));
-        match (&self.kill, killed) {
-            (Some((kill, at)), Some(killed)) if ended < *at => {
-                format!("{stopped}; killed {killed} that it left running: {kill}")
-            }
-            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too"),
-            (Some((kill, _)), None) => format!(": {kill}"),
-            (None, _) if self.left > 0 => {
-                format!("{stopped}; {} that it left running exited {} later", descendants(self.left), wait(now - ended))
-            }
-            (None, _) => stopped,
-        }
-    }
-
-    fn ending(&self, exit: Exit) -> String {
-        format!("{} {exit}{}", self.child(), if self.core { " (core dumped)" } else { "" })
     }
 
     /// A hook, as every line names it.
@@ -406,7 +308,7 @@ impl History {
     }
 
     /// The next signal of the stop, and when it is sent.
-    fn next_step(&self, step: &Step<'_>) -> Option<(Signal, Instant)> {
+    pub(super) fn next_step(&self, step: &Step<'_>) -> Option<(Signal, Instant)> {
         let (rung, until) = match step.after {
             State::Preparing { grace, .. } => (1, grace),
             State::Stopping { rung, until, .. } => (rung + 1, until),

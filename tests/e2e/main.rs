@@ -31,6 +31,7 @@ mod search;
 mod signals;
 mod spawn;
 mod stop;
+mod switch;
 mod terminal;
 mod tour;
 mod unsafety;

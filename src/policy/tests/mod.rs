@@ -10,6 +10,7 @@ mod world;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::requests::{BURST, CLIMB};
 use super::*;
 use crate::signal::Remap;
 

@@ -1,0 +1,87 @@
+//! The last line and the termination message: how the child exited, after how long, and why.
+
+use std::time::Instant;
+
+use log::Level;
+
+use super::{History, Line, Stop, Who, descendants, json, wait};
+use crate::exit::Exit;
+use crate::origin::Side;
+use crate::signal::Signal;
+
+impl History {
+    /// The last line: how the child exited, after how long, and why.
+    pub(crate) fn end(&self, now: Instant, exit: Exit) -> Line {
+        let mut text = match self.ended() {
+            Some(ended) => self.ending(ended),
+            None => format!("{} could not be killed", self.child()),
+        };
+        text += &format!(" after {}{}", wait(self.run_time(now)), self.because(now));
+        if self.ended.is_none_or(|(ended, _)| ended.number() != exit.number()) {
+            text += &format!("; bowout exits with {}", exit.number());
+        }
+        let fields = vec![
+            ("child_pid", self.pid.into()),
+            ("exit_code", self.ended().and_then(Exit::code).into()),
+            ("exit_signal", self.ended().and_then(Exit::signal).into()),
+            ("run_time_ms", json::millis(self.run_time(now)).into()),
+            ("status", exit.number().into()),
+        ];
+        Line { level: self.end_level(), event: "exited", fields, text }
+    }
+
+    /// A routine run logs nothing. What the user may not expect is told: a stop, descendants that were left, a death, and, of the first
+    /// process of a container, every failure.
+    fn end_level(&self) -> Level {
+        let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
+        match self.ended() {
+            None => Level::Warn,
+            Some(_) if self.kill.is_some() => Level::Warn,
+            Some(Exit::Signal(Signal::INT)) if self.stop.as_ref().is_none_or(ctrl_c) && self.left == 0 => Level::Debug,
+            Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
+            Some(Exit::Signal(Signal::PIPE)) => Level::Debug,
+            Some(Exit::Signal(_)) => Level::Info,
+            Some(Exit::Code(1..)) if self.settings.pid1 => Level::Info,
+            Some(Exit::Code(_)) => Level::Debug,
+        }
+    }
+
+    /// What Kubernetes shows of the container's end: one line that stands alone, without the log beside it.
+    pub(crate) fn termination_message(&self, now: Instant) -> String {
+        let mut line = match self.ended() {
+            Some(Exit::Signal(signal)) => format!("killed by {signal}"),
+            Some(exit @ Exit::Code(_)) => exit.to_string(),
+            None => "could not be killed".into(),
+        };
+        if self.core {
+            line += " (core dumped)";
+        }
+        line += &self.because(now);
+        line + &format!("; main process {} (pid {}), ran for {}", self.name(), self.pid, wait(self.run_time(now)))
+    }
+
+    /// Why the child exited, and what became of its descendants.
+    fn because(&self, now: Instant) -> String {
+        let ended = self.ended.map_or(now, |(_, at)| at);
+        let stopped = match (&self.stop, self.why()) {
+            (Some(stop), Some(why)) if !stop.late => format!(", {} after {why}", wait(ended - stop.at)),
+            (_, _) => String::new(),
+        };
+        let killed = self.descendants_killed.map(|(killed, _)| descendants(killed));
+        match (&self.kill, killed) {
+            (Some((kill, at)), Some(killed)) if ended < *at => {
+                format!("{stopped}; killed {killed} that it left running: {kill}")
+            }
+            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too"),
+            (Some((kill, _)), None) => format!(": {kill}"),
+            (None, _) if self.left > 0 => {
+                format!("{stopped}; {} that it left running exited {} later", descendants(self.left), wait(now - ended))
+            }
+            (None, _) => stopped,
+        }
+    }
+
+    pub(super) fn ending(&self, exit: Exit) -> String {
+        format!("{} {exit}{}", self.child(), if self.core { " (core dumped)" } else { "" })
+    }
+}
