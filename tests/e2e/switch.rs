@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::common::pty::{CTRL_C, Shell, kill, missing, parent_of};
 use crate::common::{
-    Dir, Home, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe, signals_of, skip, until,
+    Dir, Home, NEEDS_TIME_TO_STOP, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe,
+    signals_of, skip, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -244,16 +245,7 @@ fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
     if skip(missing("python3")) {
         return;
     }
-    let script = "import signal,sys,time\n\
-                  def stop(*_):\n\
-                  \x20 print('15 0 0 0', flush=True)\n\
-                  \x20 start = time.process_time()\n\
-                  \x20 while time.process_time() - start < 0.2: pass\n\
-                  \x20 sys.exit(5)\n\
-                  signal.signal(15, stop)\n\
-                  print('ready 1', flush=True)\n\
-                  while True: signal.pause()";
-    let mut bowout = Start::new(["--grace", "500ms"]).command(["python3", "-c", script]);
+    let mut bowout = Start::new(["--grace", "500ms"]).command(["python3", "-c", NEEDS_TIME_TO_STOP]);
     bowout.ready();
     let child = bowout.child_pid();
     bowout.kill(TERM);

@@ -14,6 +14,7 @@ mod common;
 mod bare;
 mod cgroup;
 mod forks;
+mod freeze;
 mod fuse;
 mod hang;
 mod limits;
