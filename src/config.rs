@@ -37,6 +37,11 @@ pub(crate) struct Place {
 }
 
 impl Home {
+    /// Whether a variable whose name begins with this byte can matter to [`Home::find`].
+    pub(crate) fn may_name(byte: u8) -> bool {
+        matches!(byte, b'C' | b'D' | b'E' | b'I' | b'K' | b'S')
+    }
+
     /// The home that `variables`, each `NAME=VALUE`, and `place` speak for. Another wrapper below systemd inherits its variables, so these
     /// have to name this process; where there is no SYSTEMD_EXEC_PID, before systemd 248, its parent has to be PID 1. A command that runs
     /// on a terminal of a Kubernetes pod is not stopped by the kubelet.
@@ -44,10 +49,6 @@ impl Home {
         let (mut exec_pid, mut invocation, mut kubernetes, mut platform) = (None, false, false, false);
         for variable in variables {
             let variable = variable.to_bytes();
-            // Cheap, because it is asked of every variable: few begin so.
-            if !matches!(variable.first(), Some(b'C' | b'D' | b'E' | b'I' | b'K' | b'S')) {
-                continue;
-            }
             match variable.iter().position(|&byte| byte == b'=').map(|at| variable.split_at(at)) {
                 None | Some((_, b"=")) => {}
                 Some((b"SYSTEMD_EXEC_PID", pid)) => exec_pid = Some(pid),

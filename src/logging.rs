@@ -6,7 +6,7 @@ use std::io::Write;
 
 use env_logger::{Builder, Target};
 use humantime::format_rfc3339_millis;
-use log::kv::{self, Key, Source, VisitSource};
+use log::kv::{self, Key};
 use log::{Level, LevelFilter, Record};
 use serde_json::Value;
 
@@ -99,12 +99,14 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     let notice = move |lost: u64| {
         let lines = if lost == 1 { "line was" } else { "lines were" };
         let message = format!("{lost} log {lines} lost: stderr could not take them");
-        line(format, Level::Warn, &Event("log_lines_lost", &[("count", lost.into())]), &message)
+        line(format, Level::Warn, &members("log_lines_lost", &[("count", lost.into())]), &message)
     };
     builder
         .target(Target::Pipe(Box::new(sys::stderr::Stderr::new(notice))))
         .format(move |out, record: &Record<'_>| {
-            out.write_all(line(format, record.level(), record.key_values(), record.args()).as_bytes())
+            let members = record.key_values().get(Key::from(MEMBERS));
+            let members = members.as_ref().and_then(kv::Value::to_borrowed_str).unwrap_or_default();
+            out.write_all(line(format, record.level(), members, record.args()).as_bytes())
         })
         .init();
     result
@@ -115,8 +117,12 @@ pub(crate) const TARGET: &str = "bowout";
 
 /// Logs a line: `message` for people; `event` and its `fields` beside it for programs that read `--log-format json`.
 pub(crate) fn log(level: Level, event: &'static str, fields: &[(&'static str, Value)], message: fmt::Arguments<'_>) {
-    let event = Event(event, fields);
-    let record = Record::builder().target(TARGET).level(level).key_values(&event).args(message).build();
+    if !log::log_enabled!(target: TARGET, level) {
+        return;
+    }
+    let members = members(event, fields);
+    let members = [(MEMBERS, members.as_str())];
+    let record = Record::builder().target(TARGET).level(level).key_values(&members).args(message).build();
     log::logger().log(&record);
 }
 
@@ -132,29 +138,20 @@ macro_rules! event {
 }
 pub(crate) use event;
 
-/// The name of an event and its fields.
-struct Event<'a>(&'static str, &'a [(&'static str, Value)]);
+/// The key under which [`log`] gives the log its members.
+const MEMBERS: &str = "members";
 
-impl Source for Event<'_> {
-    fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), kv::Error> {
-        visitor.visit_pair(Key::from("event"), kv::Value::from(self.0))?;
-        self.1.iter().try_for_each(|(name, value)| visitor.visit_pair(Key::from(*name), kv::Value::from_display(value)))
+/// The event and its fields as members of a JSON object, each after a comma; as the one value that travels with the record. The values of
+/// the log crate would bring the code that prints floating-point numbers.
+fn members(event: &str, fields: &[(&'static str, Value)]) -> String {
+    let mut members = format!(",\"event\":{}", Value::from(event));
+    for (name, value) in fields {
+        members += &format!(",\"{name}\":{}", plain_json(&value.to_string()));
     }
+    members
 }
 
-/// Members of a JSON object, each after a comma.
-struct Members(String);
-
-impl<'kvs> VisitSource<'kvs> for Members {
-    fn visit_pair(&mut self, key: Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        // The name of the event is a string; a field is a serde_json::Value, which displays as JSON.
-        let value = value.to_borrowed_str().map_or_else(|| value.to_string(), |text| Value::from(text).to_string());
-        self.0 += &format!(",\"{key}\":{}", plain_json(&value));
-        Ok(())
-    }
-}
-
-fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Display) -> String {
+fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display) -> String {
     let name = || level.as_str().to_lowercase();
     match format {
         Format::Auto | Format::Text => match level {
@@ -171,18 +168,13 @@ fn line(format: Format, level: Level, event: &dyn Source, message: &impl fmt::Di
             format!("<{priority}>bowout: {message}\n")
         }
         Format::Json => {
-            let mut members = Members(String::new());
-            // Members returns no error.
-            let _ = event.visit(&mut members);
-            if members.0.is_empty() {
-                members.0 = ",\"event\":\"message\"".into();
-            }
+            let members = if members.is_empty() { ",\"event\":\"message\"" } else { members };
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
                 name(),
                 sys::process::id(),
-                members.0,
+                members,
                 plain_json(&Value::from(message.to_string()).to_string())
             )
         }
@@ -225,7 +217,7 @@ mod tests {
 
     #[test]
     fn text_and_journal_are_one_line_with_the_name() {
-        let line = |format, level| line(format, level, &Event("e", &[("n", 1.into())]), &"x");
+        let line = |format, level| line(format, level, &members("e", &[("n", 1.into())]), &"x");
         assert_eq!(line(Format::Text, Level::Info), "bowout: x\n");
         assert_eq!(line(Format::Text, Level::Debug), "bowout: debug: x\n");
         assert_eq!(line(Format::Journal, Level::Warn), "<4>bowout: x\n");
@@ -233,7 +225,7 @@ mod tests {
 
     #[test]
     fn json_is_one_object_whatever_the_message() {
-        let text = line(Format::Json, Level::Error, &Event("e", &[]), &"a \"b\"\n\u{1b}[1m \\");
+        let text = line(Format::Json, Level::Error, &members("e", &[]), &"a \"b\"\n\u{1b}[1m \\");
         assert_eq!(text.matches('\n').count(), 1);
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -251,7 +243,7 @@ mod tests {
             ("grace_ms", 8000.into()),
             ("default", true.into()),
         ];
-        let text = line(Format::Json, Level::Info, &Event("stop_requested", &fields), &"x");
+        let text = line(Format::Json, Level::Info, &members("stop_requested", &fields), &"x");
         assert!(!text.trim_end().contains(steers), "{text:?}");
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&object["logger"], &object["event"]), (&"bowout".into(), &"stop_requested".into()));
@@ -262,8 +254,7 @@ mod tests {
 
     #[test]
     fn json_has_an_event_without_one() {
-        let record = Record::builder().build();
-        let object: Value = serde_json::from_str(&line(Format::Json, Level::Info, record.key_values(), &"x")).unwrap();
+        let object: Value = serde_json::from_str(&line(Format::Json, Level::Info, "", &"x")).unwrap();
         assert_eq!(object["event"], "message");
     }
 

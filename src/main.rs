@@ -45,7 +45,7 @@ use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    let mut cli = match cli::parse(args, sys::environment::variables()) {
+    let mut cli = match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
         Ok(cli) => cli,
         Err(stop) => return end(stop, args),
     };
@@ -70,7 +70,7 @@ fn home() -> Home {
         parent: sys::process::parent,
         has_terminal: || sys::tty::Terminal::open().is_some(),
     };
-    Home::find(sys::environment::variables(), &place)
+    Home::find(sys::environment::variables(Home::may_name), &place)
 }
 
 fn end(stop: Stop, args: &[OsString]) -> Exit {

@@ -32,7 +32,7 @@ impl History {
 
     /// A routine run logs nothing. What the user may not expect is told: a stop, descendants that were left, a death, and, of the first
     /// process of a container, every failure.
-    fn end_level(&self) -> Level {
+    pub(crate) fn end_level(&self) -> Level {
         let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
         match self.ended() {
             None => Level::Warn,

@@ -1,11 +1,11 @@
 //! The end: the terminal as it was, the last line, the report and the termination message. Whatever fails here is told, and
 //! changes nothing of how bowout ends.
 
-use log::Level;
+use log::{Level, log_enabled};
 
 use super::{Supervisor, log_line};
 use crate::exit::Exit;
-use crate::logging::{escape, event};
+use crate::logging::{TARGET, escape, event};
 use crate::sys::{files, process, stderr};
 
 impl Supervisor<'_> {
@@ -30,7 +30,10 @@ impl Supervisor<'_> {
             event!(Level::Warn, "signals_refused", count = count; "{count} more signals were refused and not logged");
         }
         if self.failure.is_none() {
-            log_line(&self.history.end(self.now, exit));
+            // A routine run does not make the line that it does not log.
+            if log_enabled!(target: TARGET, self.history.end_level()) {
+                log_line(&self.history.end(self.now, exit));
+            }
         }
         if let Some((file, path)) = self.termination_log.as_ref().zip(self.config.termination_log.as_ref()) {
             let message = match &self.failure {

@@ -23,25 +23,29 @@ const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 /// The variable that holds the inode of a pidfd.
 const PIDFD: &str = "LISTEN_PIDFDID";
 
-/// What was received, variable by variable, as `NAME=VALUE`; nothing is copied.
-pub(crate) fn variables() -> impl Iterator<Item = &'static CStr> + Clone {
-    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and nobody changes it.
+/// The variables that were received, each `NAME=VALUE`, whose first byte is wanted; nothing is copied. The others cost a comparison each, and
+/// most environments are long.
+pub(crate) fn variables(wanted: impl Fn(u8) -> bool + Clone) -> impl Iterator<Item = &'static CStr> + Clone {
+    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and bowout never changes it.
     let mut entry = unsafe { environ };
     std::iter::from_fn(move || unsafe {
         // SAFETY: as above; the null pointer is not passed.
-        if entry.is_null() || (*entry).is_null() {
-            return None;
+        while !entry.is_null() && !(*entry).is_null() {
+            let variable = *entry;
+            entry = entry.add(1);
+            if wanted(*variable as u8) {
+                return Some(CStr::from_ptr(variable));
+            }
         }
-        let variable = CStr::from_ptr(*entry);
-        entry = entry.add(1);
-        Some(variable)
+        None
     })
 }
 
 /// The value of a variable; of the first one, where there are several of this name (getenv(3)).
 pub(crate) fn value(name: &str) -> Option<&'static OsStr> {
     let is = |variable: &'static [u8]| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    variables().find_map(|variable| is(variable.to_bytes())).map(OsStr::from_bytes)
+    let first = name.as_bytes()[0];
+    variables(move |byte| byte == first).find_map(|variable| is(variable.to_bytes())).map(OsStr::from_bytes)
 }
 
 /// The child's environment.
@@ -64,14 +68,18 @@ impl Environment {
     /// What we have, with `changes` in the place of the variables of these names: other values, or none. Where the process `stands_in`
     /// for us, variables that name us will name it.
     pub(super) fn new(changes: &[(&str, Option<OsString>)], stands_in: bool) -> Self {
-        if changes.is_empty() && !(stands_in && variables().any(|variable| names_us(variable.to_bytes()).is_some())) {
+        if changes.is_empty()
+            && !(stands_in
+                && variables(|byte| matches!(byte, b'L' | b'W' | b'S'))
+                    .any(|variable| names_us(variable.to_bytes()).is_some()))
+        {
             return Self { pointers: vec![], named: vec![], own: vec![] };
         }
         let text = |name: &str, value: &OsString| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok();
         let own: Vec<CString> = changes.iter().filter_map(|(name, value)| text(name, value.as_ref()?)).collect();
         let mut pointers: Vec<_> = own.iter().map(|variable| variable.as_ptr()).collect();
         let mut named = vec![];
-        for variable in variables() {
+        for variable in variables(|_| true) {
             let bytes = variable.to_bytes();
             let is = |name: &str| bytes.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
             if changes.iter().any(|(name, _)| is(name)) {

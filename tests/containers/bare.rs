@@ -76,7 +76,7 @@ fn a_stop_needs_no_other_file() {
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
-    assert!(container.whole_log().contains("5 descendants killed"), "{}", container.whole_log());
+    assert!(container.whole_log().contains("killed 5 descendants, too"), "{}", container.whole_log());
 }
 
 /// runc itself needs /proc: it is unmounted before bowout is executed.

@@ -126,7 +126,8 @@ fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     until("the command is ready", || pod.log().contains("ready").then_some(()));
     assert_eq!(pod.stop(), "137");
     let message = pod.message();
-    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; main process /bin/busybox (pid ";
-    assert!(message.starts_with(why) && message.trim_end().ends_with(", 1 descendant killed"), "{message}");
+    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too; main process \
+               /bin/busybox (pid ";
+    assert!(message.starts_with(why), "{message}");
     println!("the termination message: {}", message.trim_end());
 }

@@ -158,7 +158,7 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
     podman.run(&["stop", "--time", "60", &container.name]);
     assert_eq!(container.end(), 137);
     let log = container.log();
-    assert!(log.contains("1s grace period expired after SIGTERM from outside; 1 descendant killed"), "{log}");
+    assert!(log.contains("1s grace period expired after SIGTERM from outside; killed 1 descendant, too"), "{log}");
 }
 
 #[test]

@@ -95,9 +95,9 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     assert!((1000..9000).contains(&killed), "{report}");
     println!("grace period of 1000 ms: SIGKILL after {killed} ms");
     let message = container.place.file("message").expect("a message");
-    let because =
-        "killed by SIGKILL: 1s grace period expired after SIGTERM from outside; main process /bin/busybox (pid ";
-    assert!(message.starts_with(because) && message.trim_end().ends_with(", 2 descendants killed"), "{message}");
+    let because = "killed by SIGKILL: 1s grace period expired after SIGTERM from outside; killed 2 descendants, too; main process \
+         /bin/busybox (pid ";
+    assert!(message.starts_with(because), "{message}");
 }
 
 /// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished (contract C9).

@@ -79,7 +79,7 @@ fn a_program_that_daemonises_is_supervised_to_its_last_descendant() {
     let Some(unit) = Unit::new("forking", &format!("Type=exec\n{script}")) else { return };
     unit.start();
     unit.says("d ready ");
-    unit.logs("waiting for its descendants");
+    unit.logs("waiting for");
     assert_eq!(unit.get("ActiveState"), "active");
     main_is_bowout(&unit);
     unit.stop();
