@@ -140,7 +140,7 @@ impl Machine {
         actions
     }
 
-    /// The manager is not told of a stop that a prompt can cancel before it is prepared: it would wait for the end. It is told where the child's
+    /// The manager receives no STOPPING=1 for a stop that a prompt can still cancel: it would wait for the end. It receives one where the child's
     /// exit, or the end of a grace period that is shorter than [`LOOK`], comes first. No look follows these or SIGKILL.
     pub(super) fn settle_watch(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let Some(Watch { next, prepares }) = self.watch else { return };

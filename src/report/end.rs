@@ -30,8 +30,8 @@ impl History {
         Line { level: self.end_level(), event: "exited", fields, text }
     }
 
-    /// A routine run logs nothing. What the user may not expect is told: a stop, descendants that were left, a death, and, of the first
-    /// process of a container, every failure.
+    /// A routine run logs nothing. The last line is for a stop, descendants that were left, a death by a signal, and, as PID 1, every failure:
+    /// the log is all that a container leaves.
     pub(crate) fn end_level(&self) -> Level {
         let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
         match self.ended() {

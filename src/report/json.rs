@@ -47,9 +47,16 @@ impl History {
     /// The fields of a step, for `--log-format json`.
     pub(super) fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
         let mut fields = vec![("child_pid", self.pid.into())];
-        if let Event::Signal(received) = step.event {
-            fields.push(("signal", received.signal.to_string().into()));
-            fields.push(("sender", step.who.as_ref().map_or(Value::Null, Who::json)));
+        let stop = || self.stop.as_ref()?.by.as_ref().map(|(signal, who)| (*signal, Some(who)));
+        let by = match step.event {
+            Event::Signal(received) => Some((received.signal, step.who.as_ref())),
+            // The line of a Ctrl-C that came before.
+            Event::TerminalSeen { .. } => stop(),
+            _ => None,
+        };
+        if let Some((signal, who)) = by {
+            fields.push(("signal", signal.to_string().into()));
+            fields.push(("sender", who.map_or(Value::Null, Who::json)));
         }
         if let Event::ChildExited(exit) = step.event {
             fields.push(("exit_code", exit.code().into()));

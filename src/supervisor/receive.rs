@@ -12,7 +12,7 @@ use crate::sys::tree;
 use crate::sys::tty::{self, Terminal};
 
 impl Supervisor<'_> {
-    /// Steps what was read at one moment. `group`: the child was there by then, and has what was sent to a group that it shares with us.
+    /// Steps the signals that were read at one moment. `group`: the child was there by then, and has what was sent to a group that it shares with us.
     pub(super) fn signals(&mut self, signals: Vec<Intaken>, group: bool) {
         if signals.is_empty() {
             return;
@@ -26,13 +26,14 @@ impl Supervisor<'_> {
 
     fn signal(&mut self, intaken: Intaken, group: bool) {
         let Intaken { signal, mut sender, value } = intaken;
-        // A shell whose terminal hangs up tells its jobs itself, each as a group; the kernel tells the shell alone (contract T3).
+        // When a terminal hangs up, the kernel sends SIGHUP to the session leader alone (drivers/tty/tty_jobctrl.c), and a shell sends it on to
+        // its jobs, each as a group: the terminal is the origin of that one, too.
         sender.kernel |= signal == Signal::HUP
             && sender.pid == tty::session_leader()
             && self.terminal.as_ref().is_some_and(Terminal::is_hung_up);
         let weighs = self.machine.weighs_side(signal);
         let side = self.kin.side(sender, |pid| weighs && tree::descends(pid));
-        // What is left of a child that is gone can be in our group still, and then the terminal has told it.
+        // After the child exits, its descendants may still share our group and get the signals of the terminal directly.
         let shared_group = group
             && self.terminal.is_some()
             && match (side, self.child.group()) {
@@ -55,14 +56,14 @@ impl Supervisor<'_> {
         self.machine.acted(read, clock());
     }
 
-    /// Who sent the signal. The name is asked for behind the forwarding, and only where somebody will read it: in the log, or, of a stop
-    /// request, in the report.
+    /// The sender of a signal. Its name is read from /proc after the signal was forwarded, and only for the log, or, of a stop request, for the
+    /// report.
     pub(super) fn who(&self, event: Event, sender: Option<Sender>) -> Option<Who> {
         let (Event::Signal(received), Some(sender)) = (event, sender) else { return None };
         let read = log_enabled!(Level::Info) || self.machine.is_stop_request(received);
         let named = read && !sender.exited && !matches!(received.side, Side::Terminal | Side::Outside);
         let name = if named { tree::Process::read(sender.pid).map(|process| process.name) } else { None };
-        // Where the side changes nothing, it was not looked for before the signal was forwarded.
+        // Where the side changes nothing, it was not looked up before the signal was forwarded.
         let descends = named && received.side == Side::Process && tree::descends(sender.pid);
         Some(Who { side: if descends { Side::Tree } else { received.side }, sender, name })
     }

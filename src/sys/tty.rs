@@ -57,7 +57,7 @@ impl Terminal {
     /// the terminal in a group of its own gets it back with us.
     ///
     /// SIGCONT to the whole group may come first, and would be lost: a stop signal takes it out of the queue (signal(7)), and bowout would stay
-    /// stopped when the job goes on. So whether the child `was_continued` is asked behind the signal, while it is blocked. From there on
+    /// stopped when the job goes on. So whether the child `was_continued` is asked after the signal was sent, while it is blocked. From then on
     /// SIGCONT takes the signal out of the queue.
     pub(crate) fn suspend(&self, signal: Signal, group: Option<Pid>, was_continued: impl FnOnce() -> bool) -> bool {
         // SIGSTOP would stop us where nobody can wake us.
