@@ -195,7 +195,6 @@ impl Supervisor<'_> {
             inherited: self.inherited,
             variables: &variables,
             stands_in: false,
-            subreaper: false,
             directory: self.directory.as_deref(),
             to_stderr: true,
             own_group: true,

@@ -47,7 +47,6 @@ impl<'a> Supervisor<'a> {
             Some(signal) => Parent::watch(parent, signal)
                 .map_err(|error| own(&format!("cannot ask for {signal} at the parent's death"), &error))?,
         };
-        let subreaper = process::is_subreaper();
         if !pid1 && let Err(error) = process::become_subreaper() {
             // Orphans go to PID 1 then, and nobody here waits for them.
             event!(Level::Warn, "subreaper_failed", error = error.to_string();
@@ -71,7 +70,6 @@ impl<'a> Supervisor<'a> {
             inherited,
             variables: &relay.iter().map(notify_socket).collect::<Vec<_>>(),
             stands_in: true,
-            subreaper,
             directory: None,
             to_stderr: false,
             own_group: terminal.is_none(),

@@ -4,7 +4,6 @@
 //! What cannot be given is in README's Limits: record locks, a parent-death signal, a priority that the command may not take.
 
 use libc::c_long;
-use nix::sys::prctl;
 
 use super::signals;
 use crate::signal::Signal;
@@ -22,13 +21,12 @@ pub(super) struct Attributes {
     timers: [Option<Timer>; 3],
     /// Where fork(2) resets it (sched(7), SCHED_RESET_ON_FORK).
     scheduling: Option<Scheduling>,
-    subreaper: bool,
 }
 
 impl Attributes {
-    /// Takes them from this process, whose timers stop. `subreaper`: it was one when it was executed.
-    pub(super) fn take(subreaper: bool) -> Self {
-        Self { timers: TIMERS.map(|(timer, signal)| take_timer(timer, signal)), scheduling: scheduling(), subreaper }
+    /// Takes them from this process, whose timers stop.
+    pub(super) fn take() -> Self {
+        Self { timers: TIMERS.map(|(timer, signal)| take_timer(timer, signal)), scheduling: scheduling() }
     }
 
     /// Gives them to this process, the child. What fails was refused to it, and there is nothing else to do.
@@ -41,9 +39,6 @@ impl Attributes {
         if let Some(scheduling) = &self.scheduling {
             // SAFETY: the first field says how long the structure is.
             unsafe { libc::syscall(libc::SYS_sched_setattr, 0, scheduling.as_ptr(), 0) };
-        }
-        if self.subreaper {
-            let _ = prctl::set_child_subreaper(true);
         }
     }
 }

@@ -38,8 +38,6 @@ pub(crate) struct Spawn<'a> {
     pub(crate) variables: &'a [(&'static str, Option<OsString>)],
     /// It is the command: variables that name us are to name it.
     pub(crate) stands_in: bool,
-    /// We were a subreaper when we were executed (PR_SET_CHILD_SUBREAPER(2const)).
-    pub(crate) subreaper: bool,
     /// Where it starts; `None` is where we are.
     pub(crate) directory: Option<&'a Path>,
     /// Its stdout is our stderr, for our own stdout is let go of by then.
@@ -136,7 +134,7 @@ impl Plan {
         let argv = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
         let environment = Environment::new(spawn.variables, spawn.stands_in);
         // Last, for a timer stands still until the child has it.
-        let attributes = spawn.stands_in.then(|| Attributes::take(spawn.subreaper));
+        let attributes = spawn.stands_in.then(Attributes::take);
         Ok(Self { candidates, words, argv, environment, attributes })
     }
 

@@ -38,11 +38,6 @@ pub(crate) fn parent() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-/// Whether bowout is a subreaper (PR_GET_CHILD_SUBREAPER(2const)). At the start, it is one where the process that executed it was.
-pub(crate) fn is_subreaper() -> bool {
-    prctl::get_child_subreaper().unwrap_or(false)
-}
-
 /// Has every descendant that loses its parent become our child (PR_SET_CHILD_SUBREAPER(2const)). To be called before the fork: it is not
 /// retroactive (contract K11).
 ///
