@@ -180,7 +180,9 @@ fn ladder(cli: &Cli, home: impl FnOnce() -> Home) -> Result<(Ladder, bool), Erro
         (Some(_), None, Some(_)) => Err(contradiction("--escalate", "--stop-signal")),
         (Some(ladder), None, None) => Ok((ladder.value.clone(), false)),
         (None, grace, signal) => {
-            let wait = grace.map_or_else(|| Some(home().grace()), |grace| grace.value);
+            // A limit that the user has set holds for the default, too.
+            let most = cli.grace_max.as_ref().and_then(|most| most.value.0).unwrap_or(Duration::MAX);
+            let wait = grace.map_or_else(|| Some(home().grace().min(most)), |grace| grace.value);
             Ok((Ladder::new(signal.map(|signal| signal.value), wait), grace.is_none()))
         }
     }
@@ -300,6 +302,13 @@ mod tests {
     fn an_init_leaves_the_keys_to_its_command() {
         let init = |stop_on| configure(Cli { as_init: true, stop_on, ..Cli::default() }).unwrap().keys_stop;
         assert_eq!([init(None), init(Some(SignalSet::of(&[Signal::INT])))], [false, true]);
+    }
+
+    #[test]
+    fn a_limit_of_the_grace_period_holds_for_its_default() {
+        let limited = Cli { grace_max: given(Wait(FIVE), true), ..Cli::default() };
+        let config = Config::new(limited, || Home::Systemd).unwrap();
+        assert_eq!((config.ladder.total(0), config.grace_max), (FIVE, FIVE));
     }
 
     #[test]

@@ -16,11 +16,14 @@ pub(crate) enum Side {
     Process,
     /// The child or a descendant.
     Tree,
+    /// The process that started bowout has exited (`--parent-death-signal`). A side of its own: a parent that asks for the stop and exits
+    /// is not impatient.
+    Parent,
 }
 
 impl Side {
     /// How many there are.
-    pub(crate) const COUNT: usize = 5;
+    pub(crate) const COUNT: usize = 6;
 }
 
 impl fmt::Display for Side {
@@ -31,6 +34,7 @@ impl fmt::Display for Side {
             Self::Manager => "manager",
             Self::Process => "process",
             Self::Tree => "tree",
+            Self::Parent => "parent",
         })
     }
 }
@@ -93,9 +97,9 @@ mod tests {
 
     #[test]
     fn every_side_has_its_word() {
-        let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree];
-        assert_eq!(sides.map(|side| side.to_string()), ["terminal", "outside", "manager", "process", "tree"]);
-        assert_eq!(sides.map(|side| side as usize), [0, 1, 2, 3, 4], "an index of COUNT");
+        let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree, Side::Parent];
+        assert_eq!(sides.map(|side| side.to_string()), ["terminal", "outside", "manager", "process", "tree", "parent"]);
+        assert_eq!(sides.map(|side| side as usize), [0, 1, 2, 3, 4, 5], "an index of COUNT");
     }
 
     #[test]

@@ -43,12 +43,16 @@ pub(crate) struct Machine {
     asked: [Option<Asked>; Side::COUNT],
     /// What has been sent to stop the child: a given signal is forwarded once per stop.
     sent: SignalSet,
+    /// Stop signals of later requests that were forwarded.
+    forwarded: SignalSet,
     /// Stop signals to send when the preparations are over.
     waiting: Vec<Pending>,
     /// Every descendant was sent SIGTERM.
     told: bool,
     /// SIGKILL was sent to the child alone, and SIGTERM to its descendants, which were sent no stop signal before.
     last_second: bool,
+    /// The deadline that was put off because the one before it was noticed late. It is not put off again.
+    put_off: Option<Instant>,
     /// The fewest that a pass of SIGKILL has found left.
     fewest: Option<usize>,
     timed_out: bool,
@@ -74,9 +78,11 @@ impl Machine {
             renew: None,
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
+            forwarded: SignalSet::default(),
             waiting: vec![],
             told: false,
             last_second: false,
+            put_off: None,
             fewest: None,
             timed_out: false,
             paused: None,

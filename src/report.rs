@@ -120,7 +120,7 @@ pub(crate) struct History {
     started_at: SystemTime,
     stop: Option<Stop>,
     /// The first [`RUNGS`] signals that were sent to stop the child and its descendants, in order.
-    rungs: Vec<(Signal, Instant)>,
+    rungs: Vec<Rung>,
     /// How many more there were: with `--on-repeat forward`, one for each request.
     more_rungs: u64,
     /// Why SIGKILL was sent, and when first.
@@ -133,9 +133,20 @@ pub(crate) struct History {
     usage: Usage,
     /// How many descendants were there when the child had ended.
     left: usize,
+    /// The descendants were sent SIGTERM, their first stop signal, when the child was sent SIGKILL.
+    last_second: bool,
     /// How many descendants were sent SIGKILL, and when first.
     descendants_killed: Option<(usize, Instant)>,
     orphans: usize,
+}
+
+/// A signal of the stop.
+#[derive(Debug)]
+struct Rung {
+    signal: Signal,
+    at: Instant,
+    /// It was for the child, rather than for its descendants alone.
+    to_child: bool,
 }
 
 /// How many signals of a stop the report lists one by one.
@@ -169,6 +180,7 @@ impl History {
             core: false,
             usage: Usage::default(),
             left: 0,
+            last_second: false,
             descendants_killed: None,
             orphans: 0,
         }
@@ -186,6 +198,11 @@ impl History {
     /// How the child has ended, if it has.
     pub(crate) fn ended(&self) -> Option<Exit> {
         self.ended.map(|(exit, _)| exit)
+    }
+
+    /// Whether descendants were sent SIGKILL.
+    pub(crate) fn has_killed_descendants(&self) -> bool {
+        self.descendants_killed.is_some()
     }
 
     /// How long the command has run: to its exit, whatever its descendants do after that.
@@ -248,6 +265,7 @@ impl History {
         self.extended |= matches!(step.event, Event::ExtendGrace(_)) && step.before != step.after;
         let mut again = matches!(step.before, State::Killing { .. });
         if step.kills() {
+            self.last_second |= step.sent.iter().any(|sent| sent.to == Target::Descendants);
             if self.kill.is_none() {
                 self.kill = Some((self.reason_to_kill(step), step.now));
             }
@@ -260,7 +278,8 @@ impl History {
         }
         for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
             if self.rungs.len() < RUNGS {
-                self.rungs.push((sent.signal, step.now));
+                let to_child = matches!(sent.to, Target::Child | Target::All);
+                self.rungs.push(Rung { signal: sent.signal, at: step.now, to_child });
             } else {
                 self.more_rungs += 1;
             }
@@ -277,7 +296,10 @@ impl History {
             (Event::Signal(received), _) => {
                 format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
             }
-            _ if self.settings.ladder.rung(0).is_none() => "the grace period is 0".into(),
+            _ if self.settings.ladder.rung(0).is_none() => match self.why().filter(|_| !late) {
+                Some(why) => format!("the grace period is 0 and {why}"),
+                None => "the grace period is 0".into(),
+            },
             _ => format!("{} grace period expired after {why}", self.grace(step.now)),
         }
     }

@@ -306,10 +306,10 @@ impl Supervisor<'_> {
     fn left(&self, event: Event, sent: &[Sent]) -> usize {
         match (event, self.machine.state()) {
             (Event::ChildExited(_), _) if !sent.is_empty() => sent.iter().map(|sent| sent.reached + sent.refused).sum(),
-            (
-                Event::ChildExited(_),
-                State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } | State::Draining { .. },
-            ) => tree::descendants().map_or(0, |left| left.len()),
+            // They are on their way already, and a look at thousands would hold up the next pass.
+            (Event::ChildExited(_), State::Killing { .. }) if self.history.has_killed_descendants() => 0,
+            (Event::ChildExited(_), State::Done(_)) => 0,
+            (Event::ChildExited(_), _) => tree::descendants().map_or(0, |left| left.len()),
             (_, _) => 0,
         }
     }

@@ -83,7 +83,7 @@ impl Machine {
         }
     }
 
-    /// A signal that is no stop request.
+    /// A signal that does not ask for the stop.
     fn forward(&mut self, received: Received, signal: Signal) -> Vec<Action> {
         let ended = match self.state {
             State::Running { ended } | State::Preparing { ended, .. } | State::Stopping { ended, .. } => ended,
@@ -111,6 +111,10 @@ impl Machine {
             self.asked[side as usize].get_or_insert(Asked { first: now, last: now, signals: SignalSet::default() });
         let first = now.saturating_duration_since(asked.first) < BURST;
         let climbs = !asked.signals.contains(signal) && now.saturating_duration_since(asked.last) >= CLIMB;
+        if climbs {
+            // timeout(1) sends each signal twice: to its child, then to its group.
+            asked.first = now;
+        }
         asked.last = now;
         asked.signals = asked.signals.with(signal);
         match (first, climbs) {
@@ -131,7 +135,7 @@ impl Machine {
                     signal => signal.is_terminals(),
                 },
                 Side::Tree => !self.settings.pid1,
-                Side::Outside | Side::Manager | Side::Process => false,
+                Side::Outside | Side::Manager | Side::Process | Side::Parent => false,
             }
     }
 }

@@ -10,7 +10,7 @@ use crate::signal::Signal;
 pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
 /// down. Counts from the end of the first pass, and anew as long as they become fewer: thousands take long to tear down on a busy
-/// machine. Where they are few, the default grace period of 8 s and this end within docker's and podman's 10 s (contracts C4, K14).
+/// machine. The default grace period of 8 s and the last second leave docker's and podman's 10 s a second of this.
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
 /// How often the manager is told that the stop is under way. Half the shortest timeout that one would set; a stop is no idling.
@@ -48,27 +48,29 @@ impl Machine {
     }
 
     /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so [`LATE`] that the command had no time to
-    /// act, or SIGKILL none to work. Says whether the deadline is over with that.
+    /// act, or SIGKILL none to work. Once: a machine that is always late must not put off the end for ever. Says whether the deadline is over
+    /// with that.
     pub(super) fn puts_off(&mut self, now: Instant) -> bool {
-        let is_late = |until: Instant| now.saturating_duration_since(until) > LATE;
-        match &mut self.state {
+        let (put_off, later) = (self.put_off, now + LATE);
+        let is_late = |until: Instant| now.saturating_duration_since(until) > LATE && Some(until) != put_off;
+        let over = match &mut self.state {
             State::Stopping { rung, until: Some(until), .. }
                 if self.settings.ladder.rung(*rung + 1).is_none() && is_late(*until) =>
             {
-                *until = now + LATE;
+                *until = later;
                 true
             }
             State::Draining { until: Some(until), .. } if is_late(*until) => {
-                *until = now + LATE;
+                *until = later;
                 true
             }
             State::Killing { again, until, .. } if self.last_second && is_late(*again) => {
-                (*again, *until) = (now + LATE, now + LATE + UNKILLABLE);
+                (*again, *until) = (later, later + UNKILLABLE);
                 true
             }
             // One more pass of SIGKILL comes first.
             State::Killing { until, .. } if is_late(*until) => {
-                *until = now + LATE;
+                *until = later;
                 false
             }
             State::Running { .. }
@@ -76,8 +78,10 @@ impl Machine {
             | State::Stopping { .. }
             | State::Draining { .. }
             | State::Killing { .. }
-            | State::Done(_) => false,
-        }
+            | State::Done(_) => return false,
+        };
+        self.put_off = Some(later);
+        over
     }
 
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
@@ -163,6 +167,10 @@ impl Machine {
             Some(Rung { signal, wait }) => {
                 self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
                 let signal = signal.unwrap_or(Signal::TERM);
+                if self.forwarded.contains(signal) {
+                    // A sender's own escalation was faster than the ladder.
+                    return vec![];
+                }
                 self.send_stop(Pending { signal, value: None, group_has: false })
             }
             None if self.asks_last() => {
@@ -255,6 +263,7 @@ impl Machine {
 
     /// Sends a stop signal, unless it was sent before.
     pub(super) fn send_once(&mut self, pending: Pending) -> Vec<Action> {
+        self.forwarded = self.forwarded.with(pending.signal);
         self.await_stop(pending);
         self.send_waiting()
     }

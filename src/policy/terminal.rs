@@ -167,7 +167,7 @@ impl Machine {
     fn cancel(&mut self, ended: Option<Exit>) {
         self.state = State::Running { ended };
         (self.begun, self.renew, self.watch) = (None, None, None);
-        (self.asked, self.sent, self.told) = Default::default();
+        (self.asked, self.sent, self.forwarded, self.told) = Default::default();
         self.waiting.clear();
     }
 }

@@ -77,16 +77,17 @@ impl Settings {
         self.stdout_is_terminal
             && received.shared_group
             && (received.signal, received.side) == (Signal::INT, Side::Terminal)
+            && self.remap.apply(Signal::INT) == Some(Signal::INT)
     }
 
-    /// Whether this asks for the stop (design 2.2).
+    /// Whether this asks for the stop.
     pub(crate) fn is_stop_request(&self, received: Received) -> bool {
         match (received.signal, received.side) {
             (Signal::HUP, Side::Terminal) => self.hangup_stops,
             (Signal::INT | Signal::QUIT, Side::Terminal) if !self.keys_stop => false,
-            // A resize is no request, whatever `--stop-on WINCH` says of those that somebody sends.
+            // A resize does not ask for the stop; `--stop-on WINCH` is for the signals of processes.
             (Signal::WINCH, Side::Terminal) => false,
-            // Only `--parent-death-signal` can bring it.
+            // From the exit of the parent alone: no process can receive it.
             (Signal::KILL, _) => true,
             (signal, _) => self.stop_on.contains(signal),
         }

@@ -34,10 +34,14 @@ impl History {
     /// the log is all that a container leaves.
     pub(crate) fn end_level(&self) -> Level {
         let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
+        // Where Ctrl-C is not a stop request, nothing tells that it came.
+        let terminal = self.settings.job_control;
         match self.ended() {
             None => Level::Warn,
             Some(_) if self.kill.is_some() => Level::Warn,
-            Some(Exit::Signal(Signal::INT)) if self.stop.as_ref().is_none_or(ctrl_c) && self.left == 0 => Level::Debug,
+            Some(Exit::Signal(Signal::INT)) if self.left == 0 && self.stop.as_ref().map_or(terminal, ctrl_c) => {
+                Level::Debug
+            }
             Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
             Some(Exit::Signal(Signal::PIPE)) => Level::Debug,
             Some(Exit::Signal(_)) => Level::Info,

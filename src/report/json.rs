@@ -76,10 +76,10 @@ impl History {
 
     fn stop_report(&self, stop: &Stop, now: Instant) -> Value {
         let since = |at: Instant| millis(at.saturating_duration_since(stop.at));
-        let sent = || self.rungs.iter().filter(|(_, at)| *at >= stop.at);
-        let forwarded = sent().find(|(signal, _)| *signal != Signal::KILL && !stop.late);
+        let sent = || self.rungs.iter().filter(|rung| rung.at >= stop.at);
+        let forwarded = sent().find(|rung| rung.to_child && rung.signal != Signal::KILL && !stop.late);
         let rungs: Vec<_> =
-            sent().map(|(signal, at)| json!({ "signal": signal.to_string(), "after_ms": since(*at) })).collect();
+            sent().map(|rung| json!({ "signal": rung.signal.to_string(), "after_ms": since(rung.at) })).collect();
         let by = stop.by.as_ref().map(|(signal, who)| {
             let mut by = who.json();
             by["signal"] = signal.to_string().into();
@@ -90,7 +90,7 @@ impl History {
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
             // Null where the child had it from the terminal, was killed at once, or was gone.
-            "forwarded_after_ms": forwarded.map(|(_, at)| since(*at)),
+            "forwarded_after_ms": forwarded.map(|rung| since(rung.at)),
             "rungs": rungs,
             "more_rungs": self.more_rungs,
             "escalated": self.kill.as_ref().map(|(why, _)| why),

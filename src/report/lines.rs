@@ -48,7 +48,7 @@ impl History {
                 State::Running { .. } | State::Killing { .. } | State::Done(_) => return None,
             },
             Event::HookExited if step.enters(|state| matches!(state, State::Stopping { .. })) => {
-                (Level::Info, "stop_signal_sent", format!("{}, {}", self.sent(step)?, self.next(step)))
+                (Level::Info, "stop_signal_sent", format!("{}, {}", self.sent_or_has(step), self.next(step)))
             }
             Event::HookExited | Event::HookAlone | Event::NoChildren | Event::Refused | Event::Killed { .. } => {
                 return None;
@@ -164,7 +164,7 @@ impl History {
         if let [Action::NotifyStopping | Action::LookAtTerminal] = step.actions {
             return None;
         }
-        let sent = self.sent(step).unwrap_or_default();
+        let sent = self.sent_or_has(step);
         let next = self.next(step);
         Some(match (step.before, step.after) {
             (State::Running { .. }, State::Preparing { .. } | State::Stopping { .. }) => {
@@ -200,10 +200,22 @@ impl History {
             (State::Stopping { .. }, State::Stopping { .. }) => {
                 (Level::Warn, "escalated", format!("{} goes on: {sent}, {next}", self.child()))
             }
+            (State::Killing { .. }, State::Killing { .. }) if step.sent.is_empty() => {
+                let text = "the deadline passed while bowout was stopped or frozen: SIGKILL in 1s";
+                (Level::Info, "deadline_late", text.into())
+            }
             (State::Killing { .. }, State::Killing { .. }) => match self.descendants_killed {
-                Some((_, at)) if at == step.now => (Level::Warn, "killed", format!("1s after SIGTERM: {sent}")),
+                Some((_, at)) if at == step.now && self.last_second => {
+                    (Level::Warn, "killed", format!("1s after SIGTERM: {sent}"))
+                }
+                Some((_, at)) if at == step.now => (Level::Warn, "killed", sent),
                 _ => (Level::Debug, "killed_again", "sent SIGKILL again".into()),
             },
+            (State::Running { .. }, State::Killing { .. }) => {
+                let ran = wait(step.now - self.started);
+                let text = format!("{} has run for {ran}: {sent}, because the grace period is 0", self.child());
+                (Level::Warn, "runtime_over", text)
+            }
             (_, State::Killing { .. }) => {
                 let last = match step.sent().nth(1).map(|sent| self.others(sent)) {
                     Some(1) => ", SIGKILL to it in 1s",
@@ -264,6 +276,11 @@ impl History {
             Target::Group => format!("the process group of {}", self.child()),
             Target::All | Target::Child => self.child().into(),
         }
+    }
+
+    /// The same; where the step sent none, because the child has the signal from the terminal, or was sent it before.
+    fn sent_or_has(&self, step: &Step<'_>) -> String {
+        self.sent(step).unwrap_or_else(|| format!("{} has the stop signal already", self.child()))
     }
 
     /// The signals that the step sent, and to which processes.

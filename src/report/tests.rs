@@ -408,3 +408,38 @@ fn a_routine_run_logs_nothing() {
     play.line(1.1, Event::ChildExited(signal(Signal::INT)), 0);
     assert_eq!(play.history.end(play.start + Duration::from_secs(2), signal(Signal::INT)).level, Level::Debug);
 }
+
+#[test]
+fn a_run_time_that_is_over_is_named_without_a_grace_period_too() {
+    let mut play = Play::new("KILL");
+    assert_eq!(
+        play.line(3600.0, Event::Timeout, 2),
+        "'ng\\u{1b}inx' (pid 7) has run for 1h: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 1 descendant, because the grace period is 0"
+    );
+    play.line(3600.0, Event::ChildExited(KILLED), 0);
+    assert!(play.end(3600.0, Exit::TIMED_OUT).contains(": the grace period is 0 and the run time of 1h was over"));
+}
+
+#[test]
+fn a_stop_signal_that_the_child_has_from_the_terminal_is_said_to_be_there() {
+    let mut play = Play::of(Settings { stop_delay: Duration::from_secs(1), ..Play::settings("INT/8s/KILL") });
+    play.signal(1.0, Side::Terminal, "INT", 0);
+    assert_eq!(
+        play.line(2.0, Event::Timeout, 0),
+        "stop delay is over: 'ng\\u{1b}inx' (pid 7) has the stop signal already, SIGKILL in 7s"
+    );
+}
+
+/// The drain's SIGTERM is not the stop signal of a child that has it from the terminal.
+#[test]
+fn a_signal_for_the_descendants_alone_was_not_forwarded() {
+    let mut play = Play::new("INT/8s/KILL");
+    play.signal(1.0, Side::Terminal, "INT", 0);
+    play.line(2.0, Event::ChildExited(Exit::Code(0)), 1);
+    let text = play.history.report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&report["stop"]["forwarded_after_ms"], &report["stop"]["rungs"][0]["signal"]),
+        (&Value::Null, &"SIGTERM".into())
+    );
+}

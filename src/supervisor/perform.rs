@@ -59,7 +59,13 @@ impl Supervisor<'_> {
                     let before = done.refusals.len();
                     let reached = match to {
                         Target::Child => self.send_to_child(signal, value, wake, &mut done),
-                        Target::Group => usize::from(tree::send_to_group(&self.child, signal, value).is_ok()),
+                        Target::Group => match tree::send_to_group(&self.child, signal, value) {
+                            Ok(()) => 1,
+                            Err(error) => {
+                                done.refusals.push(self.refusal(signal, error));
+                                0
+                            }
+                        },
                         Target::All | Target::Descendants | Target::Others => {
                             self.send_to_all(signal, wake, to, &mut done)
                         }
@@ -111,11 +117,15 @@ impl Supervisor<'_> {
         }
     }
 
+    /// The child may not be signalled.
+    fn refusal(&self, signal: Signal, error: io::Error) -> Refusal {
+        Refusal { pid: self.child.pid(), name: self.history.child().to_owned(), signal, error }
+    }
+
     /// Returns how many processes were signalled.
     fn send_to_child(&self, signal: Signal, value: Option<u64>, wake: bool, done: &mut Performed) -> usize {
         if let Err(error) = self.child.send(signal, value) {
-            let name = self.history.child().to_owned();
-            done.refusals.push(Refusal { pid: self.child.pid(), name, signal, error });
+            done.refusals.push(self.refusal(signal, error));
             return 0;
         }
         if wake && self.child.may_be_stopped() {

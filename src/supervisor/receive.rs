@@ -50,7 +50,7 @@ impl Supervisor<'_> {
         let Some(parent) = self.parent.take_if(|parent| parent.has_exited()) else { return };
         // Another process may get the number.
         self.kin.parent = 0;
-        let received = Received { signal: parent.signal, side: Side::Manager, value: None, shared_group: false };
+        let received = Received { signal: parent.signal, side: Side::Parent, value: None, shared_group: false };
         let read = self.now;
         self.step(Event::Signal(received), Some(Sender { kernel: false, pid: parent.pid, uid: 0, exited: true }));
         self.machine.acted(read, clock());

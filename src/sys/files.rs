@@ -182,7 +182,7 @@ fn refuse_irregular(found: &FileStat) -> io::Result<()> {
 }
 
 /// File systems that are interfaces of the kernel: a write can be a command there.
-const KERNEL_INTERFACES: [statfs::FsType; 8] = [
+const KERNEL_INTERFACES: [statfs::FsType; 10] = [
     statfs::PROC_SUPER_MAGIC,
     statfs::SYSFS_MAGIC,
     statfs::CGROUP_SUPER_MAGIC,
@@ -191,6 +191,8 @@ const KERNEL_INTERFACES: [statfs::FsType; 8] = [
     statfs::TRACEFS_MAGIC,
     statfs::SECURITYFS_MAGIC,
     statfs::DEVPTS_SUPER_MAGIC,
+    statfs::BPF_FS_MAGIC,
+    statfs::SELINUX_MAGIC,
 ];
 
 /// Refuses a file in one of these and in devtmpfs, which all programs of the machine share.

@@ -383,7 +383,7 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// A process that is no descendant of bowout's, and stays until it is ended.
+/// A process that is not a descendant of bowout's, and stays until it is ended.
 struct Stranger(Running);
 
 impl Stranger {
@@ -413,7 +413,7 @@ fn a_stranger_is_refused_and_a_descendant_is_heard() {
             assert!(manager.heard().is_none(), "{home:?}: a stranger was heard");
             let log = bowout.err.seen();
             log.iter().find(|line| line.contains("dropped 1 sd_notify message")).map(|line| {
-                assert!(line.contains("is no descendant"), "{line}");
+                assert!(line.contains("is not a descendant"), "{line}");
             })
         });
         bowout.kill(USR1);
@@ -440,7 +440,7 @@ fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_
     assert_eq!(manager.hears("STATUS=nobody").pid, bowout.pid);
     let stranger = Stranger::new(&relay(&bowout), "uid 65534 | send STATUS=stranger");
     let log = bowout.err.find("a refusal", |line| line.contains("dropped 1 sd_notify message"));
-    assert!(log.contains("uid 65534") && log.contains("is no descendant"), "{log}");
+    assert!(log.contains("uid 65534") && log.contains("is not a descendant"), "{log}");
     stranger.end();
     bowout.kill(TERM);
     assert!(manager.hear().text().starts_with("STOPPING=1\n"));

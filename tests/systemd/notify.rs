@@ -31,7 +31,7 @@ fn a_stranger_is_not_heard() {
     unit.says("told");
     unit.wait("StatusText", "mine");
     tell(&format!("{address}: '{}', StatusText={}", log.message, unit.get("StatusText")));
-    assert!(log.message.contains("(uid 0) is no descendant") && log.priority == 4, "{log:?}");
+    assert!(log.message.contains("(uid 0) is not a descendant") && log.priority == 4, "{log:?}");
     stranger.end();
     unit.stop();
     assert_eq!(unit.ended().get("Result"), "success");

@@ -825,6 +825,22 @@ fn a_sender_that_escalates_is_not_impatient() {
             "TERM+CONT>child",
         );
     }
+    // timeout(1) sends each signal to its child and then to its group.
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1001, process(Signal::INT), "")
+        .then(3000, process(Signal::TERM), "TERM+CONT>child")
+        .then(3001, process(Signal::TERM), "")
+        .then(3050, process(Signal::TERM), "KILL>all");
+    // A rung whose signal that sender has sent is not sent again.
+    Play::new(with_ladder("INT/2s/TERM/1s/KILL"))
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(2000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(3000, "")
+        .deadline(4000, LAST);
+    Play::new(with_ladder("TERM/2s/TERM/1s/KILL"))
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(3000, "TERM+CONT>child");
     // During the preparations it waits for the first; the drain goes on.
     Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
         .then(1000, process(Signal::INT), "")
@@ -894,6 +910,15 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
         .then(95_000, Event::Timeout, "KILL>all")
         .then(95_999, Event::Timeout, "KILL>all")
         .deadline(96_000, "exit 137");
+    // Once: a machine that is always late does not put off the end for ever.
+    stopping()
+        .then(20_000, Event::Timeout, "")
+        .then(30_000, Event::Timeout, LAST)
+        .then(40_000, Event::Timeout, "")
+        .then(50_000, Event::Timeout, "KILL>all")
+        .then(60_000, Event::Timeout, "KILL>all")
+        .then(70_000, Event::Timeout, "exit 137")
+        .idle("Done:137");
 }
 
 /// What counts is the signal that would be sent, not the one that was received.
@@ -902,7 +927,10 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
     let dumped = Settings { stop_on: SignalSet::of(&[Signal::TERM]), remap: remap.clone(), ..settings() };
-    Play::new(dumped).then(1000, ctrl_c, "USR1>child").idle("Running");
+    Play::new(dumped.clone()).then(1000, ctrl_c, "USR1>child").idle("Running");
+    // A program at its prompt has SIGINT, and not the signal that it is to be sent.
+    let asks = Settings { stop_on: SignalSet::of(&[Signal::INT]), stdout_is_terminal: true, ..dumped };
+    Play::new(asks).then(1000, ctrl_c, "USR1+CONT>child").deadline(9000, LAST);
     Play::new(Settings { remap, wait_tree: true, ..settings() }).then(10, EXIT_3, "").then(
         1000,
         ctrl_c,
@@ -1151,4 +1179,14 @@ fn the_manager_is_not_told_of_what_a_prompt_can_cancel() {
     assert_eq!(machine.step(at(1100), Event::Timeout), [Action::LookAtTerminal]);
     assert_eq!(machine.step(at(1100), NO_PROMPT), [Action::NotifyStopping]);
     assert_eq!(machine.over_at().map(millis), Some(1000 + 16_000 + 1000 + 2000));
+}
+
+/// `trap 'kill $child; exit' TERM` in a script: its exit is not impatience.
+#[test]
+fn the_exit_of_a_parent_that_has_asked_is_not_a_second_request() {
+    Play::new(settings())
+        .then(1000, from(Side::Manager, Signal::TERM), "TERM+CONT>child")
+        .then(2000, from(Side::Parent, Signal::TERM), "")
+        .deadline(9000, LAST);
+    Play::new(settings()).then(1000, from(Side::Parent, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
 }

@@ -146,6 +146,9 @@ impl World {
                     let new = Asked { first: now, last: now, signals: SignalSet::default() };
                     let asked = self.asked[received.side as usize].get_or_insert(new);
                     let climbs = !asked.signals.contains(received.signal) && now - asked.last >= CLIMB;
+                    if climbs {
+                        asked.first = now;
+                    }
                     (asked.last, asked.signals) = (now, asked.signals.with(received.signal));
                     let again = !running && now - asked.first >= BURST && !climbs;
                     return again && settings.on_repeat == OnRepeat::Kill;

@@ -163,7 +163,7 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
         }
         Some(_) if text.strip_suffix(b"\0").unwrap_or(&text).contains(&0) => "it holds a NUL byte".into(),
         Some(sender) if is_heard(sender) => return Ok(Received::Message(Datagram { text, descriptors })),
-        Some(sender) => format!("pid {} (uid {}) is no descendant", sender.pid, sender.uid),
+        Some(sender) => format!("pid {} (uid {}) is not a descendant", sender.pid, sender.uid),
         None => "it comes without credentials".into(),
     };
     Ok(Received::Refused(descriptors, why))
@@ -171,7 +171,7 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
 
 /// The child and its descendants; of senders that are gone already, those of our user.
 fn is_heard(sender: libc::ucred) -> bool {
-    // 0 is a process of another PID namespace, which is no descendant of ours whatever became of it.
+    // 0 is a process of another PID namespace, which is not a descendant of ours whatever became of it.
     tree::descends(sender.pid) || (sender.pid != 0 && sender.uid == user() && tree::Process::read(sender.pid).is_none())
 }
 

@@ -64,7 +64,7 @@ fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_hea
     assert_eq!(bowout.end(), Status::Signal(KILL));
 }
 
-/// Root may say who it is not; who is no descendant is not heard, whoever says it.
+/// Root may say who it is not; who is not a descendant is not heard, whoever says it.
 #[test]
 fn a_descendant_that_says_it_is_somebody_else_is_judged_by_that() {
     if skip(not_root()) {
@@ -139,7 +139,7 @@ fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     let address = relay(&bowout);
     let flood = "flood 1000000000";
     let stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), flood);
-    bowout.err.find("the flood", |line| line.contains("is no descendant"));
+    bowout.err.find("the flood", |line| line.contains("is not a descendant"));
     bowout.kill(USR1);
     for n in 0..20 {
         manager.hears(&format!("STATUS={n}"));
@@ -248,7 +248,7 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
         let (ended, took) = timed(|| bowout.end());
         assert_eq!(ended, Status::Code(3), "{home:?}");
         assert!(took < SOON, "{home:?}: {took:?}");
-        // The process that closes them is no descendant and no orphan.
+        // The process that closes them is not a descendant and no orphan.
         let log = bowout.log();
         assert!((6..=10).contains(&dropped(&log)), "{home:?}: {log:#?}");
         let counted = |line: &&String| ["orphan", "killed", "left"].iter().any(|word| line.contains(word));

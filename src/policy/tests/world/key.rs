@@ -22,7 +22,7 @@ impl World {
             }
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 (machine.runs_until, self.runs_until) = (None, None);
-                (machine.sent, machine.told, self.stopped_by, self.told_all) = Default::default();
+                (machine.sent, machine.forwarded, machine.told, self.stopped_by, self.told_all) = Default::default();
                 machine.waiting.clear();
                 (machine.halted, machine.group_stop) = (None, None);
                 self.terminal.forget_stops();
@@ -35,6 +35,7 @@ impl World {
         if !machine.last_second {
             self.last_second = None;
         }
+
         if matches!(state, State::Killing { .. }) && !machine.last_second || matches!(state, State::Done(_)) {
             (machine.begun, machine.asked) = Default::default();
             (self.asked, self.since, self.requested, self.late, self.extended) = Default::default();
@@ -142,6 +143,8 @@ impl Key {
             waiting,
             told,
             last_second,
+            put_off,
+            forwarded,
             fewest,
             timed_out,
             paused,
@@ -150,9 +153,12 @@ impl Key {
             watch,
         } = machine;
         self.state(*state);
+        // It is compared with the deadline that is armed, and with nothing else.
+        self.push(i64::from(put_off.is_some() && *put_off == machine.next_step()));
         self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
         self.asked(asked);
         self.push(sent.bits() as i64);
+        self.push(forwarded.bits() as i64);
         self.push(fewest.map_or(-1, |fewest| fewest as i64));
         self.push(i64::from(*last_second) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
         for signal in [paused.map(|(_, signal)| signal), *halted, *group_stop] {
