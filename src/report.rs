@@ -123,8 +123,8 @@ pub(crate) struct History {
     rungs: Vec<Rung>,
     /// How many more there were: with `--on-repeat forward`, one for each request.
     more_rungs: u64,
-    /// Why SIGKILL was sent, and when first.
-    kill: Option<(String, Instant)>,
+    /// Why SIGKILL was sent, and whether the child had exited by then.
+    kill: Option<(String, bool)>,
     /// The child has asked for more time and had it.
     extended: bool,
     /// How the child exited, and when.
@@ -267,7 +267,7 @@ impl History {
         if step.kills() {
             self.last_second |= step.sent.iter().any(|sent| sent.to == Target::Descendants);
             if self.kill.is_none() {
-                self.kill = Some((self.reason_to_kill(step), step.now));
+                self.kill = Some((self.reason_to_kill(step), self.ended.is_some()));
             }
             let tree = |sent: &&Sent| sent.signal == Signal::KILL && sent.to != Target::Child;
             let killed = step.sent.iter().find(tree).map_or(0, |sent| self.others(sent).saturating_sub(sent.refused));

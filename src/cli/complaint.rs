@@ -28,7 +28,7 @@ const ELSEWHERE: [(&str, &str); 26] = [
     ("retry", "--escalate"),
     ("termseq", "--escalate"),
     ("signal", "--stop-signal"),
-    ("preserve-status", "--remap-exit"),
+    ("preserve-status", "--remap-exit, which maps one code; --max-runtime always exits with 124"),
     ("license", "--version"),
     ("l", "--version"),
     ("L", "--version"),

@@ -109,7 +109,7 @@ fn usual() -> [Arg; 10] {
             .value_parser(parse_grace),
         option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
             .help("Send this first [the signal received]")
-            .value_parser(|text: &str| text.parse::<Signal>()),
+            .value_parser(parse_stop_signal),
         option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", runtime)
             .help("Stop COMMAND after so long")
             .value_parser(parse_runtime),
@@ -238,6 +238,15 @@ fn parse_delay(text: &str) -> Result<Duration, String> {
 }
 
 /// The names of an open descriptor are taken as text: whatever such a link leads to is not looked at by name.
+/// The first signal of a stop: one that the command can act on.
+fn parse_stop_signal(text: &str) -> Result<Signal, String> {
+    match text.parse()? {
+        Signal::KILL => Err("no process can act on SIGKILL: write --grace 0 to kill at once".into()),
+        Signal::STOP => Err("no process can act on SIGSTOP: write one such as TERM".into()),
+        signal => Ok(signal),
+    }
+}
+
 fn parse_report(text: OsString) -> Result<ReportTo, String> {
     let word = text.to_str().unwrap_or_default();
     let number = match word {

@@ -55,6 +55,9 @@ impl FromStr for Ladder {
             if signal == Signal::KILL {
                 break;
             }
+            if signal == Signal::STOP {
+                return Err(wrong("no process can act on SIGSTOP: leave it out"));
+            }
             let Some(word) = words.next() else { return Err(unended("/10s/KILL")) };
             let wait = parse_wait(word).map_err(|why| wrong(&why))?;
             rungs.push(Rung { signal: Some(signal), wait });
@@ -120,6 +123,7 @@ mod tests {
             ("TERM/30s/KILL/5s", "nothing can follow"),
             ("TERM/never/KILL", "nothing can follow"),
             ("30s/TERM", "unknown signal '30s'"),
+            ("STOP/5s/KILL", "no process can act on SIGSTOP"),
             ("TERM//KILL", "not a duration"),
             ("TERM/5s/", "unknown signal ''"),
         ] {

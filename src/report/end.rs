@@ -68,15 +68,21 @@ impl History {
     fn because(&self, now: Instant) -> String {
         let ended = self.ended.map_or(now, |(_, at)| at);
         let stopped = match (&self.stop, self.why()) {
-            (Some(stop), Some(why)) if !stop.late => format!(", {} after {why}", wait(ended - stop.at)),
+            // With `--wait-tree` the child can have exited long before the stop.
+            (Some(stop), Some(why)) if !stop.late && stop.at <= ended => {
+                format!(", {} after {why}", wait(ended - stop.at))
+            }
             (_, _) => String::new(),
         };
         let killed = self.descendants_killed.map(|(killed, _)| descendants(killed));
+        // It can exit by itself while SIGKILL is on its way.
+        let by_itself = |exited: bool| exited || self.ended().is_some_and(|exit| exit != Exit::Signal(Signal::KILL));
         match (&self.kill, killed) {
-            (Some((kill, at)), Some(killed)) if ended < *at => {
+            (Some((kill, exited)), Some(killed)) if by_itself(*exited) => {
                 format!("{stopped}; killed {killed} that it left running: {kill}")
             }
             (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too"),
+            (Some((_, exited)), None) if by_itself(*exited) => stopped,
             (Some((kill, _)), None) => format!(": {kill}"),
             (None, _) if self.left > 0 => {
                 format!("{stopped}; {} that it left running exited {} later", descendants(self.left), wait(now - ended))

@@ -88,6 +88,10 @@ impl History {
                 let sent = self.sent(step).unwrap_or_default();
                 (Level::Warn, "killed", format!("second stop request {asked}: {sent}"))
             }
+            (before, State::Killing { .. }) if !matches!(before, State::Killing { .. }) => {
+                let text = format!("second stop request {asked}: {} has exited already", self.child());
+                (Level::Info, "signal_not_forwarded", text)
+            }
             (_, after) => self.passed(step, received.signal, &asked, after),
         }
     }
@@ -102,7 +106,14 @@ impl History {
             return if sent.reached == 0 {
                 (Level::Warn, "signal_not_forwarded", format!("{asked} could not be forwarded to {to}{remapped}"))
             } else {
-                (level, "signal_forwarded", format!("forwarded {asked} to {to}{remapped}"))
+                let outside = step.who.as_ref().is_some_and(|who| who.side == Side::Outside);
+                // The STOPSIGNAL of many images; a container engine stops waiting without a word.
+                let hint = if signal == Signal::QUIT && outside && matches!(step.after, State::Running { .. }) {
+                    "; with --stop-signal QUIT it is a stop request"
+                } else {
+                    ""
+                };
+                (level, "signal_forwarded", format!("forwarded {asked} to {to}{remapped}{hint}"))
             };
         }
         let terminal = step.who.as_ref().is_some_and(|who| who.side == Side::Terminal);

@@ -34,7 +34,8 @@ impl History {
             OnRepeat::Kill => format!("; {key} again kills it at once"),
             OnRepeat::Forward | OnRepeat::Ignore => String::new(),
         };
-        format!("{key}: waiting for {} to exit, {next}{again}", self.child())
+        let descendants = if self.ended.is_some() { "the descendants of " } else { "" };
+        format!("{key}: waiting for {descendants}{} to exit, {next}{again}", self.child())
     }
 }
 

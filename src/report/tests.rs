@@ -443,3 +443,29 @@ fn a_signal_for_the_descendants_alone_was_not_forwarded() {
         (&Value::Null, &"SIGTERM".into())
     );
 }
+
+/// It exits by itself while SIGKILL is on its way, or before the stop.
+#[test]
+fn a_child_that_exited_by_itself_was_not_killed() {
+    let mut play = Play::new("TERM/8s/KILL");
+    play.signal(1.0, Side::Manager, "TERM", 1);
+    assert!(play.signal(2.0, Side::Manager, "TERM", 0).ends_with(": 'ng\\u{1b}inx' (pid 7) has exited already"));
+    play.line(2.0, Event::ChildExited(Exit::Code(0)), 0);
+    assert!(
+        play.end(2.0, Exit::Code(0))
+            .ends_with("exited with 0 after 2s, 1s after SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager)")
+    );
+    let mut play = Play::new("KILL");
+    play.line(1.0, Event::ChildExited(Exit::Code(3)), 1);
+    assert!(
+        play.end(1.1, Exit::Code(3))
+            .ends_with("exited with 3 after 1s; killed 1 descendant that it left running: the grace period is 0")
+    );
+    let mut play = Play::of(Settings { wait_tree: true, ..Play::settings("TERM/8s/KILL") });
+    play.line(1.0, Event::ChildExited(Exit::Code(0)), 1);
+    play.signal(5.0, Side::Manager, "TERM", 1);
+    assert!(
+        play.end(6.0, Exit::Code(0))
+            .ends_with("exited with 0 after 1s; 1 descendant that it left running exited 5s later")
+    );
+}

@@ -4,6 +4,7 @@
 use log::{Level, log_enabled};
 
 use super::{Supervisor, log_line};
+use crate::config::ReportTo;
 use crate::exit::Exit;
 use crate::logging::{TARGET, escape, event};
 use crate::sys::{files, process, stderr};
@@ -50,7 +51,11 @@ impl Supervisor<'_> {
             let failure = self.failure.as_ref().map(ToString::to_string);
             let text = self.history.report(self.now, exit, failure.as_deref(), stderr::lost());
             if let Err(error) = report.write(&text) {
-                event!(Level::Warn, "report_failed", error = error.to_string(); "cannot write report: {error}");
+                let to = match &self.config.report {
+                    Some(ReportTo::File(path)) => format!(" to '{}'", escape(&path.to_string_lossy())),
+                    Some(ReportTo::Descriptor(_)) | None => String::new(),
+                };
+                event!(Level::Warn, "report_failed", error = error.to_string(); "cannot write report{to}: {error}");
             }
         }
         exit

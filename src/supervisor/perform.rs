@@ -239,7 +239,7 @@ impl Supervisor<'_> {
             (_, exit) => (Level::Warn, format!("pre-stop hook {name} {exit}; going on")),
         };
         let (code, signal) = (ended.exit.code(), ended.exit.signal());
-        event!(level, "hook_exited", hook_pid = ended.pid, exit_code = code, exit_signal = signal; "{message}");
+        event!(level, "hook_exited", hook = name.as_str(), hook_pid = ended.pid, exit_code = code, exit_signal = signal; "{message}");
         if self.config.kill_mode == KillMode::Process {
             // There is no drain that would end what it leaves behind. Its number is its group's for as long as it is not reaped.
             child.own_group().inspect(|group| group.kill());

@@ -139,11 +139,12 @@ fn standard_tty() -> Option<OwnedFd> {
     })
 }
 
-/// Whether this is the controlling terminal of our session (tcgetsid(3)).
+/// Whether this is the controlling terminal of our session (tcgetsid(3)). Both numbers are 0 where the session's leader is outside our PID
+/// namespace, as after `unshare -pf`.
 pub(crate) fn is_controlling(fd: &impl AsFd) -> bool {
     // SAFETY: numbers only.
     let session = unsafe { libc::tcgetsid(fd.as_fd().as_raw_fd()) };
-    session > 0 && session == session_leader()
+    session >= 0 && session == session_leader()
 }
 
 /// Whether a shell with job control may wait for bowout: the parent is in another process group of our session (setpgid(2)). Of a parent outside
