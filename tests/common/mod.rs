@@ -30,12 +30,12 @@ pub const NONE: [i32; 0] = [];
 
 pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 
-/// A program for python3 that exits with 5 once it has had 0.2 s of the processor after SIGTERM; time in which it is stopped does not count.
+/// A program for python3 that exits with 5 once it has had 50 ms of the processor after SIGTERM; time in which it is stopped does not count.
 pub const NEEDS_TIME_TO_STOP: &str = "import signal,sys,time\n\
     def stop(*_):\n\
     \x20 print('15 0 0 0', flush=True)\n\
     \x20 start = time.process_time()\n\
-    \x20 while time.process_time() - start < 0.2: pass\n\
+    \x20 while time.process_time() - start < 0.05: pass\n\
     \x20 sys.exit(5)\n\
     signal.signal(15, stop)\n\
     print('ready 1', flush=True)\n\

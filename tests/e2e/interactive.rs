@@ -101,6 +101,22 @@ fn an_interpreter_below_pid_1_goes_on() {
     assert_eq!(pty.wait(), Status::Code(7));
 }
 
+/// As `unshare -pf` starts it: the leader of the session is outside the namespace, and has the number 0 there.
+#[test]
+fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
+    let Some(python) = python() else { return };
+    if skip(no_namespaces()) {
+        return;
+    }
+    if !has("unshare") {
+        return;
+    }
+    let mut shell = Shell::start();
+    shell.line(&format!("unshare -pf --mount-proc bowout -v --grace 1s {python}"));
+    drive_python(&mut shell.0);
+    assert_eq!(shell.prompt().0, 7);
+}
+
 /// Only there: the stop is not even asked for, and `--grace 0` would kill at once.
 #[test]
 fn an_interpreter_below_an_init_by_name_goes_on() {

@@ -34,14 +34,14 @@ fn a_deadline_that_passes_in_a_frozen_group_leaves_the_command_a_second() {
     if skip(missing("python3")) {
         return;
     }
-    let start = Start::new(["--grace", "500ms"]).with(["--cgroup", group.path()]);
+    let start = Start::new(["--grace", "2s"]).with(["--cgroup", group.path()]);
     let mut bowout = start.command(["python3", "-c", NEEDS_TIME_TO_STOP]);
     bowout.ready();
     bowout.kill(libc::SIGTERM);
     bowout.expect(libc::SIGTERM);
     freeze(&group, true);
     let frozen = Instant::now();
-    until("the deadline is long over", || (frozen.elapsed() > Duration::from_millis(2200)).then_some(()));
+    until("the deadline is long over", || (frozen.elapsed() > Duration::from_millis(3700)).then_some(()));
     freeze(&group, false);
     assert_eq!(bowout.end(), Status::Code(5), "{:#?}", bowout.err.seen());
     let log = bowout.log();
