@@ -31,14 +31,14 @@ pub const NONE: [i32; 0] = [];
 pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 
 /// A program for python3 that exits with 5 once it has had 50 ms of the processor after SIGTERM; time in which it is stopped does not count.
-pub const NEEDS_TIME_TO_STOP: &str = "import signal,sys,time\n\
+pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     def stop(*_):\n\
-    \x20 print('15 0 0 0', flush=True)\n\
+    \x20 os.write(1, b'15 0 0 0\\n')\n\
     \x20 start = time.process_time()\n\
     \x20 while time.process_time() - start < 0.05: pass\n\
     \x20 sys.exit(5)\n\
     signal.signal(15, stop)\n\
-    print('ready 1', flush=True)\n\
+    os.write(1, b'ready 1\\n')\n\
     while True: signal.pause()";
 
 /// How long any fact may take to come true; machines are noisy, and a test that is right does not wait for it.

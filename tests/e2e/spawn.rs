@@ -201,6 +201,8 @@ fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     let mut parent = Start::direct().probe(["thread", "--", "sh", "-c", &script]);
     parent.ready_as("c");
     parent.ready_as("d");
+    // From then on it waits for SIGTERM.
+    parent.out.find("the end of the thread", |line| line == "the thread has ended");
     parent.kill(TERM);
     assert_eq!(parent.wait(), Status::Code(0));
     let log = parent.log();
