@@ -207,7 +207,7 @@ fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// What fstatfs(2) says of ramfs (linux/magic.h).
-const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6);
+const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6_u32 as _);
 
 /// Whether the file system of this number is a devtmpfs, as far as /proc says (proc_pid_mountinfo(5)).
 fn is_devtmpfs(device: libc::dev_t) -> bool {

@@ -99,8 +99,8 @@ fn nginx_completes_the_requests_in_flight() {
     }
     let shared = Dir::new();
     fs::create_dir(shared.file("www")).expect("a directory");
-    shared.write("www/slow", &"x".repeat(SLOW), 0o644);
-    shared.write("www/quick", &"x".repeat(QUICK), 0o644);
+    shared.write("www/slow", "x".repeat(SLOW), 0o644);
+    shared.write("www/quick", "x".repeat(QUICK), 0o644);
     let config = shared.write("nginx.conf", NGINX, 0o644);
     assert!(config.exists());
     let options = ["--stop-signal", "QUIT", "--grace", "60s", "--report", "/report"];
