@@ -134,6 +134,9 @@ impl Machine {
             self.halted = None;
         }
         self.settle_watch(now, &mut actions);
+        if let Event::Signal(received) = event {
+            self.space_out(received, &mut actions);
+        }
         actions
     }
 

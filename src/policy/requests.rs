@@ -100,6 +100,15 @@ impl Machine {
         vec![Action::Send { signal, value: received.value, to, wake: false }]
     }
 
+    /// Has a pause in front of a signal that follows the one that the child received with bowout. bash 5.2 loses the trap of one of two signals that
+    /// become pending together while it waits for a command; it has dealt with the first within a millisecond.
+    pub(super) fn space_out(&self, received: Received, actions: &mut Vec<Action>) {
+        let another = |action: &Action| matches!(action, Action::Send { signal, .. } if ![received.signal, Signal::KILL].contains(signal));
+        if self.child_has(received, received.signal) && actions.iter().any(another) {
+            actions.insert(0, Action::Pause);
+        }
+    }
+
     /// Notes a stop request, and says what it means beside the earlier ones of its side. A request within [`BURST`] of the first is the same
     /// one. A hang-up never repeats: the shell and the kernel both send one when a window closes.
     fn asks(&mut self, now: Instant, Received { signal, side, .. }: Received) -> Request {

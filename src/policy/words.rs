@@ -185,6 +185,8 @@ pub(crate) enum Action {
     /// With `wake`, SIGCONT follows to each process of the target that is stopped, or that may be: it acts on the signal only once it continues
     /// (signal(7)).
     Send { signal: Signal, value: Option<u64>, to: Target, wake: bool },
+    /// Wait a moment before the next action: the child has just received another signal than the one that follows.
+    Pause,
     /// SIGCONT to each stopped member of the child's process group.
     Wake,
     /// Start this `--pre-stop` hook.

@@ -14,7 +14,7 @@ use crate::report::Sent;
 use crate::signal::Signal;
 use crate::sys::child::Ended;
 use crate::sys::exec::Spawn;
-use crate::sys::{tree, tty};
+use crate::sys::{tree, tty, wait};
 
 /// What the manager is asked to wait beyond the last moment at which we end.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -73,6 +73,7 @@ impl Supervisor<'_> {
                     let refused = done.refusals.len() - before;
                     done.sent.push(Sent { signal, to, stops: wake || signal == Signal::KILL, reached, refused });
                 }
+                Action::Pause => wait::pause(),
                 // The child may have exited meanwhile.
                 Action::Wake => done.woken = tree::wake_group(&self.child).is_ok(),
                 Action::RunHook(hook) => done.hook = Some(hook),

@@ -31,8 +31,8 @@ pub(crate) fn refused() -> Option<String> {
     Some(format!("the system refuses {call}(2): {}; have the seccomp filter allow it", error.desc()))
 }
 
-/// Waits for [`BLIND`] ms.
-fn pause() {
+/// Waits for [`BLIND`] ms, whatever happens meanwhile.
+pub(crate) fn pause() {
     // Of no descriptor, which no limit is too low for.
     if poll(&mut [], BLIND).is_err_and(|error| error != Errno::EINTR) {
         let wait = libc::timespec { tv_sec: 0, tv_nsec: libc::c_long::from(BLIND) * 1_000_000 };

@@ -98,6 +98,7 @@ fn show(action: Action) -> String {
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
         }
+        Action::Pause => "pause".into(),
         Action::Wake => "wake".into(),
         Action::RunHook(hook) => format!("hook#{hook}"),
         Action::EndHook => "end-hook".into(),

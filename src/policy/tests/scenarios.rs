@@ -310,7 +310,7 @@ fn ctrl_c_reaches_the_child_once() {
     Play::new(settings()).then(1000, ctrl_c, "").then(1001, from(Side::Manager, Signal::INT), "").deadline(9000, LAST);
     // A stop signal of the user's choice is sent, for the terminal has sent another.
     let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
-    Play::new(chosen).then(1000, ctrl_c, "QUIT+CONT>child").deadline(9000, LAST);
+    Play::new(chosen).then(1000, ctrl_c, "pause QUIT+CONT>child").deadline(9000, LAST);
     // A child that has left our group has not had it.
     Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, LAST);
 }
@@ -535,7 +535,7 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
     Play::new(remap(&["TERM:0"])).then(1000, process(Signal::TERM), "").idle("Running");
     Play::new(remap(&["USR1:TERM"])).then(1000, process(usr1()), "TERM>child").idle("Running");
     // The terminal has told the child INT, and the user wants TERM.
-    Play::new(remap(&["INT:TERM"])).then(1000, to_group(Side::Terminal, Signal::INT), "TERM+CONT>child");
+    Play::new(remap(&["INT:TERM"])).then(1000, to_group(Side::Terminal, Signal::INT), "pause TERM+CONT>child");
 }
 
 #[test]
@@ -927,19 +927,19 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
     let dumped = Settings { stop_on: SignalSet::of(&[Signal::TERM]), remap: remap.clone(), ..settings() };
-    Play::new(dumped.clone()).then(1000, ctrl_c, "USR1>child").idle("Running");
+    Play::new(dumped.clone()).then(1000, ctrl_c, "pause USR1>child").idle("Running");
     // A program at its prompt has SIGINT, and not the signal that it is to be sent.
     let asks = Settings { stop_on: SignalSet::of(&[Signal::INT]), stdout_is_terminal: true, ..dumped };
-    Play::new(asks).then(1000, ctrl_c, "USR1+CONT>child").deadline(9000, LAST);
+    Play::new(asks).then(1000, ctrl_c, "pause USR1+CONT>child").deadline(9000, LAST);
     Play::new(Settings { remap, wait_tree: true, ..settings() }).then(10, EXIT_3, "").then(
         1000,
         ctrl_c,
-        "USR1+CONT>all",
+        "pause USR1+CONT>all",
     );
     let quit = Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8)));
     Play::new(Settings { ladder: quit, on_repeat: OnRepeat::Forward, ..settings() })
-        .then(1000, ctrl_c, "QUIT+CONT>child")
-        .then(2000, ctrl_c, "QUIT+CONT>child");
+        .then(1000, ctrl_c, "pause QUIT+CONT>child")
+        .then(2000, ctrl_c, "pause QUIT+CONT>child");
 }
 
 #[test]

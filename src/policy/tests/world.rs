@@ -194,8 +194,11 @@ impl World {
     /// No signal is lost and none is sent twice: what is no stop request reaches the child once, as it came.
     fn judge_signal(&self, before: State, event: Event, actions: &[Action]) {
         let Event::Signal(received) = event else { return };
-        let actions: Vec<_> =
-            actions.iter().copied().filter(|action| !matches!(action, Action::SuspendSelf(_))).collect();
+        let actions: Vec<_> = actions
+            .iter()
+            .copied()
+            .filter(|action| !matches!(action, Action::SuspendSelf(_) | Action::Pause))
+            .collect();
         let settings = &self.machine.settings;
         let Some(signal) = settings.remap.apply(received.signal) else {
             return assert_eq!(actions, [], "a dropped signal has an effect");
@@ -257,7 +260,7 @@ impl World {
                 self.hook_ended = true;
             }
             Action::Exit(exit) => self.judge_exit(before, event, exit),
-            Action::Wake | Action::LendTerminal | Action::LookAtTerminal | Action::NotifyStopping => {}
+            Action::Pause | Action::Wake | Action::LendTerminal | Action::LookAtTerminal | Action::NotifyStopping => {}
         }
     }
 
