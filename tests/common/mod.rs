@@ -30,10 +30,12 @@ pub const NONE: [i32; 0] = [];
 
 pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 
-/// A program for python3 that exits with 5 once it has had 50 ms of the processor after SIGTERM; time in which it is stopped does not count.
+/// A program for python3 that receives SIGTERM, waits until it was stopped for a second, takes 50 ms of the processor and exits with 5.
 pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     def stop(*_):\n\
     \x20 os.write(1, b'15 0 0 0\\n')\n\
+    \x20 last = now = time.monotonic()\n\
+    \x20 while now - last < 1: last, now = now, time.monotonic()\n\
     \x20 start = time.process_time()\n\
     \x20 while time.process_time() - start < 0.05: pass\n\
     \x20 sys.exit(5)\n\

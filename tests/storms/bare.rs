@@ -26,7 +26,7 @@ impl Line {
 
     /// With the probe as the command.
     pub fn probe(home: Home, words: &[&str]) -> Self {
-        Self::new(home, &["--grace", "never"], &[&[probe().to_str().expect("text")], words].concat())
+        Self::new(home, &["--grace", "never", "-v"], &[&[probe().to_str().expect("text")], words].concat())
     }
 
     /// Stopped at the first instruction, for ptrace(2).
