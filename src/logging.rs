@@ -138,7 +138,7 @@ macro_rules! event {
 }
 pub(crate) use event;
 
-/// The key under which [`log`] gives the log its members.
+/// The key under which [`log()`] gives the log its members.
 const MEMBERS: &str = "members";
 
 /// The event and its fields as members of a JSON object, each after a comma; as the one value that travels with the record. The values of
