@@ -43,7 +43,7 @@ SIXTY = [str(n) for n in range(1, 65) if n not in (9, 17, 19, 11)]
 EVERY_OPTION = (
     "--grace 10s --grace-max 20s --stop-signal TERM --stop-on TERM,INT --on-repeat kill --pre-stop true --stop-delay 0s --max-runtime 1h "
     "--kill-mode mixed --wait-tree --remap HUP:USR1 --parent-death-signal TERM --subreaper --remap-exit 143:0 --exit-status auto --notify auto "
-    "--report /tmp/bowout-bench.report --termination-log=/dev/null -v -q --log-format text --warn-on-reap"
+    "--report /tmp/bowout-bench.report --termination-log=/tmp/bowout-bench.message -v -q --log-format text --warn-on-reap"
 ).split()
 
 
@@ -89,7 +89,7 @@ def build(bowout=None):
 def wrappers():
     """bowout, the floor, and each peer that is installed."""
     found = [
-        Wrapper("bowout", ["./bowout", "--"], ["./bowout", "--grace", "@GRACE", "--"]),
+        Wrapper("bowout", ["./bowout", "--"], ["./bowout", "-g", "--grace", "@GRACE", "--"]),
         Wrapper("floor", ["./floor", "--"], ["./floor", "--"]),
     ]
     # -s: reap as a process that is not PID 1, too, as bowout does; without it tini spends its time on a warning. -g, and dumb-init's default:

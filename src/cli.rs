@@ -160,6 +160,7 @@ pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a C
 
 /// All of clap; in a frame of its own, so that its stack is not touched where it is not needed.
 #[inline(never)]
+#[cold]
 fn with_options<'a>(
     args: &[OsString],
     name: Option<&OsStr>,
@@ -220,6 +221,7 @@ fn without_options<'a>(args: &[OsString], mut variables: impl Iterator<Item = &'
     Some(Cli { command: command.clone(), args: rest.to_vec(), ..Cli::default() })
 }
 
+#[cold]
 fn collect(mut matches: ArgMatches) -> Cli {
     let mut words = matches.remove_many::<OsString>("command").into_iter().flatten();
     Cli {

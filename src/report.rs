@@ -231,6 +231,7 @@ impl History {
     }
 
     /// Notes one step and says what there is to say about it.
+    #[cold]
     pub(crate) fn note(&mut self, step: &Step<'_>) -> Option<Line> {
         self.record(step);
         self.line(step)

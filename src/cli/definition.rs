@@ -14,6 +14,7 @@ use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
 use crate::signal::{Rewrite, Signal, SignalSet, catchable};
 
 /// The command line as clap takes it. A test holds man/bowout.1 to it.
+#[cold]
 pub(crate) fn definition() -> Command {
     Command::new("bowout")
         .version(env!("CARGO_PKG_VERSION"))

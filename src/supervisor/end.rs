@@ -11,6 +11,7 @@ use crate::sys::{files, process, stderr};
 
 impl Supervisor<'_> {
     /// Settles everything; gives what bowout ends with.
+    #[cold]
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
         if let Some(relay) = &mut self.relay {
             self.dropped.add(relay.finish().dropped, self.now);

@@ -43,6 +43,7 @@ impl ExecError {
     }
 
     /// Explains the `error` of execve(2) of these `candidates` for `command`.
+    #[cold]
     pub(super) fn new(error: Errno, command: &OsStr, candidates: &[CString]) -> Self {
         let paths = || candidates.iter().map(|path| Path::new(OsStr::from_bytes(path.to_bytes())));
         let plain = || error.desc().into();
