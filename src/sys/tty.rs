@@ -89,7 +89,7 @@ impl Terminal {
             return true;
         }
         let mut device: libc::c_uint = 0;
-        // SAFETY: TIOCGDEV writes one number where it is told to (drivers/tty/tty_io.c).
+        // SAFETY: TIOCGDEV writes one number to this address (drivers/tty/tty_io.c).
         let known = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCGDEV, &raw mut device) } == 0;
         let is_it = |rdev: u64| rdev == DEV_TTY || known && rdev == u64::from(device);
         tree::any_thread(child, |pid, thread| {

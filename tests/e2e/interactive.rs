@@ -132,7 +132,7 @@ fn an_interpreter_below_an_init_by_name_goes_on() {
     shell.0.type_keys("exit(7)\r");
     assert_eq!(shell.prompt().0, 7);
     assert_eq!(count(&shell.0, CANCELLED), 0);
-    // Whoever gives the set means it, and the prompt cancels the stop here, too.
+    // The set that the user gives decides, and the prompt cancels the stop here, too.
     shell.line(&format!("./tini -v --stop-on TERM,INT -- {python}"));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);

@@ -539,7 +539,7 @@ fn a_report_goes_through_no_link_and_into_nothing_but_a_file() {
         for path in [&pipe, &folder] {
             refused(home, path, "it is not a regular file; for a descriptor write fd:N");
         }
-        assert_eq!(reader.read(&mut [0; 9]).expect_err("nobody writes").kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(reader.read(&mut [0; 9]).expect_err("no writer").kind(), std::io::ErrorKind::WouldBlock);
         drop(writer);
         // What the command makes of it meanwhile is left alone, too. The report is beside it, as the line says.
         let path = dir.file("r");

@@ -263,7 +263,7 @@ enum Mount {
     HidingProc,
     /// Nothing is in /proc.
     NoProc,
-    /// A /dev with the null device and the links to descriptors, which can be damaged and is nobody else's. For root alone.
+    /// A /dev of the test's own, with the null device and the links to descriptors. For root alone.
     OwnDev,
     /// /dev/tty cannot be opened, by root either (mount(2), `MS_NODEV`).
     NoTty,

@@ -167,7 +167,7 @@ pub(super) fn datagram_socket(family: libc::c_int) -> io::Result<OwnedFd> {
 }
 
 fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+    // SAFETY: numbers only; no other code owns the descriptor that is returned.
     unsafe {
         let fd = libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
         if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }

@@ -164,7 +164,7 @@ fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
     assert_asked(&mut bowout, "2 descendants left");
 }
 
-/// By the child, in bowout's mounts: FIFOs that nobody writes to, in files that bowout reads. Opening one waits for ever.
+/// The child makes FIFOs without a writer in bowout's mounts, in the place of files that bowout reads. Opening one waits for ever.
 #[test]
 fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
     if skip(not_root()) {

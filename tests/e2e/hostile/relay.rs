@@ -64,7 +64,7 @@ fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_hea
     assert_eq!(bowout.end(), Status::Signal(KILL));
 }
 
-/// Root may say who it is not; who is not a descendant is not heard, whoever says it.
+/// Root may send another process's credentials; bowout drops messages of a process that is not a descendant.
 #[test]
 fn a_descendant_that_says_it_is_somebody_else_is_judged_by_that() {
     if skip(not_root()) {
