@@ -16,7 +16,7 @@ mod terminal;
 mod tests;
 mod words;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::exit::Exit;
 use crate::origin::Side;
@@ -321,6 +321,3 @@ impl Machine {
         }
     }
 }
-
-/// A deadline that is noticed so late was held up by a freezer, SIGSTOP or a suspended machine, and the command with it: it gets as much time more.
-const LATE: Duration = Duration::from_secs(1);

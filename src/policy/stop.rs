@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, LATE, Machine, Pending, Received, Rung, State, Target};
+use super::{Action, KillMode, Machine, Pending, Received, Rung, State, Target};
 use crate::exit::Exit;
 use crate::signal::Signal;
 
@@ -18,6 +18,10 @@ pub(super) const RENEW: Duration = Duration::from_millis(500);
 
 /// How long all hooks may take where the grace period has no end: a hook that hangs must not prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
+
+/// A deadline that bowout notices later than this passed while a freezer, SIGSTOP or a suspended machine held bowout and the command. It is
+/// put off by the same time.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// How long a descendant that was sent no stop signal before the deadline has between SIGTERM and SIGKILL.
 const LAST_SECOND: Duration = Duration::from_secs(1);

@@ -133,7 +133,7 @@ impl Plan {
         let words = words.map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let argv = words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
         let environment = Environment::new(spawn.variables, spawn.stands_in);
-        // Last, for a timer stands still until the child has it.
+        // Last, because a timer stands still until the child has it.
         let attributes = spawn.stands_in.then(Attributes::take);
         Ok(Self { candidates, words, argv, environment, attributes })
     }

@@ -63,7 +63,7 @@ impl Destination {
         if super::stderr::own_descriptor().is_some_and(|own| own.as_raw_fd() == fd) {
             return Err(Errno::EBADF.into());
         }
-        // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+        // SAFETY: numbers only; no other code owns the descriptor that is returned.
         unsafe {
             let own = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3);
             if own < 0 {

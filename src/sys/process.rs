@@ -93,7 +93,7 @@ impl Parent {
 /// # Errors
 /// `ESRCH`: there is no such process. `ENOSYS`, `EPERM`: Linux before 5.3, or a filter.
 pub(super) fn pidfd_open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
-    // SAFETY: numbers only; a descriptor that is returned is nobody else's.
+    // SAFETY: numbers only; no other code owns the descriptor that is returned.
     unsafe {
         let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
         Ok(OwnedFd::from_raw_fd(fd as i32))

@@ -159,7 +159,7 @@ impl Intake {
     pub(crate) fn open() -> io::Result<Self> {
         let every = SignalSet::ALL.bits();
         let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
-        // SAFETY: the pointer is to a set of the size that is named; a descriptor that is returned is nobody else's.
+        // SAFETY: the pointer is to a set of the size that is named; no other code owns the descriptor that is returned.
         unsafe {
             let fd = libc::syscall(libc::SYS_signalfd4, -1, &raw const every, SET_SIZE, flags);
             if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(Self(OwnedFd::from_raw_fd(fd as i32))) }

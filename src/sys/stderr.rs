@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn so_does_a_full_socket() {
         let mut fds = [0; 2];
-        // SAFETY: two descriptors are written, and are nobody else's.
+        // SAFETY: two descriptors are written, and no other code owns them.
         let (reader, writer) = unsafe {
             assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, fds.as_mut_ptr()), 0);
             (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))

@@ -105,10 +105,7 @@ fn an_interpreter_below_pid_1_goes_on() {
 #[test]
 fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
     let Some(python) = python() else { return };
-    if skip(no_namespaces()) {
-        return;
-    }
-    if !has("unshare") {
+    if skip(no_namespaces()) || !has("unshare") {
         return;
     }
     let mut shell = Shell::start();

@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::requests::{BURST, CLIMB};
+use super::stop::LATE;
 use super::*;
 use crate::signal::Remap;
 

@@ -124,7 +124,7 @@ pub(super) fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut descriptors = vec![];
     let mut sender = None;
     // SAFETY: the header points to buffers of the sizes that it names, which outlive the call; the control data is walked by
-    // the macros of cmsg(3), and each descriptor in it is new and nobody else's.
+    // the macros of cmsg(3), and each descriptor in it is new, and no other code owns it.
     let (length, flags) = unsafe {
         let mut header: libc::msghdr = mem::zeroed();
         header.msg_iov = &raw mut vector;
