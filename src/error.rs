@@ -14,12 +14,18 @@ pub(crate) struct Error {
 impl Error {
     /// Bad input, or a system call that failed before the spawn: 125.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Self { message: message.into(), exit: Exit::OWN_FAILURE }
+        Self {
+            message: message.into(),
+            exit: Exit::OWN_FAILURE,
+        }
     }
 
     /// The command cannot be run: 126 or 127.
     pub(crate) fn exec(message: impl Into<String>, exit: Exit) -> Self {
-        Self { message: message.into(), exit }
+        Self {
+            message: message.into(),
+            exit,
+        }
     }
 
     /// What bowout ends with.

@@ -1,4 +1,5 @@
-//! How a process ended, and how bowout ends because of it. Arithmetic only: `sys::end` carries it out.
+//! How a process ended, and how bowout ends because of it. Arithmetic only: `sys::end` carries it
+//! out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,7 +103,10 @@ impl FromStr for Recode {
                 .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
                 .ok_or_else(|| format!("'{text}' is no CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"))
         };
-        Ok(Self { from: code(from)?, to: code(to)? })
+        Ok(Self {
+            from: code(from)?,
+            to: code(to)?,
+        })
     }
 }
 
@@ -116,16 +120,23 @@ pub(crate) struct ExitRules {
 }
 
 impl ExitRules {
-    /// How bowout ends when the child ended so. A remap is applied to the number first; only what it leaves alone can still
-    /// be a death.
+    /// How bowout ends when the child ended so. A remap is applied to the number first; only what
+    /// it leaves alone can still be a death.
     pub(crate) fn apply(&self, exit: Exit, pid1: bool) -> Exit {
-        if let Some(rule) = self.recode.iter().rev().find(|rule| rule.from == exit.number()) {
+        if let Some(rule) = self
+            .recode
+            .iter()
+            .rev()
+            .find(|rule| rule.from == exit.number())
+        {
             return Exit::Code(rule.to);
         }
         match (exit, self.mirror) {
             (Exit::Code(_), Mirror::Auto | Mirror::Code | Mirror::Signal) => exit,
             (Exit::Signal(_), Mirror::Auto | Mirror::Signal) if !pid1 => exit,
-            (Exit::Signal(_), Mirror::Auto | Mirror::Code | Mirror::Signal) => Exit::Code(exit.number()),
+            (Exit::Signal(_), Mirror::Auto | Mirror::Code | Mirror::Signal) => {
+                Exit::Code(exit.number())
+            }
         }
     }
 }
@@ -139,7 +150,10 @@ mod tests {
     use super::*;
 
     fn rules(recode: &[&str], mirror: Mirror) -> ExitRules {
-        ExitRules { recode: recode.iter().map(|r| r.parse().unwrap()).collect(), mirror }
+        ExitRules {
+            recode: recode.iter().map(|r| r.parse().unwrap()).collect(),
+            mirror,
+        }
     }
 
     const KILLED: Exit = Exit::Signal(Signal::KILL);
@@ -150,7 +164,10 @@ mod tests {
         for code in 0..=255 {
             for mirror in [Mirror::Auto, Mirror::Code, Mirror::Signal] {
                 for pid1 in [false, true] {
-                    assert_eq!(rules(&[], mirror).apply(Exit::Code(code), pid1), Exit::Code(code));
+                    assert_eq!(
+                        rules(&[], mirror).apply(Exit::Code(code), pid1),
+                        Exit::Code(code)
+                    );
                 }
             }
         }
@@ -159,10 +176,19 @@ mod tests {
     #[test]
     fn a_death_is_mirrored_but_not_by_pid_1() {
         assert_eq!(rules(&[], Mirror::Auto).apply(KILLED, false), KILLED);
-        assert_eq!(rules(&[], Mirror::Auto).apply(KILLED, true), Exit::Code(137));
+        assert_eq!(
+            rules(&[], Mirror::Auto).apply(KILLED, true),
+            Exit::Code(137)
+        );
         assert_eq!(rules(&[], Mirror::Signal).apply(KILLED, false), KILLED);
-        assert_eq!(rules(&[], Mirror::Signal).apply(KILLED, true), Exit::Code(137));
-        assert_eq!(rules(&[], Mirror::Code).apply(KILLED, false), Exit::Code(137));
+        assert_eq!(
+            rules(&[], Mirror::Signal).apply(KILLED, true),
+            Exit::Code(137)
+        );
+        assert_eq!(
+            rules(&[], Mirror::Code).apply(KILLED, false),
+            Exit::Code(137)
+        );
     }
 
     #[test]
@@ -178,12 +204,18 @@ mod tests {
 
     #[test]
     fn a_remap_sees_the_number_and_comes_before_the_death() {
-        for r in [rules(&["143:0"], Mirror::Auto), rules(&["143"], Mirror::Signal)] {
+        for r in [
+            rules(&["143:0"], Mirror::Auto),
+            rules(&["143"], Mirror::Signal),
+        ] {
             assert_eq!(r.apply(TERMED, false), Exit::Code(0));
             assert_eq!(r.apply(Exit::Code(143), true), Exit::Code(0));
             assert_eq!(r.apply(KILLED, false), KILLED);
         }
-        assert_eq!(rules(&["3:4", "3:5", "5:6"], Mirror::Auto).apply(Exit::Code(3), false), Exit::Code(5));
+        assert_eq!(
+            rules(&["3:4", "3:5", "5:6"], Mirror::Auto).apply(Exit::Code(3), false),
+            Exit::Code(5)
+        );
     }
 
     #[test]

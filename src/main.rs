@@ -1,19 +1,23 @@
-//! bowout runs one command and makes it end well: it hands it every signal, gives it a bounded time to end when asked to, kills
-//! what does not, leaves nothing behind, and ends exactly as the command did.
+//! bowout runs one command and makes it end well: it hands it every signal, gives it a bounded time
+//! to end when asked to, kills what does not, leaves nothing behind, and ends exactly as the
+//! command did.
 //!
 //! The map, in reading order:
 //!
-//! - `main`: parse → configure → supervise → end; `sys::start` comes before it.
-//! - [`policy`]: what happens next; the pure machine that decides. [`origin`] tells it who sent a signal.
+//! - `main`: parse → configure → supervise → end; `sys::entry` comes before it.
+//! - [`policy`]: what happens next; the pure machine that decides. [`sender`] tells it who sent a
+//!   signal.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
-//! - [`sys`]: the kernel's side: `sys::exec` starts, `sys::child` signals and reaps, `sys::signals` receives, `sys::tree` finds descendants.
-//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]: numbers and names; [`similar`]:
-//!   the name that was probably meant.
-//! - [`report`] and [`logging`]: what the log says, and how.
+//! - [`sys`]: the kernel's side: `sys::exec` starts, `sys::child` signals and reaps, `sys::signals`
+//!   receives, `sys::tree` finds descendants.
+//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]:
+//!   numbers and names; [`suggest`]: the name that was probably meant.
+//! - [`report`] and [`log`]: what the log says, and how.
 //!
-//! Arrows: `policy` knows only `signal`, `exit` and `origin`; `sys` never imports `policy`; nothing but `sys` says `unsafe`.
+//! Arrows: `policy` knows only `signal`, `exit` and `origin`; `sys` never imports `policy`; nothing
+//! but `sys` says `unsafe`.
 
-// What was inherited has to be seen before Rust's runtime changes it: see sys::start.
+// What was inherited has to be seen before Rust's runtime changes it: see sys::entry.
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
@@ -23,24 +27,24 @@ mod exit;
 #[cfg(test)]
 #[path = "../tests/fuzz/mod.rs"]
 mod fuzz;
-mod logging;
-mod origin;
+mod log;
 mod policy;
 mod report;
+mod sender;
 mod signal;
-mod similar;
+mod suggest;
 mod supervisor;
 mod sys;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
+use crate::log::event;
+use ::log::Level;
 use cli::Stop;
 use config::{Config, Home, Place};
 use error::Error;
 use exit::Exit;
-use log::Level;
-use logging::event;
 use sys::signals::Inherited;
 
 /// The program: the words it was called with, and what it inherited, to the way in which it ends.
@@ -50,7 +54,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
         Err(stop) => return end(stop, args),
     };
     let misspelt = cli.misspelt.take();
-    match logging::init(cli.verbosity, cli.log_format)
+    match log::init(cli.verbosity, cli.log_format)
         .inspect(|()| {
             if let Some(text) = misspelt {
                 event!(Level::Warn, "unknown_variables"; "{text}");
@@ -66,8 +70,8 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
 
 fn home() -> Home {
     let place = Place {
-        pid: sys::process::id,
-        parent: sys::process::parent,
+        pid: sys::this_process::id,
+        parent: sys::this_process::parent,
         has_terminal: || sys::tty::Terminal::open().is_some(),
     };
     Home::find(sys::environment::variables(Home::may_name), &place)
@@ -76,10 +80,10 @@ fn home() -> Home {
 fn end(stop: Stop, args: &[OsString]) -> Exit {
     if !matches!(stop, Stop::Info(_)) {
         // A second error, in BOWOUT_LOG, waits until the first is corrected.
-        let _ = logging::init(logging::Verbosity::default(), cli::log_format(args));
+        let _ = log::init(log::Verbosity::default(), cli::log_format(args));
     }
     match stop {
-        Stop::Info(text) => sys::process::print(&text),
+        Stop::Info(text) => sys::this_process::print(&text),
         Stop::Usage(text) => fail(&Error::own(text)),
         Stop::Alone => {
             // Words of our own, and lines of their own.
@@ -93,6 +97,6 @@ fn end(stop: Stop, args: &[OsString]) -> Exit {
 fn fail(error: &Error) -> Exit {
     // Words of the user's are in it, and what they hold must not look like a line of ours.
     let text = error.to_string();
-    event!(Level::Error, "error", exit_code = error.exit().number(); "{}", logging::escape(&text));
+    event!(Level::Error, "error", exit_code = error.exit().number(); "{}", log::escape(&text));
     error.exit()
 }

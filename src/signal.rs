@@ -1,10 +1,10 @@
 //! Signals as plain numbers: names, sets and remaps.
 //!
-//! nix's `Signal` ends at 31, so that a real-time signal cannot be said in it; everything here goes from 1 to 64. Owns no
-//! state and asks the kernel nothing.
+//! nix's `Signal` ends at 31, so that a real-time signal cannot be said in it; everything here goes
+//! from 1 to 64. Owns no state and asks the kernel nothing.
 //!
-//! Caveat: real-time signals are numbered from 34, as glibc, systemd and moby number them, whatever the C library that this
-//! binary is linked with reserves for itself (contract S27).
+//! Caveat: real-time signals are numbered from 34, as glibc, systemd and moby number them, whatever
+//! the C library that this binary is linked with reserves for itself (contract S27).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +12,12 @@ use std::str::FromStr;
 use signal_hook::consts::signal as number;
 use signal_hook::low_level::signal_name;
 
-use crate::similar::similar;
+use crate::suggest::similar;
 
 /// glibc's `SIGRTMIN`.
 const RTMIN: u8 = 34;
-/// The kernel's last signal, `_NSIG` on every architecture that Rust's Linux targets share (mips, with 127, is not one).
+/// The kernel's last signal, `_NSIG` on every architecture that Rust's Linux targets share (mips,
+/// with 127, is not one).
 const MAX: u8 = 64;
 
 /// A signal number, 1 to 64 (signal(7)).
@@ -42,7 +43,11 @@ impl Signal {
 
     /// The signal of that number, unless there is none.
     pub(crate) const fn new(number: i32) -> Option<Self> {
-        if number >= 1 && number <= MAX as i32 { Some(Self(number as u8)) } else { None }
+        if number >= 1 && number <= MAX as i32 {
+            Some(Self(number as u8))
+        } else {
+            None
+        }
     }
 
     /// Its number, as kill(2) takes it.
@@ -55,10 +60,20 @@ impl Signal {
         self.0 != Self::KILL.0 && self.0 != Self::STOP.0
     }
 
-    /// Whether a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control, a resize, a hang-up.
+    /// Whether a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control,
+    /// a resize, a hang-up.
     pub(crate) fn is_terminals(self) -> bool {
-        SignalSet::of(&[Self::INT, Self::QUIT, Self::TSTP, Self::TTIN, Self::TTOU, Self::WINCH, Self::HUP, Self::CONT])
-            .contains(self)
+        SignalSet::of(&[
+            Self::INT,
+            Self::QUIT,
+            Self::TSTP,
+            Self::TTIN,
+            Self::TTOU,
+            Self::WINCH,
+            Self::HUP,
+            Self::CONT,
+        ])
+        .contains(self)
     }
 
     /// The name with its `SIG`, where the number has one.
@@ -98,11 +113,18 @@ impl FromStr for Signal {
         let upper = text.to_ascii_uppercase();
         let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
         if bare.bytes().all(|b| b.is_ascii_digit()) {
-            return bare.parse().ok().filter(|_| bare == upper).and_then(Self::new).ok_or_else(unknown);
+            return bare
+                .parse()
+                .ok()
+                .filter(|_| bare == upper)
+                .and_then(Self::new)
+                .ok_or_else(unknown);
         }
         let real_time = |rest: &str, sign: char, base: u8| {
             let offset: i32 = match rest.strip_prefix(sign) {
-                Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
+                Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                    digits.parse().ok()?
+                }
                 None if rest.is_empty() => 0,
                 Some(_) | None => return None,
             };
@@ -122,13 +144,19 @@ impl FromStr for Signal {
             "CLD" => "CHLD",
             other => other,
         };
-        (1..RTMIN).map(Self).find(|s| s.name().is_some_and(|name| &name[3..] == bare)).ok_or_else(unknown)
+        (1..RTMIN)
+            .map(Self)
+            .find(|s| s.name().is_some_and(|name| &name[3..] == bare))
+            .ok_or_else(unknown)
     }
 }
 
 /// The signal that was probably meant by a word that names none: `SIGTRM`, `-9`, `SIG15`.
 fn meant(text: &str) -> Option<String> {
-    let plain = text.trim().trim_start_matches(['-', '+']).to_ascii_uppercase();
+    let plain = text
+        .trim()
+        .trim_start_matches(['-', '+'])
+        .to_ascii_uppercase();
     let bare = plain.strip_prefix("SIG").unwrap_or(&plain);
     if bare.len() < text.len() && bare.parse::<Signal>().is_ok() {
         return Some(bare.into());
@@ -184,7 +212,8 @@ impl SignalSet {
     }
 }
 
-/// What received signals are translated to before they are forwarded; the last rule for a signal counts.
+/// What received signals are translated to before they are forwarded; the last rule for a signal
+/// counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remap(Vec<Rewrite>);
 
@@ -202,7 +231,11 @@ impl Remap {
 
     /// What to forward in the place of `signal`: `None` drops it.
     pub(crate) fn apply(&self, signal: Signal) -> Option<Signal> {
-        self.0.iter().rev().find(|rule| rule.from == signal).map_or(Some(signal), |rule| rule.to)
+        self.0
+            .iter()
+            .rev()
+            .find(|rule| rule.from == signal)
+            .map_or(Some(signal), |rule| rule.to)
     }
 }
 
@@ -211,9 +244,9 @@ impl FromStr for Rewrite {
 
     /// `FROM:TO`, names or numbers; a TO of 0 drops the signal.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (from, to) = text
-            .split_once(':')
-            .ok_or_else(|| format!("'{text}' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM"))?;
+        let (from, to) = text.split_once(':').ok_or_else(|| {
+            format!("'{text}' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM")
+        })?;
         let from = catchable(from)?;
         let to = if to == "0" { None } else { Some(to.parse()?) };
         Ok(Self { from, to })
@@ -226,7 +259,13 @@ impl FromStr for Rewrite {
 /// An unknown name, or one of the two that cannot be caught.
 pub(crate) fn catchable(text: &str) -> Result<Signal, String> {
     let signal: Signal = text.parse()?;
-    if signal.catchable() { Ok(signal) } else { Err(format!("{signal} cannot be caught by any process: leave it out")) }
+    if signal.catchable() {
+        Ok(signal)
+    } else {
+        Err(format!(
+            "{signal} cannot be caught by any process: leave it out"
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -255,7 +294,13 @@ mod tests {
 
     #[test]
     fn real_time_signals_count_from_34() {
-        for (text, n) in [("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("RTMAX-30", 34)] {
+        for (text, n) in [
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("rtmin+30", 64),
+            ("RTMAX", 64),
+            ("RTMAX-30", 34),
+        ] {
             assert_eq!(text.parse::<Signal>().map(Signal::number), Ok(n), "{text}");
         }
     }
@@ -300,7 +345,10 @@ mod tests {
             ("SIGSIGTERM", "SIGTERM"),
         ] {
             let error = text.parse::<Signal>().unwrap_err();
-            assert_eq!(error, format!("unknown signal '{text}': did you mean {meant}?"));
+            assert_eq!(
+                error,
+                format!("unknown signal '{text}': did you mean {meant}?")
+            );
         }
     }
 
@@ -313,7 +361,11 @@ mod tests {
 
     #[test]
     fn the_last_remap_of_a_signal_counts() {
-        let remap = Remap::new(["TERM:QUIT", "15:0", "HUP:RTMIN+1"].map(|t| t.parse().unwrap()).to_vec());
+        let remap = Remap::new(
+            ["TERM:QUIT", "15:0", "HUP:RTMIN+1"]
+                .map(|t| t.parse().unwrap())
+                .to_vec(),
+        );
         assert_eq!(remap.apply(Signal::TERM), None);
         assert_eq!(remap.apply(Signal::HUP), Signal::new(35));
         assert_eq!(remap.apply(Signal::INT), Some(Signal::INT));
@@ -321,7 +373,15 @@ mod tests {
 
     #[test]
     fn a_remap_needs_a_signal_that_can_be_received() {
-        for text in ["TERM", "KILL:TERM", "STOP:0", "0:TERM", "TERM:", ":TERM", "TERM:QUIT:INT"] {
+        for text in [
+            "TERM",
+            "KILL:TERM",
+            "STOP:0",
+            "0:TERM",
+            "TERM:",
+            ":TERM",
+            "TERM:QUIT:INT",
+        ] {
             assert!(text.parse::<Rewrite>().is_err(), "{text}");
         }
         assert!("TERM:KILL".parse::<Rewrite>().is_ok());
@@ -332,7 +392,10 @@ mod tests {
         let set = SignalSet::of(&[Signal::HUP, Signal::new(64).unwrap()]);
         assert_eq!(set.bits(), 1 | 1 << 63);
         assert!(set.contains(Signal::HUP) && !set.contains(Signal::INT));
-        assert_eq!(set.without(Signal::HUP).with(Signal::INT).bits(), 2 | 1 << 63);
+        assert_eq!(
+            set.without(Signal::HUP).with(Signal::INT).bits(),
+            2 | 1 << 63
+        );
         assert_eq!(set.without(Signal::INT), set);
         assert_eq!(set.with(Signal::INT).without(Signal::INT), set);
     }
@@ -340,14 +403,29 @@ mod tests {
     #[test]
     fn sets_are_taken_from_each_other() {
         let set = SignalSet::of(&[Signal::HUP, Signal::INT]);
-        assert_eq!(set.minus(SignalSet::of(&[Signal::INT, Signal::TERM])), SignalSet::of(&[Signal::HUP]));
-        assert_eq!((set.minus(set), set.minus(SignalSet::default())), (SignalSet::default(), set));
+        assert_eq!(
+            set.minus(SignalSet::of(&[Signal::INT, Signal::TERM])),
+            SignalSet::of(&[Signal::HUP])
+        );
+        assert_eq!(
+            (set.minus(set), set.minus(SignalSet::default())),
+            (SignalSet::default(), set)
+        );
     }
 
     #[test]
     fn a_terminal_sends_eight_signals() {
-        let sent: Vec<_> = (1..=64).filter_map(Signal::new).filter(|signal| signal.is_terminals()).collect();
+        let sent: Vec<_> = (1..=64)
+            .filter_map(Signal::new)
+            .filter(|signal| signal.is_terminals())
+            .collect();
         let names: Vec<_> = sent.iter().map(ToString::to_string).collect();
-        assert_eq!(names, ["SIGHUP", "SIGINT", "SIGQUIT", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGWINCH"]);
+        assert_eq!(
+            names,
+            [
+                "SIGHUP", "SIGINT", "SIGQUIT", "SIGCONT", "SIGTSTP", "SIGTTIN", "SIGTTOU",
+                "SIGWINCH"
+            ]
+        );
     }
 }

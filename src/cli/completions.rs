@@ -1,10 +1,11 @@
 //! packaging/completions: made from the definition by clap_complete, and what it cannot say added.
 //!
-//! Only in the tests: the program holds neither the hints nor the generator. `BLESS=1 cargo test --bin bowout completions` writes the files,
-//! and without BLESS they are compared.
+//! Only in the tests: the program holds neither the hints nor the generator. `BLESS=1 cargo test
+//! --bin bowout completions` writes the files, and without BLESS they are compared.
 //!
-//! Caveat: clap_complete knows nothing of a command behind the options, but in zsh, and there it offers our options among the command's. What is
-//! put in its place is written here, for each shell.
+//! Caveat: clap_complete knows nothing of a command behind the options, but in zsh, and there it
+//! offers our options among the command's. What is put in its place is written here, for each
+//! shell.
 
 use std::fs;
 
@@ -12,7 +13,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
-use super::definition;
+use super::options::definition;
 use crate::signal::Signal;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/completions");
@@ -25,7 +26,11 @@ fn signals(wanted: fn(&Signal) -> bool) -> PossibleValuesParser {
 
 /// What --help leaves out is told by --help-all alone, with its variable.
 fn with_help(arg: Arg) -> Arg {
-    let Some(long) = arg.get_long_help().filter(|_| arg.get_help().is_none()).map(ToString::to_string) else {
+    let Some(long) = arg
+        .get_long_help()
+        .filter(|_| arg.get_help().is_none())
+        .map(ToString::to_string)
+    else {
         return arg;
     };
     let help = long.split(" [env: ").next().unwrap_or_default().to_owned();
@@ -36,22 +41,38 @@ fn with_help(arg: Arg) -> Arg {
 fn hinted() -> Command {
     let hint = |hint| move |arg: Arg| arg.value_hint(hint);
     let mut command = definition().mut_args(with_help);
-    for name in ["grace", "grace-max", "escalate", "stop-delay", "max-runtime", "remap", "remap-exit"] {
+    for name in [
+        "grace",
+        "grace-max",
+        "escalate",
+        "stop-delay",
+        "max-runtime",
+        "remap",
+        "remap-exit",
+    ] {
         command = command.mut_arg(name, hint(ValueHint::Other));
     }
     for name in ["stop-signal", "parent-death-signal"] {
         command = command.mut_arg(name, |arg| arg.value_parser(signals(|_| true)));
     }
     command
-        .mut_arg("stop-on", |arg| arg.value_parser(signals(|signal| signal.catchable())))
+        .mut_arg("stop-on", |arg| {
+            arg.value_parser(signals(|signal| signal.catchable()))
+        })
         .mut_arg("pre-stop", hint(ValueHint::CommandString))
         .mut_arg("report", hint(ValueHint::FilePath))
-        .mut_arg("command", |arg| arg.hide(false).value_hint(ValueHint::CommandWithArguments))
+        .mut_arg("command", |arg| {
+            arg.hide(false).value_hint(ValueHint::CommandWithArguments)
+        })
 }
 
 /// The options by their names, `--rewrite` among them.
 fn options() -> Vec<Arg> {
-    definition().get_arguments().filter(|arg| !arg.is_positional()).cloned().collect()
+    definition()
+        .get_arguments()
+        .filter(|arg| !arg.is_positional())
+        .cloned()
+        .collect()
 }
 
 /// Whether the next word is this option's value.
@@ -60,12 +81,19 @@ fn takes_word(arg: &Arg) -> bool {
 }
 
 fn longs(arg: &Arg) -> Vec<&str> {
-    arg.get_long().into_iter().chain(arg.get_visible_aliases().unwrap_or_default()).collect()
+    arg.get_long()
+        .into_iter()
+        .chain(arg.get_visible_aliases().unwrap_or_default())
+        .collect()
 }
 
 /// `text` with `new` in the place of `old`, which is there as often as told.
 fn replaced(text: &str, old: &str, new: &str, times: usize) -> String {
-    assert_eq!(text.matches(old).count(), times, "clap_complete writes something else now than {old:?}:\n{text}");
+    assert_eq!(
+        text.matches(old).count(),
+        times,
+        "clap_complete writes something else now than {old:?}:\n{text}"
+    );
     text.replace(old, new)
 }
 
@@ -123,13 +151,26 @@ complete -F _bowout_or_command bowout
 
 fn bash() -> String {
     let text = generated(Shell::Bash, hinted());
-    let (function, _) = text.split_once("\nif [[ \"${BASH_VERSINFO[0]}\" -eq 4").expect("the call of complete");
+    let (function, _) = text
+        .split_once("\nif [[ \"${BASH_VERSINFO[0]}\" -eq 4")
+        .expect("the call of complete");
     let options = options();
     let longs = options.iter().filter(|arg| takes_word(arg)).flat_map(longs);
-    let longs = longs.map(|long| format!("--{long}")).collect::<Vec<_>>().join("|");
-    let shorts =
-        |value| options.iter().filter(|arg| takes_word(arg) == value).filter_map(Arg::get_short).collect::<String>();
-    let ours = BASH.replace("@LONGS@", &longs).replace("@FLAGS@", &shorts(false)).replace("@SHORTS@", &shorts(true));
+    let longs = longs
+        .map(|long| format!("--{long}"))
+        .collect::<Vec<_>>()
+        .join("|");
+    let shorts = |value| {
+        options
+            .iter()
+            .filter(|arg| takes_word(arg) == value)
+            .filter_map(Arg::get_short)
+            .collect::<String>()
+    };
+    let ours = BASH
+        .replace("@LONGS@", &longs)
+        .replace("@FLAGS@", &shorts(false))
+        .replace("@SHORTS@", &shorts(true));
     format!("{function}{ours}")
 }
 
@@ -138,12 +179,19 @@ fn zsh() -> String {
     let mut command = hinted();
     for name in ["remap", "remap-exit"] {
         command = command.mut_arg(name, |arg| {
-            let told = arg.get_value_names().expect("an option that takes a value")[0].replace(':', "\\:").leak();
+            let told = arg.get_value_names().expect("an option that takes a value")[0]
+                .replace(':', "\\:")
+                .leak();
             arg.value_name(&*told)
         });
     }
     let ours = "'(-)1:command:_command_names -e' \\\n'*::argument:_normal'";
-    replaced(&generated(Shell::Zsh, command), "'*::command:_cmdambivalent'", ours, 1)
+    replaced(
+        &generated(Shell::Zsh, command),
+        "'*::command:_cmdambivalent'",
+        ours,
+        1,
+    )
 }
 
 /// Every line of clap_complete's gets the condition that there is no command yet.
@@ -174,7 +222,12 @@ complete -c bowout -x -a '(__bowout_complete_command)'
 fn fish() -> String {
     let text = generated(Shell::Fish, hinted());
     let times = options().len();
-    let text = replaced(&text, "complete -c bowout ", "complete -c bowout -n __bowout_before_command ", times);
+    let text = replaced(
+        &text,
+        "complete -c bowout ",
+        "complete -c bowout -n __bowout_before_command ",
+        times,
+    );
     let mut specs = Vec::new();
     for arg in options() {
         let value = if takes_word(&arg) {
@@ -184,7 +237,9 @@ fn fish() -> String {
         } else {
             ""
         };
-        let mut short = arg.get_short().map_or(String::new(), |short| format!("{short}/"));
+        let mut short = arg
+            .get_short()
+            .map_or(String::new(), |short| format!("{short}/"));
         for long in longs(&arg) {
             specs.push(format!("{short}{long}{value}"));
             short.clear();
@@ -192,17 +247,30 @@ fn fish() -> String {
     }
     format!(
         "{text}{}",
-        FISH.replace("@OPTIONS@", &specs.iter().map(|spec| format!("'{spec}'")).collect::<Vec<_>>().join(" "))
+        FISH.replace(
+            "@OPTIONS@",
+            &specs
+                .iter()
+                .map(|spec| format!("'{spec}'"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        )
     )
 }
 
 #[test]
 fn completions_are_those_of_the_definition() {
     let head = "# Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions\n";
-    for (file, text) in [("bowout.bash", bash()), ("_bowout", zsh()), ("bowout.fish", fish())] {
+    for (file, text) in [
+        ("bowout.bash", bash()),
+        ("_bowout", zsh()),
+        ("bowout.fish", fish()),
+    ] {
         // compinit looks at the first line only.
         let text = match text.split_once('\n') {
-            Some((first, rest)) if first.starts_with("#compdef") => format!("{first}\n{head}{rest}"),
+            Some((first, rest)) if first.starts_with("#compdef") => {
+                format!("{first}\n{head}{rest}")
+            }
             _ => format!("{head}\n{}", text.trim_start()),
         };
         let path = format!("{FOLDER}/{file}");
@@ -212,15 +280,29 @@ fn completions_are_those_of_the_definition() {
                 .unwrap_or_else(|error| panic!("{path}: {error}"));
         }
         let found = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        assert!(found == text, "{path} is not what the definition says: BLESS=1 cargo test --bin bowout completions");
+        assert!(
+            found == text,
+            "{path} is not what the definition says: BLESS=1 cargo test --bin bowout completions"
+        );
     }
 }
 
 #[test]
 fn every_value_has_its_hint() {
-    for arg in hinted().get_arguments().filter(|arg| arg.get_action().takes_values()) {
+    for arg in hinted()
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values())
+    {
         let words = !arg.get_possible_values().is_empty();
-        assert!(words || arg.get_value_hint() != ValueHint::Unknown, "{}", arg.get_id());
+        assert!(
+            words || arg.get_value_hint() != ValueHint::Unknown,
+            "{}",
+            arg.get_id()
+        );
     }
-    assert!(options().iter().any(|arg| matches!(arg.get_action(), ArgAction::Count)));
+    assert!(
+        options()
+            .iter()
+            .any(|arg| matches!(arg.get_action(), ArgAction::Count))
+    );
 }

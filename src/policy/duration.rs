@@ -1,9 +1,10 @@
-//! Durations as a user writes them: `10s`, `1m30s`, `0.5`, `never`. One parser for options, variables and ladders.
+//! Durations as a user writes them: `10s`, `1m30s`, `0.5`, `never`. One parser for options,
+//! variables and ladders.
 
 use std::time::Duration;
 
-/// How many nanoseconds a unit has; a year is 365.25 days, a month the twelfth part of it. `M` is left out: to some it is a month, to others
-/// a minute.
+/// How many nanoseconds a unit has; a year is 365.25 days, a month the twelfth part of it. `M` is
+/// left out: to some it is a month, to others a minute.
 fn unit(name: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;
     Some(match name {
@@ -21,8 +22,8 @@ fn unit(name: &str) -> Option<u128> {
     })
 }
 
-/// Reads a wait. A number without a unit is seconds; `None` is never, and so is a wait beyond the kernel's clock, which counts nanoseconds
-/// in 63 bits (`KTIME_MAX`, 292 years).
+/// Reads a wait. A number without a unit is seconds; `None` is never, and so is a wait beyond the
+/// kernel's clock, which counts nanoseconds in 63 bits (`KTIME_MAX`, 292 years).
 ///
 /// # Errors
 /// Says what to write.
@@ -36,7 +37,9 @@ pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
             None => format!("'{text}' is not a duration: write 10s, 1m30s, 500ms, 0 or never"),
         });
     };
-    Ok(i64::try_from(nanos).ok().map(|nanos| Duration::from_nanos(nanos as u64)))
+    Ok(i64::try_from(nanos)
+        .ok()
+        .map(|nanos| Duration::from_nanos(nanos as u64)))
 }
 
 /// Numbers, each with its unit, or one number of seconds; `None` where the text is something else.
@@ -45,10 +48,20 @@ fn nanos(text: &str) -> Option<u128> {
     let text = text.trim();
     let mut rest = text;
     loop {
-        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len()));
+        let (number, after) = rest.split_at(
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len()),
+        );
         let name = after.trim_start();
-        let (name, next) = name.split_at(name.find(|c: char| !c.is_alphabetic()).unwrap_or(name.len()));
-        let unit = if number == text { unit("s") } else { unit(name) };
+        let (name, next) = name.split_at(
+            name.find(|c: char| !c.is_alphabetic())
+                .unwrap_or(name.len()),
+        );
+        let unit = if number == text {
+            unit("s")
+        } else {
+            unit(name)
+        };
         total = scaled(number, unit?)?.saturating_add(total);
         rest = next.trim_start();
         if rest.is_empty() {
@@ -57,7 +70,8 @@ fn nanos(text: &str) -> Option<u128> {
     }
 }
 
-/// `number`, such as `2`, `0.5` or `.5`, times `unit`; rounded down. What is too large for the type is too large for every clock.
+/// `number`, such as `2`, `0.5` or `.5`, times `unit`; rounded down. What is too large for the type
+/// is too large for every clock.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if fraction.is_empty() || fraction.contains('.') || number.is_empty() {
@@ -66,14 +80,29 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     // 18 digits are below a nanosecond in every unit but years, and the product still fits.
     let fraction = &fraction[..fraction.len().min(18)];
     let part = fraction.parse::<u128>().ok()? * unit / 10_u128.pow(fraction.len() as u32);
-    let whole = if whole.is_empty() { 0 } else { whole.parse().unwrap_or(u128::MAX) };
+    let whole = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().unwrap_or(u128::MAX)
+    };
     Some(whole.saturating_mul(unit).saturating_add(part))
 }
 
 /// The duration that was probably meant: in lower case, with a point for a comma, without a sign.
 fn meant(text: &str) -> Option<String> {
-    const NEVER: [&str; 7] = ["never", "forever", "infinity", "infinite", "inf", "none", "unlimited"];
-    let plain = text.to_ascii_lowercase().trim_start_matches(['-', '+']).replace(',', ".");
+    const NEVER: [&str; 7] = [
+        "never",
+        "forever",
+        "infinity",
+        "infinite",
+        "inf",
+        "none",
+        "unlimited",
+    ];
+    let plain = text
+        .to_ascii_lowercase()
+        .trim_start_matches(['-', '+'])
+        .replace(',', ".");
     if NEVER.contains(&plain.as_str()) {
         return Some("never".into());
     }
@@ -114,7 +143,10 @@ mod tests {
             (".5", millis(500)),
             ("0.0", secs(0)),
             ("0.00000000049999999999999", secs(0)),
-            ("1.000000000999999999999999999999", Some(Duration::from_secs(1))),
+            (
+                "1.000000000999999999999999999999",
+                Some(Duration::from_secs(1)),
+            ),
         ] {
             assert_eq!(parse_wait(text), Ok(wait), "{text}");
         }
@@ -137,7 +169,10 @@ mod tests {
         ] {
             assert_eq!(parse_wait(text), Ok(None), "{text}");
         }
-        assert_eq!(parse_wait("9223372036854775807ns"), Ok(Some(Duration::from_nanos(i64::MAX as u64))));
+        assert_eq!(
+            parse_wait("9223372036854775807ns"),
+            Ok(Some(Duration::from_nanos(i64::MAX as u64)))
+        );
         assert_eq!(parse_wait("9223372036854775808ns"), Ok(None));
         assert!(matches!(parse_wait("292y"), Ok(Some(_))));
     }
@@ -167,7 +202,10 @@ mod tests {
             "１０s",
             "nan",
         ] {
-            assert!(parse_wait(text).unwrap_err().contains("write 10s"), "{text}");
+            assert!(
+                parse_wait(text).unwrap_err().contains("write 10s"),
+                "{text}"
+            );
         }
         for (text, meant) in [
             ("5S", "5s"),
@@ -184,7 +222,10 @@ mod tests {
             ("NEVER", "never"),
             ("forever", "never"),
         ] {
-            assert_eq!(parse_wait(text), Err(format!("'{text}' is not a duration: did you mean {meant}?")));
+            assert_eq!(
+                parse_wait(text),
+                Err(format!("'{text}' is not a duration: did you mean {meant}?"))
+            );
         }
     }
 }

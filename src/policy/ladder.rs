@@ -1,4 +1,5 @@
-//! The escalation: which signals, in which order, with how long a wait behind each. Parses and adds up; decides nothing.
+//! The escalation: which signals, in which order, with how long a wait behind each. Parses and adds
+//! up; decides nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,9 +22,17 @@ pub(crate) struct Rung {
 pub(crate) struct Ladder(Vec<Rung>);
 
 impl Ladder {
-    /// The plain ladder: one signal, the grace period, SIGKILL. A grace period of 0 is SIGKILL at once.
+    /// The plain ladder: one signal, the grace period, SIGKILL. A grace period of 0 is SIGKILL at
+    /// once.
     pub(crate) fn new(signal: Option<Signal>, grace: Option<Duration>) -> Self {
-        if grace == Some(Duration::ZERO) { Self(vec![]) } else { Self(vec![Rung { signal, wait: grace }]) }
+        if grace == Some(Duration::ZERO) {
+            Self(vec![])
+        } else {
+            Self(vec![Rung {
+                signal,
+                wait: grace,
+            }])
+        }
     }
 
     /// Step `index`; none is SIGKILL.
@@ -33,24 +42,34 @@ impl Ladder {
 
     /// The time from the beginning of step `from` to SIGKILL; `None` is never.
     pub(crate) fn total(&self, from: usize) -> Option<Duration> {
-        self.0.iter().skip(from).try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?))
+        self.0
+            .iter()
+            .skip(from)
+            .try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?))
     }
 }
 
 impl FromStr for Ladder {
     type Err = String;
 
-    /// `TERM/30s/QUIT/5s/KILL`: signals and waits by turns; the end is KILL, or a wait that never ends.
+    /// `TERM/30s/QUIT/5s/KILL`: signals and waits by turns; the end is KILL, or a wait that never
+    /// ends.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("bad ladder '{text}': {why}");
         let unended = |rest: &str| wrong(&format!("it does not end with KILL: write {text}{rest}"));
         let mut rungs = vec![];
         let mut words = text.split('/');
         loop {
-            let Some(word) = words.next() else { return Err(unended("/KILL")) };
+            let Some(word) = words.next() else {
+                return Err(unended("/KILL"));
+            };
             // One word that is no signal is no ladder at all.
             let signal: Signal = word.parse().map_err(|why: String| {
-                wrong(if word == text { "write one such as TERM/30s/QUIT/5s/KILL" } else { &why })
+                wrong(if word == text {
+                    "write one such as TERM/30s/QUIT/5s/KILL"
+                } else {
+                    &why
+                })
             })?;
             if signal == Signal::KILL {
                 break;
@@ -58,15 +77,22 @@ impl FromStr for Ladder {
             if signal == Signal::STOP {
                 return Err(wrong("no process can act on SIGSTOP: leave it out"));
             }
-            let Some(word) = words.next() else { return Err(unended("/10s/KILL")) };
+            let Some(word) = words.next() else {
+                return Err(unended("/10s/KILL"));
+            };
             let wait = parse_wait(word).map_err(|why| wrong(&why))?;
-            rungs.push(Rung { signal: Some(signal), wait });
+            rungs.push(Rung {
+                signal: Some(signal),
+                wait,
+            });
             if wait.is_none() {
                 break;
             }
         }
         if words.next().is_some() {
-            Err(wrong("nothing can follow KILL or never: leave the rest out"))
+            Err(wrong(
+                "nothing can follow KILL or never: leave the rest out",
+            ))
         } else {
             Ok(Self(rungs))
         }
@@ -81,7 +107,13 @@ impl fmt::Display for Ladder {
                 None => f.write_str("received/")?,
             }
             match rung.wait {
-                Some(wait) => write!(f, "{}/", humantime::format_duration(wait).to_string().replace(' ', ""))?,
+                Some(wait) => write!(
+                    f,
+                    "{}/",
+                    humantime::format_duration(wait)
+                        .to_string()
+                        .replace(' ', "")
+                )?,
                 None => return f.write_str("never"),
             }
         }
@@ -103,7 +135,13 @@ mod tests {
 
     #[test]
     fn a_ladder_reads_as_it_is_written() {
-        for text in ["TERM/30s/QUIT/5s/KILL", "KILL", "INT/1m 30s/KILL", "TERM/never", "RTMIN+3/10ms/TERM/1s/KILL"] {
+        for text in [
+            "TERM/30s/QUIT/5s/KILL",
+            "KILL",
+            "INT/1m 30s/KILL",
+            "TERM/never",
+            "RTMIN+3/10ms/TERM/1s/KILL",
+        ] {
             let ladder: Ladder = text.parse().unwrap();
             assert_eq!(ladder.to_string(), text.replace(' ', ""));
             assert_eq!(ladder.to_string().parse(), Ok(ladder));
@@ -117,7 +155,10 @@ mod tests {
             ("10s", "write one such as TERM/30s/QUIT/5s/KILL"),
             ("TERM", "does not end with KILL: write TERM/10s/KILL"),
             ("TERM/30s", "does not end with KILL: write TERM/30s/KILL"),
-            ("TERM/30s/QUIT", "does not end with KILL: write TERM/30s/QUIT/10s/KILL"),
+            (
+                "TERM/30s/QUIT",
+                "does not end with KILL: write TERM/30s/QUIT/10s/KILL",
+            ),
             ("TERM/30S/KILL", "did you mean 30s?"),
             ("TERM/30s/KIL", "did you mean SIGKILL?"),
             ("TERM/30s/KILL/5s", "nothing can follow"),
@@ -128,20 +169,41 @@ mod tests {
             ("TERM/5s/", "unknown signal ''"),
         ] {
             let error = text.parse::<Ladder>().unwrap_err();
-            assert!(error.contains(why) && error.starts_with(&format!("bad ladder '{text}': ")), "{text}: {error}");
+            assert!(
+                error.contains(why) && error.starts_with(&format!("bad ladder '{text}': ")),
+                "{text}: {error}"
+            );
         }
     }
 
     #[test]
     fn the_waits_add_up() {
         let ladder: Ladder = "TERM/30s/QUIT/5s/KILL".parse().unwrap();
-        assert_eq!([ladder.total(0), ladder.total(1), ladder.total(2)], [secs(35), secs(5), secs(0)]);
-        assert_eq!("TERM/2/QUIT/0.5/KILL".parse::<Ladder>().unwrap().total(0), Some(Duration::from_millis(2500)));
+        assert_eq!(
+            [ladder.total(0), ladder.total(1), ladder.total(2)],
+            [secs(35), secs(5), secs(0)]
+        );
+        assert_eq!(
+            "TERM/2/QUIT/0.5/KILL".parse::<Ladder>().unwrap().total(0),
+            Some(Duration::from_millis(2500))
+        );
         for never in ["never", "infinity", "99999999999999999999s"] {
-            assert_eq!(format!("TERM/{never}").parse::<Ladder>().unwrap().to_string(), "TERM/never");
+            assert_eq!(
+                format!("TERM/{never}")
+                    .parse::<Ladder>()
+                    .unwrap()
+                    .to_string(),
+                "TERM/never"
+            );
         }
-        assert_eq!("TERM/5s/QUIT/never".parse::<Ladder>().unwrap().total(0), None);
+        assert_eq!(
+            "TERM/5s/QUIT/never".parse::<Ladder>().unwrap().total(0),
+            None
+        );
         assert_eq!(Ladder::new(None, secs(0)).rung(0), None);
-        assert_eq!(Ladder::new(None, Some(Duration::MAX)).total(0), Some(Duration::MAX));
+        assert_eq!(
+            Ladder::new(None, Some(Duration::MAX)).total(0),
+            Some(Duration::MAX)
+        );
     }
 }

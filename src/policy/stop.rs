@@ -6,24 +6,29 @@ use super::{Action, KillMode, Machine, Pending, Received, Rung, State, Target};
 use crate::exit::Exit;
 use crate::signal::Signal;
 
-/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked behind the first.
+/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked
+/// behind the first.
 pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
-/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its memory takes long to tear
-/// down. Counts from the end of the first pass, and anew as long as they become fewer: thousands take long to tear down on a busy
-/// machine. The default grace period of 8 s and the last second leave docker's and podman's 10 s a second of this.
+/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its
+/// memory takes long to tear down. Counts from the end of the first pass, and anew as long as they
+/// become fewer: thousands take long to tear down on a busy machine. The default grace period of 8
+/// s and the last second leave docker's and podman's 10 s a second of this.
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
-/// How often the manager is told that the stop is under way. Half the shortest timeout that one would set; a stop is no idling.
+/// How often the manager is told that the stop is under way. Half the shortest timeout that one
+/// would set; a stop is no idling.
 pub(super) const RENEW: Duration = Duration::from_millis(500);
 
-/// How long all hooks may take where the grace period has no end: a hook that hangs must not prevent the stop.
+/// How long all hooks may take where the grace period has no end: a hook that hangs must not
+/// prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
 
-/// A deadline that bowout notices later than this passed while a freezer, SIGSTOP or a suspended machine held bowout and the command. It is
-/// put off by the same time.
+/// A deadline that bowout notices later than this passed while a freezer, SIGSTOP or a suspended
+/// machine held bowout and the command. It is put off by the same time.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
-/// How long a descendant that was sent no stop signal before the deadline has between SIGTERM and SIGKILL.
+/// How long a descendant that was sent no stop signal before the deadline has between SIGTERM and
+/// SIGKILL.
 const LAST_SECOND: Duration = Duration::from_secs(1);
 
 /// `at + wait`; `None` (never) if either is `None`.
@@ -32,7 +37,8 @@ pub(super) fn later(at: Option<Instant>, wait: Option<Duration>) -> Option<Insta
 }
 
 impl Machine {
-    /// When the stop that is under way is over at the latest, its last bounded waits included; `None` is never.
+    /// When the stop that is under way is over at the latest, its last bounded waits included;
+    /// `None` is never.
     pub(crate) fn over_at(&self) -> Option<Instant> {
         let ladder = &self.settings.ladder;
         let kill = match self.state {
@@ -42,29 +48,40 @@ impl Machine {
             State::Killing { until, .. } => return Some(until),
             State::Running { .. } | State::Done(_) => None,
         };
-        let last = if self.asks_last() { LAST_SECOND } else { Duration::ZERO };
+        let last = if self.asks_last() {
+            LAST_SECOND
+        } else {
+            Duration::ZERO
+        };
         later(kill, Some(last + UNKILLABLE))
     }
 
-    /// Whether SIGKILL would be the first signal that a descendant is sent: the stop signals were for the child alone.
+    /// Whether SIGKILL would be the first signal that a descendant is sent: the stop signals were
+    /// for the child alone.
     pub(super) fn asks_last(&self) -> bool {
         self.settings.kill_mode == KillMode::Mixed && !self.settings.wait_tree && !self.told
     }
 
-    /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so [`LATE`] that the command had no time to
-    /// act, or SIGKILL none to work. Once: a machine that is always late must not put off the end for ever. Says whether the deadline is over
-    /// with that.
+    /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so
+    /// [`LATE`] that the command had no time to act, or SIGKILL none to work. Once: a machine that
+    /// is always late must not put off the end for ever. Says whether the deadline is over with
+    /// that.
     pub(super) fn puts_off(&mut self, now: Instant) -> bool {
         let (put_off, later) = (self.put_off, now + LATE);
-        let is_late = |until: Instant| now.saturating_duration_since(until) > LATE && Some(until) != put_off;
+        let is_late =
+            |until: Instant| now.saturating_duration_since(until) > LATE && Some(until) != put_off;
         let over = match &mut self.state {
-            State::Stopping { rung, until: Some(until), .. }
-                if self.settings.ladder.rung(*rung + 1).is_none() && is_late(*until) =>
-            {
+            State::Stopping {
+                rung,
+                until: Some(until),
+                ..
+            } if self.settings.ladder.rung(*rung + 1).is_none() && is_late(*until) => {
                 *until = later;
                 true
             }
-            State::Draining { until: Some(until), .. } if is_late(*until) => {
+            State::Draining {
+                until: Some(until), ..
+            } if is_late(*until) => {
                 *until = later;
                 true
             }
@@ -89,14 +106,25 @@ impl Machine {
     }
 
     /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
-    pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>, ended: Option<Exit>) -> Vec<Action> {
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        by: Option<(Received, Signal)>,
+        ended: Option<Exit>,
+    ) -> Vec<Action> {
         let announcement = self.announce(now);
         let mut actions = match self.settings.ladder.rung(0) {
             None => self.kill(now, ended),
             Some(Rung { wait, .. }) => {
                 self.await_stop(match by {
-                    Some((received, forwarded)) => self.pending(received, forwarded, self.stop_signal(forwarded)),
-                    None => Pending { signal: self.stop_signal(Signal::TERM), value: None, group_has: false },
+                    Some((received, forwarded)) => {
+                        self.pending(received, forwarded, self.stop_signal(forwarded))
+                    }
+                    None => Pending {
+                        signal: self.stop_signal(Signal::TERM),
+                        value: None,
+                        group_has: false,
+                    },
                 });
                 let grace = later(Some(now), wait);
                 if by.is_some_and(|(received, _)| self.settings.awaits_prompt(received)) {
@@ -116,22 +144,36 @@ impl Machine {
         vec![Action::NotifyStopping]
     }
 
-    /// The child wants more time: as much as it asks for, never less than it had, and not beyond `--grace-max`.
+    /// The child wants more time: as much as it asks for, never less than it had, and not beyond
+    /// `--grace-max`.
     pub(super) fn extend(&mut self, now: Instant, wait: Duration) -> Vec<Action> {
         let ladder = &self.settings.ladder;
-        let latest = self.begun.zip(self.settings.grace_max).and_then(|(begun, max)| begun.checked_add(max));
+        let latest = self
+            .begun
+            .zip(self.settings.grace_max)
+            .and_then(|(begun, max)| begun.checked_add(max));
         let (until, rest) = match &mut self.state {
             State::Preparing { grace, .. } => (grace, ladder.total(1)),
             State::Stopping { rung, until, .. } => (until, ladder.total(*rung + 1)),
             State::Draining { until, .. } => (until, Some(Duration::ZERO)),
             State::Running { .. } | State::Killing { .. } | State::Done(_) => return vec![],
         };
-        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun) else { return vec![] };
+        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun)
+        else {
+            return vec![];
+        };
         // The steps that follow keep their time.
-        let latest = latest.map(|latest| rest.and_then(|rest| latest.checked_sub(rest)).unwrap_or(before));
+        let latest = latest.map(|latest| {
+            rest.and_then(|rest| latest.checked_sub(rest))
+                .unwrap_or(before)
+        });
         let after = latest.map_or(asked, |latest| asked.min(latest)).max(before);
         *until = Some(after);
-        if after > before { vec![Action::NotifyStopping] } else { vec![] }
+        if after > before {
+            vec![Action::NotifyStopping]
+        } else {
+            vec![]
+        }
     }
 
     /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.
@@ -143,25 +185,47 @@ impl Machine {
         ended: Option<Exit>,
     ) -> Vec<Action> {
         let delay = self.settings.stop_delay;
-        // However long the hooks take, the child is left a quarter of the time for its own end, or what the delay leaves of it.
-        let wait = self.settings.ladder.rung(0).and_then(|rung| rung.wait).unwrap_or_default();
-        let latest = grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
+        // However long the hooks take, the child is left a quarter of the time for its own end, or
+        // what the delay leaves of it.
+        let wait = self
+            .settings
+            .ladder
+            .rung(0)
+            .and_then(|rung| rung.wait)
+            .unwrap_or_default();
+        let latest =
+            grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
         if hook < self.settings.hooks {
             let until = latest.or_else(|| later(self.begun, Some(HOOKS)));
-            self.state = State::Preparing { hook: Some(hook), until, grace, ended };
+            self.state = State::Preparing {
+                hook: Some(hook),
+                until,
+                grace,
+                ended,
+            };
             vec![Action::RunHook(hook)]
         } else if delay > Duration::ZERO {
             let until = [now.checked_add(delay), latest].into_iter().flatten().min();
-            self.state = State::Preparing { hook: None, until, grace, ended };
+            self.state = State::Preparing {
+                hook: None,
+                until,
+                grace,
+                ended,
+            };
             vec![]
         } else {
             self.stop(grace, ended)
         }
     }
 
-    /// The first step of the ladder: the stop signal, or all that were received while it was being prepared.
+    /// The first step of the ladder: the stop signal, or all that were received while it was being
+    /// prepared.
     pub(super) fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
-        self.state = State::Stopping { rung: 0, until: grace, ended };
+        self.state = State::Stopping {
+            rung: 0,
+            until: grace,
+            ended,
+        };
         self.send_waiting()
     }
 
@@ -169,20 +233,45 @@ impl Machine {
     pub(super) fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
         match self.settings.ladder.rung(rung) {
             Some(Rung { signal, wait }) => {
-                self.state = State::Stopping { rung, until: later(Some(now), wait), ended };
+                self.state = State::Stopping {
+                    rung,
+                    until: later(Some(now), wait),
+                    ended,
+                };
                 let signal = signal.unwrap_or(Signal::TERM);
                 if self.forwarded.contains(signal) {
                     // A sender's own escalation was faster than the ladder.
                     return vec![];
                 }
-                self.send_stop(Pending { signal, value: None, group_has: false })
+                self.send_stop(Pending {
+                    signal,
+                    value: None,
+                    group_has: false,
+                })
             }
             None if self.asks_last() => {
                 (self.told, self.last_second) = (true, true);
                 let again = now + LAST_SECOND;
-                self.state = State::Killing { ended, again, until: again + UNKILLABLE };
-                let kill = Action::Send { signal: Signal::KILL, value: None, to: Target::Child, wake: false };
-                vec![kill, Action::Send { signal: Signal::TERM, value: None, to: Target::Descendants, wake: true }]
+                self.state = State::Killing {
+                    ended,
+                    again,
+                    until: again + UNKILLABLE,
+                };
+                let kill = Action::Send {
+                    signal: Signal::KILL,
+                    value: None,
+                    to: Target::Child,
+                    wake: false,
+                };
+                vec![
+                    kill,
+                    Action::Send {
+                        signal: Signal::TERM,
+                        value: None,
+                        to: Target::Descendants,
+                        wake: true,
+                    },
+                ]
             }
             None => self.kill(now, ended),
         }
@@ -190,12 +279,23 @@ impl Machine {
 
     /// For the hook that runs, if one does.
     pub(super) fn end_hook(&self) -> Vec<Action> {
-        if matches!(self.state, State::Preparing { hook: Some(_), .. }) { vec![Action::EndHook] } else { vec![] }
+        if matches!(self.state, State::Preparing { hook: Some(_), .. }) {
+            vec![Action::EndHook]
+        } else {
+            vec![]
+        }
     }
 
-    pub(super) fn drain(&mut self, now: Instant, exit: Exit, until: Option<Instant>) -> Vec<Action> {
+    pub(super) fn drain(
+        &mut self,
+        now: Instant,
+        exit: Exit,
+        until: Option<Instant>,
+    ) -> Vec<Action> {
         let until = match until {
-            Some(until) if until <= now && self.asks_last() && self.settings.ladder.rung(0).is_some() => {
+            Some(until)
+                if until <= now && self.asks_last() && self.settings.ladder.rung(0).is_some() =>
+            {
                 Some(now + LAST_SECOND)
             }
             Some(until) if until <= now => return self.kill(now, Some(exit)),
@@ -205,19 +305,29 @@ impl Machine {
         if std::mem::replace(&mut self.told, true) {
             return vec![];
         }
-        vec![Action::Send { signal: Signal::TERM, value: None, to: Target::Descendants, wake: true }]
+        vec![Action::Send {
+            signal: Signal::TERM,
+            value: None,
+            to: Target::Descendants,
+            wake: true,
+        }]
     }
 
     pub(super) fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
         let mut actions = self.end_hook();
         self.last_second = false;
-        self.state = State::Killing { ended, again: now + KILL_AGAIN, until: now + UNKILLABLE };
+        self.state = State::Killing {
+            ended,
+            again: now + KILL_AGAIN,
+            until: now + UNKILLABLE,
+        };
         actions.extend(self.send_kill(ended));
         actions
     }
 
-    /// To find everybody takes seconds where they are ten thousands: the time to die counts from behind that. It ends in bounded time whatever
-    /// they fork meanwhile, for there cannot be fewer for ever.
+    /// To find everybody takes seconds where they are ten thousands: the time to die counts from
+    /// behind that. It ends in bounded time whatever they fork meanwhile, for there cannot be fewer
+    /// for ever.
     pub(super) fn killed(&mut self, now: Instant, left: usize) -> Vec<Action> {
         if let State::Killing { again, until, .. } = &mut self.state
             && !self.last_second
@@ -235,26 +345,40 @@ impl Machine {
             (KillMode::Process, Some(_)) => return vec![],
             (KillMode::Mixed | KillMode::Group, _) => Target::All,
         };
-        vec![Action::Send { signal: Signal::KILL, value: None, to, wake: false }]
+        vec![Action::Send {
+            signal: Signal::KILL,
+            value: None,
+            to,
+            wake: false,
+        }]
     }
 
-    /// Something is left running, and whatever the child's own status was, this is not to look like a good end.
+    /// Something is left running, and whatever the child's own status was, this is not to look like
+    /// a good end.
     pub(super) fn give_up(&mut self) -> Vec<Action> {
         self.state = State::Done(Exit::UNKILLABLE);
         vec![Action::Exit(Exit::UNKILLABLE)]
     }
 
     pub(super) fn finish(&mut self, exit: Exit) -> Vec<Action> {
-        let exit = if self.timed_out { Exit::TIMED_OUT } else { exit };
+        let exit = if self.timed_out {
+            Exit::TIMED_OUT
+        } else {
+            exit
+        };
         self.state = State::Done(exit);
         vec![Action::Exit(exit)]
     }
 
-    /// What to send because of a stop request: `signal`, where `forwarded` is the translation of the one received by `--remap`. A value
-    /// belongs to the signal that it was queued with.
+    /// What to send because of a stop request: `signal`, where `forwarded` is the translation of
+    /// the one received by `--remap`. A value belongs to the signal that it was queued with.
     pub(super) fn pending(&self, received: Received, forwarded: Signal, signal: Signal) -> Pending {
         let value = received.value.filter(|_| signal == forwarded);
-        Pending { signal, value, group_has: self.child_has(received, signal) }
+        Pending {
+            signal,
+            value,
+            group_has: self.child_has(received, signal),
+        }
     }
 
     /// Notes a stop signal to be sent, unless it was sent or noted before.
@@ -274,11 +398,21 @@ impl Machine {
 
     pub(super) fn send_waiting(&mut self) -> Vec<Action> {
         let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().flat_map(|pending| self.send_stop(pending)).collect()
+        waiting
+            .into_iter()
+            .flat_map(|pending| self.send_stop(pending))
+            .collect()
     }
 
     /// A stop signal to each process that is to have it and does not have it yet.
-    pub(super) fn send_stop(&mut self, Pending { signal, value, group_has }: Pending) -> Vec<Action> {
+    pub(super) fn send_stop(
+        &mut self,
+        Pending {
+            signal,
+            value,
+            group_has,
+        }: Pending,
+    ) -> Vec<Action> {
         let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree;
         self.sent = self.sent.with(signal);
         let to = match (everyone, group_has) {
@@ -288,11 +422,20 @@ impl Machine {
             (false, false) => Target::Child,
         };
         self.told |= everyone && signal == Signal::TERM;
-        vec![Action::Send { signal, value, to, wake: true }]
+        vec![Action::Send {
+            signal,
+            value,
+            to,
+            wake: true,
+        }]
     }
 
     /// What the child is sent first: what the user chose, or what came.
     pub(super) fn stop_signal(&self, forwarded: Signal) -> Signal {
-        self.settings.ladder.rung(0).and_then(|rung| rung.signal).unwrap_or(forwarded)
+        self.settings
+            .ladder
+            .rung(0)
+            .and_then(|rung| rung.signal)
+            .unwrap_or(forwarded)
     }
 }

@@ -1,7 +1,9 @@
-//! What the terminal changes: which stops of the child bowout follows, and the Ctrl-C that an interactive program survives.
+//! What the terminal changes: which stops of the child bowout follows, and the Ctrl-C that an
+//! interactive program survives.
 //!
-//! An interpreter, a debugger or a pager catches SIGINT and shows its prompt again. So where standard output is the terminal, a Ctrl-C
-//! prepares nothing for [`LOOK`]. If a look at the terminal, then or later, finds the program at its prompt, the stop is cancelled.
+//! An interpreter, a debugger or a pager catches SIGINT and shows its prompt again. So where
+//! standard output is the terminal, a Ctrl-C prepares nothing for [`LOOK`]. If a look at the
+//! terminal, then or later, finds the program at its prompt, the stop is cancelled.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +13,12 @@ use crate::signal::{Signal, SignalSet};
 
 /// For how long a Ctrl-C prepares nothing, and how often bowout looks at the terminal after that.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often it looks before: a line that is pasted or typed by a program leaves the prompt again at once.
+/// How often it looks before: a line that is pasted or typed by a program leaves the prompt again
+/// at once.
 const FIRST_LOOKS: Duration = Duration::from_millis(20);
 
-/// The looks at the terminal: when the `next` is due, and when the stop begins to be prepared, if it has not.
+/// The looks at the terminal: when the `next` is due, and when the stop begins to be prepared, if
+/// it has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Watch {
     pub(super) next: Instant,
@@ -22,8 +26,8 @@ pub(super) struct Watch {
 }
 
 impl Machine {
-    /// Job control: a shell that watches bowout has to see the stop. Where none does, bowout has to stay awake: SIGCONT to the child
-    /// alone would leave it stopped for ever.
+    /// Job control: a shell that watches bowout has to see the stop. Where none does, bowout has to
+    /// stay awake: SIGCONT to the child alone would leave it stopped for ever.
     pub(super) fn child_stopped(
         &mut self,
         now: Instant,
@@ -34,19 +38,27 @@ impl Machine {
     ) -> Vec<Action> {
         match self.state {
             State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
-                if signal == Signal::STOP && !watched && matches!(self.state, State::Stopping { .. }) {
+                if signal == Signal::STOP
+                    && !watched
+                    && matches!(self.state, State::Stopping { .. })
+                {
                     // It could not act on the stop signal, and SIGSTOP is not job control.
                     vec![Action::Wake]
                 } else if !self.settings.job_control {
-                    // No shell could continue it, and in bowout's group the kernel would not have stopped it: that group would be
-                    // orphaned. SIGSTOP is obeyed.
-                    if signal == Signal::STOP { vec![] } else { vec![Action::Wake] }
+                    // No shell could continue it, and in bowout's group the kernel would not have
+                    // stopped it: that group would be orphaned. SIGSTOP is obeyed.
+                    if signal == Signal::STOP {
+                        vec![]
+                    } else {
+                        vec![Action::Wake]
+                    }
                 } else if wants_terminal {
                     vec![Action::LendTerminal, Action::Wake]
                 } else if watched || self.group_stop == Some(signal) {
                     self.suspend(now, signal)
                 } else if signal == Signal::TSTP && !shared_group {
-                    // Ctrl-Z has stopped the group that the child leads, and bowout alone could continue it.
+                    // Ctrl-Z has stopped the group that the child leads, and bowout alone could
+                    // continue it.
                     vec![Action::Wake]
                 } else {
                     self.halted = Some(signal);
@@ -65,12 +77,17 @@ impl Machine {
         vec![Action::SuspendSelf(signal)]
     }
 
-    /// Whether the terminal has stopped the whole group. The kernel signals one process after the other, and the child may report its stop
-    /// before bowout receives the signal, or long after, if it catches the signal first. So each of the two is kept until the other comes.
-    /// A stop that is kept for too long does no harm: only a signal to the whole group uses it, and that signal stops the job anyway.
+    /// Whether the terminal has stopped the whole group. The kernel signals one process after the
+    /// other, and the child may report its stop before bowout receives the signal, or long after,
+    /// if it catches the signal first. So each of the two is kept until the other comes. A stop
+    /// that is kept for too long does no harm: only a signal to the whole group uses it, and that
+    /// signal stops the job anyway.
     pub(super) fn follow_group_stop(&mut self, now: Instant, received: Received) -> Vec<Action> {
         const STOPS: SignalSet = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU]);
-        let over = matches!(self.state, State::Draining { .. } | State::Killing { .. } | State::Done(_));
+        let over = matches!(
+            self.state,
+            State::Draining { .. } | State::Killing { .. } | State::Done(_)
+        );
         if over || !self.settings.job_control {
             return vec![];
         }
@@ -85,12 +102,26 @@ impl Machine {
         vec![]
     }
 
-    /// A Ctrl-C that is a stop request: the grace period runs, and the looks come before all else. A hook has effects that no cancelled stop
-    /// takes back, and a stop signal of the user's choice would end the program at its prompt.
-    pub(super) fn await_prompt(&mut self, now: Instant, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
+    /// A Ctrl-C that is a stop request: the grace period runs, and the looks come before all else.
+    /// A hook has effects that no cancelled stop takes back, and a stop signal of the user's choice
+    /// would end the program at its prompt.
+    pub(super) fn await_prompt(
+        &mut self,
+        now: Instant,
+        grace: Option<Instant>,
+        ended: Option<Exit>,
+    ) -> Vec<Action> {
         self.renew = None;
-        self.watch = Some(Watch { next: now + FIRST_LOOKS, prepares: Some(now + LOOK) });
-        self.state = State::Preparing { hook: None, until: grace, grace, ended };
+        self.watch = Some(Watch {
+            next: now + FIRST_LOOKS,
+            prepares: Some(now + LOOK),
+        });
+        self.state = State::Preparing {
+            hook: None,
+            until: grace,
+            grace,
+            ended,
+        };
         vec![]
     }
 
@@ -111,8 +142,17 @@ impl Machine {
                 self.cancel(ended);
                 vec![]
             }
-            (State::Preparing { .. }, Some(Watch { next, prepares: Some(prepares) })) if prepares <= now => {
-                self.watch = (self.settings.hooks == 0).then_some(Watch { next, prepares: None });
+            (
+                State::Preparing { .. },
+                Some(Watch {
+                    next,
+                    prepares: Some(prepares),
+                }),
+            ) if prepares <= now => {
+                self.watch = (self.settings.hooks == 0).then_some(Watch {
+                    next,
+                    prepares: None,
+                });
                 self.proceed(now)
             }
             (_, _) => vec![],
@@ -127,33 +167,49 @@ impl Machine {
             return vec![];
         }
         match (self.state, self.watch.take()) {
-            (State::Preparing { .. }, Some(Watch { prepares: Some(_), .. })) => self.proceed(now),
+            (
+                State::Preparing { .. },
+                Some(Watch {
+                    prepares: Some(_), ..
+                }),
+            ) => self.proceed(now),
             (_, _) => vec![],
         }
     }
 
     /// The stop that waited for the looks goes on.
     fn proceed(&mut self, now: Instant) -> Vec<Action> {
-        let State::Preparing { grace, ended, .. } = self.state else { return vec![] };
+        let State::Preparing { grace, ended, .. } = self.state else {
+            return vec![];
+        };
         let mut actions = self.prepare(now, 0, grace, ended);
         actions.extend(self.announce(self.begun.unwrap_or(now)));
         actions
     }
 
-    /// The manager receives no STOPPING=1 for a stop that a prompt can still cancel: it would wait for the end. It receives one where the child's
-    /// exit, or the end of a grace period that is shorter than [`LOOK`], comes first. No look follows these or SIGKILL.
+    /// The manager receives no STOPPING=1 for a stop that a prompt can still cancel: it would wait
+    /// for the end. It receives one where the child's exit, or the end of a grace period that is
+    /// shorter than [`LOOK`], comes first. No look follows these or SIGKILL.
     pub(super) fn settle_watch(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Some(Watch { next, prepares }) = self.watch else { return };
+        let Some(Watch { next, prepares }) = self.watch else {
+            return;
+        };
         let stops = match self.state {
             State::Preparing { .. } => {
                 actions.retain(|action| prepares.is_none() || *action != Action::NotifyStopping);
                 return;
             }
             State::Stopping { .. } => {
-                self.watch = Some(Watch { next, prepares: None });
+                self.watch = Some(Watch {
+                    next,
+                    prepares: None,
+                });
                 true
             }
-            State::Running { .. } | State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
+            State::Running { .. }
+            | State::Draining { .. }
+            | State::Killing { .. }
+            | State::Done(_) => {
                 self.watch = None;
                 matches!(self.state, State::Draining { .. })
             }

@@ -6,7 +6,7 @@ use log::Level;
 
 use super::{History, Line, Stop, Who, descendants, json, wait};
 use crate::exit::Exit;
-use crate::origin::Side;
+use crate::sender::Side;
 use crate::signal::Signal;
 
 impl History {
@@ -17,7 +17,10 @@ impl History {
             None => format!("{} could not be killed", self.child()),
         };
         text += &format!(" after {}{}", wait(self.run_time(now)), self.because(now));
-        if self.ended.is_none_or(|(ended, _)| ended.number() != exit.number()) {
+        if self
+            .ended
+            .is_none_or(|(ended, _)| ended.number() != exit.number())
+        {
             text += &format!("; bowout exits with {}", exit.number());
         }
         let fields = vec![
@@ -27,19 +30,37 @@ impl History {
             ("run_time_ms", json::millis(self.run_time(now)).into()),
             ("status", exit.number().into()),
         ];
-        Line { level: self.end_level(), event: "exited", fields, text }
+        Line {
+            level: self.end_level(),
+            event: "exited",
+            fields,
+            text,
+        }
     }
 
-    /// A routine run logs nothing. The last line is for a stop, descendants that were left, a death by a signal, and, as PID 1, every failure:
-    /// the log is all that a container leaves.
+    /// A routine run logs nothing. The last line is for a stop, descendants that were left, a death
+    /// by a signal, and, as PID 1, every failure: the log is all that a container leaves.
     pub(crate) fn end_level(&self) -> Level {
-        let ctrl_c = |stop: &Stop| matches!(stop.by, Some((Signal::INT, Who { side: Side::Terminal, .. })));
+        let ctrl_c = |stop: &Stop| {
+            matches!(
+                stop.by,
+                Some((
+                    Signal::INT,
+                    Who {
+                        side: Side::Terminal,
+                        ..
+                    }
+                ))
+            )
+        };
         // Where Ctrl-C is not a stop request, nothing tells that it came.
         let terminal = self.settings.job_control;
         match self.ended() {
             None => Level::Warn,
             Some(_) if self.kill.is_some() => Level::Warn,
-            Some(Exit::Signal(Signal::INT)) if self.left == 0 && self.stop.as_ref().map_or(terminal, ctrl_c) => {
+            Some(Exit::Signal(Signal::INT))
+                if self.left == 0 && self.stop.as_ref().map_or(terminal, ctrl_c) =>
+            {
                 Level::Debug
             }
             Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
@@ -50,7 +71,8 @@ impl History {
         }
     }
 
-    /// What Kubernetes shows of the container's end: one line that stands alone, without the log beside it.
+    /// What Kubernetes shows of the container's end: one line that stands alone, without the log
+    /// beside it.
     pub(crate) fn termination_message(&self, now: Instant) -> String {
         let mut line = match self.ended() {
             Some(Exit::Signal(signal)) => format!("killed by {signal}"),
@@ -61,7 +83,12 @@ impl History {
             line += " (core dumped)";
         }
         line += &self.because(now);
-        line + &format!("; main process {} (pid {}), ran for {}", self.name(), self.pid, wait(self.run_time(now)))
+        line + &format!(
+            "; main process {} (pid {}), ran for {}",
+            self.name(),
+            self.pid,
+            wait(self.run_time(now))
+        )
     }
 
     /// Why the child exited, and what became of its descendants.
@@ -74,9 +101,16 @@ impl History {
             }
             (_, _) => String::new(),
         };
-        let killed = self.descendants_killed.map(|(killed, _)| descendants(killed));
+        let killed = self
+            .descendants_killed
+            .map(|(killed, _)| descendants(killed));
         // It can exit by itself while SIGKILL is on its way.
-        let by_itself = |exited: bool| exited || self.ended().is_some_and(|exit| exit != Exit::Signal(Signal::KILL));
+        let by_itself = |exited: bool| {
+            exited
+                || self
+                    .ended()
+                    .is_some_and(|exit| exit != Exit::Signal(Signal::KILL))
+        };
         match (&self.kill, killed) {
             (Some((kill, exited)), Some(killed)) if by_itself(*exited) => {
                 format!("{stopped}; killed {killed} that it left running: {kill}")
@@ -85,13 +119,21 @@ impl History {
             (Some((_, exited)), None) if by_itself(*exited) => stopped,
             (Some((kill, _)), None) => format!(": {kill}"),
             (None, _) if self.left > 0 => {
-                format!("{stopped}; {} that it left running exited {} later", descendants(self.left), wait(now - ended))
+                format!(
+                    "{stopped}; {} that it left running exited {} later",
+                    descendants(self.left),
+                    wait(now - ended)
+                )
             }
             (None, _) => stopped,
         }
     }
 
     pub(super) fn ending(&self, exit: Exit) -> String {
-        format!("{} {exit}{}", self.child(), if self.core { " (core dumped)" } else { "" })
+        format!(
+            "{} {exit}{}",
+            self.child(),
+            if self.core { " (core dumped)" } else { "" }
+        )
     }
 }

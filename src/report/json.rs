@@ -1,4 +1,5 @@
-//! The report for machines: one JSON object (RFC 8259). Times are RFC 3339 in UTC, durations milliseconds.
+//! The report for machines: one JSON object (RFC 8259). Times are RFC 3339 in UTC, durations
+//! milliseconds.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,14 +8,20 @@ use serde_json::{Value, json};
 
 use super::{History, Sent, Step, Stop, Who};
 use crate::exit::Exit;
-use crate::origin::Side;
 use crate::policy::Event;
+use crate::sender::Side;
 use crate::signal::Signal;
 
 impl History {
-    /// The report of a supervision that is over: bowout ends with `exit`, because of an `error` if the command could not be run, and
-    /// `lost` log lines were not written.
-    pub(crate) fn report(&self, now: Instant, exit: Exit, error: Option<&str>, lost: u64) -> String {
+    /// The report of a supervision that is over: bowout ends with `exit`, because of an `error` if
+    /// the command could not be run, and `lost` log lines were not written.
+    pub(crate) fn report(
+        &self,
+        now: Instant,
+        exit: Exit,
+        error: Option<&str>,
+        lost: u64,
+    ) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let killed = self.descendants_killed.map_or(0, |(killed, _)| killed);
         let report = json!({
@@ -47,7 +54,13 @@ impl History {
     /// The fields of a step, for `--log-format json`.
     pub(super) fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
         let mut fields = vec![("child_pid", self.pid.into())];
-        let stop = || self.stop.as_ref()?.by.as_ref().map(|(signal, who)| (*signal, Some(who)));
+        let stop = || {
+            self.stop
+                .as_ref()?
+                .by
+                .as_ref()
+                .map(|(signal, who)| (*signal, Some(who)))
+        };
         let by = match step.event {
             Event::Signal(received) => Some((received.signal, step.who.as_ref())),
             // The line of a Ctrl-C that came before.
@@ -69,7 +82,10 @@ impl History {
         }
         if let Some((signal, until)) = self.next_step(step) {
             fields.push(("next_signal", signal.to_string().into()));
-            fields.push(("next_in_ms", millis(until.saturating_duration_since(step.now)).into()));
+            fields.push((
+                "next_in_ms",
+                millis(until.saturating_duration_since(step.now)).into(),
+            ));
         }
         fields
     }
@@ -77,9 +93,11 @@ impl History {
     fn stop_report(&self, stop: &Stop, now: Instant) -> Value {
         let since = |at: Instant| millis(at.saturating_duration_since(stop.at));
         let sent = || self.rungs.iter().filter(|rung| rung.at >= stop.at);
-        let forwarded = sent().find(|rung| rung.to_child && rung.signal != Signal::KILL && !stop.late);
-        let rungs: Vec<_> =
-            sent().map(|rung| json!({ "signal": rung.signal.to_string(), "after_ms": since(rung.at) })).collect();
+        let forwarded =
+            sent().find(|rung| rung.to_child && rung.signal != Signal::KILL && !stop.late);
+        let rungs: Vec<_> = sent()
+            .map(|rung| json!({ "signal": rung.signal.to_string(), "after_ms": since(rung.at) }))
+            .collect();
         let by = stop.by.as_ref().map(|(signal, who)| {
             let mut by = who.json();
             by["signal"] = signal.to_string().into();

@@ -3,24 +3,30 @@
 use log::Level;
 
 use super::{History, Step};
-use crate::origin::Side;
 use crate::policy::{OnRepeat, Received, State};
+use crate::sender::Side;
 use crate::signal::Signal;
 
 impl History {
-    /// A look at the terminal. The first that finds no prompt logs the Ctrl-C, with its deadline as it was then.
+    /// A look at the terminal. The first that finds no prompt logs the Ctrl-C, with its deadline as
+    /// it was then.
     pub(super) fn terminal_seen(&self, step: &Step<'_>) -> Option<(Level, &'static str, String)> {
         let stop = self.stop.as_ref();
         match (step.before, step.after) {
             (State::Preparing { .. } | State::Stopping { .. }, State::Running { .. }) => {
-                let text = format!("Ctrl-C: {} is at its prompt, the stop is cancelled", self.child());
+                let text = format!(
+                    "Ctrl-C: {} is at its prompt, the stop is cancelled",
+                    self.child()
+                );
                 Some((Level::Debug, "stop_cancelled", text))
             }
             (State::Preparing { .. }, State::Stopping { .. }) => {
                 let next = self.next_at(stop.map_or(step.now, |stop| stop.at), step);
                 Some((Level::Info, "stop_requested", self.waiting("Ctrl-C", &next)))
             }
-            (before @ State::Preparing { .. }, after @ State::Preparing { .. }) if before != after => {
+            (before @ State::Preparing { .. }, after @ State::Preparing { .. })
+                if before != after =>
+            {
                 let text = format!("stop request {}: {}", self.why()?, self.preparing(step));
                 Some((Level::Info, "stop_requested", text))
             }
@@ -34,8 +40,15 @@ impl History {
             OnRepeat::Kill => format!("; {key} again kills it at once"),
             OnRepeat::Forward | OnRepeat::Ignore => String::new(),
         };
-        let descendants = if self.ended.is_some() { "the descendants of " } else { "" };
-        format!("{key}: waiting for {descendants}{} to exit, {next}{again}", self.child())
+        let descendants = if self.ended.is_some() {
+            "the descendants of "
+        } else {
+            ""
+        };
+        format!(
+            "{key}: waiting for {descendants}{} to exit, {next}{again}",
+            self.child()
+        )
     }
 }
 

@@ -26,7 +26,10 @@ impl Play {
             hooks: 0,
             stop_delay: Duration::ZERO,
             grace_max: None,
-            remap: Remap::new(vec!["USR1:USR2".parse().unwrap(), "USR2:0".parse().unwrap()]),
+            remap: Remap::new(vec![
+                "USR1:USR2".parse().unwrap(),
+                "USR2:0".parse().unwrap(),
+            ]),
             keys_stop: true,
             job_control: true,
             stdout_is_terminal: false,
@@ -41,7 +44,10 @@ impl Play {
     }
 
     fn on_terminal(ladder: &str, stdout_is_terminal: bool) -> Self {
-        Self::of(Settings { stdout_is_terminal, ..Self::settings(ladder) })
+        Self::of(Settings {
+            stdout_is_terminal,
+            ..Self::settings(ladder)
+        })
     }
 
     #[allow(clippy::disallowed_methods)]
@@ -55,7 +61,11 @@ impl Play {
             SystemTime::UNIX_EPOCH,
             settings.clone(),
         );
-        Self { machine: Machine::new(settings, start), history, start }
+        Self {
+            machine: Machine::new(settings, start),
+            history,
+            start,
+        }
     }
 
     /// The line that `event` makes after so many seconds, if its actions reach so many processes.
@@ -71,36 +81,75 @@ impl Play {
                     uid: 1000,
                     exited: received.signal == Signal::KILL,
                 };
-                Some(Who { side: received.side, sender, name: Some("ba\nsh".into()) })
+                Some(Who {
+                    side: received.side,
+                    sender,
+                    name: Some("ba\nsh".into()),
+                })
             }
             _ => None,
         };
         let mut rest = reached;
         let send = |action: &Action| match *action {
-            Action::Send { signal, to, wake, .. } => {
-                let reached = if to == Target::Child { rest.min(1) } else { rest };
+            Action::Send {
+                signal, to, wake, ..
+            } => {
+                let reached = if to == Target::Child {
+                    rest.min(1)
+                } else {
+                    rest
+                };
                 rest -= reached;
-                Some(Sent { signal, to, stops: wake || signal == Signal::KILL, reached, refused: 0 })
+                Some(Sent {
+                    signal,
+                    to,
+                    stops: wake || signal == Signal::KILL,
+                    reached,
+                    refused: 0,
+                })
             }
             _ => None,
         };
         let sent: Vec<_> = actions.iter().filter_map(send).collect();
-        let left = if matches!(event, Event::ChildExited(_)) { reached } else { 0 };
+        let left = if matches!(event, Event::ChildExited(_)) {
+            reached
+        } else {
+            0
+        };
         let after = self.machine.state();
-        let step = Step { now, event, who, before, after, actions: &actions, sent: &sent, woken: false, left };
-        self.history.note(&step).map_or(String::new(), |line| line.text)
+        let step = Step {
+            now,
+            event,
+            who,
+            before,
+            after,
+            actions: &actions,
+            sent: &sent,
+            woken: false,
+            left,
+        };
+        self.history
+            .note(&step)
+            .map_or(String::new(), |line| line.text)
     }
 
     fn signal(&mut self, after: f32, side: Side, signal: &str, reached: usize) -> String {
         self.line(
             after,
-            Event::Signal(Received { signal: signal.parse().unwrap(), side, value: None, shared_group: true }),
+            Event::Signal(Received {
+                signal: signal.parse().unwrap(),
+                side,
+                value: None,
+                shared_group: true,
+            }),
             reached,
         )
     }
 
     fn end(&self, after: f32, exit: Exit) -> String {
-        self.history.end(self.start + Duration::from_secs_f32(after), exit).text
+        self.history
+            .end(self.start + Duration::from_secs_f32(after), exit)
+            .text
     }
 }
 
@@ -136,7 +185,10 @@ fn a_stop_that_escalates() {
         "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and SIGTERM to 2 descendants, SIGKILL to them in 1s"
     );
     play.line(4.0, Event::ChildExited(KILLED), 0);
-    assert_eq!(play.line(5.0, Event::Timeout, 2), "1s after SIGTERM: sent SIGKILL to 2 descendants");
+    assert_eq!(
+        play.line(5.0, Event::Timeout, 2),
+        "1s after SIGTERM: sent SIGKILL to 2 descendants"
+    );
     assert_eq!(
         play.end(5.5, KILLED),
         "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; killed 2 descendants, too"
@@ -146,13 +198,21 @@ fn a_stop_that_escalates() {
 /// The user reads where the number comes from, and what to set when it was too short.
 #[test]
 fn a_default_grace_period_is_called_so() {
-    let default = || Play::of(Settings { grace_is_default: true, ..Play::settings("TERM/8s/KILL") });
+    let default = || {
+        Play::of(Settings {
+            grace_is_default: true,
+            ..Play::settings("TERM/8s/KILL")
+        })
+    };
     let mut play = default();
     assert_eq!(
         play.signal(1.0, Side::Outside, "TERM", 1),
         "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s (default)"
     );
-    assert!(play.signal(2.0, Side::Manager, "INT", 1).ends_with("SIGKILL in 7s"));
+    assert!(
+        play.signal(2.0, Side::Manager, "INT", 1)
+            .ends_with("SIGKILL in 7s")
+    );
     assert_eq!(
         play.line(9.0, Event::Timeout, 1),
         "grace period of 8s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7); \
@@ -164,7 +224,10 @@ fn a_default_grace_period_is_called_so() {
         "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s (default)"
     );
     let mut play = default();
-    assert!(play.signal(1.0, Side::Terminal, "INT", 0).contains("SIGKILL in 8s (default); Ctrl-C again"));
+    assert!(
+        play.signal(1.0, Side::Terminal, "INT", 0)
+            .contains("SIGKILL in 8s (default); Ctrl-C again")
+    );
 }
 
 #[test]
@@ -227,8 +290,13 @@ fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
     );
     // Neither the last line nor the report knows of it.
     assert_eq!(play.line(3.0, Event::ChildExited(Exit::Code(0)), 0), "");
-    assert_eq!(play.end(3.0, Exit::Code(0)), "'ng\\u{1b}inx' (pid 7) exited with 0 after 3s");
-    let report = play.history.report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
+    assert_eq!(
+        play.end(3.0, Exit::Code(0)),
+        "'ng\\u{1b}inx' (pid 7) exited with 0 after 3s"
+    );
+    let report = play
+        .history
+        .report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
     assert!(report.contains(r#""stop":null"#), "{report}");
     // Another request starts the stop that a prompt could have cancelled.
     let mut play = Play::on_terminal("TERM/8s/KILL", true);
@@ -246,7 +314,10 @@ fn what_is_left_behind_is_counted() {
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
         "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s"
     );
-    assert_eq!(play.line(9.0, Event::Timeout, 1), "grace period of 8s is over: sent SIGKILL to 1 descendant");
+    assert_eq!(
+        play.line(9.0, Event::Timeout, 1),
+        "grace period of 8s is over: sent SIGKILL to 1 descendant"
+    );
     assert_eq!(
         play.end(9.0, Exit::Code(3)),
         "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s; killed 1 descendant that it left running: 8s grace period expired after its exit"
@@ -257,8 +328,16 @@ fn what_is_left_behind_is_counted() {
 fn every_signal_is_answered_for() {
     let mut play = Play::new("TERM/8s/KILL");
     for (signal, reached, line) in [
-        ("HUP", 1, "forwarded SIGHUP from outside to 'ng\\u{1b}inx' (pid 7)"),
-        ("USR1", 1, "forwarded SIGUSR1 from outside to 'ng\\u{1b}inx' (pid 7) as SIGUSR2"),
+        (
+            "HUP",
+            1,
+            "forwarded SIGHUP from outside to 'ng\\u{1b}inx' (pid 7)",
+        ),
+        (
+            "USR1",
+            1,
+            "forwarded SIGUSR1 from outside to 'ng\\u{1b}inx' (pid 7) as SIGUSR2",
+        ),
         ("USR2", 0, "SIGUSR2 from outside dropped, as --remap says"),
     ] {
         assert_eq!(play.signal(1.0, Side::Outside, signal, reached), line);
@@ -312,10 +391,14 @@ fn a_child_that_daemonises_is_told_the_options() {
         let line = Play::new("TERM/8s/KILL").line(after, Event::ChildExited(Exit::Code(code)), 2);
         line.contains("--wait-tree") && line.contains("--kill-mode process")
     };
-    assert_eq!([daemonised(0.5, 0), daemonised(0.5, 1), daemonised(1.0, 0)], [true, false, false]);
+    assert_eq!(
+        [daemonised(0.5, 0), daemonised(0.5, 1), daemonised(1.0, 0)],
+        [true, false, false]
+    );
 }
 
-/// The run time is the child's; a request in the drain is not the reason for the child's exit, and not for all of the grace period.
+/// The run time is the child's; a request in the drain is not the reason for the child's exit, and
+/// not for all of the grace period.
 #[test]
 fn the_drain_has_a_time_of_its_own() {
     let mut play = Play::new("TERM/8s/KILL");
@@ -325,40 +408,72 @@ fn the_drain_has_a_time_of_its_own() {
         "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; 1 descendant that it left running exited 2s later"
     );
     play.signal(7.0, Side::Manager, "TERM", 0);
-    assert_eq!(play.line(8.3, Event::Timeout, 1), "grace period of 8s is over: sent SIGKILL to 1 descendant");
+    assert_eq!(
+        play.line(8.3, Event::Timeout, 1),
+        "grace period of 8s is over: sent SIGKILL to 1 descendant"
+    );
     assert_eq!(
         play.end(8.3, Exit::Code(0)),
         "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; killed 1 descendant that it left running: 8s grace period expired after its exit"
     );
-    let report: serde_json::Value =
-        serde_json::from_str(&play.history.report(play.start + Duration::from_millis(8300), Exit::Code(0), None, 0))
-            .unwrap();
+    let report: serde_json::Value = serde_json::from_str(&play.history.report(
+        play.start + Duration::from_millis(8300),
+        Exit::Code(0),
+        None,
+        0,
+    ))
+    .unwrap();
     // f32 seconds lose a millisecond.
     let drained = report["drain_time_ms"].as_u64().unwrap();
-    assert_eq!((&report["run_time_ms"], (8099..=8100).contains(&drained)), (&200.into(), true));
+    assert_eq!(
+        (&report["run_time_ms"], (8099..=8100).contains(&drained)),
+        (&200.into(), true)
+    );
 }
 
 #[test]
 fn no_grace_period_is_no_reason_where_nothing_was_killed() {
     let mut play = Play::new("KILL");
     assert_eq!(play.line(1.0, Event::ChildExited(Exit::Code(0)), 0), "");
-    let line = play.history.end(play.start + Duration::from_secs(1), Exit::Code(0));
-    assert_eq!((line.level, line.text.as_str()), (Level::Debug, "'ng\\u{1b}inx' (pid 7) exited with 0 after 1s"));
+    let line = play
+        .history
+        .end(play.start + Duration::from_secs(1), Exit::Code(0));
+    assert_eq!(
+        (line.level, line.text.as_str()),
+        (
+            Level::Debug,
+            "'ng\\u{1b}inx' (pid 7) exited with 0 after 1s"
+        )
+    );
 }
 
 /// Each signal is counted by itself: five processes in all are two descendants, twice.
 #[test]
 fn two_signals_at_once_are_counted_one_by_one() {
-    let state = State::Stopping { rung: 0, until: None, ended: None };
-    let sent =
-        [Signal::TERM, Signal::INT].map(|signal| Sent { signal, to: Target::All, stops: true, reached: 3, refused: 0 });
+    let state = State::Stopping {
+        rung: 0,
+        until: None,
+        ended: None,
+    };
+    let sent = [Signal::TERM, Signal::INT].map(|signal| Sent {
+        signal,
+        to: Target::All,
+        stops: true,
+        reached: 3,
+        refused: 0,
+    });
     let play = Play::new("TERM/8s/KILL");
     let now = play.start;
     let step = Step {
         now,
         event: Event::HookExited,
         who: None,
-        before: State::Preparing { hook: None, until: None, grace: None, ended: None },
+        before: State::Preparing {
+            hook: None,
+            until: None,
+            grace: None,
+            ended: None,
+        },
         after: state,
         actions: &[],
         sent: &sent,
@@ -375,14 +490,27 @@ fn two_signals_at_once_are_counted_one_by_one() {
 #[test]
 fn the_list_of_sent_signals_has_a_bound() {
     let mut play = Play::new("TERM/8s/KILL");
-    play.machine = Machine::new(Settings { on_repeat: OnRepeat::Forward, ..play.history.settings.clone() }, play.start);
+    play.machine = Machine::new(
+        Settings {
+            on_repeat: OnRepeat::Forward,
+            ..play.history.settings.clone()
+        },
+        play.start,
+    );
     for n in 0..1000_u16 {
         play.signal(1.0 + f32::from(n) / 10.0, Side::Manager, "TERM", 1);
     }
-    let report: serde_json::Value =
-        serde_json::from_str(&play.history.report(play.start + Duration::from_secs(200), Exit::Code(0), None, 0))
-            .unwrap();
-    assert_eq!(report["stop"]["rungs"].as_array().map(Vec::len), Some(RUNGS));
+    let report: serde_json::Value = serde_json::from_str(&play.history.report(
+        play.start + Duration::from_secs(200),
+        Exit::Code(0),
+        None,
+        0,
+    ))
+    .unwrap();
+    assert_eq!(
+        report["stop"]["rungs"].as_array().map(Vec::len),
+        Some(RUNGS)
+    );
     assert_eq!(report["stop"]["more_rungs"], 1000 - RUNGS);
 }
 
@@ -392,7 +520,9 @@ fn a_routine_run_logs_nothing() {
         let mut play = Play::new("TERM/8s/KILL");
         play.history.settings.pid1 = pid1;
         play.line(1.0, Event::ChildExited(code), 0);
-        play.history.end(play.start + Duration::from_secs(1), code).level
+        play.history
+            .end(play.start + Duration::from_secs(1), code)
+            .level
     };
     let signal = Exit::Signal;
     for (exit, levels) in [
@@ -406,7 +536,12 @@ fn a_routine_run_logs_nothing() {
     let mut play = Play::new("TERM/8s/KILL");
     play.signal(1.0, Side::Terminal, "INT", 0);
     play.line(1.1, Event::ChildExited(signal(Signal::INT)), 0);
-    assert_eq!(play.history.end(play.start + Duration::from_secs(2), signal(Signal::INT)).level, Level::Debug);
+    assert_eq!(
+        play.history
+            .end(play.start + Duration::from_secs(2), signal(Signal::INT))
+            .level,
+        Level::Debug
+    );
 }
 
 #[test]
@@ -417,12 +552,18 @@ fn a_run_time_that_is_over_is_named_without_a_grace_period_too() {
         "'ng\\u{1b}inx' (pid 7) has run for 1h: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 1 descendant, because the grace period is 0"
     );
     play.line(3600.0, Event::ChildExited(KILLED), 0);
-    assert!(play.end(3600.0, Exit::TIMED_OUT).contains(": the grace period is 0 and the run time of 1h was over"));
+    assert!(
+        play.end(3600.0, Exit::TIMED_OUT)
+            .contains(": the grace period is 0 and the run time of 1h was over")
+    );
 }
 
 #[test]
 fn a_stop_signal_that_the_child_has_from_the_terminal_is_said_to_be_there() {
-    let mut play = Play::of(Settings { stop_delay: Duration::from_secs(1), ..Play::settings("INT/8s/KILL") });
+    let mut play = Play::of(Settings {
+        stop_delay: Duration::from_secs(1),
+        ..Play::settings("INT/8s/KILL")
+    });
     play.signal(1.0, Side::Terminal, "INT", 0);
     assert_eq!(
         play.line(2.0, Event::Timeout, 0),
@@ -436,10 +577,15 @@ fn a_signal_for_the_descendants_alone_was_not_forwarded() {
     let mut play = Play::new("INT/8s/KILL");
     play.signal(1.0, Side::Terminal, "INT", 0);
     play.line(2.0, Event::ChildExited(Exit::Code(0)), 1);
-    let text = play.history.report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
+    let text = play
+        .history
+        .report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
-        (&report["stop"]["forwarded_after_ms"], &report["stop"]["rungs"][0]["signal"]),
+        (
+            &report["stop"]["forwarded_after_ms"],
+            &report["stop"]["rungs"][0]["signal"]
+        ),
         (&Value::Null, &"SIGTERM".into())
     );
 }
@@ -449,19 +595,23 @@ fn a_signal_for_the_descendants_alone_was_not_forwarded() {
 fn a_child_that_exited_by_itself_was_not_killed() {
     let mut play = Play::new("TERM/8s/KILL");
     play.signal(1.0, Side::Manager, "TERM", 1);
-    assert!(play.signal(2.0, Side::Manager, "TERM", 0).ends_with(": 'ng\\u{1b}inx' (pid 7) has exited already"));
-    play.line(2.0, Event::ChildExited(Exit::Code(0)), 0);
     assert!(
-        play.end(2.0, Exit::Code(0))
-            .ends_with("exited with 0 after 2s, 1s after SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager)")
+        play.signal(2.0, Side::Manager, "TERM", 0)
+            .ends_with(": 'ng\\u{1b}inx' (pid 7) has exited already")
     );
+    play.line(2.0, Event::ChildExited(Exit::Code(0)), 0);
+    assert!(play.end(2.0, Exit::Code(0)).ends_with(
+        "exited with 0 after 2s, 1s after SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager)"
+    ));
     let mut play = Play::new("KILL");
     play.line(1.0, Event::ChildExited(Exit::Code(3)), 1);
-    assert!(
-        play.end(1.1, Exit::Code(3))
-            .ends_with("exited with 3 after 1s; killed 1 descendant that it left running: the grace period is 0")
-    );
-    let mut play = Play::of(Settings { wait_tree: true, ..Play::settings("TERM/8s/KILL") });
+    assert!(play.end(1.1, Exit::Code(3)).ends_with(
+        "exited with 3 after 1s; killed 1 descendant that it left running: the grace period is 0"
+    ));
+    let mut play = Play::of(Settings {
+        wait_tree: true,
+        ..Play::settings("TERM/8s/KILL")
+    });
     play.line(1.0, Event::ChildExited(Exit::Code(0)), 1);
     play.signal(5.0, Side::Manager, "TERM", 1);
     assert!(

@@ -3,11 +3,12 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use log::Level;
+use ::log::Level;
 
-use crate::logging::event;
+use crate::log::event;
 
-/// What the manager has not heard: told at once, then once a second, and the rest at the end, for whoever floods the relay would flood the log.
+/// What the manager has not heard: told at once, then once a second, and the rest at the end, for
+/// whoever floods the relay would flood the log.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     count: usize,
@@ -21,7 +22,10 @@ impl Dropped {
         let Some((count, why)) = dropped else { return };
         self.count += count;
         self.why = why;
-        if self.told.is_none_or(|told| now - told >= Duration::from_secs(1)) {
+        if self
+            .told
+            .is_none_or(|told| now - told >= Duration::from_secs(1))
+        {
             self.told = Some(now);
             self.tell();
         }

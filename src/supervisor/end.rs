@@ -1,13 +1,13 @@
-//! The end: the terminal as it was, the last line, the report and the termination message. Whatever fails here is told, and
-//! changes nothing of how bowout ends.
+//! The end: the terminal as it was, the last line, the report and the termination message. Whatever
+//! fails here is told, and changes nothing of how bowout ends.
 
-use log::{Level, log_enabled};
+use ::log::{Level, log_enabled};
 
 use super::{Supervisor, log_line};
 use crate::config::ReportTo;
 use crate::exit::Exit;
-use crate::logging::{TARGET, escape, event};
-use crate::sys::{files, process, stderr};
+use crate::log::{TARGET, escape, event};
+use crate::sys::{files, stderr, this_process};
 
 impl Supervisor<'_> {
     /// Settles everything; gives what bowout ends with.
@@ -25,7 +25,7 @@ impl Supervisor<'_> {
         }
         let exit = match &self.failure {
             Some(failure) => failure.exit(),
-            None => self.config.exit_rules.apply(exit, process::is_pid1()),
+            None => self.config.exit_rules.apply(exit, this_process::is_pid1()),
         };
         if self.refused_more > 0 {
             let count = self.refused_more;
@@ -37,7 +37,11 @@ impl Supervisor<'_> {
                 log_line(&self.history.end(self.now, exit));
             }
         }
-        if let Some((file, path)) = self.termination_log.as_ref().zip(self.config.termination_log.as_ref()) {
+        if let Some((file, path)) = self
+            .termination_log
+            .as_ref()
+            .zip(self.config.termination_log.as_ref())
+        {
             let message = match &self.failure {
                 Some(failure) => failure.to_string(),
                 None => self.history.termination_message(self.now),
@@ -50,10 +54,14 @@ impl Supervisor<'_> {
         }
         if let Some(report) = &self.report {
             let failure = self.failure.as_ref().map(ToString::to_string);
-            let text = self.history.report(self.now, exit, failure.as_deref(), stderr::lost());
+            let text = self
+                .history
+                .report(self.now, exit, failure.as_deref(), stderr::lost());
             if let Err(error) = report.write(&text) {
                 let to = match &self.config.report {
-                    Some(ReportTo::File(path)) => format!(" to '{}'", escape(&path.to_string_lossy())),
+                    Some(ReportTo::File(path)) => {
+                        format!(" to '{}'", escape(&path.to_string_lossy()))
+                    }
                     Some(ReportTo::Descriptor(_)) | None => String::new(),
                 };
                 event!(Level::Warn, "report_failed", error = error.to_string(); "cannot write report{to}: {error}");

@@ -1,5 +1,5 @@
-//! The start: everything that can fail and must be told before the child is there, then the spawn, then letting go of what is
-//! the child's.
+//! The start: everything that can fail and must be told before the child is there, then the spawn,
+//! then letting go of what is the child's.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,24 +8,24 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
 
-use log::Level;
+use ::log::Level;
 
 use super::{Dropped, Supervisor, clock};
 use crate::config::{Config, Notify, ReportTo, default_stop_on};
 use crate::error::Error;
-use crate::logging::{escape, event};
-use crate::origin::Kin;
+use crate::log::{escape, event};
 use crate::policy::{KillMode, Machine, Settings};
 use crate::report::History;
+use crate::sender::Kin;
 use crate::signal::{Signal, SignalSet};
 use crate::sys::environment;
-use crate::sys::exec::Spawn;
 use crate::sys::files::{self, Destination};
 use crate::sys::notify::Relay;
-use crate::sys::process::Parent;
 use crate::sys::signals::{Batch, Inherited, Intake};
+use crate::sys::spawn::Spawn;
+use crate::sys::this_process::Parent;
 use crate::sys::tty::{self, Terminal};
-use crate::sys::{process, tree, wait};
+use crate::sys::{this_process, tree, wait};
 
 impl<'a> Supervisor<'a> {
     /// Starts the command.
@@ -35,19 +35,27 @@ impl<'a> Supervisor<'a> {
     // What the start puts on the stack would stay there for as long as we are.
     #[inline(never)]
     pub(super) fn start(config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
-        let parent = process::parent();
-        let pid1 = process::is_pid1();
+        let parent = this_process::parent();
+        let pid1 = this_process::is_pid1();
         // Before anything of ours is open: `fd:3` means what the user has opened.
         let report = destination(config.report.as_ref())?;
         let intake = Intake::open().map_err(|error| own("cannot receive signals", &error))?;
         let termination_log = termination_log(config.termination_log.as_deref())?;
-        let directory = if config.pre_stop.is_empty() { None } else { std::env::current_dir().ok() };
+        let directory = if config.pre_stop.is_empty() {
+            None
+        } else {
+            std::env::current_dir().ok()
+        };
         let watched = match config.parent_death_signal {
             None => None,
-            Some(signal) => Parent::watch(parent, signal)
-                .map_err(|error| own(&format!("cannot ask for {signal} at the parent's death"), &error))?,
+            Some(signal) => Parent::watch(parent, signal).map_err(|error| {
+                own(
+                    &format!("cannot ask for {signal} at the parent's death"),
+                    &error,
+                )
+            })?,
         };
-        if !pid1 && let Err(error) = process::become_subreaper() {
+        if !pid1 && let Err(error) = this_process::become_subreaper() {
             // Orphans go to PID 1 then, and nobody here waits for them.
             event!(Level::Warn, "subreaper_failed", error = error.to_string();
                 "cannot become subreaper: {error}; descendants that lose their parent are not supervised");
@@ -61,8 +69,11 @@ impl<'a> Supervisor<'a> {
         let announces = relay.as_ref().is_some_and(Relay::speaks);
         // Before `release` puts /dev/null in the place of stdout.
         let stdout_is_terminal = terminal.is_some() && tty::is_controlling(&std::io::stdout());
-        let settings =
-            Settings { stdout_is_terminal, announces, ..settings(&config, inherited, pid1, terminal.is_some()) };
+        let settings = Settings {
+            stdout_is_terminal,
+            announces,
+            ..settings(&config, inherited, pid1, terminal.is_some())
+        };
         let command = config.command.to_string_lossy();
         let spawn = Spawn {
             command: &config.command,
@@ -75,12 +86,22 @@ impl<'a> Supervisor<'a> {
             own_group: terminal.is_none(),
             die_with_us: config.kill_mode != KillMode::Process,
         };
-        // What the terminal has told us until the fork it has told us alone; from the fork on it tells both (signal(7)). What comes in the
-        // microsecond between the look and the fork is taken for the child's: the kernel tells nobody better.
+        // What the terminal has told us until the fork it has told us alone; from the fork on it
+        // tells both (signal(7)). What comes in the microsecond between the look and the fork is
+        // taken for the child's: the kernel tells nobody better.
         let mut early = Batch::default();
-        let look = || early = if terminal.is_some() { intake.read() } else { Batch::default() };
-        let child = spawn.spawn(look).map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
-        // In this order: what comes between the two makes the report's times early, and never of the future.
+        let look = || {
+            early = if terminal.is_some() {
+                intake.read()
+            } else {
+                Batch::default()
+            }
+        };
+        let child = spawn
+            .spawn(look)
+            .map_err(|error| own(&format!("cannot start '{}'", escape(&command)), &error))?;
+        // In this order: what comes between the two makes the report's times early, and never of
+        // the future.
         let started_at = wall_clock();
         let now = clock();
         let machine = Machine::new(settings.clone(), now);
@@ -100,8 +121,11 @@ impl<'a> Supervisor<'a> {
         ours.extend(termination_log.as_ref().map(AsFd::as_fd));
         ours.extend(relay.iter().flat_map(Relay::descriptors));
         ours.extend(watched.as_ref().and_then(Parent::handle));
-        process::release(&ours);
-        let kin = Kin { parent, child: child.pid() };
+        this_process::release(&ours);
+        let kin = Kin {
+            parent,
+            child: child.pid(),
+        };
         let mut supervisor = Self {
             inherited,
             intake,
@@ -132,8 +156,8 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// The relay, where there is somebody to pass on to or somebody to listen for. A unit that may not open it goes on without one: the
-/// child finds NOTIFY_SOCKET as we did.
+/// The relay, where there is somebody to pass on to or somebody to listen for. A unit that may not
+/// open it goes on without one: the child finds NOTIFY_SOCKET as we did.
 fn relay(notify: Notify) -> Option<Relay> {
     let manager = environment::value("NOTIFY_SOCKET").filter(|address| !address.is_empty());
     let wanted = match notify {
@@ -163,30 +187,54 @@ fn destination(to: Option<&ReportTo>) -> Result<Option<Destination>, Error> {
     match to {
         None => Ok(None),
         Some(ReportTo::File(path)) => Destination::file(path).map(Some).map_err(|error| {
-            let hint = if error.kind() == io::ErrorKind::InvalidInput { "; for a descriptor write fd:N" } else { "" };
-            Error::own(format!("cannot report to '{}': {error}{hint}", escape(&path.to_string_lossy())))
+            let hint = if error.kind() == io::ErrorKind::InvalidInput {
+                "; for a descriptor write fd:N"
+            } else {
+                ""
+            };
+            Error::own(format!(
+                "cannot report to '{}': {error}{hint}",
+                escape(&path.to_string_lossy())
+            ))
         }),
-        Some(ReportTo::Descriptor(fd)) => {
-            Destination::descriptor(*fd).map(Some).map_err(|error| own(&format!("cannot report to fd:{fd}"), &error))
-        }
+        Some(ReportTo::Descriptor(fd)) => Destination::descriptor(*fd)
+            .map(Some)
+            .map_err(|error| own(&format!("cannot report to fd:{fd}"), &error)),
     }
 }
 
 fn termination_log(path: Option<&Path>) -> Result<Option<File>, Error> {
     let Some(path) = path else { return Ok(None) };
     files::termination_log(path).map_err(|error| {
-        own(&format!("cannot write termination message to '{}'", escape(&path.to_string_lossy())), &error)
+        own(
+            &format!(
+                "cannot write termination message to '{}'",
+                escape(&path.to_string_lossy())
+            ),
+            &error,
+        )
     })
 }
 
 fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: bool) -> Settings {
-    // What is ignored on entry stays ignored, as under nohup and in a script's background jobs (contract T4): it is passed on
-    // and asks for nothing. PID 1 has nobody who could have meant it so.
-    let ignored = if pid1 { SignalSet::default() } else { inherited.ignored };
+    // What is ignored on entry stays ignored, as under nohup and in a script's background jobs
+    // (contract T4): it is passed on and asks for nothing. PID 1 has nobody who could have meant it
+    // so.
+    let ignored = if pid1 {
+        SignalSet::default()
+    } else {
+        inherited.ignored
+    };
     Settings {
         ladder: config.ladder.clone(),
-        stop_on: config.stop_on.unwrap_or_else(|| default_stop_on(&config.ladder).minus(ignored)),
-        hangup_stops: config.stop_on.map_or(!ignored.contains(Signal::HUP), |set| set.contains(Signal::HUP)),
+        stop_on: config
+            .stop_on
+            .unwrap_or_else(|| default_stop_on(&config.ladder).minus(ignored)),
+        hangup_stops: config
+            .stop_on
+            .map_or(!ignored.contains(Signal::HUP), |set| {
+                set.contains(Signal::HUP)
+            }),
         grace_is_default: config.grace_is_default,
         on_repeat: config.on_repeat,
         kill_mode: config.kill_mode,
@@ -211,7 +259,10 @@ fn lossy(word: &OsString) -> String {
 }
 
 /// The wall clock, for the report alone.
-#[allow(clippy::disallowed_methods, reason = "the report says when the child was started")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the report says when the child was started"
+)]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

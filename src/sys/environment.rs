@@ -1,9 +1,10 @@
 //! The variables that name a PID: rewritten for the child where, and only where, they named us.
 //!
-//! LISTEN_PID and WATCHDOG_PID tell a process that its sockets and its watchdog are meant for it and for none of its children
-//! (sd_listen_fds(3), sd_watchdog_enabled(3)); LISTEN_PIDFDID says the same by the inode of a pidfd, since systemd 259; SYSTEMD_EXEC_PID tells
-//! whether a process was started by systemd directly (systemd.exec(5)). The child is to find what it would have found without us.
-//! Nothing is set or removed in our own environment.
+//! LISTEN_PID and WATCHDOG_PID tell a process that its sockets and its watchdog are meant for it
+//! and for none of its children (sd_listen_fds(3), sd_watchdog_enabled(3)); LISTEN_PIDFDID says the
+//! same by the inode of a pidfd, since systemd 259; SYSTEMD_EXEC_PID tells whether a process was
+//! started by systemd directly (systemd.exec(5)). The child is to find what it would have found
+//! without us. Nothing is set or removed in our own environment.
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::os::fd::AsRawFd;
@@ -11,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::sys::stat::fstat;
 
-use super::process::pidfd_open;
+use super::this_process::pidfd_open;
 
 unsafe extern "C" {
     /// The environment as it was received (environ(7)); never changed by us.
@@ -23,10 +24,13 @@ const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 /// The variable that holds the inode of a pidfd.
 const PIDFD: &str = "LISTEN_PIDFDID";
 
-/// The variables that were received, each `NAME=VALUE`, whose first byte is wanted; nothing is copied. The others cost a comparison each, and
-/// most environments are long.
-pub(crate) fn variables(wanted: impl Fn(u8) -> bool + Clone) -> impl Iterator<Item = &'static CStr> + Clone {
-    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and bowout never changes it.
+/// The variables that were received, each `NAME=VALUE`, whose first byte is wanted; nothing is
+/// copied. The others cost a comparison each, and most environments are long.
+pub(crate) fn variables(
+    wanted: impl Fn(u8) -> bool + Clone,
+) -> impl Iterator<Item = &'static CStr> + Clone {
+    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and bowout
+    // never changes it.
     let mut entry = unsafe { environ };
     std::iter::from_fn(move || unsafe {
         // SAFETY: as above; the null pointer is not passed.
@@ -45,12 +49,15 @@ pub(crate) fn variables(wanted: impl Fn(u8) -> bool + Clone) -> impl Iterator<It
 pub(crate) fn value(name: &str) -> Option<&'static OsStr> {
     let is = |variable: &'static [u8]| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
     let first = name.as_bytes()[0];
-    variables(move |byte| byte == first).find_map(|variable| is(variable.to_bytes())).map(OsStr::from_bytes)
+    variables(move |byte| byte == first)
+        .find_map(|variable| is(variable.to_bytes()))
+        .map(OsStr::from_bytes)
 }
 
 /// The child's environment.
 pub(super) struct Environment {
-    /// The pointers to pass to execve(2), with the null pointer at their end; empty where what was received can be passed.
+    /// The pointers to pass to execve(2), with the null pointer at their end; empty where what was
+    /// received can be passed.
     pointers: Vec<*const c_char>,
     /// What is to be rewritten, and by what kind of name.
     named: Vec<(usize, Named)>,
@@ -65,23 +72,36 @@ enum Named {
 }
 
 impl Environment {
-    /// What we have, with `changes` in the place of the variables of these names: other values, or none. Where the process `stands_in`
-    /// for us, variables that name us will name it.
+    /// What we have, with `changes` in the place of the variables of these names: other values, or
+    /// none. Where the process `stands_in` for us, variables that name us will name it.
     pub(super) fn new(changes: &[(&str, Option<OsString>)], stands_in: bool) -> Self {
         if changes.is_empty()
             && !(stands_in
                 && variables(|byte| matches!(byte, b'L' | b'W' | b'S'))
                     .any(|variable| names_us(variable.to_bytes()).is_some()))
         {
-            return Self { pointers: vec![], named: vec![], own: vec![] };
+            return Self {
+                pointers: vec![],
+                named: vec![],
+                own: vec![],
+            };
         }
-        let text = |name: &str, value: &OsString| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok();
-        let own: Vec<CString> = changes.iter().filter_map(|(name, value)| text(name, value.as_ref()?)).collect();
+        let text = |name: &str, value: &OsString| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+        };
+        let own: Vec<CString> = changes
+            .iter()
+            .filter_map(|(name, value)| text(name, value.as_ref()?))
+            .collect();
         let mut pointers: Vec<_> = own.iter().map(|variable| variable.as_ptr()).collect();
         let mut named = vec![];
         for variable in variables(|_| true) {
             let bytes = variable.to_bytes();
-            let is = |name: &str| bytes.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
+            let is = |name: &str| {
+                bytes
+                    .strip_prefix(name.as_bytes())
+                    .is_some_and(|rest| rest.first() == Some(&b'='))
+            };
             if changes.iter().any(|(name, _)| is(name)) {
                 continue;
             }
@@ -91,11 +111,15 @@ impl Environment {
             pointers.push(variable.as_ptr());
         }
         pointers.push(std::ptr::null());
-        Self { pointers, named, own }
+        Self {
+            pointers,
+            named,
+            own,
+        }
     }
 
-    /// Has the variables name the calling process: the child, between fork and exec. What cannot be said is left out, for a wrong
-    /// name is worse than none.
+    /// Has the variables name the calling process: the child, between fork and exec. What cannot be
+    /// said is left out, for a wrong name is worse than none.
     pub(super) fn rewrite(&mut self) {
         let mut gone = vec![];
         for (index, name) in self.named.drain(..) {
@@ -119,7 +143,11 @@ impl Environment {
     /// For execve(2): C strings and a null pointer, valid for as long as `self`.
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         // SAFETY: a pointer is read, which nobody changes.
-        if self.pointers.is_empty() { unsafe { environ } } else { self.pointers.as_ptr() }
+        if self.pointers.is_empty() {
+            unsafe { environ }
+        } else {
+            self.pointers.as_ptr()
+        }
     }
 }
 
@@ -134,12 +162,14 @@ fn names_us(variable: &[u8]) -> Option<Named> {
     if let Some(name) = PID.into_iter().find(|known| *known == name) {
         return (value == std::process::id().to_string()).then_some(Named::Pid(name));
     }
-    (name == PIDFD && own_pidfd_inode().is_some_and(|inode| value == inode.to_string())).then_some(Named::Pidfd)
+    (name == PIDFD && own_pidfd_inode().is_some_and(|inode| value == inode.to_string()))
+        .then_some(Named::Pidfd)
 }
 
-/// The inode of a pidfd on ourselves: unlike a PID, it is never used again (pidfd_open(2), since Linux 6.9).
+/// The inode of a pidfd on ourselves: unlike a PID, it is never used again (pidfd_open(2), since
+/// Linux 6.9).
 fn own_pidfd_inode() -> Option<u64> {
-    // Not process::id(), which is bowout's: the child asks, too.
+    // Not this_process::id(), which is bowout's: the child asks, too.
     let fd = pidfd_open(std::process::id() as libc::pid_t).ok()?;
     debug_assert!(fd.as_raw_fd() > 2);
     // 32 bits on 32-bit machines.

@@ -1,7 +1,9 @@
-//! The report and the termination message. Each is decided on a descriptor that is opened before the command starts. No name leads to
-//! another file later, and what cannot be written is an error at the start.
+//! The report and the termination message. Each is decided on a descriptor that is opened before
+//! the command starts. No name leads to another file later, and what cannot be written is an error
+//! at the start.
 //!
-//! Caveat: a write to a file system that hangs (NFS, FUSE, a frozen one) holds bowout in state D, and no single thread can help it.
+//! Caveat: a write to a file system that hangs (NFS, FUSE, a frozen one) holds bowout in state D,
+//! and no single thread can help it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -40,18 +42,23 @@ impl Destination {
     /// The file at `path`. Nothing is written yet.
     ///
     /// # Errors
-    /// As open(2); `InvalidInput` where `path` is a link or no regular file, or lies in a file system that is an interface of the kernel.
+    /// As open(2); `InvalidInput` where `path` is a link or no regular file, or lies in a file
+    /// system that is an interface of the kernel.
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
         let (folder, name) = split(path)?;
         let file = open_existing(&folder, name, OFlag::empty())?;
         if file.is_none() {
             refuse_kernel_interface(folder.as_fd())?;
-            // Only a file that is really made shows what quotas, security modules and file servers allow. It is removed at once, so that
-            // a bowout that is killed leaves none.
+            // Only a file that is really made shows what quotas, security modules and file servers
+            // allow. It is removed at once, so that a bowout that is killed leaves none.
             let (temporary, _) = create(&folder)?;
             unlinkat(&folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
         }
-        Ok(Self::File(Place { folder, name: name.into(), file }))
+        Ok(Self::File(Place {
+            folder,
+            name: name.into(),
+            file,
+        }))
     }
 
     /// Descriptor `fd`, which from now on is ours and not the child's.
@@ -84,7 +91,10 @@ impl Destination {
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let both = match self {
-            Self::File(place) => [Some(place.folder.as_fd()), place.file.as_ref().map(File::as_fd)],
+            Self::File(place) => [
+                Some(place.folder.as_fd()),
+                place.file.as_ref().map(File::as_fd),
+            ],
             Self::Descriptor(fd) => [Some(fd.as_fd()), None],
         };
         both.into_iter().flatten()
@@ -93,30 +103,35 @@ impl Destination {
     /// Writes all of `text`.
     ///
     /// # Errors
-    /// As write(2) and rename(2); `EAGAIN` where a pipe has no room. A file holds all of `text` or nothing then.
+    /// As write(2) and rename(2); `EAGAIN` where a pipe has no room. A file holds all of `text` or
+    /// nothing then.
     pub(crate) fn write(&self, text: &str) -> io::Result<()> {
         match self {
             Self::File(place) => place.write(text),
             Self::Descriptor(fd) => {
                 let mut output = Output::new(fd.as_fd());
-                text.as_bytes().chunks(LONGEST).try_for_each(|chunk| match output.write(chunk)? {
-                    written if written == chunk.len() => Ok(()),
-                    _ => Err(Errno::EAGAIN.into()),
-                })
+                text.as_bytes()
+                    .chunks(LONGEST)
+                    .try_for_each(|chunk| match output.write(chunk)? {
+                        written if written == chunk.len() => Ok(()),
+                        _ => Err(Errno::EAGAIN.into()),
+                    })
             }
         }
     }
 }
 
 impl Place {
-    /// Rewrites the file that was there at the start. Where there was none, or where it was deleted meanwhile, puts a new file in its
-    /// place.
+    /// Rewrites the file that was there at the start. Where there was none, or where it was deleted
+    /// meanwhile, puts a new file in its place.
     fn write(&self, text: &str) -> io::Result<()> {
         if let Some(file) = &self.file
             && file.metadata()?.nlink() > 0
         {
             file.set_len(0)?;
-            return file.write_all_at(text.as_bytes(), 0).inspect_err(|_| drop(file.set_len(0)));
+            return file
+                .write_all_at(text.as_bytes(), 0)
+                .inspect_err(|_| drop(file.set_len(0)));
         }
         let (temporary, mut file) = create(&self.folder)?;
         if let Err(error) = file.write_all(text.as_bytes()) {
@@ -124,21 +139,36 @@ impl Place {
             let _ = unlinkat(&self.folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
             return Err(error);
         }
-        // Another process may give the name to a file of its own after this look. The rename then replaces that file: it follows no link.
+        // Another process may give the name to a file of its own after this look. The rename then
+        // replaces that file: it follows no link.
         let renamed = match fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => refuse_irregular(&found),
             Err(_) => Ok(()),
         }
-        .and_then(|()| Ok(renameat(&self.folder, temporary.as_str(), &self.folder, &*self.name)?));
+        .and_then(|()| {
+            Ok(renameat(
+                &self.folder,
+                temporary.as_str(),
+                &self.folder,
+                &*self.name,
+            )?)
+        });
         // All of it is there, and it is the only copy.
-        renamed.map_err(|error| io::Error::other(format!("{error}; it is in '{temporary}' in the same folder")))
+        renamed.map_err(|error| {
+            io::Error::other(format!(
+                "{error}; it is in '{temporary}' in the same folder"
+            ))
+        })
     }
 }
 
 /// The folder of `path`, and the name in it.
 fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
     let bytes = path.as_os_str().as_bytes();
-    let at = bytes.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let at = bytes
+        .iter()
+        .rposition(|&byte| byte == b'/')
+        .map_or(0, |slash| slash + 1);
     let (folder, name) = bytes.split_at(at);
     match name {
         b"" if folder.is_empty() => return Err(Errno::ENOENT.into()),
@@ -152,8 +182,8 @@ fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
 
 /// Opens a regular file for writing; `None` where there is no file of this name.
 fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Option<File>> {
-    // The look comes before the open, because opening a FIFO or a device can have effects of its own. The descriptor decides: the name may be
-    // another file's by then.
+    // The look comes before the open, because opening a FIFO or a device can have effects of its
+    // own. The descriptor decides: the name may be another file's by then.
     match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(None),
         found => refuse_irregular(&found?)?,
@@ -162,7 +192,8 @@ fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Opt
     let fd = openat(folder, name, flags | OFlag::O_WRONLY | safe, Mode::empty())?;
     let (found, around) = (fstat(&fd)?, fstat(folder)?);
     refuse_irregular(&found)?;
-    // As the kernel does at a shell's `>` (`protected_regular`, proc_sys_fs(5)): in /tmp, another user may have put the file there to read it.
+    // As the kernel does at a shell's `>` (`protected_regular`, proc_sys_fs(5)): in /tmp, another
+    // user may have put the file there to read it.
     let shared = around.st_mode & 0o1002 == 0o1002;
     // SAFETY: takes and returns numbers.
     if shared && found.st_uid != around.st_uid && found.st_uid != unsafe { libc::geteuid() } {
@@ -176,7 +207,9 @@ fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Opt
 fn refuse_irregular(found: &FileStat) -> io::Result<()> {
     match SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => Ok(()),
-        SFlag::S_IFLNK => Err(refusal("it is a symbolic link, which bowout does not follow")),
+        SFlag::S_IFLNK => Err(refusal(
+            "it is a symbolic link, which bowout does not follow",
+        )),
         _ => Err(refusal("it is not a regular file")),
     }
 }
@@ -201,7 +234,9 @@ fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
     // devtmpfs has the number of tmpfs or ramfs (drivers/base/devtmpfs.c).
     let may_be_devtmpfs = kind == statfs::TMPFS_MAGIC || kind == RAMFS_MAGIC;
     if KERNEL_INTERFACES.contains(&kind) || may_be_devtmpfs && is_devtmpfs(fstat(fd)?.st_dev) {
-        return Err(refusal("it is in /dev, /proc, /sys or another interface of the kernel"));
+        return Err(refusal(
+            "it is in /dev, /proc, /sys or another interface of the kernel",
+        ));
     }
     Ok(())
 }
@@ -209,11 +244,14 @@ fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// What fstatfs(2) says of ramfs (linux/magic.h).
 const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6_u32 as _);
 
-/// Whether the file system of this number is a devtmpfs, as far as /proc says (proc_pid_mountinfo(5)).
+/// Whether the file system of this number is a devtmpfs, as far as /proc says
+/// (proc_pid_mountinfo(5)).
 fn is_devtmpfs(device: libc::dev_t) -> bool {
     let number = format!(" {}:{} ", libc::major(device), libc::minor(device));
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    String::from_utf8_lossy(&mounts).lines().any(|line| line.contains(&number) && line.contains(" - devtmpfs "))
+    String::from_utf8_lossy(&mounts)
+        .lines()
+        .any(|line| line.contains(&number) && line.contains(" - devtmpfs "))
 }
 
 fn refusal(why: &str) -> io::Error {
@@ -223,15 +261,24 @@ fn refusal(why: &str) -> io::Error {
 /// How many names are tried for a new file.
 const NAMES: u64 = 100;
 
-/// Makes an empty file that its owner alone may read, under a name that no process can foresee, so that none can occupy it.
+/// Makes an empty file that its owner alone may read, under a name that no process can foresee, so
+/// that none can occupy it.
 fn create(folder: &OwnedFd) -> io::Result<(String, File)> {
     let mut random = 0_u64;
-    // SAFETY: writes eight bytes at the most. Where it fails, the names can be foreseen, and each is tried.
-    unsafe { libc::getrandom((&raw mut random).cast(), size_of::<u64>(), libc::GRND_NONBLOCK) };
+    // SAFETY: writes eight bytes at the most. Where it fails, the names can be foreseen, and each
+    // is tried.
+    unsafe {
+        libc::getrandom(
+            (&raw mut random).cast(),
+            size_of::<u64>(),
+            libc::GRND_NONBLOCK,
+        )
+    };
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mut result = Err(Errno::EEXIST);
     for name in (0..NAMES).map(|nth| format!(".bowout-{}", random.wrapping_add(nth))) {
-        result = openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map(|fd| (name, fd.into()));
+        result = openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map(|fd| (name, fd.into()));
         if !matches!(result, Err(Errno::EEXIST)) {
             break;
         }
@@ -239,10 +286,12 @@ fn create(folder: &OwnedFd) -> io::Result<(String, File)> {
     Ok(result?)
 }
 
-/// The most that a termination message may take, in bytes: Kubernetes shares 12 KiB among all containers of a pod.
+/// The most that a termination message may take, in bytes: Kubernetes shares 12 KiB among all
+/// containers of a pod.
 const MESSAGE: usize = 1024;
 
-/// Opens the file for a termination message; `None` where there is no such file, as outside Kubernetes.
+/// Opens the file for a termination message; `None` where there is no such file, as outside
+/// Kubernetes.
 ///
 /// # Errors
 /// As [`Destination::file`].
@@ -253,7 +302,8 @@ pub(crate) fn termination_log(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Writes a termination message into a file that is still empty: what it holds otherwise is the command's own message.
+/// Writes a termination message into a file that is still empty: what it holds otherwise is the
+/// command's own message.
 ///
 /// # Errors
 /// As write(2).
@@ -261,7 +311,11 @@ pub(crate) fn write_termination_message(mut file: &File, message: &str) -> io::R
     if file.metadata()?.len() > 0 {
         return Ok(());
     }
-    let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MESSAGE).last();
+    let end = message
+        .char_indices()
+        .map(|(at, c)| at + c.len_utf8())
+        .take_while(|end| *end <= MESSAGE)
+        .last();
     // Without a newline: kubectl adds one.
     file.write_all(&message.as_bytes()[..end.unwrap_or(0)])
 }
@@ -278,7 +332,8 @@ mod tests {
 
     impl Folder {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("bowout-files-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("bowout-files-{name}-{}", std::process::id()));
             fs::create_dir(&path).unwrap();
             Self(path)
         }
@@ -292,8 +347,10 @@ mod tests {
         }
 
         fn names(&self) -> Vec<String> {
-            let mut names: Vec<_> =
-                fs::read_dir(&self.0).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<_> = fs::read_dir(&self.0)
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect();
             names.sort();
             names
         }
@@ -310,7 +367,9 @@ mod tests {
     }
 
     fn error_of(path: &Path) -> String {
-        Destination::file(path).expect_err(&path.to_string_lossy()).to_string()
+        Destination::file(path)
+            .expect_err(&path.to_string_lossy())
+            .to_string()
     }
 
     #[test]
@@ -324,7 +383,10 @@ mod tests {
         Destination::file(&r).unwrap().write("2").unwrap();
         let after = fs::metadata(&r).unwrap();
         assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()));
-        assert_eq!((folder.text("r"), folder.names()), ("2".into(), vec!["r".into()]));
+        assert_eq!(
+            (folder.text("r"), folder.names()),
+            ("2".into(), vec!["r".into()])
+        );
     }
 
     #[test]
@@ -339,24 +401,49 @@ mod tests {
             fs::remove_file(&link).unwrap();
         }
         for path in [&r, &folder.0, Path::new("/dev/null")] {
-            assert!(error_of(path).contains("not a regular file"), "{}", path.display());
+            assert!(
+                error_of(path).contains("not a regular file"),
+                "{}",
+                path.display()
+            );
         }
         for path in ["", "/", "..", "other/", "."] {
-            assert!(Destination::file(&folder.path("").join(path)).is_err(), "{path}");
+            assert!(
+                Destination::file(&folder.path("").join(path)).is_err(),
+                "{path}"
+            );
         }
-        assert!(Destination::file(&folder.path("no/r")).is_err() && Destination::file(Path::new("")).is_err());
-        assert_eq!((folder.names(), folder.text("other")), (vec!["other".into(), "r".into()], "mine".into()));
+        assert!(
+            Destination::file(&folder.path("no/r")).is_err()
+                && Destination::file(Path::new("")).is_err()
+        );
+        assert_eq!(
+            (folder.names(), folder.text("other")),
+            (vec!["other".into(), "r".into()], "mine".into())
+        );
     }
 
     /// fstatfs(2) gives devtmpfs as tmpfs; /dev/shm and a container's /dev are real ones.
     #[test]
     fn interfaces_of_the_kernel_are_refused() {
-        for path in ["/proc/self/comm", "/proc/r", "/sys/r", "/proc/sys/kernel/core_pattern", "/dev/pts/r"] {
+        for path in [
+            "/proc/self/comm",
+            "/proc/r",
+            "/sys/r",
+            "/proc/sys/kernel/core_pattern",
+            "/dev/pts/r",
+        ] {
             assert!(Path::new(path).parent().unwrap().exists(), "{path}");
-            assert!(error_of(Path::new(path)).contains("interface of the kernel"), "{path}");
+            assert!(
+                error_of(Path::new(path)).contains("interface of the kernel"),
+                "{path}"
+            );
         }
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        if mounts.lines().any(|line| line.contains(" /dev ") && line.contains(" - devtmpfs ")) {
+        if mounts
+            .lines()
+            .any(|line| line.contains(" /dev ") && line.contains(" - devtmpfs "))
+        {
             assert!(error_of(Path::new("/dev/bowout-report")).contains("interface of the kernel"));
             assert!(!Path::new("/dev/bowout-report").exists());
         }
@@ -378,14 +465,26 @@ mod tests {
             let there = Destination::file(&r).unwrap();
             make();
             let result = there.write("{}");
-            assert_eq!((result.is_ok(), folder.text("victim")), (replaced, "mine".into()), "{result:?}");
+            assert_eq!(
+                (result.is_ok(), folder.text("victim")),
+                (replaced, "mine".into()),
+                "{result:?}"
+            );
             if let Err(error) = result {
-                let name = folder.names().into_iter().find(|name| name.starts_with('.')).unwrap();
+                let name = folder
+                    .names()
+                    .into_iter()
+                    .find(|name| name.starts_with('.'))
+                    .unwrap();
                 assert!(error.to_string().contains(&name), "{error}");
                 assert_eq!(folder.text(&name), "{}");
                 fs::remove_file(folder.path(&name)).unwrap();
             }
-            if r.is_dir() { fs::remove_dir(&r).unwrap() } else { fs::remove_file(&r).unwrap() }
+            if r.is_dir() {
+                fs::remove_dir(&r).unwrap()
+            } else {
+                fs::remove_file(&r).unwrap()
+            }
         }
         // One that was there and was deleted, or replaced.
         for again in [None, Some("another")] {
@@ -394,7 +493,10 @@ mod tests {
             fs::remove_file(&r).unwrap();
             again.inspect(|text| fs::write(&r, text).unwrap());
             there.write("{}").unwrap();
-            assert_eq!((folder.text("r"), folder.names()), ("{}".into(), vec!["r".into(), "victim".into()]));
+            assert_eq!(
+                (folder.text("r"), folder.names()),
+                ("{}".into(), vec!["r".into(), "victim".into()])
+            );
         }
     }
 
@@ -405,12 +507,19 @@ mod tests {
         fs::create_dir(folder.path("a")).unwrap();
         let name = "x".repeat(255);
         let there = Destination::file(&folder.path("a").join(&name)).unwrap();
-        assert_eq!(fs::read_dir(folder.path("a")).unwrap().count(), 0, "nothing is left of the try");
+        assert_eq!(
+            fs::read_dir(folder.path("a")).unwrap().count(),
+            0,
+            "nothing is left of the try"
+        );
         fs::rename(folder.path("a"), folder.path("b")).unwrap();
         fs::create_dir(folder.path("c")).unwrap();
         symlink("c", folder.path("a")).unwrap();
         there.write("{}").unwrap();
-        assert_eq!(fs::read_to_string(folder.path("b").join(&name)).unwrap(), "{}");
+        assert_eq!(
+            fs::read_to_string(folder.path("b").join(&name)).unwrap(),
+            "{}"
+        );
         assert_eq!(fs::read_dir(folder.path("c")).unwrap().count(), 0);
         let there = Destination::file(&folder.path("c/r")).unwrap();
         fs::remove_dir(folder.path("c")).unwrap();
@@ -422,12 +531,18 @@ mod tests {
         use std::os::fd::AsRawFd;
         let folder = Folder::new("descriptor");
         fs::write(folder.path("r"), "").unwrap();
-        let (read, path) = (File::open(folder.path("r")).unwrap(), open("/", OFlag::O_PATH, Mode::empty()).unwrap());
+        let (read, path) = (
+            File::open(folder.path("r")).unwrap(),
+            open("/", OFlag::O_PATH, Mode::empty()).unwrap(),
+        );
         for fd in [999, read.as_raw_fd(), path.as_raw_fd()] {
             assert!(Destination::descriptor(fd).is_err(), "{fd}");
         }
         let write = File::options().write(true).open(folder.path("r")).unwrap();
-        Destination::descriptor(write.as_raw_fd()).unwrap().write("{}").unwrap();
+        Destination::descriptor(write.as_raw_fd())
+            .unwrap()
+            .write("{}")
+            .unwrap();
         assert_eq!(folder.text("r"), "{}");
     }
 
@@ -440,7 +555,11 @@ mod tests {
             folder.text(name)
         };
         assert!(termination_log(&folder.path("none")).unwrap().is_none());
-        assert!(termination_log(&folder.path("no/folder")).unwrap().is_none());
+        assert!(
+            termination_log(&folder.path("no/folder"))
+                .unwrap()
+                .is_none()
+        );
         for name in ["empty", "long", "target", "late"] {
             fs::write(folder.path(name), "").unwrap();
         }
@@ -458,6 +577,9 @@ mod tests {
             assert!(termination_log(&folder.path(name)).is_err(), "{name}");
         }
         assert!(termination_log(Path::new("/proc/self/comm")).is_err());
-        assert_eq!((folder.text("target"), folder.names().len()), (String::new(), 6));
+        assert_eq!(
+            (folder.text("target"), folder.names().len()),
+            (String::new(), 6)
+        );
     }
 }

@@ -1,22 +1,24 @@
-//! The kernel's side: the only place that may say `unsafe`, nix or libc (and signal_hook for what is done, not named).
+//! The kernel's side: the only place that may say `unsafe`, nix or libc (and signal_hook for what
+//! is done, not named).
 //!
-//! Does what it is told and reports what happened; decides nothing and never imports the policy. Every wrapper's
-//! documentation names the call and its page.
+//! Does what it is told and reports what happened; decides nothing and never imports the policy.
+//! Every wrapper's documentation names the call and its page.
 
 #![allow(unsafe_code)]
 
 mod attributes;
 pub(crate) mod child;
 pub(crate) mod end;
+mod entry;
 pub(crate) mod environment;
-pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod notify;
 mod output;
-pub(crate) mod process;
+mod refusal;
 pub(crate) mod signals;
-mod start;
+pub(crate) mod spawn;
 pub(crate) mod stderr;
+pub(crate) mod this_process;
 pub(crate) mod tree;
 pub(crate) mod tty;
 pub(crate) mod wait;

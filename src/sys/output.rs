@@ -1,11 +1,14 @@
-//! Writes that fail nothing and do not block, to a descriptor that others share. Only another writer to a terminal is waited for, for 0.1 s in all.
+//! Writes that fail nothing and do not block, to a descriptor that others share. Only another
+//! writer to a terminal is waited for, for 0.1 s in all.
 //!
-//! It may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full, or closed. The child shares
-//! its open file description, so that O_NONBLOCK must never be set on it; each kind has a way of its own instead (contract K16).
+//! It may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full,
+//! or closed. The child shares its open file description, so that O_NONBLOCK must never be set on
+//! it; each kind has a way of its own instead (contract K16).
 //!
-//! Caveats: two can block, and no single thread can help it. A file on a file system that hangs (NFS, FUSE, a frozen one) holds us in state D
-//! ([`Way::Plain`]). A pipe that is only asked for room ([`Way::Polled`]) may have been filled by another writer between poll(2) and
-//! write(2), and then waits for its reader.
+//! Caveats: two can block, and no single thread can help it. A file on a file system that hangs
+//! (NFS, FUSE, a frozen one) holds us in state D ([`Way::Plain`]). A pipe that is only asked for
+//! room ([`Way::Polled`]) may have been filled by another writer between poll(2) and write(2), and
+//! then waits for its reader.
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -23,7 +26,8 @@ pub(super) const LONGEST: usize = 4096;
 /// The major number of /dev/null, /dev/full and /dev/kmsg (Linux allocated devices).
 const MEMORY_DEVICES: libc::c_uint = 1;
 
-/// How long a terminal is tried that has another writer: on a busy machine, that one may have to wait for the processor.
+/// How long a terminal is tried that has another writer: on a busy machine, that one may have to
+/// wait for the processor.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How a descriptor is written to without blocking.
@@ -35,12 +39,13 @@ enum Way {
     Socket,
     /// `pwritev2(2)` with `RWF_NOWAIT`: pipes, since Linux 6.4.
     NoWait,
-    /// A non-blocking file description of our own, from opening it again: FIFOs, and pipes before 6.4.
+    /// A non-blocking file description of our own, from opening it again: FIFOs, and pipes before
+    /// 6.4.
     Reopened(OwnedFd),
     /// The same of a terminal.
     Terminal(OwnedFd),
-    /// Asked before each write whether there is room, which is room for [`LONGEST`] in a pipe: where /proc is missing or the pipe is
-    /// somebody else's. Another writer may take it first.
+    /// Asked before each write whether there is room, which is room for [`LONGEST`] in a pipe:
+    /// where /proc is missing or the pipe is somebody else's. Another writer may take it first.
     Polled,
     /// Not written to: a terminal that has some room may still make a longer write wait.
     Never,
@@ -52,7 +57,8 @@ pub(super) struct Output<'a> {
     fd: BorrowedFd<'a>,
     /// Found by the first write: most runs have one line to write, and that at their end.
     way: Option<Way>,
-    /// What is left of [`PATIENCE`], which a write that need not wait gives back: of a slow terminal, no stop is to wait line by line.
+    /// What is left of [`PATIENCE`], which a write that need not wait gives back: of a slow
+    /// terminal, no stop is to wait line by line.
     patience: Duration,
 }
 
@@ -60,14 +66,19 @@ impl Way {
     /// Looks at what it is. One that is closed is taken for a file, and every write fails.
     fn to(fd: BorrowedFd<'_>) -> Self {
         let (kind, major) = fstat(fd).map_or((SFlag::S_IFREG, 0), |stat| {
-            (SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT, libc::major(stat.st_rdev))
+            (
+                SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
+                libc::major(stat.st_rdev),
+            )
         });
         match kind {
             // /dev/null and its like take what they are given.
             SFlag::S_IFCHR if major == MEMORY_DEVICES => Self::Plain,
             SFlag::S_IFSOCK => Self::Socket,
             SFlag::S_IFIFO => Self::NoWait,
-            SFlag::S_IFCHR => reopen(fd).or_else(|| reopen_terminal(fd)).map_or(Self::Never, Self::Terminal),
+            SFlag::S_IFCHR => reopen(fd)
+                .or_else(|| reopen_terminal(fd))
+                .map_or(Self::Never, Self::Terminal),
             _ => Self::Plain,
         }
     }
@@ -76,7 +87,11 @@ impl Way {
 impl<'a> Output<'a> {
     /// Nothing is done or looked at before the first write.
     pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
-        Self { fd, way: None, patience: PATIENCE }
+        Self {
+            fd,
+            way: None,
+            patience: PATIENCE,
+        }
     }
 
     /// The descriptor besides the one given that is used to write.
@@ -94,9 +109,13 @@ impl<'a> Output<'a> {
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let way = self.way.get_or_insert_with(|| Way::to(self.fd));
         match way.attempt(self.fd, bytes) {
-            // A terminal also says so while somebody else is writing to it, and then has room again at once.
-            Err(Errno::EAGAIN) if matches!(way, Way::Terminal(_)) => way.insist(self.fd, bytes, &mut self.patience),
-            // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a filter without pwritev2.
+            // A terminal also says so while somebody else is writing to it, and then has room again
+            // at once.
+            Err(Errno::EAGAIN) if matches!(way, Way::Terminal(_)) => {
+                way.insist(self.fd, bytes, &mut self.patience)
+            }
+            // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a
+            // filter without pwritev2.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(way, Way::NoWait) => {
                 *way = reopen(self.fd).map_or(Way::Polled, Way::Reopened);
                 way.attempt(self.fd, bytes)
@@ -110,18 +129,28 @@ impl<'a> Output<'a> {
 }
 
 impl Way {
-    /// Tries again for the time that another writer may take. That one is also why poll(2) says that there is no room (drivers/tty/n_tty.c,
-    /// `n_tty_poll`), so that nobody can tell it from a terminal that is full or stopped.
+    /// Tries again for the time that another writer may take. That one is also why poll(2) says
+    /// that there is no room (drivers/tty/n_tty.c, `n_tty_poll`), so that nobody can tell it from a
+    /// terminal that is full or stopped.
     #[allow(
         clippy::disallowed_methods,
         reason = "the bound is one of time, and the loop's own clock stands still meanwhile"
     )]
-    fn insist(&self, fd: BorrowedFd<'_>, bytes: &[u8], patience: &mut Duration) -> Result<usize, Errno> {
+    fn insist(
+        &self,
+        fd: BorrowedFd<'_>,
+        bytes: &[u8],
+        patience: &mut Duration,
+    ) -> Result<usize, Errno> {
         let end = Instant::now() + *patience;
         let mut result = Err(Errno::EAGAIN);
         while result == Err(Errno::EAGAIN) && *patience > Duration::ZERO {
-            poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::from(1_u8))?;
-            // SAFETY: takes and returns nothing. The other writer holds a lock and needs the processor to let go of it.
+            poll(
+                &mut [PollFd::new(fd, PollFlags::POLLOUT)],
+                PollTimeout::from(1_u8),
+            )?;
+            // SAFETY: takes and returns nothing. The other writer holds a lock and needs the
+            // processor to let go of it.
             unsafe { libc::sched_yield() };
             result = self.attempt(fd, bytes);
             *patience = end.saturating_duration_since(Instant::now());
@@ -141,9 +170,14 @@ impl Way {
                 Errno::result(sent).map(|sent| sent as usize)
             }
             Self::NoWait => {
-                let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-                // SAFETY: one vector, which points to as many bytes as it says; they are only read. -1 is the position of a stream.
-                let written = unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
+                let vector = libc::iovec {
+                    iov_base: bytes.as_ptr().cast_mut().cast(),
+                    iov_len: bytes.len(),
+                };
+                // SAFETY: one vector, which points to as many bytes as it says; they are only read.
+                // -1 is the position of a stream.
+                let written =
+                    unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
                 Errno::result(written).map(|written| written as usize)
             }
             Self::Never => Err(Errno::EAGAIN),
@@ -159,20 +193,28 @@ impl Way {
 }
 
 /// `O_NOCTTY`: a session leader without a terminal must not get one this way (open(2)).
-const FLAGS: OFlag =
-    OFlag::O_WRONLY.union(OFlag::O_APPEND).union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
+const FLAGS: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
 
-/// A non-blocking file description of our own for the same file. Nothing where there is no /proc, or the file may not be opened.
+/// A non-blocking file description of our own for the same file. Nothing where there is no /proc,
+/// or the file may not be opened.
 fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     tree::reopen(fd, FLAGS).ok()
 }
 
-/// The same for our controlling terminal, which may be opened by whoever has it (tty(4)): that of another user's login, above all
-/// (contract C14).
+/// The same for our controlling terminal, which may be opened by whoever has it (tty(4)): that of
+/// another user's login, above all (contract C14).
 fn reopen_terminal(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     // SAFETY: numbers only.
     let ours = unsafe { libc::tcgetsid(fd.as_raw_fd()) == libc::getsid(0) };
-    if ours { open("/dev/tty", FLAGS, Mode::empty()).ok() } else { None }
+    if ours {
+        open("/dev/tty", FLAGS, Mode::empty()).ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The log's lines on stderr: written without blocking, or counted as lost. What a line was lost to is not told line by line:
-//! the count is, once there is room again.
+//! The log's lines on stderr: written without blocking, or counted as lost. What a line was lost to
+//! is not told line by line: the count is, once there is room again.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use nix::sys::stat::fstat;
 use super::environment;
 use super::output::{LONGEST, Output};
 
-/// The descriptor besides stderr itself that is written to; -1 without one. There is one stderr in a process, and one log.
+/// The descriptor besides stderr itself that is written to; -1 without one. There is one stderr in
+/// a process, and one log.
 static OWN: AtomicI32 = AtomicI32::new(-1);
 /// How many lines were lost in all.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +43,12 @@ pub(crate) struct Stderr {
 impl Stderr {
     /// stderr as it is now.
     pub(crate) fn new(notice: impl Fn(u64) -> String + Send + 'static) -> Self {
-        let stderr = Self { output: Output::new(stderr()), notice: Box::new(notice), lost: 0, torn: false };
+        let stderr = Self {
+            output: Output::new(stderr()),
+            notice: Box::new(notice),
+            lost: 0,
+            torn: false,
+        };
         stderr.remember();
         stderr
     }
@@ -52,8 +58,8 @@ impl Stderr {
         OWN.store(own, Ordering::Relaxed);
     }
 
-    /// Writes one record, which ends with a newline, and says whether all of it was written. What is longer than can be
-    /// written at once is cut.
+    /// Writes one record, which ends with a newline, and says whether all of it was written. What
+    /// is longer than can be written at once is cut.
     fn record(&mut self, record: &[u8]) -> bool {
         let mut line = Vec::with_capacity(record.len() + 1);
         if self.torn {
@@ -66,12 +72,17 @@ impl Stderr {
         }
         let written = self.output.write(&line).unwrap_or(0);
         self.remember();
-        self.torn = if written == 0 { self.torn } else { written < line.len() };
+        self.torn = if written == 0 {
+            self.torn
+        } else {
+            written < line.len()
+        };
         written == line.len()
     }
 }
 
-/// For env_logger. Claims to have written everything: a line that is lost is counted and is nobody's error.
+/// For env_logger. Claims to have written everything: a line that is lost is counted and is
+/// nobody's error.
 impl Write for Stderr {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         if self.lost > 0 && self.record((self.notice)(self.lost).as_bytes()) {
@@ -89,15 +100,20 @@ impl Write for Stderr {
     }
 }
 
-/// Whether stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that systemd connected, which is
-/// inherited by processes whose stderr is something else (systemd.exec(5), contract S22).
+/// Whether stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that
+/// systemd connected, which is inherited by processes whose stderr is something else
+/// (systemd.exec(5), contract S22).
 pub(crate) fn is_journal() -> bool {
-    let Some(stream) = environment::value("JOURNAL_STREAM") else { return false };
-    fstat(stderr()).is_ok_and(|stat| stream == OsStr::new(&format!("{}:{}", stat.st_dev, stat.st_ino)))
+    let Some(stream) = environment::value("JOURNAL_STREAM") else {
+        return false;
+    };
+    fstat(stderr())
+        .is_ok_and(|stat| stream == OsStr::new(&format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
 fn stderr() -> BorrowedFd<'static> {
-    // SAFETY: descriptor 2 is open for as long as we are: sys::start has seen to it, and nothing closes it.
+    // SAFETY: descriptor 2 is open for as long as we are: sys::entry has seen to it, and nothing
+    // closes it.
     unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) }
 }
 
@@ -110,10 +126,11 @@ mod tests {
 
     use super::*;
 
-    /// Runs `body` in a forked child whose stderr is `fd`, and demands that it ends with 0: a test must not point the stderr of the
-    /// whole test program elsewhere.
+    /// Runs `body` in a forked child whose stderr is `fd`, and demands that it ends with 0: a test
+    /// must not point the stderr of the whole test program elsewhere.
     fn with_stderr(fd: OwnedFd, body: impl FnOnce() -> bool) {
-        // SAFETY: the child calls nothing of the test harness and ends by _exit; the allocator's lock is taken by fork(3) itself.
+        // SAFETY: the child calls nothing of the test harness and ends by _exit; the allocator's
+        // lock is taken by fork(3) itself.
         let status = unsafe {
             let pid = libc::fork();
             if pid == 0 {
@@ -124,7 +141,10 @@ mod tests {
             assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
             status
         };
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "status {status:#x}");
+        assert!(
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+            "status {status:#x}"
+        );
     }
 
     /// As long as the lines that are lost: a short one might find room where they do not.
@@ -156,7 +176,11 @@ mod tests {
             let _ = read(&reader);
             let _ = stderr.write(b"c\n");
             let after = nix::fcntl::fcntl(super::stderr(), nix::fcntl::FcntlArg::F_GETFL);
-            filled && counted && stderr.lost == 0 && read(&reader).ends_with(" 2 lost\nc\n") && before == after
+            filled
+                && counted
+                && stderr.lost == 0
+                && read(&reader).ends_with(" 2 lost\nc\n")
+                && before == after
         });
     }
 
@@ -181,7 +205,10 @@ mod tests {
         let mut fds = [0; 2];
         // SAFETY: two descriptors are written, and no other code owns them.
         let (reader, writer) = unsafe {
-            assert_eq!(libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, fds.as_mut_ptr()), 0);
+            assert_eq!(
+                libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, fds.as_mut_ptr()),
+                0
+            );
             (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1]))
         };
         loses_and_counts(reader, writer);

@@ -12,8 +12,9 @@ use super::{machine, until};
 /// In the environment of all that belongs to one test.
 pub const MARK: &str = "E2E_RUN";
 
-/// The PIDs that `std` will wait for: any other zombie of ours is an orphan that we adopted. Held over each start, so that
-/// no child is seen before it is in here. How often each is: one that was waited for and is not forgotten yet may be another's as well.
+/// The PIDs that `std` will wait for: any other zombie of ours is an orphan that we adopted. Held
+/// over each start, so that no child is seen before it is in here. How often each is: one that was
+/// waited for and is not forgotten yet may be another's as well.
 static STARTED: Mutex<Option<HashMap<u32, u32>>> = Mutex::new(None);
 
 fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
@@ -22,13 +23,20 @@ fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
 
 /// The number of our PID namespace: suites in namespaces of their own have the same PIDs.
 fn namespace() -> u64 {
-    fs::metadata("/proc/self/ns/pid").expect("a PID namespace").ino()
+    fs::metadata("/proc/self/ns/pid")
+        .expect("a PID namespace")
+        .ino()
 }
 
 /// For names that others see: in /tmp, among abstract sockets.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{}-{}-{}", std::process::id(), namespace(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{}-{}-{}",
+        std::process::id(),
+        namespace(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// A user of this run alone, for what all processes of a user share.
@@ -45,7 +53,10 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
     let mut started = started();
     let child = command.spawn()?;
-    *started.get_or_insert_default().entry(child.id()).or_default() += 1;
+    *started
+        .get_or_insert_default()
+        .entry(child.id())
+        .or_default() += 1;
     Ok(child)
 }
 
@@ -53,7 +64,10 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
 pub fn note(fork: impl FnOnce() -> i32) -> i32 {
     let mut started = started();
     let pid = fork();
-    *started.get_or_insert_default().entry(pid as u32).or_default() += 1;
+    *started
+        .get_or_insert_default()
+        .entry(pid as u32)
+        .or_default() += 1;
     pid
 }
 
@@ -66,7 +80,13 @@ pub fn forget(pid: u32) {
 
 /// Runs a program to its end.
 pub fn output(command: &mut Command) -> Output {
-    let child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())).expect("a program");
+    let child = spawn(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )
+    .expect("a program");
     let pid = child.id();
     let output = child.wait_with_output().expect("our child");
     forget(pid);
@@ -83,13 +103,18 @@ pub fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may contain anything, the last bracket included.
     let mut words = text[text.rfind(')')? + 2..].split(' ');
-    Some(Stat { state: words.next()?.chars().next()?, parent: words.next()?.parse().ok()? })
+    Some(Stat {
+        state: words.next()?.chars().next()?,
+        parent: words.next()?.parse().ok()?,
+    })
 }
 
 /// Every process below this one, in whatever namespace.
 fn descendants() -> HashMap<i32, Stat> {
     let me = std::process::id() as i32;
-    let pids = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pids = fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     let all: HashMap<i32, Stat> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
     let below = |mut pid: i32| {
         while let Some(stat) = all.get(&pid) {
@@ -100,13 +125,18 @@ fn descendants() -> HashMap<i32, Stat> {
         }
         false
     };
-    all.iter().filter(|(pid, _)| below(**pid)).map(|(pid, stat)| (*pid, *stat)).collect()
+    all.iter()
+        .filter(|(pid, _)| below(**pid))
+        .map(|(pid, stat)| (*pid, *stat))
+        .collect()
 }
 
 fn is_marked(pid: i32, mark: &str) -> bool {
     let wanted = format!("{MARK}={mark}");
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|text| text.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes()))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| {
+        text.split(|byte| *byte == 0)
+            .any(|word| word == wanted.as_bytes())
+    })
 }
 
 /// The processes of this test that live; a zombie has no environment any more, and is none.
@@ -132,7 +162,10 @@ pub fn kill(mark: &str, child: &mut Child) {
     forget(child.id());
     let started = started();
     for (pid, stat) in descendants() {
-        let ours = started.as_ref().and_then(|started| started.get(&(pid as u32))).is_some_and(|times| *times > 0);
+        let ours = started
+            .as_ref()
+            .and_then(|started| started.get(&(pid as u32)))
+            .is_some_and(|times| *times > 0);
         if stat.state == 'Z' && stat.parent == std::process::id() as i32 && !ours {
             // SAFETY: no status is asked for; a zombie that nobody else waits for.
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };

@@ -1,14 +1,17 @@
-//! The machine's /dev, which no test may change: a program that bowout never was to touch stops working there, and the next suite with it.
+//! The machine's /dev, which no test may change: a program that bowout never was to touch stops
+//! working there, and the next suite with it.
 //!
-//! Each suite that uses this harness looks before its `main`, at each start and each end of a program, and at its own end. A test that
-//! damages /dev on purpose does so in a mount namespace of its own (`probe ns --own-dev`).
+//! Each suite that uses this harness looks before its `main`, at each start and each end of a
+//! program, and at its own end. A test that damages /dev on purpose does so in a mount namespace of
+//! its own (`probe ns --own-dev`).
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// What is in /dev on every Linux, as far as it is there: devices with their numbers, links without.
+/// What is in /dev on every Linux, as far as it is there: devices with their numbers, links
+/// without.
 const KNOWN: [(&str, Option<(u32, u32)>); 10] = [
     ("null", Some((1, 3))),
     ("zero", Some((1, 5))),
@@ -32,7 +35,10 @@ fn look() -> Vec<String> {
     }
     names.sort();
     names.dedup();
-    names.iter().map(|name| describe(&Path::new("/dev").join(name))).collect()
+    names
+        .iter()
+        .map(|name| describe(&Path::new("/dev").join(name)))
+        .collect()
 }
 
 fn describe(path: &Path) -> String {
@@ -42,7 +48,11 @@ fn describe(path: &Path) -> String {
         (Ok(_), Ok(target)) => format!("{name}: a link to {}", target.display()),
         (Ok(found), Err(_)) => {
             let (mode, device) = (found.mode(), found.rdev());
-            format!("{name}: mode {mode:o}, device {}:{}", libc::major(device), libc::minor(device))
+            format!(
+                "{name}: mode {mode:o}, device {}:{}",
+                libc::major(device),
+                libc::minor(device)
+            )
         }
     }
 }
@@ -50,13 +60,21 @@ fn describe(path: &Path) -> String {
 /// What is wrong with /dev whatever it was before.
 fn broken() -> Vec<String> {
     let is_right = |name: &str, device: Option<(u32, u32)>| {
-        let Ok(found) = fs::symlink_metadata(Path::new("/dev").join(name)) else { return true };
+        let Ok(found) = fs::symlink_metadata(Path::new("/dev").join(name)) else {
+            return true;
+        };
         let kind = found.file_type();
         let numbers = || (libc::major(found.rdev()), libc::minor(found.rdev()));
-        device.map_or(kind.is_symlink(), |device| kind.is_char_device() && numbers() == device)
+        device.map_or(kind.is_symlink(), |device| {
+            kind.is_char_device() && numbers() == device
+        })
     };
-    let wrong = KNOWN.iter().filter(|(name, device)| !is_right(name, *device));
-    wrong.map(|(name, _)| describe(&Path::new("/dev").join(name))).collect()
+    let wrong = KNOWN
+        .iter()
+        .filter(|(name, device)| !is_right(name, *device));
+    wrong
+        .map(|(name, _)| describe(&Path::new("/dev").join(name)))
+        .collect()
 }
 
 static BEFORE: OnceLock<Vec<String>> = OnceLock::new();
@@ -64,12 +82,19 @@ static BEFORE: OnceLock<Vec<String>> = OnceLock::new();
 /// What has changed since the suite began.
 fn changed() -> Vec<String> {
     let (before, now) = (BEFORE.get_or_init(look), look());
-    let gone = before.iter().filter(|line| !now.contains(line)).map(|line| format!("was: {line}"));
-    let new = now.iter().filter(|line| !before.contains(line)).map(|line| format!("is:  {line}"));
+    let gone = before
+        .iter()
+        .filter(|line| !now.contains(line))
+        .map(|line| format!("was: {line}"));
+    let new = now
+        .iter()
+        .filter(|line| !before.contains(line))
+        .map(|line| format!("is:  {line}"));
     gone.chain(new).collect()
 }
 
-const DAMAGED: &str = "the tests have DAMAGED THIS MACHINE's /dev: put it right before anything else";
+const DAMAGED: &str =
+    "the tests have DAMAGED THIS MACHINE's /dev: put it right before anything else";
 
 /// Fails the test where /dev has changed.
 pub fn check() {
@@ -83,7 +108,9 @@ pub fn check() {
 extern "C" fn at_start() {
     let broken = broken();
     if !broken.is_empty() {
-        eprintln!("this machine's /dev is damaged already, and no test can be trusted: {broken:#?}");
+        eprintln!(
+            "this machine's /dev is damaged already, and no test can be trusted: {broken:#?}"
+        );
         std::process::exit(101);
     }
     BEFORE.get_or_init(look);

@@ -1,4 +1,5 @@
-//! The harness of the end-to-end tests: starts bowout, waits for facts under a watchdog, leaves nothing behind.
+//! The harness of the end-to-end tests: starts bowout, waits for facts under a watchdog, leaves
+//! nothing behind.
 #![allow(unsafe_code)]
 // The harness has to read the clock for its watchdog, and a pipe in a thread.
 #![allow(clippy::disallowed_methods)]
@@ -30,7 +31,8 @@ pub const NONE: [i32; 0] = [];
 
 pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 
-/// A program for python3 that receives SIGTERM, waits until it was stopped for a second, takes 50 ms of the processor and exits with 5.
+/// A program for python3 that receives SIGTERM, waits until it was stopped for a second, takes 50
+/// ms of the processor and exits with 5.
 pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     def stop(*_):\n\
     \x20 os.write(1, b'15 0 0 0\\n')\n\
@@ -43,19 +45,26 @@ pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     os.write(1, b'ready 1\\n')\n\
     while True: signal.pause()";
 
-/// How long any fact may take to come true; machines are noisy, and a test that is right does not wait for it.
+/// How long any fact may take to come true; machines are noisy, and a test that is right does not
+/// wait for it.
 pub fn watchdog() -> Duration {
-    let seconds = std::env::var("E2E_WATCHDOG").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("E2E_WATCHDOG")
+        .ok()
+        .and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
 /// More than any machine takes, less than any deadline that a test does not wait for.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// How much of a suite that has a quick part and a long one runs: `BOWOUT_LONG=1` asks for the long part, whose last results are in
-/// tests/RESULTS.md; CI and `cargo test` run the quick one.
+/// How much of a suite that has a quick part and a long one runs: `BOWOUT_LONG=1` asks for the long
+/// part, whose last results are in tests/RESULTS.md; CI and `cargo test` run the quick one.
 pub fn size<T>(quick: T, long: T) -> T {
-    if std::env::var_os("BOWOUT_LONG").is_some_and(|value| value == "1") { long } else { quick }
+    if std::env::var_os("BOWOUT_LONG").is_some_and(|value| value == "1") {
+        long
+    } else {
+        quick
+    }
 }
 
 /// Waits for a fact that no pipe tells: the only place of the tests that polls.
@@ -79,9 +88,10 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two requests to stop are two only if bowout reads the second 50 ms behind its acting on the first, which is 0.2 s behind its reading of it at
-/// the most: sees to it that those of a test to one `target` are. Counted from here and not from the first request, which a busy machine
-/// lets bowout read late: the test has seen by now what came of it.
+/// Two requests to stop are two only if bowout reads the second 50 ms behind its acting on the
+/// first, which is 0.2 s behind its reading of it at the most: sees to it that those of a test to
+/// one `target` are. Counted from here and not from the first request, which a busy machine lets
+/// bowout read late: the test has seen by now what came of it.
 pub fn apart(target: impl std::fmt::Display) {
     thread_local! {
         static LAST: RefCell<String> = const { RefCell::new(String::new()) };
@@ -90,14 +100,16 @@ pub fn apart(target: impl std::fmt::Display) {
     LAST.with_borrow_mut(|last| {
         if *last == target {
             let from = Instant::now();
-            until("the next request is one of its own", || (from.elapsed() > Duration::from_millis(260)).then_some(()));
+            until("the next request is one of its own", || {
+                (from.elapsed() > Duration::from_millis(260)).then_some(())
+            });
         }
         *last = target;
     });
 }
 
-/// Every signal at its default and none blocked; by system calls, for the C library leaves signals 32 and 33 alone. May be
-/// called between fork and exec.
+/// Every signal at its default and none blocked; by system calls, for the C library leaves signals
+/// 32 and 33 alone. May be called between fork and exec.
 pub fn clean_slate() {
     let none = [0_u64; 4];
     // SAFETY: the only pointers are to zeroes of the size that the kernel reads.
@@ -105,7 +117,13 @@ pub fn clean_slate() {
         for signal in 1..=64 {
             libc::syscall(libc::SYS_rt_sigaction, signal, none.as_ptr(), 0, 8);
         }
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none.as_ptr(), 0, 8);
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            none.as_ptr(),
+            0,
+            8,
+        );
     }
 }
 
@@ -120,11 +138,15 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (value, start.elapsed())
 }
 
-/// Says on the real stderr, past the test runner's capture, why a test is not run; where CI demands all of them, fails.
+/// Says on the real stderr, past the test runner's capture, why a test is not run; where CI demands
+/// all of them, fails.
 pub fn skip(reason: Option<String>) -> bool {
     let Some(reason) = reason else { return false };
     let test = std::thread::current().name().unwrap_or("?").to_owned();
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped in CI: {test}: {reason}");
+    assert!(
+        std::env::var("CI").as_deref() != Ok("true"),
+        "skipped in CI: {test}: {reason}"
+    );
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {reason}");
     true
 }
@@ -137,15 +159,20 @@ pub fn no_namespaces() -> Option<String> {
             let mut command = Command::new(probe());
             command.args(["ns", "--"]).arg(probe()).args(["exit", "42"]);
             let output = leftovers::output(&mut command);
-            (output.status.code() != Some(42))
-                .then(|| format!("no PID namespace: {}", String::from_utf8_lossy(&output.stderr).trim()))
+            (output.status.code() != Some(42)).then(|| {
+                format!(
+                    "no PID namespace: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                )
+            })
         })
         .clone()
 }
 
 pub fn not_root() -> Option<String> {
     // SAFETY: no arguments.
-    (unsafe { libc::geteuid() } != 0).then(|| "only root can start a process that it may not signal".into())
+    (unsafe { libc::geteuid() } != 0)
+        .then(|| "only root can start a process that it may not signal".into())
 }
 
 pub fn no_strace() -> Option<String> {
@@ -154,18 +181,32 @@ pub fn no_strace() -> Option<String> {
 
 /// A program of the examples; `cargo test` builds it, `cargo test --test NAME` does not.
 fn example(name: &str) -> PathBuf {
-    let profile = PathBuf::from(BOWOUT).parent().expect("a directory").to_owned();
+    let profile = PathBuf::from(BOWOUT)
+        .parent()
+        .expect("a directory")
+        .to_owned();
     let program = profile.join("examples").join(name);
     if !program.exists() {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", name]);
-        cargo.arg("--target-dir").arg(profile.parent().expect("a directory"));
+        cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--quiet", "--example", name]);
+        cargo
+            .arg("--target-dir")
+            .arg(profile.parent().expect("a directory"));
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(cargo.status().expect("cargo runs").success(), "cannot build the {name}");
+        assert!(
+            cargo.status().expect("cargo runs").success(),
+            "cannot build the {name}"
+        );
     }
-    assert!(program.exists(), "{} is missing: cargo build --example {name}", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build --example {name}",
+        program.display()
+    );
     program
 }
 
@@ -217,7 +258,11 @@ impl Lines {
                 let _ = send.send(line);
             }
         });
-        Self { incoming, unread: VecDeque::new(), seen }
+        Self {
+            incoming,
+            unread: VecDeque::new(),
+            seen,
+        }
     }
 
     /// All that have come so far, read or not.
@@ -229,7 +274,9 @@ impl Lines {
         match self.incoming.recv_timeout(watchdog()) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("watchdog: neither line nor end after {:#?}", self.seen()),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("watchdog: neither line nor end after {:#?}", self.seen())
+            }
         }
     }
 
@@ -273,14 +320,24 @@ impl Got {
             words.remove(0);
         }
         let numbers: Vec<i32> = words.iter().map_while(|word| word.parse().ok()).collect();
-        let [signal, code, _sender, value] = numbers[..] else { return None };
-        Some(Self { signal, code, value })
+        let [signal, code, _sender, value] = numbers[..] else {
+            return None;
+        };
+        Some(Self {
+            signal,
+            code,
+            value,
+        })
     }
 }
 
 /// The signals in these lines, of the probe of this name.
 pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
-    let prefix = if name.is_empty() { String::new() } else { format!("{name} ") };
+    let prefix = if name.is_empty() {
+        String::new()
+    } else {
+        format!("{name} ")
+    };
     lines
         .iter()
         .filter(|line| line.starts_with(&prefix))
@@ -289,9 +346,13 @@ pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
         .collect()
 }
 
-/// These signals, no other, in this order, no more often; less of them where the kill came before the process had the time.
+/// These signals, no other, in this order, no more often; less of them where the kill came before
+/// the process had the time.
 pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
-    assert!(sent.starts_with(seen), "{seen:?} is not the beginning of {sent:?}");
+    assert!(
+        sent.starts_with(seen),
+        "{seen:?} is not the beginning of {sent:?}"
+    );
 }
 
 /// bowout, running; killed with all that it started when the test is through with it.
@@ -330,32 +391,55 @@ impl Running {
         let handle = self.handle.as_raw_fd();
         // SAFETY: no information is passed; the kernel makes it up as for kill.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
-        assert_eq!(done, 0, "kill {signal}: {}", std::io::Error::last_os_error());
+        assert_eq!(
+            done,
+            0,
+            "kill {signal}: {}",
+            std::io::Error::last_os_error()
+        );
     }
 
     /// The same where bowout may have ended already; says whether it had not.
     pub fn try_kill(&self, signal: i32) -> bool {
         // SAFETY: as above.
-        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.handle.as_raw_fd(), signal, 0, 0) };
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.handle.as_raw_fd(),
+                signal,
+                0,
+                0,
+            )
+        };
         done == 0
     }
 
     /// Whether bowout has ended; it is not waited for.
     pub fn has_ended(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: self.handle.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: one valid structure.
         unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
     }
 
-    /// With a value, as soon as the queue has room: all processes of a user share one (RLIMIT_SIGPENDING, setrlimit(2)).
+    /// With a value, as soon as the queue has room: all processes of a user share one
+    /// (RLIMIT_SIGPENDING, setrlimit(2)).
     pub fn queue(&self, signal: i32, value: i32) {
         self.assert_alive();
-        let value = libc::sigval { sival_ptr: value as usize as *mut libc::c_void };
+        let value = libc::sigval {
+            sival_ptr: value as usize as *mut libc::c_void,
+        };
         until("room in the queue", || {
             // SAFETY: bowout, which was alive just now; the value is a number.
             let result = unsafe { libc::sigqueue(self.pid, signal, value) };
             let error = std::io::Error::last_os_error();
-            assert!(result == 0 || error.raw_os_error() == Some(libc::EAGAIN), "sigqueue {signal}: {error}");
+            assert!(
+                result == 0 || error.raw_os_error() == Some(libc::EAGAIN),
+                "sigqueue {signal}: {error}"
+            );
             (result == 0).then_some(())
         });
     }
@@ -368,7 +452,10 @@ impl Running {
         }
         let mut command = Command::new(probe());
         command.args(["kill", &self.pid.to_string(), &signal.to_string()]);
-        assert!(leftovers::output(&mut command).status.success(), "kill {signal} from elsewhere");
+        assert!(
+            leftovers::output(&mut command).status.success(),
+            "kill {signal} from elsewhere"
+        );
     }
 
     fn assert_alive(&self) {
@@ -387,21 +474,28 @@ impl Running {
 
     /// The next line must be of this signal, from anyone.
     pub fn expect(&mut self, signal: i32) -> Got {
-        let line =
-            self.out.next().unwrap_or_else(|| panic!("the child ended before signal {signal}: {:#?}", self.err.seen()));
+        let line = self.out.next().unwrap_or_else(|| {
+            panic!(
+                "the child ended before signal {signal}: {:#?}",
+                self.err.seen()
+            )
+        });
         let got = Got::parse(&line).unwrap_or_else(|| panic!("no signal: {line}"));
         assert_eq!(got.signal, signal, "{line}");
         got
     }
 
-    /// What the unnamed child was sent until now: two real-time signals follow, the second only after the child has the
-    /// first, so that bowout has dealt with all that came before.
+    /// What the unnamed child was sent until now: two real-time signals follow, the second only
+    /// after the child has the first, so that bowout has dealt with all that came before.
     pub fn settle(&mut self) -> Vec<i32> {
         let mut seen = Vec::new();
         for fence in [libc::SIGRTMAX() - 1, libc::SIGRTMAX()] {
             self.kill(fence);
             loop {
-                let line = self.out.next().unwrap_or_else(|| panic!("the child has ended: {:#?}", self.err.seen()));
+                let line = self
+                    .out
+                    .next()
+                    .unwrap_or_else(|| panic!("the child has ended: {:#?}", self.err.seen()));
                 match Got::parse(&line) {
                     Some(got) if got.signal == fence => break,
                     Some(got) => seen.push(got.signal),
@@ -430,9 +524,13 @@ impl Running {
         let child = &mut self.child;
         let seen = Arc::clone(&self.err.seen);
         let status = *self.ended.get_or_insert_with(|| {
-            until(&format!("bowout ends after {:#?}", seen.lock().expect("no panic holds it")), || {
-                child.try_wait().expect("our child")
-            })
+            until(
+                &format!(
+                    "bowout ends after {:#?}",
+                    seen.lock().expect("no panic holds it")
+                ),
+                || child.try_wait().expect("our child"),
+            )
         });
         status.into()
     }
@@ -474,7 +572,11 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
+            eprintln!(
+                "stdout: {:#?}\nstderr: {:#?}",
+                self.out.seen(),
+                self.err.seen()
+            );
         }
         leftovers::kill(&self.mark, &mut self.child);
     }
@@ -492,13 +594,18 @@ pub fn hold(pid: i32) -> Option<OwnedFd> {
 /// The children of a process, zombies included.
 pub fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
+    text.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
 }
 
 /// A field of /proc/PID/status.
 pub fn field(pid: i32, name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = text.lines().find(|line| line.split(':').next() == Some(name)).unwrap_or_else(|| panic!("no {name}"));
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))
+        .unwrap_or_else(|| panic!("no {name}"));
     line[name.len() + 1..].trim().to_owned()
 }
 
@@ -528,7 +635,14 @@ impl Dir {
 
     /// A program that any user may run, wherever this one was built.
     pub fn program(&self, program: impl AsRef<Path>) -> PathBuf {
-        let path = self.file(program.as_ref().file_name().expect("a name").to_str().expect("text"));
+        let path = self.file(
+            program
+                .as_ref()
+                .file_name()
+                .expect("a name")
+                .to_str()
+                .expect("text"),
+        );
         fs::copy(&program, &path).expect("copied");
         written(&path);
         path
@@ -545,8 +659,9 @@ impl Dir {
     }
 }
 
-/// Waits until nobody has the file open for writing, as a process may that another test forked meanwhile: it could not be executed (`ETXTBSY`,
-/// execve(2)). That there is no writer is what a read lease asks for (`F_SETLEASE`, fcntl(2)).
+/// Waits until nobody has the file open for writing, as a process may that another test forked
+/// meanwhile: it could not be executed (`ETXTBSY`, execve(2)). That there is no writer is what a
+/// read lease asks for (`F_SETLEASE`, fcntl(2)).
 fn written(path: &Path) {
     let file = fs::File::open(path).expect("written");
     until("nobody writes", || {

@@ -1,6 +1,7 @@
 //! A real terminal, and a real shell on it.
 //!
-//! A terminal has one reader, the test: whatever waits reads. No thread holds the master, so that closing it is a hang-up.
+//! A terminal has one reader, the test: whatever waits reads. No thread holds the master, so that
+//! closing it is a hang-up.
 
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -57,28 +58,51 @@ fn check(done: i32, what: &str) -> i32 {
 pub fn open() -> (OwnedFd, OwnedFd) {
     // SAFETY: the name's buffer is as long as it is said to be; the descriptors are ours.
     unsafe {
-        let master = check(libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC), "posix_openpt");
+        let master = check(
+            libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC),
+            "posix_openpt",
+        );
         let master = OwnedFd::from_raw_fd(master);
         check(libc::grantpt(master.as_raw_fd()), "grantpt");
         check(libc::unlockpt(master.as_raw_fd()), "unlockpt");
         let mut name = [0; 64];
-        assert_eq!(libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()), 0, "ptsname_r");
-        let slave = check(libc::open(name.as_ptr(), libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC), "the slave");
+        assert_eq!(
+            libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()),
+            0,
+            "ptsname_r"
+        );
+        let slave = check(
+            libc::open(
+                name.as_ptr(),
+                libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+            ),
+            "the slave",
+        );
         (master, OwnedFd::from_raw_fd(slave))
     }
 }
 
 fn resize(master: &OwnedFd, rows: u16, columns: u16) {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: a valid structure.
-    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, "TIOCSWINSZ");
+    check(
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) },
+        "TIOCSWINSZ",
+    );
 }
 
 /// Where programs are looked for: bowout's and the probe's directories first.
 fn search() -> std::ffi::OsString {
-    let ours = [Path::new(BOWOUT), probe().as_path()].map(|program| program.parent().expect("a directory").to_owned());
+    let ours = [Path::new(BOWOUT), probe().as_path()]
+        .map(|program| program.parent().expect("a directory").to_owned());
     let theirs = std::env::var_os("PATH").unwrap_or_default();
-    std::env::join_paths(ours.into_iter().chain(std::env::split_paths(&theirs))).expect("a search path")
+    std::env::join_paths(ours.into_iter().chain(std::env::split_paths(&theirs)))
+        .expect("a search path")
 }
 
 impl Pty {
@@ -89,24 +113,44 @@ impl Pty {
         let dir = Dir::new();
         let mark = leftovers::unique();
         let mut command = Command::new(line[0]);
-        command.args(&line[1..]).current_dir(&dir.0).env_clear().env(leftovers::MARK, &mark).env("PATH", search());
-        command.env("HOME", &dir.0).env("TERM", "dumb").env("LC_ALL", "C").env("HISTFILE", "/dev/null");
-        command.env("INPUTRC", "/dev/null").env("PS1", PROMPT.join("$?")).env("INNER", INNER_PROMPT.join("$?"));
+        command
+            .args(&line[1..])
+            .current_dir(&dir.0)
+            .env_clear()
+            .env(leftovers::MARK, &mark)
+            .env("PATH", search());
+        command
+            .env("HOME", &dir.0)
+            .env("TERM", "dumb")
+            .env("LC_ALL", "C")
+            .env("HISTFILE", "/dev/null");
+        command
+            .env("INPUTRC", "/dev/null")
+            .env("PS1", PROMPT.join("$?"))
+            .env("INNER", INNER_PROMPT.join("$?"));
         let standard = || slave.try_clone().expect("a copy of the slave");
-        command.stdin(standard()).stdout(standard()).stderr(standard());
+        command
+            .stdin(standard())
+            .stdout(standard())
+            .stderr(standard());
         let set_up = move || {
             // SAFETY: system calls alone. As in `Start`; 0 is the terminal.
             unsafe {
                 super::clean_slate();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                let failed =
-                    libc::setsid() < 0 || (role == Role::Controlling && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0);
-                if failed { Err(Error::last_os_error()) } else { Ok(()) }
+                let failed = libc::setsid() < 0
+                    || (role == Role::Controlling && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0);
+                if failed {
+                    Err(Error::last_os_error())
+                } else {
+                    Ok(())
+                }
             }
         };
         // SAFETY: system calls alone, on values that are there already.
         unsafe { command.pre_exec(set_up) };
-        let child = leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let child =
+            leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         // They hold the slave: its last close is the end of the screen.
         drop((command, slave));
         let pid = child.id() as i32;
@@ -124,11 +168,18 @@ impl Pty {
     }
 
     fn master(&self) -> i32 {
-        self.master.as_ref().expect("the terminal is open").as_raw_fd()
+        self.master
+            .as_ref()
+            .expect("the terminal is open")
+            .as_raw_fd()
     }
 
     pub fn resize(&self, rows: u16, columns: u16) {
-        resize(self.master.as_ref().expect("the terminal is open"), rows, columns);
+        resize(
+            self.master.as_ref().expect("the terminal is open"),
+            rows,
+            columns,
+        );
     }
 
     /// Closes the master, as a window or a connection does.
@@ -157,7 +208,8 @@ impl Pty {
         unsafe { libc::tcgetpgrp(self.master()) }
     }
 
-    /// Whether lines are edited and keys signal: the mode of a terminal that no program has taken over.
+    /// Whether lines are edited and keys signal: the mode of a terminal that no program has taken
+    /// over.
     pub fn is_raw(&self) -> bool {
         // SAFETY: tcgetattr fills in the structure.
         let flags = unsafe {
@@ -175,19 +227,32 @@ impl Pty {
             unsafe { libc::poll(std::ptr::null_mut(), 0, wait) };
             return;
         };
-        let mut poll = libc::pollfd { fd: master.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: master.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         let mut buffer = [0_u8; 4096];
         // SAFETY: one valid structure; the buffer is valid for its length.
         let got = unsafe {
-            let wait =
-                if libc::poll(&raw mut poll, 1, wait) > 0 && poll.revents & libc::POLLIN == 0 { wait } else { 0 };
+            let wait = if libc::poll(&raw mut poll, 1, wait) > 0 && poll.revents & libc::POLLIN == 0
+            {
+                wait
+            } else {
+                0
+            };
             if wait > 0 {
                 // No process holds the terminal any more.
                 libc::poll(std::ptr::null_mut(), 0, wait);
             }
-            if poll.revents & libc::POLLIN == 0 { 0 } else { libc::read(poll.fd, buffer.as_mut_ptr().cast(), 4096) }
+            if poll.revents & libc::POLLIN == 0 {
+                0
+            } else {
+                libc::read(poll.fd, buffer.as_mut_ptr().cast(), 4096)
+            }
         };
-        self.screen.extend_from_slice(&buffer[..usize::try_from(got).unwrap_or(0)]);
+        self.screen
+            .extend_from_slice(&buffer[..usize::try_from(got).unwrap_or(0)]);
     }
 
     /// Waits for a fact, reading the screen meanwhile; nothing if it does not come true.
@@ -206,7 +271,8 @@ impl Pty {
 
     /// Likewise, for a fact that must come true.
     pub fn until<T>(&mut self, what: &str, fact: impl FnMut(&mut Self) -> Option<T>) -> T {
-        self.comes(fact).unwrap_or_else(|| panic!("watchdog: {what}, after:\n{}", self.screen()))
+        self.comes(fact)
+            .unwrap_or_else(|| panic!("watchdog: {what}, after:\n{}", self.screen()))
     }
 
     pub fn screen(&self) -> String {
@@ -245,7 +311,10 @@ impl Pty {
             let at = from + find(&unread[from..], open.as_bytes())?;
             let status = &unread[at + open.len()..];
             let length = find(status, close.as_bytes())?;
-            if let Some(status) = std::str::from_utf8(&status[..length]).ok().and_then(|text| text.parse().ok()) {
+            if let Some(status) = std::str::from_utf8(&status[..length])
+                .ok()
+                .and_then(|text| text.parse().ok())
+            {
                 let before = self.look_past(at);
                 self.looked += open.len() + length + close.len();
                 return Some((status, before));
@@ -258,7 +327,9 @@ impl Pty {
     pub fn ready(&mut self) -> i32 {
         self.see("ready ");
         let line = self.see("\n");
-        line.trim_end().parse().unwrap_or_else(|_| panic!("ready {line:?}"))
+        line.trim_end()
+            .parse()
+            .unwrap_or_else(|_| panic!("ready {line:?}"))
     }
 
     /// Waits until a probe reports this signal; gives what came before.
@@ -268,7 +339,9 @@ impl Pty {
 
     /// Waits until the process of this PID is in this state.
     pub fn state(&mut self, pid: i32, state: char) {
-        self.until(&format!("{pid} in state {state}"), |_| (state_of(pid) == Some(state)).then_some(()));
+        self.until(&format!("{pid} in state {state}"), |_| {
+            (state_of(pid) == Some(state)).then_some(())
+        });
     }
 
     /// Waits for the end of the program that was started on the terminal.
@@ -288,7 +361,9 @@ impl Pty {
 
     /// Waits until a file of the test has this text in it.
     pub fn see_in(&mut self, name: &str, text: &str) -> String {
-        self.until(&format!("{text:?} in {name}"), |pty| Some(pty.file(name)).filter(|all| all.contains(text)))
+        self.until(&format!("{text:?} in {name}"), |pty| {
+            Some(pty.file(name)).filter(|all| all.contains(text))
+        })
     }
 
     /// The PID of a probe that writes to a file of the test.
@@ -311,7 +386,8 @@ impl Drop for Pty {
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
+    text.windows(wanted.len())
+        .position(|window| window == wanted)
 }
 
 /// The state of a process that is there.
@@ -324,11 +400,14 @@ pub fn runs(pid: i32) -> bool {
     state_of(pid).is_some_and(|state| "RSD".contains(state))
 }
 
-/// Whether it is in one of the system calls by which keys are waited for; where the kernel does not say, whether it waits at all.
+/// Whether it is in one of the system calls by which keys are waited for; where the kernel does not
+/// say, whether it waits at all.
 fn waits_for_keys(pid: i32) -> bool {
     const CALLS: [libc::c_long; 3] = [libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_read];
     match std::fs::read_to_string(format!("/proc/{pid}/syscall")) {
-        Ok(text) => CALLS.iter().any(|call| text.split(' ').next() == Some(&call.to_string())),
+        Ok(text) => CALLS
+            .iter()
+            .any(|call| text.split(' ').next() == Some(&call.to_string())),
         Err(_) => state_of(pid) == Some('S'),
     }
 }
@@ -352,12 +431,17 @@ pub fn kill(pid: i32, signal: i32) {
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let first = ["/usr/bin", "/bin"].map(PathBuf::from).into_iter();
-    first.chain(std::env::split_paths(&path)).map(|dir| dir.join(program)).find(|file| file.exists())
+    first
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(program))
+        .find(|file| file.exists())
 }
 
 /// Why a test that needs this program cannot be run, if so.
 pub fn missing(program: &str) -> Option<String> {
-    installed(program).is_none().then(|| format!("{program} is not installed"))
+    installed(program)
+        .is_none()
+        .then(|| format!("{program} is not installed"))
 }
 
 /// An interactive bash on a terminal.
@@ -375,12 +459,16 @@ impl Shell {
         shell
     }
 
-    /// Waits until the shell is back; gives the exit status that it saw, and what was written before.
+    /// Waits until the shell is back; gives the exit status that it saw, and what was written
+    /// before.
     pub fn prompt(&mut self) -> (i32, String) {
         let seen = self.0.prompt_of(PROMPT);
         let shell = self.0.pid;
-        // A key that signals before that is answered with the next key only: bash looks for signals, then waits for keys.
-        self.0.until("the shell waits for keys", |_| waits_for_keys(shell).then_some(()));
+        // A key that signals before that is answered with the next key only: bash looks for
+        // signals, then waits for keys.
+        self.0.until("the shell waits for keys", |_| {
+            waits_for_keys(shell).then_some(())
+        });
         seen
     }
 
@@ -426,11 +514,13 @@ impl Shell {
         }
         let shell = self.0.pid;
         let wanted = if how == "fg" { group_of(bowout) } else { shell };
-        self.0.until("whose the terminal is", |pty| (pty.foreground() == wanted).then_some(()));
+        self.0.until("whose the terminal is", |pty| {
+            (pty.foreground() == wanted).then_some(())
+        });
     }
 
-    /// Asks the child, through bowout, which has dealt by then with all that came before. Gives what was on the screen before the
-    /// answer.
+    /// Asks the child, through bowout, which has dealt by then with all that came before. Gives
+    /// what was on the screen before the answer.
     pub fn answers(&mut self, bowout: i32) -> String {
         kill(bowout, ASKED);
         self.0.got(ASKED)

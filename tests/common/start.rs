@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use super::{BOWOUT, Lines, NOTHING, Running, children, hold, leftovers, no_namespaces, probe, skip, until};
+use super::{
+    BOWOUT, Lines, NOTHING, Running, children, hold, leftovers, no_namespaces, probe, skip, until,
+};
 
 /// Where bowout runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,11 @@ pub enum Home {
 
 /// Both, where there are namespaces.
 pub fn homes() -> Vec<Home> {
-    if skip(no_namespaces()) { vec![Home::Subreaper] } else { vec![Home::Subreaper, Home::Pid1] }
+    if skip(no_namespaces()) {
+        vec![Home::Subreaper]
+    } else {
+        vec![Home::Subreaper, Home::Pid1]
+    }
 }
 
 pub struct Start {
@@ -65,7 +71,10 @@ impl Start {
 
     /// No bowout: the command is executed directly.
     pub fn direct() -> Self {
-        Self { program: OsString::new(), ..Self::plain() }
+        Self {
+            program: OsString::new(),
+            ..Self::plain()
+        }
     }
 
     pub fn at(mut self, home: Home) -> Self {
@@ -92,7 +101,8 @@ impl Start {
     }
 
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -170,24 +180,36 @@ impl Start {
         let line = self.line();
         let mark = leftovers::unique();
         let mut command = Command::new(&line[0]);
-        command.args(&line[1..]).env_clear().env(leftovers::MARK, &mark).env("PROBE", probe());
+        command
+            .args(&line[1..])
+            .env_clear()
+            .env(leftovers::MARK, &mark)
+            .env("PROBE", probe());
         command.env("PATH", path()).envs(self.env.drain(..));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
         let (out, stdout) = end(self.stdout.take());
         let (err, stderr) = end(self.stderr.take());
-        command.stdin(self.stdin.take().unwrap_or_else(Stdio::null)).stdout(stdout).stderr(stderr);
+        command
+            .stdin(self.stdin.take().unwrap_or_else(Stdio::null))
+            .stdout(stdout)
+            .stderr(stderr);
         let inherit = std::mem::take(&mut self.inherit);
         let set_up = move || {
-            // SAFETY: system calls alone. A clean slate, whatever the test runner was given. A session without a terminal. An
-            // end with the test's thread, should the drop not run.
+            // SAFETY: system calls alone. A clean slate, whatever the test runner was given. A
+            // session without a terminal. An end with the test's thread, should the drop not run.
             unsafe {
                 super::clean_slate();
                 libc::setsid();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 // Whatever the test runner was started with.
-                libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+                libc::syscall(
+                    libc::SYS_close_range,
+                    3,
+                    u32::MAX,
+                    libc::CLOSE_RANGE_CLOEXEC,
+                );
                 for fd in &inherit {
                     libc::fcntl(*fd, libc::F_SETFD, 0);
                 }
@@ -196,17 +218,19 @@ impl Start {
         };
         // SAFETY: system calls alone, on values that are there already.
         unsafe { command.pre_exec(set_up) };
-        let child = leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let child =
+            leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         // It holds the write ends.
         drop(command);
         let launcher = child.id() as i32;
         let bowout = || match self.home {
             Home::Subreaper => Some(launcher),
             // It may have ended already, and the launcher with it.
-            Home::Pid1 => children(launcher)
-                .first()
-                .copied()
-                .or_else(|| leftovers::stat(launcher).filter(|stat| stat.state == 'Z').map(|_| launcher)),
+            Home::Pid1 => children(launcher).first().copied().or_else(|| {
+                leftovers::stat(launcher)
+                    .filter(|stat| stat.state == 'Z')
+                    .map(|_| launcher)
+            }),
         };
         let (pid, handle) = until("bowout is there", || {
             let pid = bowout()?;
@@ -214,11 +238,21 @@ impl Start {
             // Whoever was held is bowout if it still is now.
             (bowout() == Some(pid)).then_some((pid, handle))
         });
-        Running { pid, handle, home: self.home, child, mark, ended: None, out, err }
+        Running {
+            pid,
+            handle,
+            home: self.home,
+            child,
+            mark,
+            ended: None,
+            out,
+            err,
+        }
     }
 }
 
-/// The directories of PATH that may be searched: with one that may not, no command is ever "not found".
+/// The directories of PATH that may be searched: with one that may not, no command is ever "not
+/// found".
 fn path() -> OsString {
     let all = std::env::var_os("PATH").unwrap_or_default();
     let readable = std::env::split_paths(&all).filter(|dir| std::fs::read_dir(dir).is_ok());

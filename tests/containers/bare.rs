@@ -25,11 +25,17 @@ fn the_static_binary_needs_no_other_file() {
     // The only program there is: one bowout runs another.
     let mut container = empty(&["/bowout", "--", "/bowout", "--version"]).start();
     assert_eq!(container.end(), 0);
-    assert_eq!(container.out.rest(), [format!("bowout {}", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(
+        container.out.rest(),
+        [format!("bowout {}", env!("CARGO_PKG_VERSION"))]
+    );
     let mut container = empty(&["/bowout", "--", "/bowout", "--", "/nothing"]).start();
     assert_eq!(container.end(), 127);
     let log = container.whole_log();
-    assert!(log.contains("bowout: cannot run '/nothing': No such file or directory"), "{log}");
+    assert!(
+        log.contains("bowout: cannot run '/nothing': No such file or directory"),
+        "{log}"
+    );
     let mut container = empty(&["/bowout", "--", "sh"]).start();
     assert_eq!(container.end(), 127);
 }
@@ -54,8 +60,15 @@ fn dockers_init_needs_no_option() {
     let mut container = init(&["--version"]).start();
     assert_eq!(container.end(), 0);
     let line = container.out.rest().join("\n");
-    let version = line.strip_prefix("tini version ").unwrap_or_else(|| panic!("{line}"));
-    assert!(version.split_once(" - git.").is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()), "{line}");
+    let version = line
+        .strip_prefix("tini version ")
+        .unwrap_or_else(|| panic!("{line}"));
+    assert!(
+        version
+            .split_once(" - git.")
+            .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()),
+        "{line}"
+    );
 }
 
 #[test]
@@ -63,20 +76,35 @@ fn a_stop_needs_no_other_file() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let bundle = empty(&["/bowout", "--grace", "1h", "--", "/probe", "signals", "--exit", "TERM:6"]);
+    let bundle = empty(&[
+        "/bowout", "--grace", "1h", "--", "/probe", "signals", "--exit", "TERM:6",
+    ]);
     put(&bundle.root(), probe(), "/probe");
     let mut container = bundle.start();
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 6);
     assert!(container.place.file("etc").is_none());
-    let bundle = empty(&["/bowout", "--grace", "500ms", "--", "/probe", "tree", "5", "--stubborn"]);
+    let bundle = empty(&[
+        "/bowout",
+        "--grace",
+        "500ms",
+        "--",
+        "/probe",
+        "tree",
+        "5",
+        "--stubborn",
+    ]);
     put(&bundle.root(), probe(), "/probe");
     let mut container = bundle.start();
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
-    assert!(container.whole_log().contains("killed 5 descendants, too"), "{}", container.whole_log());
+    assert!(
+        container.whole_log().contains("killed 5 descendants, too"),
+        "{}",
+        container.whole_log()
+    );
 }
 
 /// runc itself needs /proc: it is unmounted before bowout is executed.
@@ -86,8 +114,9 @@ fn nothing_depends_on_proc() {
         return;
     }
     let script = |options: &str, script: &str| {
-        let line =
-            format!("umount -l /proc && [ ! -e /proc/self ] && exec /bowout {options} -- busybox sh -c \"{script}\"");
+        let line = format!(
+            "umount -l /proc && [ ! -e /proc/self ] && exec /bowout {options} -- busybox sh -c \"{script}\""
+        );
         Bundle::new(&["/bin/busybox", "sh", "-c", &line])
             .with(|config| {
                 for set in ["bounding", "effective", "permitted"] {
@@ -101,9 +130,16 @@ fn nothing_depends_on_proc() {
     container.place.kill("TERM");
     assert_eq!(container.end(), 143);
     assert_eq!(container.place.file("finished").as_deref(), Some("done\n"));
-    let mut container = script("--grace 500ms", "trap '' TERM; sleep 1000 & (setsid sleep 1000 &); echo ready; wait");
+    let mut container = script(
+        "--grace 500ms",
+        "trap '' TERM; sleep 1000 & (setsid sleep 1000 &); echo ready; wait",
+    );
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
-    assert!(container.whole_log().contains("grace period of 500ms is over"));
+    assert!(
+        container
+            .whole_log()
+            .contains("grace period of 500ms is over")
+    );
 }

@@ -1,4 +1,5 @@
-//! What both engines need: the release binary, the files that go into a root file system, a program run to its end.
+//! What both engines need: the release binary, the files that go into a root file system, a program
+//! run to its end.
 // The suite and the table of the peers each use a part of it.
 #![allow(dead_code)]
 
@@ -14,9 +15,17 @@ use crate::common::{BOWOUT, leftovers, not_root, pty};
 pub fn bowout() -> &'static PathBuf {
     static RELEASE: OnceLock<PathBuf> = OnceLock::new();
     RELEASE.get_or_init(|| {
-        let target = Path::new(BOWOUT).ancestors().nth(2).expect("the target directory");
+        let target = Path::new(BOWOUT)
+            .ancestors()
+            .nth(2)
+            .expect("the target directory");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--release", "--locked"]);
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+        ]);
         cargo.args(["--bin", "bowout", "--target-dir"]).arg(target);
         run(&mut cargo);
         target.join("release/bowout")
@@ -25,24 +34,31 @@ pub fn bowout() -> &'static PathBuf {
 
 /// Why containers cannot be tested here, if so. They need root for namespaces, cgroups and mounts.
 pub fn no_containers(programs: &[&str]) -> Option<String> {
-    not_root().map(|_| "only root can start containers".into()).or_else(|| {
-        let busybox = (!Path::new(BUSYBOX).exists()).then(|| "busybox-static is not installed".to_owned());
-        busybox.or_else(|| programs.iter().find_map(|program| missing(program)))
-    })
+    not_root()
+        .map(|_| "only root can start containers".into())
+        .or_else(|| {
+            let busybox = (!Path::new(BUSYBOX).exists())
+                .then(|| "busybox-static is not installed".to_owned());
+            busybox.or_else(|| programs.iter().find_map(|program| missing(program)))
+        })
 }
 
 fn missing(program: &str) -> Option<String> {
-    find(program).is_none().then(|| format!("{program} is not installed"))
+    find(program)
+        .is_none()
+        .then(|| format!("{program} is not installed"))
 }
 
 /// Servers are installed where only root looks for programs.
 pub fn find(program: &str) -> Option<PathBuf> {
-    pty::installed(program).or_else(|| Some(Path::new("/usr/sbin").join(program)).filter(|path| path.exists()))
+    pty::installed(program)
+        .or_else(|| Some(Path::new("/usr/sbin").join(program)).filter(|path| path.exists()))
 }
 
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// busybox, and links by the names that scripts use: without /proc it does not find its own applets.
+/// busybox, and links by the names that scripts use: without /proc it does not find its own
+/// applets.
 pub fn put_busybox(root: &Path) {
     put(root, Path::new(BUSYBOX), BUSYBOX);
     for applet in ["sh", "sleep", "setsid", "umount"] {
@@ -53,7 +69,12 @@ pub fn put_busybox(root: &Path) {
 /// Runs a program that must succeed; its stdout.
 pub fn run(command: &mut Command) -> String {
     let output = leftovers::output(command);
-    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, both(&output));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        both(&output)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

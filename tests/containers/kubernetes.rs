@@ -1,4 +1,5 @@
-//! The manifests of packaging/kubernetes: their deadlines nest, and podman, in the kubelet's place, runs them to their end.
+//! The manifests of packaging/kubernetes: their deadlines nest, and podman, in the kubelet's place,
+//! runs them to their end.
 
 use std::fs;
 use std::path::Path;
@@ -12,19 +13,25 @@ const POD: &str = "bowout-example";
 const CONTAINER: &str = "bowout-example-web";
 
 fn manifest(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/kubernetes").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging/kubernetes")
+        .join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// What follows `key: ` on its line.
 fn value<'a>(manifest: &'a str, key: &str) -> &'a str {
     let mut lines = manifest.lines().map(str::trim_start);
-    lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).unwrap_or_else(|| panic!("no {key}"))
+    lines
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))
+        .unwrap_or_else(|| panic!("no {key}"))
 }
 
 /// The value of a variable of the container, which is on the line behind its name.
 fn variable<'a>(manifest: &'a str, name: &str) -> &'a str {
-    let (_, rest) = manifest.split_once(&format!("- name: {name}\n")).unwrap_or_else(|| panic!("no {name}"));
+    let (_, rest) = manifest
+        .split_once(&format!("- name: {name}\n"))
+        .unwrap_or_else(|| panic!("no {name}"));
     value(rest, "value")
 }
 
@@ -33,16 +40,28 @@ fn the_deadlines_of_the_manifests_nest() {
     for name in ["pod.yaml", "deployment.yaml"] {
         let text = manifest(name);
         let duration = |name| humantime::parse_duration(variable(&text, name)).expect("a duration");
-        let kubelet = Duration::from_secs(value(&text, "terminationGracePeriodSeconds").parse().expect("a number"));
+        let kubelet = Duration::from_secs(
+            value(&text, "terminationGracePeriodSeconds")
+                .parse()
+                .expect("a number"),
+        );
         let (grace, delay) = (duration("BOWOUT_GRACE"), duration("BOWOUT_STOP_DELAY"));
         // bowout waits for 2 s behind SIGKILL.
         assert!(grace + Duration::from_secs(2) < kubelet, "{name}");
-        assert!(delay * 2 < grace, "{name}: the command is left the most of it");
-        assert_eq!(variable(&text, "BOWOUT_TERMINATION_LOG"), value(&text, "terminationMessagePath"), "{name}");
+        assert!(
+            delay * 2 < grace,
+            "{name}: the command is left the most of it"
+        );
+        assert_eq!(
+            variable(&text, "BOWOUT_TERMINATION_LOG"),
+            value(&text, "terminationMessagePath"),
+            "{name}"
+        );
     }
 }
 
-/// A Pod of the manifest, with the image that is here and, as the kubelet has it, an empty file for the message.
+/// A Pod of the manifest, with the image that is here and, as the kubelet has it, an empty file for
+/// the message.
 struct Pod {
     podman: Podman,
 }
@@ -61,25 +80,43 @@ impl Pod {
         );
         let text = manifest("pod.yaml").replace("image: bowout-example:latest", &mounted);
         // podman publishes ports, and there is no network that it could do so on.
-        let text = edit(text.replace("      ports:\n        - containerPort: 8080\n", "")) + &volume;
+        let text =
+            edit(text.replace("      ports:\n        - containerPort: 8080\n", "")) + &volume;
         let file = podman.dir.write("pod.yaml", &text, 0o600);
-        podman.run(&["play", "kube", "--network", "none", file.to_str().expect("text")]);
+        podman.run(&[
+            "play",
+            "kube",
+            "--network",
+            "none",
+            file.to_str().expect("text"),
+        ]);
         Self { podman }
     }
 
     fn log(&self) -> String {
-        let output = crate::common::leftovers::output(&mut self.podman.command(&["logs", CONTAINER]));
+        let output =
+            crate::common::leftovers::output(&mut self.podman.command(&["logs", CONTAINER]));
         crate::engine::both(&output)
     }
 
     fn inspect(&self, what: &str) -> String {
-        self.podman.run(&["inspect", "--format", &format!("{{{{{what}}}}}"), CONTAINER]).trim().to_owned()
+        self.podman
+            .run(&["inspect", "--format", &format!("{{{{{what}}}}}"), CONTAINER])
+            .trim()
+            .to_owned()
     }
 
-    /// As the kubelet does it, with its deadline, which older versions of podman do not read from the manifest; the exit code.
+    /// As the kubelet does it, with its deadline, which older versions of podman do not read from
+    /// the manifest; the exit code.
     fn stop(&self) -> String {
         let text = manifest("pod.yaml");
-        self.podman.run(&["pod", "stop", "--time", value(&text, "terminationGracePeriodSeconds"), POD]);
+        self.podman.run(&[
+            "pod",
+            "stop",
+            "--time",
+            value(&text, "terminationGracePeriodSeconds"),
+            POD,
+        ]);
         self.inspect(".State.ExitCode")
     }
 
@@ -95,21 +132,37 @@ fn a_pod_stops_after_its_delay_and_says_why() {
     }
     let pod = Pod::play(|text| text, "");
     until("the server answers", || {
-        let fetch = ["exec", CONTAINER, "/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
+        let fetch = [
+            "exec",
+            CONTAINER,
+            "/bin/busybox",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            "http://127.0.0.1:8080/",
+        ];
         let output = crate::common::leftovers::output(&mut pod.podman.command(&fetch));
         output.status.success().then_some(())
     });
     assert_eq!(pod.stop(), "143");
     let log = pod.log();
     assert!(
-        log.contains("stop request SIGTERM from outside: waiting for 5s before it is sent, SIGKILL in 25s"),
+        log.contains(
+            "stop request SIGTERM from outside: waiting for 5s before it is sent, SIGKILL in 25s"
+        ),
         "{log}"
     );
     assert!(log.contains("stop delay is over: sent SIGTERM"), "{log}");
     let message = pod.message();
-    let after =
-        message.strip_prefix("killed by SIGTERM, ").and_then(|rest| rest.split_once("s after SIGTERM from outside;"));
-    let after: f64 = after.unwrap_or_else(|| panic!("{message}")).0.parse().expect("seconds");
+    let after = message
+        .strip_prefix("killed by SIGTERM, ")
+        .and_then(|rest| rest.split_once("s after SIGTERM from outside;"));
+    let after: f64 = after
+        .unwrap_or_else(|| panic!("{message}"))
+        .0
+        .parse()
+        .expect("seconds");
     // Not before the delay is over, and long before the kubelet loses patience.
     assert!((5.0..25.0).contains(&after), "{message}");
     println!("the termination message: {}", message.trim_end());
@@ -120,10 +173,15 @@ fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     if skip(no_containers(&["podman", "runc"])) {
         return;
     }
-    let shorter = |text: String| text.replace("value: 25s", "value: 2s").replace("value: 5s", "value: 200ms");
+    let shorter = |text: String| {
+        text.replace("value: 25s", "value: 2s")
+            .replace("value: 5s", "value: 200ms")
+    };
     let command = r#"      args: ["/bin/busybox", "sh", "-c", "trap '' TERM; sleep 1000 & echo ready; wait"]"#;
     let pod = Pod::play(shorter, &format!("{command}\n"));
-    until("the command is ready", || pod.log().contains("ready").then_some(()));
+    until("the command is ready", || {
+        pod.log().contains("ready").then_some(())
+    });
     assert_eq!(pod.stop(), "137");
     let message = pod.message();
     let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too; main process \

@@ -1,7 +1,9 @@
-//! Three things that happen in containers, the same for bowout and for the inits that are installed, as a Markdown table:
-//! `cargo test --test container-peers`, as root. It claims nothing and fails nothing; README.md quotes it.
+//! Three things that happen in containers, the same for bowout and for the inits that are
+//! installed, as a Markdown table: `cargo test --test container-peers`, as root. It claims nothing
+//! and fails nothing; README.md quotes it.
 //!
-//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was waited for, in seconds.
+//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
+//! waited for, in seconds.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -28,29 +30,53 @@ struct Wrapper {
 }
 
 const WRAPPERS: [Wrapper; 4] = [
-    Wrapper { name: "bowout", options: &["--grace", "2s", "--"] },
-    Wrapper { name: "tini", options: &["--"] },
-    Wrapper { name: "dumb-init", options: &["--"] },
-    Wrapper { name: "catatonit", options: &["--"] },
+    Wrapper {
+        name: "bowout",
+        options: &["--grace", "2s", "--"],
+    },
+    Wrapper {
+        name: "tini",
+        options: &["--"],
+    },
+    Wrapper {
+        name: "dumb-init",
+        options: &["--"],
+    },
+    Wrapper {
+        name: "catatonit",
+        options: &["--"],
+    },
 ];
 
 type Check = fn(&Wrapper) -> String;
 
 const CHECKS: [(&str, Check); 4] = [
-    ("stop: a grandchild that needs 0.5 s after the command's end", drain),
-    ("stop: root without CAP_KILL, the command has changed its user (gosu)", eperm),
+    (
+        "stop: a grandchild that needs 0.5 s after the command's end",
+        drain,
+    ),
+    (
+        "stop: root without CAP_KILL, the command has changed its user (gosu)",
+        eperm,
+    ),
     ("Ctrl-Z in a container with a terminal (`-it`)", ctrl_z),
     ("stop after that Ctrl-Z", stop_after_ctrl_z),
 ];
 
 fn patience() -> Duration {
-    let seconds = std::env::var("PEERS_PATIENCE").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("PEERS_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
 impl Wrapper {
     fn bundle(&self, command: &[&str]) -> Bundle {
-        let program = if self.name == "bowout" { "/bowout".into() } else { find(self.name).expect("installed") };
+        let program = if self.name == "bowout" {
+            "/bowout".into()
+        } else {
+            find(self.name).expect("installed")
+        };
         let line = [&[program.to_str().expect("text")], self.options, command].concat();
         let bundle = Bundle::new(&line);
         if self.name != "bowout" {
@@ -62,10 +88,18 @@ impl Wrapper {
 
     /// The first word of what it says of itself that begins like a number.
     fn version(&self) -> String {
-        let program = if self.name == "bowout" { bowout().into() } else { find(self.name).expect("installed") };
+        let program = if self.name == "bowout" {
+            bowout().into()
+        } else {
+            find(self.name).expect("installed")
+        };
         let text = both(&leftovers::output(Command::new(program).arg("--version")));
-        let mut words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
-        let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())).unwrap_or_default();
+        let mut words = text
+            .split_whitespace()
+            .map(|word| word.trim_start_matches('v'));
+        let version = words
+            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+            .unwrap_or_default();
         version.split('_').next().unwrap_or_default().to_owned()
     }
 }
@@ -81,16 +115,24 @@ fn drain(wrapper: &Wrapper) -> String {
     container.place.kill("TERM");
     let code = container.end();
     let finished = container.place.file("finished").is_some();
-    let what = if finished { "finishes its work" } else { "is killed unfinished" };
+    let what = if finished {
+        "finishes its work"
+    } else {
+        "is killed unfinished"
+    };
     format!("{what}, exit code {code}")
 }
 
 fn eperm(wrapper: &Wrapper) -> String {
     let script = "echo ready; exec sleep 1000";
-    let bundle =
-        wrapper.bundle(&["/probe", "with", "--uid", "1000", "--", BUSYBOX, "sh", "-c", script]).with(|config| {
+    let bundle = wrapper
+        .bundle(&[
+            "/probe", "with", "--uid", "1000", "--", BUSYBOX, "sh", "-c", script,
+        ])
+        .with(|config| {
             let all = ["CAP_SETUID", "CAP_SETGID"];
-            config["process"]["capabilities"] = json!({ "bounding": all, "effective": all, "permitted": all });
+            config["process"]["capabilities"] =
+                json!({ "bounding": all, "effective": all, "permitted": all });
         });
     let mut container = bundle.start();
     container.ready();
@@ -103,7 +145,9 @@ fn eperm(wrapper: &Wrapper) -> String {
 
 /// Freezes the container, or not; then tells whether it can be stopped.
 fn suspended(wrapper: &Wrapper) -> (String, String) {
-    let mut container = wrapper.bundle(&["/probe", "terminal", "--catch", "USR1"]).start_on_terminal();
+    let mut container = wrapper
+        .bundle(&["/probe", "terminal", "--catch", "USR1"])
+        .start_on_terminal();
     container.pty.ready();
     let (wrapper, child) = (container.place.pid(), container.place.child());
     container.pty.patience = patience();
@@ -111,15 +155,23 @@ fn suspended(wrapper: &Wrapper) -> (String, String) {
     container.pty.see("^Z");
     // A stopped process takes no signal until it is continued.
     kill(child, libc::SIGUSR1);
-    let answers = container.pty.comes(|pty| pty.unread().contains("got 10 ").then_some(())).is_some();
+    let answers = container
+        .pty
+        .comes(|pty| pty.unread().contains("got 10 ").then_some(()))
+        .is_some();
     let state = match state_of(child) {
         _ if answers && runs(child) => "goes on",
         Some('T') => "stopped for good",
         _ => "does not answer",
     };
     container.place.kill("TERM");
-    let (ended, time) =
-        timed(|| container.pty.comes(|_| state_of(wrapper).is_none_or(|state| state == 'Z').then_some(())));
+    let (ended, time) = timed(|| {
+        container.pty.comes(|_| {
+            state_of(wrapper)
+                .is_none_or(|state| state == 'Z')
+                .then_some(())
+        })
+    });
     let stop = match ended.map(|()| container.pty.wait()) {
         Some(Status::Code(code)) => format!("ends after {}, exit code {code}", seconds(time)),
         Some(Status::Signal(signal)) => panic!("runc was killed by {signal}"),
@@ -148,10 +200,16 @@ fn main() {
         .iter()
         .filter(|wrapper| {
             wrapper.name == "bowout"
-                || !skip(find(wrapper.name).is_none().then(|| format!("{} is not installed", wrapper.name)))
+                || !skip(
+                    find(wrapper.name)
+                        .is_none()
+                        .then(|| format!("{} is not installed", wrapper.name)),
+                )
         })
         .collect();
-    let names = there.iter().map(|wrapper| format!("{} {}", wrapper.name, wrapper.version()));
+    let names = there
+        .iter()
+        .map(|wrapper| format!("{} {}", wrapper.name, wrapper.version()));
     row(&[String::new()].into_iter().chain(names).collect::<Vec<_>>());
     row(&vec!["---".into(); there.len() + 1]);
     for (what, check) in CHECKS {

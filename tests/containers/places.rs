@@ -13,14 +13,22 @@ fn ends_well(place: &str, edit: impl Fn(&mut Value)) {
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 143, "{place}");
-    assert_eq!(container.place.file("finished").as_deref(), Some("done\n"), "{place}");
+    assert_eq!(
+        container.place.file("finished").as_deref(),
+        Some("done\n"),
+        "{place}"
+    );
     let script = "trap '' TERM; sleep 1000 & (sleep 1000 &); echo ready; wait";
-    let mut container = Bundle::script(&["--grace", "500ms", "--report", "/report"], script).with(&edit).start();
+    let mut container = Bundle::script(&["--grace", "500ms", "--report", "/report"], script)
+        .with(&edit)
+        .start();
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 137, "{place}");
     let report = container.place.report();
-    let killed = report["stop"]["rungs"][1]["after_ms"].as_u64().expect("a number");
+    let killed = report["stop"]["rungs"][1]["after_ms"]
+        .as_u64()
+        .expect("a number");
     assert!((500..8500).contains(&killed), "{place}: {report}");
     assert_eq!(report["descendants"]["killed"], 2, "{place}");
     println!("{place}: SIGKILL after {killed} of 500 ms");
@@ -39,13 +47,24 @@ fn a_read_only_root_changes_nothing() {
     assert_eq!(container.end(), 4);
     let log = container.whole_log();
     // It really is read-only.
-    assert!(log.contains("can't create /x: Read-only file system"), "{log}");
+    assert!(
+        log.contains("can't create /x: Read-only file system"),
+        "{log}"
+    );
     // A report that can never be written is known before the command starts.
-    let mut container = Bundle::script(&["--report", "/report"], "echo started").with(read_only).start();
+    let mut container = Bundle::script(&["--report", "/report"], "echo started")
+        .with(read_only)
+        .start();
     assert_eq!(container.end(), 125);
     let log = container.whole_log();
-    assert!(log.contains("cannot report to '/report': Read-only file system") && !log.contains("started"), "{log}");
-    let mut container = Bundle::script(&["--grace", "500ms"], STUBBORN).with(read_only).start();
+    assert!(
+        log.contains("cannot report to '/report': Read-only file system")
+            && !log.contains("started"),
+        "{log}"
+    );
+    let mut container = Bundle::script(&["--grace", "500ms"], STUBBORN)
+        .with(read_only)
+        .start();
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
@@ -62,7 +81,8 @@ fn any_user_will_do() {
     });
 }
 
-/// As gosu does it: root without CAP_KILL starts a command as another user, which it then may not signal.
+/// As gosu does it: root without CAP_KILL starts a command as another user, which it then may not
+/// signal.
 fn not_ours_to_kill(options: &[&str], command: &[&str]) -> Container {
     let words = [&["with", "--uid", "1000", "--"], command].concat();
     let capabilities = ["CAP_SETUID", "CAP_SETGID"];
@@ -72,7 +92,10 @@ fn not_ours_to_kill(options: &[&str], command: &[&str]) -> Container {
     });
     let mut container = bundle.start();
     container.ready();
-    assert_eq!(field(container.place.child(), "Uid").split('\t').next(), Some("1000"));
+    assert_eq!(
+        field(container.place.child(), "Uid").split('\t').next(),
+        Some("1000")
+    );
     container
 }
 
@@ -82,14 +105,26 @@ fn eperm_is_told_and_the_timer_runs_on() {
         return;
     }
     let options = ["--grace", "1s", "--report", "/report"];
-    let mut container = not_ours_to_kill(&options, &[BUSYBOX, "sh", "-c", "echo ready; exec busybox sleep 1000"]);
+    let mut container = not_ours_to_kill(
+        &options,
+        &[BUSYBOX, "sh", "-c", "echo ready; exec busybox sleep 1000"],
+    );
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
     let log = container.whole_log();
-    assert_eq!(log.matches("cannot send SIGTERM to '/probe'").count(), 1, "{log}");
-    assert!(log.contains("Operation not permitted") && log.contains("; the grace period runs on"), "{log}");
+    assert_eq!(
+        log.matches("cannot send SIGTERM to '/probe'").count(),
+        1,
+        "{log}"
+    );
+    assert!(
+        log.contains("Operation not permitted") && log.contains("; the grace period runs on"),
+        "{log}"
+    );
     assert_eq!(log.matches("cannot kill ").count(), 1, "{log}");
-    let took = container.place.report()["stop"]["took_ms"].as_u64().expect("a number");
+    let took = container.place.report()["stop"]["took_ms"]
+        .as_u64()
+        .expect("a number");
     assert!((1000..9000).contains(&took), "{took}");
     println!("EPERM: 137 after {took} ms of a grace period of 1000 ms");
 }
@@ -99,7 +134,10 @@ fn a_command_that_may_not_be_signalled_ends_by_itself_in_its_grace_period() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let mut container = not_ours_to_kill(&["--grace", "1h"], &["/probe", "signals", "--exit", "USR1:7"]);
+    let mut container = not_ours_to_kill(
+        &["--grace", "1h"],
+        &["/probe", "signals", "--exit", "USR1:7"],
+    );
     container.place.kill("TERM");
     container.log("the grace period runs on");
     let child = container.place.child();
@@ -108,7 +146,14 @@ fn a_command_that_may_not_be_signalled_ends_by_itself_in_its_grace_period() {
     assert_eq!(container.end(), 7);
 }
 
-const NEWER_CALLS: [&str; 6] = ["pidfd_open", "pidfd_send_signal", "clone3", "close_range", "pwritev2", "openat2"];
+const NEWER_CALLS: [&str; 6] = [
+    "pidfd_open",
+    "pidfd_send_signal",
+    "clone3",
+    "close_range",
+    "pwritev2",
+    "openat2",
+];
 
 fn refuse(config: &mut Value, calls: &[&str], action: &str, errno: i32) {
     let rule = if action == "SCMP_ACT_ERRNO" {
@@ -125,7 +170,9 @@ fn a_filter_that_refuses_the_newer_calls_changes_nothing() {
         return;
     }
     for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
-        ends_well(name, |config| refuse(config, &NEWER_CALLS, "SCMP_ACT_ERRNO", errno));
+        ends_well(name, |config| {
+            refuse(config, &NEWER_CALLS, "SCMP_ACT_ERRNO", errno)
+        });
     }
 }
 
@@ -135,7 +182,13 @@ fn the_newer_calls_are_made_where_they_may_be() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    for call in ["pidfd_open", "pidfd_send_signal", "close_range", "pwritev2", "openat2"] {
+    for call in [
+        "pidfd_open",
+        "pidfd_send_signal",
+        "close_range",
+        "pwritev2",
+        "openat2",
+    ] {
         // In a session of its own, and so out of reach of a signal to the child's group.
         let script = "trap '' TERM; (setsid sleep 1000 & wait) & echo ready; wait";
         let mut container = Bundle::script(&["--grace", "100ms"], script)

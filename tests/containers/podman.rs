@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{Dir, Lines, Status, leftovers, skip, until};
 use crate::engine::{both, bowout, no_containers, put_busybox, run};
 
-/// What the engine is told on every machine: no network, and limits that it need not raise, for a host may not let it.
+/// What the engine is told on every machine: no network, and limits that it need not raise, for a
+/// host may not let it.
 const SETTINGS: &str = r#"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -32,16 +33,34 @@ impl Podman {
         let image = podman.dir.file("image");
         put_busybox(&image);
         let tar = podman.dir.file("image.tar");
-        run(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&tar).arg("."));
-        podman.run(&["import", "--quiet", tar.to_str().expect("text"), "localhost/busybox:test"]);
+        run(Command::new("tar")
+            .arg("-C")
+            .arg(&image)
+            .arg("-cf")
+            .arg(&tar)
+            .arg("."));
+        podman.run(&[
+            "import",
+            "--quiet",
+            tar.to_str().expect("text"),
+            "localhost/busybox:test",
+        ]);
         podman
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.env("CONTAINERS_CONF", self.dir.file("containers.conf"));
-        command.arg("--root").arg(self.dir.file("storage")).arg("--runroot").arg(self.dir.file("run"));
-        command.arg("--tmpdir").arg(self.dir.file("tmp")).args(["--storage-driver", "vfs"]).args(words);
+        command
+            .arg("--root")
+            .arg(self.dir.file("storage"))
+            .arg("--runroot")
+            .arg(self.dir.file("run"));
+        command
+            .arg("--tmpdir")
+            .arg(self.dir.file("tmp"))
+            .args(["--storage-driver", "vfs"])
+            .args(words);
         command
     }
 
@@ -52,25 +71,46 @@ impl Podman {
     /// Starts a container in the foreground, of the image of this name.
     pub fn start(&self, options: &[&str], image: &str, command: &[&str]) -> Attached<'_> {
         let name = format!("bowout-{}", leftovers::unique());
-        let words = [&["run", "--name", &name, "--network", "none"], options, &[image], command].concat();
+        let words = [
+            &["run", "--name", &name, "--network", "none"],
+            options,
+            &[image],
+            command,
+        ]
+        .concat();
         let mut command = self.command(&words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = leftovers::spawn(&mut command).expect("podman");
         let out = Lines::of(child.stdout.take().expect("a pipe"));
         let err = Lines::of(child.stderr.take().expect("a pipe"));
-        Attached { podman: self, name, child, out, err }
+        Attached {
+            podman: self,
+            name,
+            child,
+            out,
+            err,
+        }
     }
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        for words in [&["pod", "rm", "--all", "--force", "--time", "0"][..], &["rm", "--all", "--force", "--time", "0"]]
-        {
+        for words in [
+            &["pod", "rm", "--all", "--force", "--time", "0"][..],
+            &["rm", "--all", "--force", "--time", "0"],
+        ] {
             leftovers::output(&mut self.command(words));
         }
         // It unmounts what a removal of the files alone would trip over.
         leftovers::output(&mut self.command(&["unmount", "--all", "--force"]));
-        for name in fs::read_dir(self.dir.file("storage")).into_iter().flatten().flatten() {
+        for name in fs::read_dir(self.dir.file("storage"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let _ = fs::remove_dir_all(name.path());
         }
     }
@@ -92,8 +132,13 @@ impl Attached<'_> {
 
     pub fn end(&mut self) -> i32 {
         let child = &mut self.child;
-        let status = until("the container ends", || child.try_wait().expect("our child")).into();
-        let Status::Code(code) = status else { panic!("podman died: {status:?}") };
+        let status = until("the container ends", || {
+            child.try_wait().expect("our child")
+        })
+        .into();
+        let Status::Code(code) = status else {
+            panic!("podman died: {status:?}")
+        };
         code
     }
 
@@ -107,9 +152,17 @@ impl Attached<'_> {
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
+            eprintln!(
+                "stdout: {:#?}\nstderr: {:#?}",
+                self.out.seen(),
+                self.err.seen()
+            );
         }
-        leftovers::output(&mut self.podman.command(&["rm", "--force", "--time", "0", &self.name]));
+        leftovers::output(
+            &mut self
+                .podman
+                .command(&["rm", "--force", "--time", "0", &self.name]),
+        );
         let _ = self.child.kill();
         let _ = self.child.wait();
         leftovers::forget(self.child.id());
@@ -134,7 +187,11 @@ fn podmans_init_needs_no_option() {
     assert_eq!(container.end(), 3);
     let out = container.out.rest().join("\n");
     assert!(out.contains("/run/podman-init -- busybox sh -c"), "{out}");
-    assert!(container.log().contains("bowout: 'busybox' (pid "), "{}", container.log());
+    assert!(
+        container.log().contains("bowout: 'busybox' (pid "),
+        "{}",
+        container.log()
+    );
     let mut container = podman.start(&init(), IMAGE, &["/no/such/command"]);
     assert_eq!(container.end(), 127);
 }
@@ -146,11 +203,16 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
     }
     let podman = Podman::new();
     // The command dies of SIGTERM, which as PID 1 it would not.
-    let mut container = podman.start(&init(), IMAGE, &["busybox", "sh", "-c", "echo ready; exec busybox sleep 1000"]);
+    let mut container = podman.start(
+        &init(),
+        IMAGE,
+        &["busybox", "sh", "-c", "echo ready; exec busybox sleep 1000"],
+    );
     container.ready();
     podman.run(&["stop", "--time", "60", &container.name]);
     assert_eq!(container.end(), 143);
-    // It ignores SIGTERM: bowout kills it, and says so; the engine's SIGKILL would leave no last line.
+    // It ignores SIGTERM: bowout kills it, and says so; the engine's SIGKILL would leave no last
+    // line.
     let options = [&init()[..], &["--env", "BOWOUT_GRACE=1s"]].concat();
     let stubborn = "trap '' TERM; sleep 1000 & echo ready; wait";
     let mut container = podman.start(&options, IMAGE, &["busybox", "sh", "-c", stubborn]);
@@ -158,7 +220,12 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
     podman.run(&["stop", "--time", "60", &container.name]);
     assert_eq!(container.end(), 137);
     let log = container.log();
-    assert!(log.contains("1s grace period expired after SIGTERM from outside; killed 1 descendant, too"), "{log}");
+    assert!(
+        log.contains(
+            "1s grace period expired after SIGTERM from outside; killed 1 descendant, too"
+        ),
+        "{log}"
+    );
 }
 
 #[test]
@@ -167,8 +234,7 @@ fn podman_kill_is_forwarded() {
         return;
     }
     let podman = Podman::new();
-    let script =
-        "trap 'echo reloaded' HUP; trap 'echo told; exit 4' USR1; echo ready; while :; do sleep 1000 & wait $!; done";
+    let script = "trap 'echo reloaded' HUP; trap 'echo told; exit 4' USR1; echo ready; while :; do sleep 1000 & wait $!; done";
     let mut container = podman.start(&init(), IMAGE, &["busybox", "sh", "-c", script]);
     container.ready();
     podman.run(&["kill", "--signal", "HUP", &container.name]);
@@ -176,10 +242,15 @@ fn podman_kill_is_forwarded() {
     podman.run(&["kill", "--signal", "USR1", &container.name]);
     container.out.find("told", |line| line == "told");
     assert_eq!(container.end(), 4);
-    assert!(container.log().contains("forwarded SIGHUP from outside"), "{}", container.log());
+    assert!(
+        container.log().contains("forwarded SIGHUP from outside"),
+        "{}",
+        container.log()
+    );
 }
 
-/// The last stage of packaging/docker/Dockerfile as it is, with what its first stage would have built put there by hand.
+/// The last stage of packaging/docker/Dockerfile as it is, with what its first stage would have
+/// built put there by hand.
 pub fn build_the_example(podman: &Podman) -> &'static str {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/docker/Dockerfile");
     let text = fs::read_to_string(path).expect("the Dockerfile");
@@ -187,8 +258,13 @@ pub fn build_the_example(podman: &Podman) -> &'static str {
     let file = podman.dir.write("Dockerfile", &text[last + 1..], 0o600);
     let built = podman.dir.file("built/out");
     example_root(&built);
-    let words =
-        ["--tag", EXAMPLE, "--build-context", &format!("build={}", podman.dir.file("built").display()), "--file"];
+    let words = [
+        "--tag",
+        EXAMPLE,
+        "--build-context",
+        &format!("build={}", podman.dir.file("built").display()),
+        "--file",
+    ];
     let mut command = podman.command(&["build", "--quiet", "--network", "none"]);
     run(command.args(words).arg(file).arg(podman.dir.file("built")));
     EXAMPLE
@@ -216,12 +292,24 @@ fn the_image_of_packaging_serves_and_stops_at_once() {
     let mut container = podman.start(&[], image, &[]);
     // From inside: the container has no other network.
     until("the server answers", || {
-        let fetch = ["exec", &container.name, "/bin/busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"];
+        let fetch = [
+            "exec",
+            &container.name,
+            "/bin/busybox",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            "http://127.0.0.1:8080/",
+        ];
         let output = leftovers::output(&mut podman.command(&fetch));
         both(&output).contains("ready").then_some(())
     });
     podman.run(&["stop", "--time", "60", &container.name]);
     assert_eq!(container.end(), 143);
     let log = container.log();
-    assert!(log.contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'"), "{log}");
+    assert!(
+        log.contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'"),
+        "{log}"
+    );
 }

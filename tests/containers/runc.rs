@@ -15,7 +15,8 @@ use crate::common::pty::{Pty, Role};
 use crate::common::{Dir, Lines, Status, apart, children, hold, leftovers, probe, until};
 use crate::engine::{BUSYBOX, bowout, put, put_busybox, run};
 
-/// A root file system with the static binary and busybox, and the configuration that `runc spec` makes.
+/// A root file system with the static binary and busybox, and the configuration that `runc spec`
+/// makes.
 pub struct Bundle {
     dir: Dir,
     name: String,
@@ -44,7 +45,11 @@ impl Bundle {
         config["process"]["args"] = json!(line);
         config["process"]["terminal"] = json!(false);
         config["root"]["readonly"] = json!(false);
-        Self { dir, name: format!("bowout-{}", leftovers::unique()), config }
+        Self {
+            dir,
+            name: format!("bowout-{}", leftovers::unique()),
+            config,
+        }
     }
 
     /// bowout with these options, and a script that busybox runs.
@@ -71,25 +76,42 @@ impl Bundle {
     fn runc(&self) -> Command {
         let mut command = Command::new("runc");
         // Go's runtime sends itself SIGURG, and `runc run` passes on whatever it gets.
-        command.env("GODEBUG", "asyncpreemptoff=1").arg("--root").arg(self.dir.file("state"));
+        command
+            .env("GODEBUG", "asyncpreemptoff=1")
+            .arg("--root")
+            .arg(self.dir.file("state"));
         command
     }
 
     fn line(&self) -> Command {
         fs::write(self.dir.file("config.json"), self.config.to_string()).expect("written");
         let mut command = self.runc();
-        command.arg("run").arg("--pid-file").arg(self.dir.file("pid")).arg("--bundle").arg(&self.dir.0);
+        command
+            .arg("run")
+            .arg("--pid-file")
+            .arg(self.dir.file("pid"))
+            .arg("--bundle")
+            .arg(&self.dir.0);
         command.arg(&self.name);
         command
     }
 
     pub fn start(self) -> Container {
         let mut command = self.line();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = leftovers::spawn(&mut command).expect("runc");
         let out = Lines::of(child.stdout.take().expect("a pipe"));
         let err = Lines::of(child.stderr.take().expect("a pipe"));
-        Container { place: Place(self), child, ended: None, out, err }
+        Container {
+            place: Place(self),
+            child,
+            ended: None,
+            out,
+            err,
+        }
     }
 
     /// On a terminal of its own, as with `-t`, which `runc run` joins to the one of the test.
@@ -99,7 +121,10 @@ impl Bundle {
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<&str> = words.map(|word| word.to_str().expect("text")).collect();
         let pty = Pty::start(Role::Controlling, &words);
-        OnTerminal { place: Place(self), pty }
+        OnTerminal {
+            place: Place(self),
+            pty,
+        }
     }
 }
 
@@ -127,12 +152,19 @@ impl Place {
 
     /// PID 1, as this process sees it.
     pub fn pid(&self) -> i32 {
-        until("the container has a PID", || fs::read_to_string(self.0.dir.file("pid")).ok()?.parse().ok())
+        until("the container has a PID", || {
+            fs::read_to_string(self.0.dir.file("pid"))
+                .ok()?
+                .parse()
+                .ok()
+        })
     }
 
     /// The child of PID 1, likewise.
     pub fn child(&self) -> i32 {
-        until("PID 1 has a child", || children(self.pid()).first().copied())
+        until("PID 1 has a child", || {
+            children(self.pid()).first().copied()
+        })
     }
 
     /// The text of a file in the container.
@@ -153,7 +185,8 @@ impl Drop for Place {
     }
 }
 
-/// A container that runs, or has ended; gone with all that is in it when the test is through with it.
+/// A container that runs, or has ended; gone with all that is in it when the test is through with
+/// it.
 pub struct Container {
     pub place: Place,
     child: Child,
@@ -178,7 +211,9 @@ impl Container {
         let seen = self.err.seen();
         let child = &mut self.child;
         let status = *self.ended.get_or_insert_with(|| {
-            let status = until(&format!("the container ends after {seen:#?}"), || child.try_wait().expect("our child"));
+            let status = until(&format!("the container ends after {seen:#?}"), || {
+                child.try_wait().expect("our child")
+            });
             leftovers::forget(child.id());
             status.into()
         });
@@ -191,7 +226,11 @@ impl Container {
     /// Likewise; nothing if it does not end so soon.
     pub fn ends_within(&mut self, patience: Duration) -> Option<i32> {
         let handle = hold(self.child.id() as i32).expect("it is not reaped");
-        let mut poll = libc::pollfd { fd: handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut poll = libc::pollfd {
+            fd: handle.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // SAFETY: one valid structure.
         let done = unsafe { libc::poll(&raw mut poll, 1, patience.as_millis() as libc::c_int) };
         (done == 1).then(|| self.end())
@@ -208,10 +247,19 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.out.seen(), self.err.seen());
+            eprintln!(
+                "stdout: {:#?}\nstderr: {:#?}",
+                self.out.seen(),
+                self.err.seen()
+            );
         }
         if self.ended.is_none() {
-            leftovers::output(self.place.0.runc().args(["delete", "--force", &self.place.0.name]));
+            leftovers::output(
+                self.place
+                    .0
+                    .runc()
+                    .args(["delete", "--force", &self.place.0.name]),
+            );
             let _ = self.child.kill();
             let _ = self.child.wait();
             leftovers::forget(self.child.id());

@@ -1,4 +1,5 @@
-//! Real servers under load, stopped: requests in flight complete, and nothing that was acknowledged is lost.
+//! Real servers under load, stopped: requests in flight complete, and nothing that was acknowledged
+//! is lost.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,10 +15,17 @@ use crate::common::{Dir, skip, until, watchdog};
 use crate::engine::{find, no_containers, put_linked};
 use crate::runc::{Bundle, Container};
 
-/// bowout with these options in front of a program of this machine, with what it is linked with. `shared` is /shared inside.
+/// bowout with these options in front of a program of this machine, with what it is linked with.
+/// `shared` is /shared inside.
 fn serve(shared: &Path, options: &[&str], program: &str, words: &[&str]) -> Container {
     let program = find(program).expect("installed");
-    let line = [&["/bowout"], options, &["--", program.to_str().expect("text")], words].concat();
+    let line = [
+        &["/bowout"],
+        options,
+        &["--", program.to_str().expect("text")],
+        words,
+    ]
+    .concat();
     let bundle = Bundle::new(&line).with(|config| {
         let mount = json!({ "destination": "/shared", "type": "bind", "source": shared, "options": ["bind", "rw"] });
         config["mounts"].as_array_mut().expect("a list").push(mount);
@@ -33,7 +41,9 @@ fn serve(shared: &Path, options: &[&str], program: &str, words: &[&str]) -> Cont
 /// A server's socket, once it listens.
 fn connect(socket: &Path) -> UnixStream {
     let stream = until("the server listens", || UnixStream::connect(socket).ok());
-    stream.set_read_timeout(Some(watchdog())).expect("a time-out");
+    stream
+        .set_read_timeout(Some(watchdog()))
+        .expect("a time-out");
     stream
 }
 
@@ -73,8 +83,12 @@ enum Response {
 
 /// Asks, and tells when the response has begun.
 fn get(socket: &Path, file: &str, size: usize, begun: &AtomicUsize) -> Response {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return Response::None };
-    stream.set_read_timeout(Some(watchdog())).expect("a time-out");
+    let Ok(mut stream) = UnixStream::connect(socket) else {
+        return Response::None;
+    };
+    stream
+        .set_read_timeout(Some(watchdog()))
+        .expect("a time-out");
     if write!(stream, "GET /{file} HTTP/1.0\r\n\r\n").is_err() {
         return Response::None;
     }
@@ -87,9 +101,16 @@ fn get(socket: &Path, file: &str, size: usize, begun: &AtomicUsize) -> Response 
     begun.fetch_add(1, Ordering::Relaxed);
     let mut rest = Vec::new();
     let ended = stream.read_to_end(&mut rest);
-    let headers = rest.windows(4).position(|window| window == b"\r\n\r\n").map_or(rest.len(), |at| at + 4);
+    let headers = rest
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map_or(rest.len(), |at| at + 4);
     let body = rest.len() - headers;
-    if ended.is_ok() && body == size { Response::Whole } else { Response::Cut(body) }
+    if ended.is_ok() && body == size {
+        Response::Whole
+    } else {
+        Response::Cut(body)
+    }
 }
 
 #[test]
@@ -103,7 +124,14 @@ fn nginx_completes_the_requests_in_flight() {
     shared.write("www/quick", "x".repeat(QUICK), 0o644);
     let config = shared.write("nginx.conf", NGINX, 0o644);
     assert!(config.exists());
-    let options = ["--stop-signal", "QUIT", "--grace", "60s", "--report", "/report"];
+    let options = [
+        "--stop-signal",
+        "QUIT",
+        "--grace",
+        "60s",
+        "--report",
+        "/report",
+    ];
     let mut container = serve(&shared.0, &options, "nginx", &["-c", "/shared/nginx.conf"]);
     let socket = shared.file("socket");
     drop(connect(&socket));
@@ -119,18 +147,25 @@ fn nginx_completes_the_requests_in_flight() {
             })
         })
         .collect();
-    until("there is load", || (quick.load(Ordering::Relaxed) >= 1000).then_some(()));
+    until("there is load", || {
+        (quick.load(Ordering::Relaxed) >= 1000).then_some(())
+    });
     let slow: Vec<_> = (0..50)
         .map(|_| {
             let (socket, begun) = (socket.clone(), Arc::clone(&begun));
             thread::spawn(move || get(&socket, "slow", SLOW, &begun))
         })
         .collect();
-    until("all slow responses have begun", || (begun.load(Ordering::Relaxed) == 50).then_some(()));
+    until("all slow responses have begun", || {
+        (begun.load(Ordering::Relaxed) == 50).then_some(())
+    });
     container.place.kill("TERM");
     // The stop begins while they are under way.
     container.log("sent SIGQUIT to");
-    assert!(slow.iter().all(|client| !client.is_finished()), "a response had ended before the stop");
+    assert!(
+        slow.iter().all(|client| !client.is_finished()),
+        "a response had ended before the stop"
+    );
     for client in slow {
         assert_eq!(client.join().expect("no panic"), Response::Whole);
     }
@@ -154,14 +189,19 @@ impl Redis {
     fn new(socket: &Path) -> Self {
         let mut redis = Self(BufReader::new(connect(socket)));
         // While it loads its data it answers that it does so.
-        until("redis answers", || redis.ask("PING").filter(|reply| reply == "+PONG"));
+        until("redis answers", || {
+            redis.ask("PING").filter(|reply| reply == "+PONG")
+        });
         redis
     }
 
     fn ask(&mut self, command: &str) -> Option<String> {
         write!(self.0.get_mut(), "{command}\r\n").ok()?;
         let mut line = String::new();
-        self.0.read_line(&mut line).ok().filter(|length| *length > 0)?;
+        self.0
+            .read_line(&mut line)
+            .ok()
+            .filter(|length| *length > 0)?;
         if line.starts_with('$') && !line.starts_with("$-1") {
             line.clear();
             self.0.read_line(&mut line).ok()?;
@@ -172,10 +212,34 @@ impl Redis {
 
 fn redis(shared: &Path) -> (Container, PathBuf) {
     let options = ["--grace", "60s", "--report", "/report"];
-    let words = ["--port", "0", "--unixsocket", "/shared/socket", "--dir", "/shared", "--appendonly", "no"];
+    let words = [
+        "--port",
+        "0",
+        "--unixsocket",
+        "/shared/socket",
+        "--dir",
+        "/shared",
+        "--appendonly",
+        "no",
+    ];
     // What is saved is saved by the orderly stop alone.
-    let save = ["--save", "3600 1", "--daemonize", "no", "--maxmemory-policy", "noeviction"];
-    (serve(shared, &options, "redis-server", &[&words[..], &save].concat()), shared.join("socket"))
+    let save = [
+        "--save",
+        "3600 1",
+        "--daemonize",
+        "no",
+        "--maxmemory-policy",
+        "noeviction",
+    ];
+    (
+        serve(
+            shared,
+            &options,
+            "redis-server",
+            &[&words[..], &save].concat(),
+        ),
+        shared.join("socket"),
+    )
 }
 
 #[test]
@@ -205,23 +269,38 @@ fn redis_loses_no_acknowledged_write() {
             })
         })
         .collect();
-    until("there is load", || (writes.load(Ordering::Relaxed) >= 10_000).then_some(()));
-    assert!(!shared.file("dump.rdb").exists(), "it has saved before the stop");
+    until("there is load", || {
+        (writes.load(Ordering::Relaxed) >= 10_000).then_some(())
+    });
+    assert!(
+        !shared.file("dump.rdb").exists(),
+        "it has saved before the stop"
+    );
     container.place.kill("TERM");
     assert_eq!(container.end(), 0);
-    let acknowledged: Vec<u64> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
+    let acknowledged: Vec<u64> = clients
+        .into_iter()
+        .map(|client| client.join().expect("no panic"))
+        .collect();
     let took = container.place.report()["stop"]["took_ms"].clone();
     let (mut container, socket) = redis(&shared.0);
     let mut client = Redis::new(&socket);
     for (key, acknowledged) in acknowledged.iter().enumerate() {
-        let kept: u64 = client.ask(&format!("GET counter:{key}")).expect("an answer").parse().expect("a number");
+        let kept: u64 = client
+            .ask(&format!("GET counter:{key}"))
+            .expect("an answer")
+            .parse()
+            .expect("a number");
         // The last one may have been done and its answer not have come.
         assert!(
             (*acknowledged..=acknowledged + 1).contains(&kept),
             "counter:{key}: {kept}, acknowledged {acknowledged}"
         );
     }
-    println!("redis: {} acknowledged writes, none lost, the stop took {took} ms", acknowledged.iter().sum::<u64>());
+    println!(
+        "redis: {} acknowledged writes, none lost, the stop took {took} ms",
+        acknowledged.iter().sum::<u64>()
+    );
     container.place.kill("TERM");
     assert_eq!(container.end(), 0);
 }

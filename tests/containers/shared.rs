@@ -1,4 +1,5 @@
-//! A PID namespace with neighbours, as of a pod with shareProcessNamespace: bowout is not PID 1, and not alone.
+//! A PID namespace with neighbours, as of a pod with shareProcessNamespace: bowout is not PID 1,
+//! and not alone.
 
 use serde_json::json;
 
@@ -11,8 +12,13 @@ fn joined(bundle: Bundle, pause: &Container) -> Container {
     let path = format!("/proc/{}/ns/pid", pause.place.pid());
     bundle
         .with(|config| {
-            let spaces = config["linux"]["namespaces"].as_array_mut().expect("a list");
-            let pid = spaces.iter_mut().find(|space| space["type"] == "pid").expect("a PID namespace");
+            let spaces = config["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("a list");
+            let pid = spaces
+                .iter_mut()
+                .find(|space| space["type"] == "pid")
+                .expect("a PID namespace");
             pid["path"] = json!(path);
         })
         .start()
@@ -22,13 +28,24 @@ fn joined(bundle: Bundle, pause: &Container) -> Container {
 fn signals(container: &mut Container) -> Vec<i32> {
     container.place.kill("USR1");
     assert_eq!(container.end(), 7);
-    container.out.rest().iter().filter_map(|line| Got::parse(line)).map(|got| got.signal).collect()
+    container
+        .out
+        .rest()
+        .iter()
+        .filter_map(|line| Got::parse(line))
+        .map(|got| got.signal)
+        .collect()
 }
 
 fn neighbours_survive(no_proc: bool) {
     let script = "trap '' TERM; sleep 1000 & (setsid sleep 1000 &); echo ready; wait";
-    let bowout = format!("exec /bowout --grace 500ms --report /report -- busybox sh -c \"{script}\"");
-    let start = if no_proc { format!("umount -l /proc && {bowout}") } else { bowout };
+    let bowout =
+        format!("exec /bowout --grace 500ms --report /report -- busybox sh -c \"{script}\"");
+    let start = if no_proc {
+        format!("umount -l /proc && {bowout}")
+    } else {
+        bowout
+    };
     let bystander = || {
         let mut bundle = Bundle::probe(&[], &[]);
         bundle.config["process"]["args"] = json!(["/probe", "signals", "--exit", "USR1:7"]);
@@ -56,7 +73,13 @@ fn neighbours_survive(no_proc: bool) {
     }
     assert_eq!(signals(&mut neighbour), [libc::SIGUSR1]);
     // Of orphans, PID 1 is told.
-    assert_eq!(signals(&mut pause).iter().filter(|signal| **signal != libc::SIGCHLD).count(), 1);
+    assert_eq!(
+        signals(&mut pause)
+            .iter()
+            .filter(|signal| **signal != libc::SIGCHLD)
+            .count(),
+        1
+    );
 }
 
 #[test]

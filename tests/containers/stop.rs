@@ -8,8 +8,9 @@ use crate::runc::Bundle;
 
 /// Ignores SIGTERM, and so does all that it starts.
 pub const STUBBORN: &str = "trap '' TERM; echo ready; exec busybox sleep 1000";
-/// Ends on SIGTERM at once; its grandchild needs half a second and then says so in a file. The last process to be started is the
-/// one that says `ready`: a signal that comes while a shell forks can be lost to the shell's trap.
+/// Ends on SIGTERM at once; its grandchild needs half a second and then says so in a file. The last
+/// process to be started is the one that says `ready`: a signal that comes while a shell forks can
+/// be lost to the shell's trap.
 pub const SLOW_GRANDCHILD: &str = "(trap 'sleep 0.5; echo done >/finished; exit' TERM; sh -c 'echo ready; exec sleep 1000' & wait) & \
                                    exec busybox sleep 1000";
 
@@ -19,7 +20,14 @@ fn a_command_without_handlers_dies_of_every_signal() {
         return;
     }
     // The kernel keeps a PID 1 from dying of any of them.
-    for (signal, code) in [("TERM", 143), ("INT", 130), ("QUIT", 131), ("HUP", 129), ("USR1", 138), ("64", 192)] {
+    for (signal, code) in [
+        ("TERM", 143),
+        ("INT", 130),
+        ("QUIT", 131),
+        ("HUP", 129),
+        ("USR1", 138),
+        ("64", 192),
+    ] {
         let mut container = Bundle::script(&[], "echo ready; exec busybox sleep 1000").start();
         container.ready();
         container.place.kill(signal);
@@ -32,11 +40,19 @@ fn a_stop_from_outside_ends_as_the_command_ends() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let mut container = Bundle::script(&[], "trap 'exit 7' TERM; sh -c 'echo ready; exec sleep 1000' & wait").start();
+    let mut container = Bundle::script(
+        &[],
+        "trap 'exit 7' TERM; sh -c 'echo ready; exec sleep 1000' & wait",
+    )
+    .start();
     container.ready();
     container.place.kill("TERM");
     assert_eq!(container.end(), 7);
-    assert!(container.whole_log().contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'"));
+    assert!(
+        container
+            .whole_log()
+            .contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'")
+    );
 }
 
 #[test]
@@ -51,10 +67,16 @@ fn a_second_stop_from_outside_kills_at_once() {
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
     container.log("second stop request SIGTERM from outside: sent SIGKILL");
-    assert!(container.place.report()["stop"]["escalated"].as_str().expect("text").contains("second stop request"));
+    assert!(
+        container.place.report()["stop"]["escalated"]
+            .as_str()
+            .expect("text")
+            .contains("second stop request")
+    );
 }
 
-/// A preStop hook that runs in the container, as `kill -QUIT 1`, and the engine's SIGTERM behind it (contract C7).
+/// A preStop hook that runs in the container, as `kill -QUIT 1`, and the engine's SIGTERM behind it
+/// (contract C7).
 #[test]
 fn a_hook_in_the_container_and_the_engine_are_two_sides() {
     if skip(no_containers(&["runc"])) {
@@ -65,12 +87,17 @@ fn a_hook_in_the_container_and_the_engine_are_two_sides() {
     run(&mut container.place.exec(&[BUSYBOX, "kill", "-QUIT", "1"]));
     container.out.find("SIGQUIT", |line| line.starts_with("3 "));
     container.place.kill("TERM");
-    container.out.find("SIGTERM", |line| line.starts_with("15 "));
+    container
+        .out
+        .find("SIGTERM", |line| line.starts_with("15 "));
     // It lives: it ends by itself.
     container.place.kill("USR1");
     assert_eq!(container.end(), 9);
     let log = container.whole_log();
-    assert!(log.contains("(uid 0, process)") && !log.contains("SIGKILL to"), "{log}");
+    assert!(
+        log.contains("(uid 0, process)") && !log.contains("SIGKILL to"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -78,7 +105,13 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let options = ["--grace", "1s", "--report", "/report", "--termination-log=/message"];
+    let options = [
+        "--grace",
+        "1s",
+        "--report",
+        "/report",
+        "--termination-log=/message",
+    ];
     let script = "trap '' TERM; sleep 1000 & (sleep 1000 &); echo ready; wait";
     let bundle = Bundle::script(&options, script);
     std::fs::write(bundle.root().join("message"), "").expect("written");
@@ -88,7 +121,10 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     assert_eq!(container.end(), 137);
     let report = container.place.report();
     let stop = &report["stop"];
-    assert_eq!((&stop["by"]["side"], &stop["by"]["signal"]), (&"outside".into(), &"SIGTERM".into()));
+    assert_eq!(
+        (&stop["by"]["side"], &stop["by"]["signal"]),
+        (&"outside".into(), &"SIGTERM".into())
+    );
     assert_eq!(report["descendants"]["killed"], 2);
     // The deadline is the product: not before it, and long before docker would lose patience.
     let killed = stop["rungs"][1]["after_ms"].as_u64().expect("a number");
@@ -100,7 +136,8 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     assert!(message.starts_with(because), "{message}");
 }
 
-/// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished (contract C9).
+/// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished
+/// (contract C9).
 #[test]
 fn a_grandchild_gets_the_half_second_that_it_needs() {
     if skip(no_containers(&["runc"])) {
@@ -113,7 +150,10 @@ fn a_grandchild_gets_the_half_second_that_it_needs() {
     assert_eq!(container.place.file("finished").as_deref(), Some("done\n"));
     let report = container.place.report();
     assert_eq!(report["descendants"]["killed"], 0);
-    println!("the stop took {} ms, half a second of them the grandchild's", report["stop"]["took_ms"]);
+    println!(
+        "the stop took {} ms, half a second of them the grandchild's",
+        report["stop"]["took_ms"]
+    );
 }
 
 #[test]
@@ -121,14 +161,18 @@ fn ten_thousand_orphans_are_reaped() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    // Each subshell ends and leaves a child; the last loop ends when no zombie is left in the container.
+    // Each subshell ends and leaves a child; the last loop ends when no zombie is left in the
+    // container.
     let script = "i=0; while [ $i -lt 10000 ]; do (true &); i=$((i+1)); done; \
                   while grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do :; done; exit 5";
     let mut container = Bundle::script(&["--report", "/report"], script).start();
     assert_eq!(container.end(), 5);
     let report = container.place.report();
     assert_eq!(report["orphans_reaped"], 10000);
-    println!("10000 orphans made and reaped in {} ms", report["run_time_ms"]);
+    println!(
+        "10000 orphans made and reaped in {} ms",
+        report["run_time_ms"]
+    );
 }
 
 #[test]
@@ -136,19 +180,34 @@ fn an_exec_session_does_not_hold_up_the_end() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let mut container = Bundle::script(&["--grace", "1h"], "echo ready; exec busybox sleep 1000").start();
+    let mut container =
+        Bundle::script(&["--grace", "1h"], "echo ready; exec busybox sleep 1000").start();
     container.ready();
-    let mut exec = container.place.exec(&[BUSYBOX, "sh", "-c", "trap '' TERM; echo in; exec busybox sleep 1000"]);
-    exec.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut exec = container.place.exec(&[
+        BUSYBOX,
+        "sh",
+        "-c",
+        "trap '' TERM; echo in; exec busybox sleep 1000",
+    ]);
+    exec.stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut session = leftovers::spawn(&mut exec).expect("runc exec");
     let mut out = Lines::of(session.stdout.take().expect("a pipe"));
     out.find("in", |line| line == "in");
     container.place.kill("TERM");
     // An hour is given; whoever waited for the session would wait for it.
     assert_eq!(container.end(), 143);
-    assert!(!container.whole_log().contains("descendant"), "{}", container.whole_log());
+    assert!(
+        !container.whole_log().contains("descendant"),
+        "{}",
+        container.whole_log()
+    );
     // The kernel ends it with PID 1.
-    let status: Status = until("the session ends", || session.try_wait().expect("our child")).into();
+    let status: Status = until("the session ends", || {
+        session.try_wait().expect("our child")
+    })
+    .into();
     leftovers::forget(session.id());
     assert_eq!(status, Status::Code(137));
 }
@@ -158,15 +217,23 @@ fn what_an_exec_session_leaves_is_drained() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let mut container = Bundle::script(&["--report", "/report"], "echo ready; exec busybox sleep 1000").start();
+    let mut container = Bundle::script(
+        &["--report", "/report"],
+        "echo ready; exec busybox sleep 1000",
+    )
+    .start();
     container.ready();
-    let orphan =
-        "(trap 'echo drained >/finished; exit' TERM; sh -c 'echo in >/in; exec sleep 1000' & wait) >/dev/null 2>&1 &";
+    let orphan = "(trap 'echo drained >/finished; exit' TERM; sh -c 'echo in >/in; exec sleep 1000' & wait) >/dev/null 2>&1 &";
     run(&mut container.place.exec(&[BUSYBOX, "sh", "-c", orphan]));
-    until("the orphan has its handler", || container.place.file("in").filter(|text| text == "in\n"));
+    until("the orphan has its handler", || {
+        container.place.file("in").filter(|text| text == "in\n")
+    });
     container.place.kill("TERM");
     assert_eq!(container.end(), 143);
-    assert_eq!(container.place.file("finished").as_deref(), Some("drained\n"));
+    assert_eq!(
+        container.place.file("finished").as_deref(),
+        Some("drained\n")
+    );
     assert_eq!(container.place.report()["descendants"]["killed"], 0);
 }
 
@@ -176,11 +243,27 @@ fn hooks_run_in_order_before_the_stop_signal_and_leave_nothing() {
         return;
     }
     let first = "echo one $BOWOUT_SIGNAL $BOWOUT_CHILD_PID >>/hooks; (trap '' TERM HUP; exec busybox sleep 1000) &";
-    let options = ["--pre-stop", first, "--pre-stop", "/no/such/hook", "--pre-stop", "echo three >>/hooks"];
-    let delay = ["--stop-delay", "100ms", "--grace", "3s", "--report", "/report"];
+    let options = [
+        "--pre-stop",
+        first,
+        "--pre-stop",
+        "/no/such/hook",
+        "--pre-stop",
+        "echo three >>/hooks",
+    ];
+    let delay = [
+        "--stop-delay",
+        "100ms",
+        "--grace",
+        "3s",
+        "--report",
+        "/report",
+    ];
     let script = "trap 'echo TERM >>/hooks; exit 3' TERM; ME=$$ sh -c 'echo ready $ME; exec sleep 1000' & wait";
     let mut container = Bundle::script(&[&options[..], &delay].concat(), script).start();
-    let ready = container.out.find("ready", |line| line.starts_with("ready "));
+    let ready = container
+        .out
+        .find("ready", |line| line.starts_with("ready "));
     container.place.kill("TERM");
     assert_eq!(container.end(), 3);
     let pid = &ready["ready ".len()..];

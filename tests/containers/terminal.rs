@@ -10,10 +10,14 @@ fn ctrl_c_reaches_the_command_once() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let mut container =
-        Bundle::probe(&[], &["terminal", "--catch", "INT,USR1,TERM", "--exit", "TERM:3"]).start_on_terminal();
+    let mut container = Bundle::probe(
+        &[],
+        &["terminal", "--catch", "INT,USR1,TERM", "--exit", "TERM:3"],
+    )
+    .start_on_terminal();
     container.pty.ready();
-    // Held up, so that what it would send comes after what the terminal has sent, and is not merged with it.
+    // Held up, so that what it would send comes after what the terminal has sent, and is not merged
+    // with it.
     let bowout = container.place.pid();
     kill(bowout, libc::SIGSTOP);
     container.pty.state(bowout, 'T');
@@ -23,7 +27,12 @@ fn ctrl_c_reaches_the_command_once() {
     // It arrives behind whatever bowout would have forwarded.
     container.place.kill("USR1");
     container.pty.got(libc::SIGUSR1);
-    assert_eq!(container.pty.screen().matches("got 2 ").count(), 1, "{}", container.pty.screen());
+    assert_eq!(
+        container.pty.screen().matches("got 2 ").count(),
+        1,
+        "{}",
+        container.pty.screen()
+    );
     // Another side, and the first time for it.
     container.place.kill("TERM");
     container.pty.got(libc::SIGTERM);
@@ -35,7 +44,10 @@ fn ctrl_c_twice_kills() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    let bundle = Bundle::script(&["--grace", "1h"], "trap '' INT; echo ready 2; exec sleep 1000");
+    let bundle = Bundle::script(
+        &["--grace", "1h"],
+        "trap '' INT; echo ready 2; exec sleep 1000",
+    );
     let mut container = bundle.start_on_terminal();
     container.pty.ready();
     container.pty.type_keys(CTRL_C);
@@ -55,13 +67,19 @@ fn ctrl_z_never_freezes_a_container() {
         let mut container = Bundle::probe(&["-v"], &words).start_on_terminal();
         container.pty.ready();
         let (bowout, child) = (container.place.pid(), container.place.child());
-        assert_eq!(field(child, "SigCgt").trim_start_matches('0'), "", "SIGTSTP acts on it");
+        assert_eq!(
+            field(child, "SigCgt").trim_start_matches('0'),
+            "",
+            "SIGTSTP acts on it"
+        );
         for _ in 0..3 {
             container.pty.type_keys(CTRL_Z);
             container.pty.see("^Z");
             if !group.is_empty() {
                 // The kernel has stopped it: its group is no orphan.
-                container.pty.see("no shell could continue it: sent SIGCONT");
+                container
+                    .pty
+                    .see("no shell could continue it: sent SIGCONT");
             }
         }
         kill(child, libc::SIGUSR2);

@@ -12,7 +12,9 @@ fn refused(mut bowout: Running, words: &[&str]) {
     // The command would have told.
     assert_eq!(bowout.out.rest(), NOTHING, "{words:?}");
     let log = bowout.log();
-    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+    let [line] = &log[..] else {
+        panic!("not one line: {log:#?}")
+    };
     assert!(line.starts_with("bowout: "), "{line}");
     for word in words {
         assert!(line.contains(word), "{word} is not in: {line}");
@@ -42,8 +44,14 @@ const BAD: [(&[&str], &[&str]); 34] = [
     (&["--escalate", "NOPE/1s/KILL"], &["NOPE"]),
     (&["--escalate", "TERM//KILL"], &["TERM//KILL"]),
     (&["--escalate", ""], &["escalate"]),
-    (&["--escalate", "TERM/1s/KILL", "--grace", "1s"], &["--escalate", "--grace"]),
-    (&["--escalate", "TERM/1s/KILL", "--stop-signal", "INT"], &["--escalate", "--stop-signal"]),
+    (
+        &["--escalate", "TERM/1s/KILL", "--grace", "1s"],
+        &["--escalate", "--grace"],
+    ),
+    (
+        &["--escalate", "TERM/1s/KILL", "--stop-signal", "INT"],
+        &["--escalate", "--stop-signal"],
+    ),
     (&["--on-repeat", "shrug"], &["shrug"]),
     (&["--kill-mode", "none"], &["none"]),
     (&["--remap", "TERM"], &["TERM"]),
@@ -67,7 +75,14 @@ fn bad_options_get_one_line_and_125() {
 #[test]
 fn a_missing_command_gets_one_line_and_125() {
     for options in [&[][..], &["--grace", "1s"], &["--"], &["-g", "--"]] {
-        refused(Start::new(options).bare(NOTHING), &["no command given: write bowout", "sleep 60", "bowout --help"]);
+        refused(
+            Start::new(options).bare(NOTHING),
+            &[
+                "no command given: write bowout",
+                "sleep 60",
+                "bowout --help",
+            ],
+        );
     }
 }
 
@@ -78,8 +93,16 @@ fn bowout_alone_at_a_terminal_says_what_it_is() {
     let (status, text) = shell.run("bowout");
     assert_eq!(status, 125);
     let lines: Vec<&str> = text.lines().collect();
-    assert_eq!(lines[0], "bowout: no command given. bowout runs a command and makes it end well.");
-    assert!(lines.iter().any(|line| line.starts_with("    bowout -- sleep 1000 ")), "{text}");
+    assert_eq!(
+        lines[0],
+        "bowout: no command given. bowout runs a command and makes it end well."
+    );
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("    bowout -- sleep 1000 ")),
+        "{text}"
+    );
     assert_eq!(lines.last(), Some(&"See 'bowout --help'."));
     let (status, text) = shell.run("bowout 2>&1 | cat; (exit ${PIPESTATUS[0]})");
     assert_eq!((status, text.lines().count()), (125, 1), "{text}");
@@ -94,19 +117,28 @@ fn a_slip_is_told_what_was_meant() {
         (&["--stop-on", "trem"], "did you mean SIGTERM?"),
         (&["--remap", "HUPP:USR1"], "did you mean SIGHUP?"),
         (&["--escalate", "TERM/5s/KIL"], "did you mean SIGKILL?"),
-        (&["--parent-death-signal", "sigkil"], "did you mean SIGKILL?"),
+        (
+            &["--parent-death-signal", "sigkil"],
+            "did you mean SIGKILL?",
+        ),
         (&["--kill-mode", "groups"], "did you mean group?"),
         (&["--grace", "5S"], "did you mean 5s?"),
         (&["--max-runtime", "1M"], "did you mean 1m?"),
     ] {
         refused(Start::new(options).sh("echo started"), &[meant]);
     }
-    let refused_by =
-        |name: &str, value: &str| refused(Start::plain().env(name, value).sh("echo started"), &[name, "did you mean"]);
+    let refused_by = |name: &str, value: &str| {
+        refused(
+            Start::plain().env(name, value).sh("echo started"),
+            &[name, "did you mean"],
+        )
+    };
     refused_by("BOWOUT_STOP_SIGNAL", "SIGTRM");
     refused_by("BOWOUT_KILL_MODE", "groups");
     refused(
-        Start::plain().env("BOWOUT_WAIT_TREE", "maybe").sh("echo started"),
+        Start::plain()
+            .env("BOWOUT_WAIT_TREE", "maybe")
+            .sh("echo started"),
         &["BOWOUT_WAIT_TREE", "write true or false"],
     );
 }
@@ -115,13 +147,34 @@ fn a_slip_is_told_what_was_meant() {
 #[test]
 fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
     for (words, meant) in [
-        (&["-s", "TERM", "--", "echo", "started"][..], "did you mean --stop-signal TERM?"),
-        (&["30s", "echo", "started"], "did you mean --max-runtime 30s?"),
-        (&["-k", "5", "30", "echo", "started"], "did you mean --grace 5?"),
-        (&["--timeout", "5", "echo", "started"], "did you mean --max-runtime for the whole run, --grace for the stop?"),
-        (&["--kill-after", "5", "echo", "started"], "did you mean --grace?"),
-        (&["--signal", "INT", "echo", "started"], "did you mean --stop-signal?"),
-        (&["--json", "echo", "started"], "did you mean --log-format json?"),
+        (
+            &["-s", "TERM", "--", "echo", "started"][..],
+            "did you mean --stop-signal TERM?",
+        ),
+        (
+            &["30s", "echo", "started"],
+            "did you mean --max-runtime 30s?",
+        ),
+        (
+            &["-k", "5", "30", "echo", "started"],
+            "did you mean --grace 5?",
+        ),
+        (
+            &["--timeout", "5", "echo", "started"],
+            "did you mean --max-runtime for the whole run, --grace for the stop?",
+        ),
+        (
+            &["--kill-after", "5", "echo", "started"],
+            "did you mean --grace?",
+        ),
+        (
+            &["--signal", "INT", "echo", "started"],
+            "did you mean --stop-signal?",
+        ),
+        (
+            &["--json", "echo", "started"],
+            "did you mean --log-format json?",
+        ),
         (&["--log-level=debug", "echo", "started"], "--verbose"),
         (&["--init", "echo", "started"], "leave it out"),
     ] {
@@ -131,21 +184,37 @@ fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
     let dir = Dir::new();
     dir.write("30s", "#!/bin/sh\nexit 6\n", 0o755);
     let path = format!("{}:/usr/bin:/bin", dir.0.display());
-    assert_eq!(Start::plain().env("PATH", path).bare(["30s", "x"]).end(), Status::Code(6));
+    assert_eq!(
+        Start::plain().env("PATH", path).bare(["30s", "x"]).end(),
+        Status::Code(6)
+    );
 }
 
 #[test]
 fn misspelt_variables_are_one_warning() {
-    let start = Start::plain().env("BOWOUT_GRCE", "1s").env("BOWOUT_STOPON", "HUP").env("BOWOUT_CHILD_PID", "7");
-    let mut bowout = start.env("BOWOUT_SERVICE_HOST", "10.0.0.1").probe(["exit", "4"]);
+    let start = Start::plain()
+        .env("BOWOUT_GRCE", "1s")
+        .env("BOWOUT_STOPON", "HUP")
+        .env("BOWOUT_CHILD_PID", "7");
+    let mut bowout = start
+        .env("BOWOUT_SERVICE_HOST", "10.0.0.1")
+        .probe(["exit", "4"]);
     assert_eq!(bowout.end(), Status::Code(4));
     let log = bowout.log();
     let warnings: Vec<&String> = log.iter().filter(|line| line.contains("BOWOUT_")).collect();
-    let [line] = warnings[..] else { panic!("not one line: {log:#?}") };
-    for name in ["BOWOUT_GRCE (did you mean BOWOUT_GRACE?)", "BOWOUT_STOPON (did you mean BOWOUT_STOP_ON?)"] {
+    let [line] = warnings[..] else {
+        panic!("not one line: {log:#?}")
+    };
+    for name in [
+        "BOWOUT_GRCE (did you mean BOWOUT_GRACE?)",
+        "BOWOUT_STOPON (did you mean BOWOUT_STOP_ON?)",
+    ] {
         assert!(line.contains(name), "{line}");
     }
-    assert!(!line.contains("CHILD_PID") && !line.contains("SERVICE"), "{line}");
+    assert!(
+        !line.contains("CHILD_PID") && !line.contains("SERVICE"),
+        "{line}"
+    );
     let start = Start::new(["-qq"]).env("BOWOUT_GRCE", "1s");
     let mut bowout = start.probe(["exit", "4"]);
     assert_eq!((bowout.end(), bowout.log()), (Status::Code(4), vec![]));
@@ -159,10 +228,19 @@ fn a_misspelt_level_is_refused() {
         ("2", "write error, warn"),
         ("a/b/c", "'a'"),
     ] {
-        refused(Start::plain().env("BOWOUT_LOG", value).sh("echo started"), &["BOWOUT_LOG", meant]);
+        refused(
+            Start::plain().env("BOWOUT_LOG", value).sh("echo started"),
+            &["BOWOUT_LOG", meant],
+        );
     }
     // What is typed wins over it.
-    assert_eq!(Start::new(["-q"]).env("BOWOUT_LOG", "inof").probe(["exit", "4"]).end(), Status::Code(4));
+    assert_eq!(
+        Start::new(["-q"])
+            .env("BOWOUT_LOG", "inof")
+            .probe(["exit", "4"])
+            .end(),
+        Status::Code(4)
+    );
 }
 
 #[test]
@@ -174,11 +252,23 @@ fn a_switch_can_be_set_by_any_word_for_yes() {
     };
     for (yes, no) in [("1", "0"), ("true", "false"), ("YES", "No"), ("on", "off")] {
         for name in ["BOWOUT_VERBOSE", "BOWOUT_WARN_ON_REAP"] {
-            assert!(levels(name, yes).iter().any(|line| line.contains("reaped orphan")), "{name}={yes}");
-            assert!(!levels(name, no).iter().any(|line| line.contains("reaped orphan")), "{name}={no}");
+            assert!(
+                levels(name, yes)
+                    .iter()
+                    .any(|line| line.contains("reaped orphan")),
+                "{name}={yes}"
+            );
+            assert!(
+                !levels(name, no)
+                    .iter()
+                    .any(|line| line.contains("reaped orphan")),
+                "{name}={no}"
+            );
         }
         for (value, quiet) in [(yes, true), (no, false)] {
-            let mut bowout = Start::plain().env("BOWOUT_QUIET", value).probe(["signals", "--exit", "TERM:3"]);
+            let mut bowout = Start::plain()
+                .env("BOWOUT_QUIET", value)
+                .probe(["signals", "--exit", "TERM:3"]);
             bowout.ready();
             bowout.kill(TERM);
             assert_eq!(bowout.end(), Status::Code(3));
@@ -193,27 +283,53 @@ fn an_error_before_the_start_has_the_chosen_format() {
         let mut bowout = start.sh("echo started");
         assert_eq!(bowout.end(), Status::Code(125));
         let log = bowout.log();
-        let [line] = &log[..] else { panic!("not one line: {log:#?}") };
-        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert_eq!((&value["level"], &value["event"]), (&"error".into(), &"error".into()), "{line}");
-        assert_eq!((&value["logger"], &value["exit_code"]), (&"bowout".into(), &125.into()), "{line}");
+        let [line] = &log[..] else {
+            panic!("not one line: {log:#?}")
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(
+            (&value["level"], &value["event"]),
+            (&"error".into(), &"error".into()),
+            "{line}"
+        );
+        assert_eq!(
+            (&value["logger"], &value["exit_code"]),
+            (&"bowout".into(), &125.into()),
+            "{line}"
+        );
     };
     json(Start::new(["--gace", "5s", "--log-format", "json"]));
     json(Start::new(["--log-format=json", "--grace", "soon"]));
     json(Start::new(["--grace", "soon"]).env("BOWOUT_LOG_FORMAT", "json"));
     json(Start::new(["--log-format", "json", "-g", "-c"]));
     json(Start::new(["--log-format", "json", "30s"]));
-    json(Start::plain().env("BOWOUT_LOG_FORMAT", "json").env("BOWOUT_LOG", "inof"));
+    json(
+        Start::plain()
+            .env("BOWOUT_LOG_FORMAT", "json")
+            .env("BOWOUT_LOG", "inof"),
+    );
     json(Start::new(["--report", "fd:99"]).env("BOWOUT_LOG_FORMAT", "json"));
-    let mut bowout = Start::new(["--grace", "soon"]).env("BOWOUT_LOG_FORMAT", "journal").sh("echo started");
+    let mut bowout = Start::new(["--grace", "soon"])
+        .env("BOWOUT_LOG_FORMAT", "journal")
+        .sh("echo started");
     assert_eq!(bowout.end(), Status::Code(125));
-    assert!(bowout.log()[0].starts_with("<3>bowout: "), "{:?}", bowout.log());
+    assert!(
+        bowout.log()[0].starts_with("<3>bowout: "),
+        "{:?}",
+        bowout.log()
+    );
     // What is typed wins; what is not a format cannot be chosen.
     refused(
-        Start::new(["--log-format", "text", "--gace"]).env("BOWOUT_LOG_FORMAT", "json").sh("echo started"),
+        Start::new(["--log-format", "text", "--gace"])
+            .env("BOWOUT_LOG_FORMAT", "json")
+            .sh("echo started"),
         &["--gace"],
     );
-    refused(Start::new(["--log-format", "jsno"]).sh("echo started"), &["did you mean json?"]);
+    refused(
+        Start::new(["--log-format", "jsno"]).sh("echo started"),
+        &["did you mean json?"],
+    );
 }
 
 /// With a value that is not one, each variable is named: it is read.
@@ -235,15 +351,23 @@ fn bad_variables_get_one_line_and_125() {
     ];
     for name in names {
         let name = format!("BOWOUT_{name}");
-        refused(Start::plain().env(&name, "nonsense/x").sh("echo started"), &[&name, "nonsense/x"]);
+        refused(
+            Start::plain().env(&name, "nonsense/x").sh("echo started"),
+            &[&name, "nonsense/x"],
+        );
     }
-    refused(Start::plain().env("BOWOUT_GRACE", "10S").sh("echo started"), &["BOWOUT_GRACE", "10s"]);
+    refused(
+        Start::plain().env("BOWOUT_GRACE", "10S").sh("echo started"),
+        &["BOWOUT_GRACE", "10s"],
+    );
 }
 
 #[test]
 fn variables_mean_what_options_mean() {
     let run = |name: &str, value: &str, sent: i32| {
-        let mut bowout = Start::plain().env(name, value).probe(["signals", "--exit", "USR2:6"]);
+        let mut bowout = Start::plain()
+            .env(name, value)
+            .probe(["signals", "--exit", "USR2:6"]);
         bowout.ready();
         bowout.kill(sent);
         let signals = signals_of("", &bowout.out.rest());
@@ -253,13 +377,37 @@ fn variables_mean_what_options_mean() {
     assert_eq!(run("BOWOUT_GRACE", "0", TERM).1, killed);
     assert_eq!(run("BOWOUT_GRACE", "100ms", TERM).1, killed);
     assert_eq!(run("BOWOUT_GRACE", "0.1", TERM).1, killed);
-    assert_eq!(run("BOWOUT_ESCALATE", "USR2/3600/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
-    assert_eq!(run("BOWOUT_ESCALATE", "USR2/1h/KILL", TERM), (Some(libc::SIGUSR2), Status::Code(6)));
+    assert_eq!(
+        run("BOWOUT_ESCALATE", "USR2/3600/KILL", TERM),
+        (Some(libc::SIGUSR2), Status::Code(6))
+    );
+    assert_eq!(
+        run("BOWOUT_ESCALATE", "USR2/1h/KILL", TERM),
+        (Some(libc::SIGUSR2), Status::Code(6))
+    );
     for wait in ["100ms", "0.1"] {
-        assert_eq!(Start::plain().env("BOWOUT_MAX_RUNTIME", wait).probe(["idle"]).end(), Status::Code(124));
+        assert_eq!(
+            Start::plain()
+                .env("BOWOUT_MAX_RUNTIME", wait)
+                .probe(["idle"])
+                .end(),
+            Status::Code(124)
+        );
     }
-    assert_eq!(Start::plain().env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]).end(), Status::Code(4));
-    assert_eq!(Start::plain().env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]).end(), Status::Code(143));
+    assert_eq!(
+        Start::plain()
+            .env("BOWOUT_REMAP_EXIT", "3:4")
+            .probe(["exit", "3"])
+            .end(),
+        Status::Code(4)
+    );
+    assert_eq!(
+        Start::plain()
+            .env("BOWOUT_EXIT_STATUS", "code")
+            .probe(["die", "15"])
+            .end(),
+        Status::Code(143)
+    );
 
     let start = |options: &[&str], name: &str, value: &str| {
         let mut bowout = Start::new(options).env(name, value).probe(["signals"]);
@@ -296,8 +444,9 @@ fn a_kill_mode_and_a_tree_can_be_chosen_by_variable() {
     unsafe { libc::kill(descendant, libc::SIGUSR1) };
     assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR1]);
 
-    let mut bowout =
-        Start::plain().env("BOWOUT_WAIT_TREE", "true").sh("\"$PROBE\" signals --name d --exit USR1:0 & exit 3");
+    let mut bowout = Start::plain()
+        .env("BOWOUT_WAIT_TREE", "true")
+        .sh("\"$PROBE\" signals --name d --exit USR1:0 & exit 3");
     let descendant = bowout.ready_as("d");
     // SAFETY: a descendant of this process, alive until it has this signal.
     unsafe { libc::kill(descendant, libc::SIGUSR1) };
@@ -307,11 +456,17 @@ fn a_kill_mode_and_a_tree_can_be_chosen_by_variable() {
 
 #[test]
 fn the_command_line_wins_over_a_variable() {
-    let mut bowout = Start::new(["-e", "3:5"]).env("BOWOUT_REMAP_EXIT", "3:4").probe(["exit", "3"]);
+    let mut bowout = Start::new(["-e", "3:5"])
+        .env("BOWOUT_REMAP_EXIT", "3:4")
+        .probe(["exit", "3"]);
     assert_eq!(bowout.end(), Status::Code(5));
-    let mut bowout = Start::new(["--exit-status", "auto"]).env("BOWOUT_EXIT_STATUS", "code").probe(["die", "15"]);
+    let mut bowout = Start::new(["--exit-status", "auto"])
+        .env("BOWOUT_EXIT_STATUS", "code")
+        .probe(["die", "15"]);
     assert_eq!(bowout.end(), Status::Signal(TERM));
-    let mut bowout = Start::new(["--grace", "0"]).env("BOWOUT_GRACE", "never").probe(["signals"]);
+    let mut bowout = Start::new(["--grace", "0"])
+        .env("BOWOUT_GRACE", "never")
+        .probe(["signals"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(libc::SIGKILL));
@@ -328,9 +483,19 @@ fn options_end_at_the_first_word_that_is_none() {
         assert_eq!(bowout.out.rest(), ["--grace"]);
         assert_eq!(bowout.end(), Status::Code(3));
     }
-    assert_eq!(Start::plain().bare([probe, "exit", "4"]).end(), Status::Code(4), "no option at all");
-    assert_eq!(Start::new(["--grace=1s"]).bare([probe, "exit", "4"]).end(), Status::Code(4));
-    assert_eq!(Start::new(["-t1s"]).bare([probe, "exit", "4"]).end(), Status::Code(4));
+    assert_eq!(
+        Start::plain().bare([probe, "exit", "4"]).end(),
+        Status::Code(4),
+        "no option at all"
+    );
+    assert_eq!(
+        Start::new(["--grace=1s"]).bare([probe, "exit", "4"]).end(),
+        Status::Code(4)
+    );
+    assert_eq!(
+        Start::new(["-t1s"]).bare([probe, "exit", "4"]).end(),
+        Status::Code(4)
+    );
 }
 
 #[test]
@@ -350,7 +515,11 @@ fn the_letters_of_tini_and_dumb_init_are_accepted() {
         &["-sgw", "-q"],
     ];
     for options in all {
-        assert_eq!(Start::new(options).probe(["exit", "9"]).end(), Status::Code(9), "{options:?}");
+        assert_eq!(
+            Start::new(options).probe(["exit", "9"]).end(),
+            Status::Code(9),
+            "{options:?}"
+        );
     }
 }
 
@@ -359,7 +528,12 @@ fn warn_on_reap_tells_of_an_orphan() {
     for (options, told) in [(&["-w"][..], true), (&[], false)] {
         let mut bowout = Start::new(options).probe(["orphans", "1"]);
         assert_eq!(bowout.end(), Status::Code(0));
-        assert_eq!(bowout.log().iter().any(|line| line.contains("reap")), told, "{options:?}: {:#?}", bowout.log());
+        assert_eq!(
+            bowout.log().iter().any(|line| line.contains("reap")),
+            told,
+            "{options:?}: {:#?}",
+            bowout.log()
+        );
     }
 }
 
@@ -368,13 +542,19 @@ fn help_and_version_are_told_on_stdout() {
     for option in ["-h", "--help", "--help-all"] {
         let mut bowout = Start::new([option]).bare(NOTHING);
         let help = bowout.out.rest().join("\n");
-        assert!(help.contains("bowout [OPTIONS]") && help.contains("--grace"), "{help}");
+        assert!(
+            help.contains("bowout [OPTIONS]") && help.contains("--grace"),
+            "{help}"
+        );
         assert_eq!(bowout.end(), Status::Code(0));
         assert_eq!(bowout.log(), NOTHING);
     }
     for option in ["-V", "--version"] {
         let mut bowout = Start::new([option]).bare(NOTHING);
-        assert_eq!(bowout.out.rest(), [concat!("bowout ", env!("CARGO_PKG_VERSION"))]);
+        assert_eq!(
+            bowout.out.rest(),
+            [concat!("bowout ", env!("CARGO_PKG_VERSION"))]
+        );
         assert_eq!(bowout.end(), Status::Code(0));
     }
 }
@@ -387,7 +567,10 @@ fn as_docker_init_the_version_is_told_as_tini_does() {
     symlink(BOWOUT, &init).expect("a link");
     let mut bowout = Start::new(["--version"]).program(&init).bare(NOTHING);
     let lines = bowout.out.rest();
-    assert!(lines[0].starts_with("tini version ") && lines[0].contains(" - git."), "{lines:?}");
+    assert!(
+        lines[0].starts_with("tini version ") && lines[0].contains(" - git."),
+        "{lines:?}"
+    );
     assert_eq!(bowout.end(), Status::Code(0));
     let mut bowout = Start::plain().program(&init).probe(["exit", "5"]);
     assert_eq!(bowout.end(), Status::Code(5));

@@ -1,4 +1,5 @@
-//! Each flag of the command line stands in --help-all and in the manual, and no other does; --help has a part of them.
+//! Each flag of the command line stands in --help-all and in the manual, and no other does; --help
+//! has a part of them.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,10 @@ use crate::common::{NOTHING, Start, Status};
 fn flags(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("--") {
-        let name: String = text[at + 2..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+        let name: String = text[at + 2..]
+            .chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+            .collect();
         let alone = !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '-');
         if alone && name.len() > 1 {
             found.insert(format!("--{name}"));
@@ -55,7 +59,10 @@ fn help_all_tells_every_flag() {
 fn help_tells_of_the_flags_those_that_most_people_need() {
     let (few, all) = (help("--help"), help("--help-all"));
     assert!(few.is_subset(&all), "{:?}", few.difference(&all));
-    assert!(few.contains("--grace") && few.contains("--help-all") && few.len() * 2 < all.len(), "{few:?}");
+    assert!(
+        few.contains("--grace") && few.contains("--help-all") && few.len() * 2 < all.len(),
+        "{few:?}"
+    );
 }
 
 /// mdoc writes `--grace` as `.Fl \-grace` or `Fl -grace`.
@@ -66,7 +73,10 @@ fn the_manual_tells_the_flags_that_help_tells() {
     let manual = manual.replace("\\-", "-").replace("Fl -", "--");
     let manual = flags(&manual);
     let help = help("--help-all");
-    let (missing, unknown): (Vec<_>, Vec<_>) = (help.difference(&manual).collect(), manual.difference(&help).collect());
+    let (missing, unknown): (Vec<_>, Vec<_>) = (
+        help.difference(&manual).collect(),
+        manual.difference(&help).collect(),
+    );
     assert!(missing.is_empty(), "not in the manual: {missing:?}");
     assert!(unknown.is_empty(), "only in the manual: {unknown:?}");
 }

@@ -24,7 +24,10 @@ fn ten_thousand_orphans_are_reaped_as_they_end() {
 #[test]
 fn none_of_two_thousand_stubborn_descendants_survives() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "500ms"]).at(home).probe(["tree", "2000", "--stubborn"]);
+        let mut bowout =
+            Start::new(["--grace", "500ms"])
+                .at(home)
+                .probe(["tree", "2000", "--stubborn"]);
         bowout.ready();
         bowout.kill(TERM);
         // The end of the pipe: every one of them held it.
@@ -37,7 +40,9 @@ fn none_of_two_thousand_stubborn_descendants_survives() {
 #[test]
 fn descendants_that_fork_while_they_are_killed_do_not_survive() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "300ms"]).at(home).probe(["breed", "20", "1"]);
+        let mut bowout = Start::new(["--grace", "300ms"])
+            .at(home)
+            .probe(["breed", "20", "1"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.out.rest();
@@ -48,7 +53,9 @@ fn descendants_that_fork_while_they_are_killed_do_not_survive() {
 #[test]
 fn descendants_that_obey_are_asked_when_the_child_has_ended() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["tree", "200", "--exit", "TERM:4"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["tree", "200", "--exit", "TERM:4"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
@@ -74,8 +81,7 @@ fn a_descendant_gets_the_time_to_clean_up_after_the_childs_end() {
 #[test]
 fn the_childs_own_end_drains_what_it_leaves_behind() {
     for home in homes() {
-        let script =
-            "\"$PROBE\" signals --name d --pause TERM:1 --exit TERM:0 & exec \"$PROBE\" signals --name c --exit USR1:5";
+        let script = "\"$PROBE\" signals --name d --pause TERM:1 --exit TERM:0 & exec \"$PROBE\" signals --name c --exit USR1:5";
         let mut bowout = Start::new(["--grace", "1h"]).at(home).sh(script);
         bowout.ready_as("c");
         bowout.ready_as("d");
@@ -97,7 +103,10 @@ fn the_drain_kills_after_the_grace_period_and_not_before() {
             bowout.end()
         });
         assert_eq!(status, Status::Code(5), "{home:?}");
-        assert!(took >= Duration::from_millis(300) && took < SOON, "{took:?}");
+        assert!(
+            took >= Duration::from_millis(300) && took < SOON,
+            "{took:?}"
+        );
         assert_at_most(&signals_of("d", &bowout.out.rest()), &[TERM]);
     }
 }
@@ -125,10 +134,14 @@ fn a_stop_request_during_the_drain_is_no_repeat_and_a_second_one_is() {
         bowout.ready_as("c");
         bowout.ready_as("d");
         bowout.kill(libc::SIGUSR1);
-        bowout.out.find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
+        bowout
+            .out
+            .find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
         bowout.kill(TERM);
         // Two that are pending at once would be one.
-        bowout.err.find("the request", |line| line.contains("TERM") && line.contains("from"));
+        bowout.err.find("the request", |line| {
+            line.contains("TERM") && line.contains("from")
+        });
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(5), "{home:?}");
     }

@@ -16,18 +16,32 @@ fn comparable(lines: Vec<String>) -> Vec<String> {
 fn assert_same(home: Home, setup: &[&str], words: &[&OsStr]) {
     let null = File::open("/dev/null").expect("/dev/null");
     let view = |start: Start| {
-        let start = start.at(home).with(setup).inherit(&null).dir("/usr").env("TERM", "dumb");
         let start = start
-            .env("RUST_LOG", "trace")
-            .env(OsString::from_vec(b"\xffNAME".to_vec()), OsString::from_vec(b"\xfe\n".to_vec()));
-        let all: Vec<&OsStr> = [OsStr::new("view")].into_iter().chain(words.iter().copied()).collect();
-        let mut running = start.stderr(File::create("/dev/null").expect("/dev/null")).probe(all);
+            .at(home)
+            .with(setup)
+            .inherit(&null)
+            .dir("/usr")
+            .env("TERM", "dumb");
+        let start = start.env("RUST_LOG", "trace").env(
+            OsString::from_vec(b"\xffNAME".to_vec()),
+            OsString::from_vec(b"\xfe\n".to_vec()),
+        );
+        let all: Vec<&OsStr> = [OsStr::new("view")]
+            .into_iter()
+            .chain(words.iter().copied())
+            .collect();
+        let mut running = start
+            .stderr(File::create("/dev/null").expect("/dev/null"))
+            .probe(all);
         let lines = running.out.rest();
         assert_eq!(running.end(), Status::Code(0), "{setup:?}");
         comparable(lines)
     };
     let direct = view(Start::direct());
-    assert!(direct.iter().any(|line| line.starts_with("SigIgn")), "{direct:?}");
+    assert!(
+        direct.iter().any(|line| line.starts_with("SigIgn")),
+        "{direct:?}"
+    );
     assert_eq!(view(Start::new(["-q"])), direct, "{home:?} {setup:?}");
 }
 
@@ -41,9 +55,14 @@ const STATES: [&[&str]; 13] = [
     &["--block", "HUP,TERM,USR2,32,33,37,64"],
     &["--block", "CHLD,PIPE,INT", "--ignore", "20,21,22,USR2"],
     &["--umask", "63", "--nofile", "64"],
-    &["--timer", "0", "3600000", "0", "--timer", "1", "3600000", "7001", "--timer", "2", "3600000", "2"],
+    &[
+        "--timer", "0", "3600000", "0", "--timer", "1", "3600000", "7001", "--timer", "2",
+        "3600000", "2",
+    ],
     &["--reset-on-fork"],
-    &["--slack", "70000", "--mce", "1", "--ioprio", "16389", "--nice", "3"],
+    &[
+        "--slack", "70000", "--mce", "1", "--ioprio", "16389", "--nice", "3",
+    ],
     &["--no-thp", "--securebits", "5"],
 ];
 
@@ -62,18 +81,34 @@ enum Has {
     Tested(&'static str),
 }
 
-/// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)) or that fork(2) names as not the same in the child. What
-/// execve(2) drops as well is not the command's either way: memory locks, timer_create(2), asynchronous I/O, the keyrings of thread and process.
+/// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)) or that
+/// fork(2) names as not the same in the child. What execve(2) drops as well is not the command's
+/// either way: memory locks, timer_create(2), asynchronous I/O, the keyrings of thread and process.
 const ATTRIBUTES: [(&str, Has); 46] = [
     ("process ID, thread ID", Has::OfItsOwn),
     ("parent process ID", Has::OfItsOwn),
-    ("process group", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
-    ("session", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
-    ("controlling terminal", Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session")),
-    ("children", Has::Not("What was bowout's child before it became bowout")),
+    (
+        "process group",
+        Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session"),
+    ),
+    (
+        "session",
+        Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session"),
+    ),
+    (
+        "controlling terminal",
+        Has::Tested("without_a_terminal_the_child_has_its_own_group_and_bowouts_session"),
+    ),
+    (
+        "children",
+        Has::Not("What was bowout's child before it became bowout"),
+    ),
     ("real user and group IDs", Has::ByFork("Uid")),
     ("supplementary groups", Has::ByFork("Groups")),
-    ("capabilities, bounding and ambient sets", Has::ByFork("CapBnd")),
+    (
+        "capabilities, bounding and ambient sets",
+        Has::ByFork("CapBnd"),
+    ),
     ("securebits", Has::ByFork("securebits")),
     ("no_new_privs", Has::ByFork("NoNewPrivs")),
     ("seccomp filters", Has::ByFork("Seccomp")),
@@ -86,7 +121,10 @@ const ATTRIBUTES: [(&str, Has); 46] = [
     ("working directory", Has::ByFork("cwd")),
     ("umask", Has::ByFork("Umask")),
     ("open descriptors", Has::ByFork("fd ")),
-    ("flock(2) and open file description locks", Has::ByFork("fd ")),
+    (
+        "flock(2) and open file description locks",
+        Has::ByFork("fd "),
+    ),
     ("record locks (fcntl(2))", Has::Not("record locks")),
     ("directory notifications (F_NOTIFY)", Has::Not("F_NOTIFY")),
     ("System V semaphore adjustments", Has::Not("semop(2)")),
@@ -94,12 +132,21 @@ const ATTRIBUTES: [(&str, Has); 46] = [
     ("resource usage so far", Has::Not("processor time")),
     ("signal mask", Has::ByFork("SigBlk")),
     ("ignored signals", Has::ByFork("SigIgn")),
-    ("pending signals", Has::Tested("a_signal_that_is_pending_when_bowout_starts_reaches_the_command")),
+    (
+        "pending signals",
+        Has::Tested("a_signal_that_is_pending_when_bowout_starts_reaches_the_command"),
+    ),
     ("interval timers", Has::ByBowout("timer ")),
     ("subreaper", Has::Not("subreaper")),
-    ("scheduling policy that is reset on fork", Has::ByBowout("scheduler")),
+    (
+        "scheduling policy that is reset on fork",
+        Has::ByBowout("scheduler"),
+    ),
     ("nice value", Has::ByBowout("nice")),
-    ("scheduling that the command may not take", Has::Not("SCHED_RESET_ON_FORK")),
+    (
+        "scheduling that the command may not take",
+        Has::Not("SCHED_RESET_ON_FORK"),
+    ),
     ("I/O priority", Has::ByFork("ioprio")),
     ("processor affinity", Has::ByFork("Cpus_allowed")),
     ("memory policy", Has::ByFork("Mems_allowed")),
@@ -111,12 +158,16 @@ const ATTRIBUTES: [(&str, Has); 46] = [
     ("machine check policy", Has::ByFork("mce")),
     ("control group", Has::ByFork("cgroup")),
     ("namespaces", Has::ByFork("ns ")),
-    ("namespace of later children (unshare(2), CLONE_NEWPID)", Has::Not("nsenter --no-fork -p")),
+    (
+        "namespace of later children (unshare(2), CLONE_NEWPID)",
+        Has::Not("nsenter --no-fork -p"),
+    ),
     ("parent-death signal", Has::Not("parent-death signal")),
     ("tracer", Has::OfItsOwn),
 ];
 
-/// Each one that the probe can see is there to be compared, and each one that the command does not have is in README.
+/// Each one that the probe can see is there to be compared, and each one that the command does not
+/// have is in README.
 #[test]
 fn every_attribute_of_execve_has_its_place() {
     let null = File::open("/dev/null").expect("/dev/null");
@@ -124,15 +175,29 @@ fn every_attribute_of_execve_has_its_place() {
     let readme = include_str!("../../README.md");
     let limits = &readme[readme.find("\n## Limits").expect("Limits")..];
     let limits = limits.split_whitespace().collect::<Vec<_>>().join(" ");
-    let sources = [include_str!("fidelity.rs"), include_str!("pid_variables.rs")];
+    let sources = [
+        include_str!("fidelity.rs"),
+        include_str!("pid_variables.rs"),
+    ];
     for (attribute, has) in ATTRIBUTES {
         match has {
             Has::ByFork(lines) | Has::ByBowout(lines) => {
-                assert!(view.iter().any(|line| line.starts_with(lines)), "{attribute}: {view:#?}");
+                assert!(
+                    view.iter().any(|line| line.starts_with(lines)),
+                    "{attribute}: {view:#?}"
+                );
             }
-            Has::Not(words) => assert!(limits.contains(words), "{attribute}: not in Limits: {words}"),
+            Has::Not(words) => assert!(
+                limits.contains(words),
+                "{attribute}: not in Limits: {words}"
+            ),
             Has::Tested(name) => {
-                assert!(sources.iter().any(|text| text.contains(&format!("fn {name}("))), "{attribute}: {name}");
+                assert!(
+                    sources
+                        .iter()
+                        .any(|text| text.contains(&format!("fn {name}("))),
+                    "{attribute}: {name}"
+                );
             }
             Has::OfItsOwn => {}
         }
@@ -144,7 +209,10 @@ fn every_attribute_of_execve_has_its_place() {
 fn an_alarm_that_was_set_before_bowout_reaches_the_command_once() {
     for home in homes() {
         for start in [Start::direct(), Start::new(["--grace", "1h"])] {
-            let mut running = start.at(home).with(["--timer", "0", "300", "0"]).probe(["signals", "--exit", "TERM:7"]);
+            let mut running = start
+                .at(home)
+                .with(["--timer", "0", "300", "0"])
+                .probe(["signals", "--exit", "TERM:7"]);
             running.ready();
             let got = running.expect(libc::SIGALRM);
             // SI_KERNEL: nothing forwarded it.
@@ -160,7 +228,10 @@ fn an_alarm_that_was_set_before_bowout_reaches_the_command_once() {
 fn a_signal_that_is_pending_when_bowout_starts_reaches_the_command() {
     for home in homes() {
         let words = ["--block", "USR1", "--raise", "USR1"];
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).with(words).probe(["signals", "--exit", "USR1:7"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .with(words)
+            .probe(["signals", "--exit", "USR1:7"]);
         bowout.ready();
         bowout.expect(libc::SIGUSR1);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
@@ -184,24 +255,44 @@ fn closed_descriptors_stay_closed() {
         let dir = Dir::new();
         let view = |start: Start, to: &str| {
             let file = dir.file(to);
-            let mut running =
-                start.with(["--close", closed]).probe(["view".as_ref(), "--to".as_ref(), file.as_os_str()]);
+            let mut running = start.with(["--close", closed]).probe([
+                "view".as_ref(),
+                "--to".as_ref(),
+                file.as_os_str(),
+            ]);
             assert_eq!(running.end(), Status::Code(0), "{closed}");
-            std::fs::read_to_string(file).expect("a view").lines().map(str::to_owned).collect()
+            std::fs::read_to_string(file)
+                .expect("a view")
+                .lines()
+                .map(str::to_owned)
+                .collect()
         };
         let direct: Vec<String> = comparable(view(Start::direct(), "direct"));
         let below: Vec<String> = comparable(view(Start::new(["-v"]), "below"));
         assert_eq!(below, direct, "{closed}");
-        assert!(!direct.iter().any(|line| line.starts_with(&format!("fd {} ", &closed[..1]))), "{direct:?}");
+        assert!(
+            !direct
+                .iter()
+                .any(|line| line.starts_with(&format!("fd {} ", &closed[..1]))),
+            "{direct:?}"
+        );
     }
 }
 
 #[test]
 fn words_that_are_not_text_arrive_as_they_are() {
-    let words: Vec<OsString> = [&b"\xff\xfe"[..], b"", b"--grace", b"a b", b"\n", b"--", b"-x\x80"]
-        .iter()
-        .map(|word| OsString::from_vec(word.to_vec()))
-        .collect();
+    let words: Vec<OsString> = [
+        &b"\xff\xfe"[..],
+        b"",
+        b"--grace",
+        b"a b",
+        b"\n",
+        b"--",
+        b"-x\x80",
+    ]
+    .iter()
+    .map(|word| OsString::from_vec(word.to_vec()))
+    .collect();
     let words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
     for home in homes() {
         assert_same(home, &["--umask", "18"], &words);
@@ -221,8 +312,10 @@ fn a_command_whose_name_is_not_text_is_run() {
 
 #[test]
 fn bowouts_own_variables_reach_the_command() {
-    let mut bowout =
-        Start::plain().env("BOWOUT_GRACE", "5s").env("BOWOUT_LOG", "off").sh("echo $BOWOUT_GRACE $BOWOUT_LOG");
+    let mut bowout = Start::plain()
+        .env("BOWOUT_GRACE", "5s")
+        .env("BOWOUT_LOG", "off")
+        .sh("echo $BOWOUT_GRACE $BOWOUT_LOG");
     assert_eq!(bowout.out.rest(), ["5s off"]);
     assert_eq!(bowout.end(), Status::Code(0));
 }
@@ -230,7 +323,10 @@ fn bowouts_own_variables_reach_the_command() {
 #[test]
 fn sigchld_ignored_on_entry_hangs_nothing() {
     for home in homes() {
-        let mut bowout = Start::plain().at(home).with(["--ignore", "CHLD"]).probe(["exit", "7"]);
+        let mut bowout = Start::plain()
+            .at(home)
+            .with(["--ignore", "CHLD"])
+            .probe(["exit", "7"]);
         assert_eq!(bowout.end(), Status::Code(7));
     }
 }
@@ -275,7 +371,11 @@ fn without_a_terminal_the_child_has_its_own_group_and_bowouts_session() {
     let lines = bowout.out.rest();
     let id = |name: &str| {
         let prefix = format!("id {name} ");
-        lines.iter().find_map(|line| line.strip_prefix(&prefix)).expect("an id").to_owned()
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&prefix))
+            .expect("an id")
+            .to_owned()
     };
     assert_eq!(id("group"), id("pid"));
     assert_eq!(id("parent"), bowout.pid.to_string());

@@ -1,4 +1,5 @@
-//! The grace period that a user did not give: less than the engine's own, so that bowout kills and reports before the engine does.
+//! The grace period that a user did not give: less than the engine's own, so that bowout kills and
+//! reports before the engine does.
 
 use crate::common::pty::{CTRL_C, Shell};
 use crate::common::{BOWOUT, Home, NOTHING, Running, Start, Status, homes, probe};
@@ -13,7 +14,10 @@ fn announced(mut bowout: Running) -> String {
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
-    let line = log.iter().find(|line| line.contains("SIGKILL in ")).unwrap_or_else(|| panic!("{log:#?}"));
+    let line = log
+        .iter()
+        .find(|line| line.contains("SIGKILL in "))
+        .unwrap_or_else(|| panic!("{log:#?}"));
     line.split_once("SIGKILL in ").expect("found").1.to_owned()
 }
 
@@ -24,7 +28,11 @@ fn the_default_grace_period_follows_from_the_engine() {
     for home in homes() {
         for (name, value, grace) in [
             ("KUBERNETES_SERVICE_HOST", "10.0.0.1", "25s (default)"),
-            ("ECS_CONTAINER_METADATA_URI_V4", "http://169.254.170.2/v4/x", "25s (default)"),
+            (
+                "ECS_CONTAINER_METADATA_URI_V4",
+                "http://169.254.170.2/v4/x",
+                "25s (default)",
+            ),
             ("DYNO", "web.1", "25s (default)"),
             ("CONTAINER_APP_NAME", "app", "25s (default)"),
             ("DYNO", "", "8s (default)"),
@@ -33,7 +41,11 @@ fn the_default_grace_period_follows_from_the_engine() {
             ("SYSTEMD_EXEC_PID", "2", "8s (default)"),
             ("BOWOUT_GRACE", "7", "7s"),
         ] {
-            assert_eq!(announced(Start::plain().env(name, value).at(home).probe(OBEYS)), grace, "{home:?} {name}");
+            assert_eq!(
+                announced(Start::plain().env(name, value).at(home).probe(OBEYS)),
+                grace,
+                "{home:?} {name}"
+            );
         }
         let start = Start::new(["--grace", "5"]).env("DYNO", "web.1").at(home);
         assert_eq!(announced(start.probe(OBEYS)), "5s", "{home:?}");
@@ -52,8 +64,16 @@ fn as_a_unit(home: Home, options: &[&str]) -> Running {
 #[test]
 fn a_unit_of_systemd_has_85_seconds() {
     for home in homes() {
-        assert_eq!(announced(as_a_unit(home, &[])), "1m 25s (default)", "{home:?}");
-        assert_eq!(announced(as_a_unit(home, &["--grace", "1m"])), "1m", "{home:?}");
+        assert_eq!(
+            announced(as_a_unit(home, &[])),
+            "1m 25s (default)",
+            "{home:?}"
+        );
+        assert_eq!(
+            announced(as_a_unit(home, &["--grace", "1m"])),
+            "1m",
+            "{home:?}"
+        );
     }
 }
 
@@ -61,7 +81,9 @@ fn a_unit_of_systemd_has_85_seconds() {
 #[test]
 fn on_a_terminal_a_pod_is_like_any_other_place() {
     let mut shell = Shell::start();
-    shell.probe(&format!("env KUBERNETES_SERVICE_HOST=10.0.0.1 bowout {CATCH},INT"));
+    shell.probe(&format!(
+        "env KUBERNETES_SERVICE_HOST=10.0.0.1 bowout {CATCH},INT"
+    ));
     shell.0.type_keys(CTRL_C);
     shell.0.see("SIGKILL in 8s (default)");
     shell.0.type_keys(CTRL_C);

@@ -21,14 +21,23 @@ fn there_is_one_thread() {
 
 #[test]
 fn an_idle_bowout_is_not_woken() {
-    for options in [&[][..], &["--max-runtime", "1h"], &["--wait-tree"], &["-g", "--grace", "never"]] {
+    for options in [
+        &[][..],
+        &["--max-runtime", "1h"],
+        &["--wait-tree"],
+        &["-g", "--grace", "never"],
+    ] {
         let mut bowout = Start::new(options).probe(["signals", "--pause", "USR2:1000"]);
         bowout = quiet(bowout);
         bowout.kill(libc::SIGUSR2);
         bowout.expect(libc::SIGUSR2);
         until("bowout sleeps", || (bowout.state() == 'S').then_some(()));
-        let switches =
-            |bowout: &Running| (bowout.field("voluntary_ctxt_switches"), bowout.field("nonvoluntary_ctxt_switches"));
+        let switches = |bowout: &Running| {
+            (
+                bowout.field("voluntary_ctxt_switches"),
+                bowout.field("nonvoluntary_ctxt_switches"),
+            )
+        };
         let before = switches(&bowout);
         // A second of the child's, which bowout has no part in.
         bowout.out.find("the pause", |line| line == "paused");
@@ -44,16 +53,28 @@ fn ten_idle_seconds_see_no_system_call() {
     let bowout = quiet(Start::plain().probe(["signals"]));
     let dir = Dir::new();
     let file = dir.file("trace");
-    let words = ["strace", "-f", "-o", file.to_str().expect("text"), "-p", &bowout.pid.to_string()];
+    let words = [
+        "strace",
+        "-f",
+        "-o",
+        file.to_str().expect("text"),
+        "-p",
+        &bowout.pid.to_string(),
+    ];
     let mut strace = Start::direct().command(words);
-    strace.err.find("attached", |line| line.contains("attached"));
+    strace
+        .err
+        .find("attached", |line| line.contains("attached"));
     // SAFETY: no descriptors: ten seconds are what the promise is about.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 10_000) };
     strace.kill(libc::SIGINT);
     assert_ne!(strace.wait(), Status::Code(1), "{:?}", strace.err.seen());
     // The call that bowout waits in may be seen to go on waiting; none may end.
     let trace = std::fs::read_to_string(&file).expect("a trace");
-    let ended: Vec<&str> = trace.lines().filter(|line| line.contains(" = ") && !line.contains("ERESTART")).collect();
+    let ended: Vec<&str> = trace
+        .lines()
+        .filter(|line| line.contains(" = ") && !line.contains("ERESTART"))
+        .collect();
     assert!(ended.is_empty(), "{trace}");
     assert!(trace.lines().count() <= 4, "{trace}");
 }
@@ -61,7 +82,9 @@ fn ten_idle_seconds_see_no_system_call() {
 #[test]
 fn bowout_keeps_no_descriptor_it_does_not_need() {
     let bowout = quiet(Start::plain().probe(["signals"]));
-    let open = std::fs::read_dir(format!("/proc/{}/fd", bowout.pid)).expect("descriptors").count();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", bowout.pid))
+        .expect("descriptors")
+        .count();
     assert!(open <= 8, "{open} descriptors");
 }
 
@@ -74,8 +97,13 @@ fn waiting_for_a_deadline_costs_no_time() {
     bowout.expect(libc::SIGTERM);
     bowout.out.find("the pause", |line| line == "paused");
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bowout.pid)).expect("bowout");
-    let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    let ticks: u32 = words[11..13].iter().map(|word| word.parse::<u32>().expect("ticks")).sum();
+    let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..]
+        .split(' ')
+        .collect();
+    let ticks: u32 = words[11..13]
+        .iter()
+        .map(|word| word.parse::<u32>().expect("ticks"))
+        .sum();
     // A second of spinning is a hundred ticks.
     assert!(ticks < 50, "{ticks} ticks");
     bowout.kill(libc::SIGTERM);

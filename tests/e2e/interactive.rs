@@ -1,7 +1,9 @@
-//! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that hangs, which a second Ctrl-C kills.
+//! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that
+//! hangs, which a second Ctrl-C kills.
 
 use crate::common::pty::{
-    CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of, runs, state_of,
+    CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of,
+    runs, state_of,
 };
 use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, no_strace, skip};
 
@@ -32,13 +34,18 @@ fn program(above: i32) -> i32 {
 fn interrupt(pty: &mut Pty, answer: &str) {
     let before = count(pty, CANCELLED);
     let program = program(pty.pid);
-    // Between its prompt and its wait for keys, a program notes a signal and acts on it at the next key.
-    pty.until("it waits for keys, or computes", |pty| (!pty.is_raw() || state_of(program) == Some('S')).then_some(()));
+    // Between its prompt and its wait for keys, a program notes a signal and acts on it at the next
+    // key.
+    pty.until("it waits for keys, or computes", |pty| {
+        (!pty.is_raw() || state_of(program) == Some('S')).then_some(())
+    });
     pty.type_keys(CTRL_C);
     if !answer.is_empty() {
         pty.see(answer);
     }
-    pty.until("bowout sees the prompt", |pty| (count(pty, CANCELLED) == before + 1).then_some(()));
+    pty.until("bowout sees the prompt", |pty| {
+        (count(pty, CANCELLED) == before + 1).then_some(())
+    });
 }
 
 /// Types a line and waits for what the program prints.
@@ -49,27 +56,42 @@ fn answer(pty: &mut Pty, line: &str, answer: &str) {
 
 /// The distribution's own python3, which edits lines.
 fn python() -> Option<String> {
-    let python = installed("python3").map(|path| format!("env PYTHON_BASIC_REPL=1 {} -q -i", path.display()));
+    let python = installed("python3")
+        .map(|path| format!("env PYTHON_BASIC_REPL=1 {} -q -i", path.display()));
     skip(python.is_none().then(|| "python3 is not installed".into()));
     python
 }
 
-/// Ctrl-C at the prompt and in a loop; then a computation that runs when the first stop would have killed it.
+/// Ctrl-C at the prompt and in a loop; then a computation that runs when the first stop would have
+/// killed it.
 fn drive_python(pty: &mut Pty) {
     pty.see(">>> ");
     for _ in 0..2 {
         interrupt(pty, "KeyboardInterrupt");
-        answer(pty, "print('wait', 'ing'); exec('while 1: pass')", "wait ing");
+        answer(
+            pty,
+            "print('wait', 'ing'); exec('while 1: pass')",
+            "wait ing",
+        );
         interrupt(pty, "KeyboardInterrupt");
     }
     let bowout = parent_of(program(pty.pid));
-    let switches = || ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| field(bowout, name));
-    pty.until("bowout sleeps", |_| (state_of(bowout) == Some('S')).then_some(()));
+    let switches = || {
+        ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| field(bowout, name))
+    };
+    pty.until("bowout sleeps", |_| {
+        (state_of(bowout) == Some('S')).then_some(())
+    });
     let before = switches();
-    let longer = "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
+    let longer =
+        "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
     answer(pty, &format!("{longer}; print(6 * 7)"), "\n42\r\n");
     pty.see(">>> ");
-    assert_eq!(switches(), before, "looks at the terminal though no stop is under way");
+    assert_eq!(
+        switches(),
+        before,
+        "looks at the terminal though no stop is under way"
+    );
     assert_eq!(count(pty, "SIGKILL"), 0);
     pty.type_keys("exit(7)\r");
 }
@@ -101,7 +123,8 @@ fn an_interpreter_below_pid_1_goes_on() {
     assert_eq!(pty.wait(), Status::Code(7));
 }
 
-/// As `unshare -pf` starts it: the leader of the session is outside the namespace, and has the number 0 there.
+/// As `unshare -pf` starts it: the leader of the session is outside the namespace, and has the
+/// number 0 there.
 #[test]
 fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
     let Some(python) = python() else { return };
@@ -109,7 +132,9 @@ fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line(&format!("unshare -pf --mount-proc bowout -v --grace 1s {python}"));
+    shell.line(&format!(
+        "unshare -pf --mount-proc bowout -v --grace 1s {python}"
+    ));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
 }
@@ -122,7 +147,11 @@ fn an_interpreter_below_an_init_by_name_goes_on() {
     shell.run(&format!("cp {BOWOUT} tini"));
     shell.line(&format!("BOWOUT_GRACE=0 ./tini -vv -- {python}"));
     shell.0.see(">>> ");
-    answer(&mut shell.0, "print('wait', 'ing'); exec('while 1: pass')", "wait ing");
+    answer(
+        &mut shell.0,
+        "print('wait', 'ing'); exec('while 1: pass')",
+        "wait ing",
+    );
     shell.0.type_keys(CTRL_C);
     shell.0.see("KeyboardInterrupt");
     answer(&mut shell.0, "print(6 * 7)", "\n42\r\n");
@@ -146,7 +175,9 @@ fn a_database_shell_goes_on() {
     interrupt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
     shell.0.see("sqlite> ");
-    shell.0.type_keys("WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n;\r");
+    shell.0.type_keys(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n;\r",
+    );
     shell.0.see("FROM n;\r\n");
     interrupt(&mut shell.0, "interrupted");
     answer(&mut shell.0, "SELECT 7 * 6;", "42\r\n");
@@ -169,7 +200,9 @@ fn the_shell_of_a_database_server_goes_on() {
     }
     let mut shell = Shell::start();
     let mut server = Start::direct().dir(&shell.0.dir.0).sh(SERVER);
-    server.err.find("the server", |line| line.contains("ready to accept connections"));
+    server.err.find("the server", |line| {
+        line.contains("ready to accept connections")
+    });
     shell.line("bowout -v --grace 1s psql -X -h \"$PWD\" -U postgres");
     shell.0.see("postgres=# ");
     interrupt(&mut shell.0, "");
@@ -227,8 +260,8 @@ fn a_pager_goes_on() {
     assert_eq!(count(&shell.0, "SIGKILL"), 0);
 }
 
-/// A shell that reads lines as they come: /proc says that it waits for one, the modes of the terminal do not. Here it is a descendant, in
-/// the group of bowout.
+/// A shell that reads lines as they come: /proc says that it waits for one, the modes of the
+/// terminal do not. Here it is a descendant, in the group of bowout.
 #[test]
 fn a_program_that_reads_a_line_goes_on() {
     if !has("dash") {
@@ -243,7 +276,9 @@ fn a_program_that_reads_a_line_goes_on() {
         let before = count(&shell.0, CANCELLED);
         shell.0.type_keys(CTRL_C);
         assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 128 + libc::SIGINT);
-        shell.0.until("bowout sees the prompt", |pty| (count(pty, CANCELLED) == before + 1).then_some(()));
+        shell.0.until("bowout sees the prompt", |pty| {
+            (count(pty, CANCELLED) == before + 1).then_some(())
+        });
     }
     shell.0.type_keys("exit\r");
     assert_eq!(shell.prompt().0, 7);
@@ -251,7 +286,9 @@ fn a_program_that_reads_a_line_goes_on() {
         return;
     }
     // Without /proc only the modes tell.
-    shell.line(&format!("probe ns --here --no-proc -- bowout -v --grace 1h {below}"));
+    shell.line(&format!(
+        "probe ns --here --no-proc -- bowout -v --grace 1h {below}"
+    ));
     assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
     shell.0.type_keys(CTRL_C);
     shell.0.see(WAITING);
@@ -267,15 +304,22 @@ fn a_server_before_a_pager_is_stopped_by_the_second_ctrl_c() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line(&format!("bowout --grace 1h {HANGS} --to out 2>log | TERM=vt100 less; echo \"${{PIPESTATUS[*]}}\""));
+    shell.line(&format!(
+        "bowout --grace 1h {HANGS} --to out 2>log | TERM=vt100 less; echo \"${{PIPESTATUS[*]}}\""
+    ));
     shell.0.ready_in("out");
-    shell.0.until("the pager has the terminal", |pty| pty.is_raw().then_some(()));
+    shell.0.until("the pager has the terminal", |pty| {
+        pty.is_raw().then_some(())
+    });
     shell.0.type_keys(CTRL_C);
     shell.0.see_in("log", WAITING);
     shell.0.type_keys(CTRL_C);
-    shell.0.see_in("log", "second stop request SIGINT from the terminal");
+    shell
+        .0
+        .see_in("log", "second stop request SIGINT from the terminal");
     shell.0.see_in("log", "was killed by SIGKILL");
-    // With the modes of the terminal as bowout found them, before the pager or after it, and has put them back.
+    // With the modes of the terminal as bowout found them, before the pager or after it, and has
+    // put them back.
     shell.0.type_keys("q\r");
     shell.0.see("137 ");
 }
@@ -308,7 +352,10 @@ fn the_prompt_of_the_shell_cancels_no_stop() {
     shell.prompt();
     assert!(shell.0.is_raw());
     // Longer than from one look to the next.
-    assert_eq!(shell.run("bowout -qq --max-runtime 500ms probe idle").0, 124);
+    assert_eq!(
+        shell.run("bowout -qq --max-runtime 500ms probe idle").0,
+        124
+    );
     shell.answers(bowout);
     shell.resume("fg", child, bowout);
     shell.0.type_keys(CTRL_C);
@@ -321,15 +368,24 @@ fn the_prompt_of_the_shell_cancels_no_stop() {
 fn in_a_script(options: &str) -> (Shell, i32, i32) {
     let mut shell = Shell::start();
     let line = format!("bowout -v {options} probe terminal --catch 64,USR2 --exit USR2:7");
-    std::fs::write(shell.0.dir.file("script"), format!("{line}\necho the script saw $?\n")).expect("a script");
+    std::fs::write(
+        shell.0.dir.file("script"),
+        format!("{line}\necho the script saw $?\n"),
+    )
+    .expect("a script");
     let (child, bowout) = shell.probe("sh script");
     (shell, child, bowout)
 }
 
-/// As cpulimit(1) does. Stopped with the child, bowout would never see its exit, and the script would wait for ever.
+/// As cpulimit(1) does. Stopped with the child, bowout would never see its exit, and the script
+/// would wait for ever.
 #[test]
 fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
-    for (signal, name) in [(libc::SIGSTOP, "SIGSTOP"), (libc::SIGTSTP, "SIGTSTP"), (libc::SIGTTIN, "SIGTTIN")] {
+    for (signal, name) in [
+        (libc::SIGSTOP, "SIGSTOP"),
+        (libc::SIGTSTP, "SIGTSTP"),
+        (libc::SIGTTIN, "SIGTTIN"),
+    ] {
         let (mut shell, child, bowout) = in_a_script("");
         for _ in 0..2 {
             kill(child, signal);
@@ -387,7 +443,9 @@ fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
     shell.0.state(child, 'T');
     let kill = libc::SYS_kill.to_string();
     let call = || std::fs::read_to_string(format!("/proc/{bowout}/syscall")).unwrap_or_default();
-    shell.0.until("bowout is about to stop", |_| (call().split(' ').next() == Some(&kill)).then_some(()));
+    shell.0.until("bowout is about to stop", |_| {
+        (call().split(' ').next() == Some(&kill)).then_some(())
+    });
     shell.line("fg");
     shell.0.see_in("trace", "SIGTSTP)");
     shell.answers(bowout);
@@ -395,12 +453,13 @@ fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
     shell.prompt();
 }
 
-/// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped for ever.
+/// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped for
+/// ever.
 #[test]
 fn ctrl_z_never_freezes_a_script() {
     let mut shell = Shell::start();
-    let (child, bowout) =
-        shell.probe("bash -c 'bowout -v probe terminal --catch 64,USR2 --exit USR2:7 --foreground; :'");
+    let (child, bowout) = shell
+        .probe("bash -c 'bowout -v probe terminal --catch 64,USR2 --exit USR2:7 --foreground; :'");
     assert_eq!(group_of(child), child);
     for _ in 0..2 {
         shell.0.type_keys(CTRL_Z);

@@ -19,8 +19,13 @@ fn stopped(start: Start) -> Vec<String> {
 fn a_stop_is_told_in_lines_that_begin_with_the_name() {
     for home in homes() {
         let log = stopped(Start::plain().at(home));
-        assert!(log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
-        let [request, end] = &log[..] else { panic!("not request and end: {log:#?}") };
+        assert!(
+            log.iter().all(|line| line.starts_with("bowout: ")),
+            "{log:#?}"
+        );
+        let [request, end] = &log[..] else {
+            panic!("not request and end: {log:#?}")
+        };
         assert!(request.contains("TERM"), "{request}");
         assert!(end.contains('3'), "{end}");
     }
@@ -44,7 +49,8 @@ fn the_last_line_tells_who_ended_the_program_how_and_how_long_it_took() {
         assert!(last.contains(word), "{word}: {last}");
     }
     let time = |word: &str| {
-        word.trim_end_matches(|c: char| !c.is_alphanumeric()).ends_with('s')
+        word.trim_end_matches(|c: char| !c.is_alphanumeric())
+            .ends_with('s')
             && word.starts_with(|c: char| c.is_ascii_digit())
     };
     assert!(last.split(' ').any(time), "no time: {last}");
@@ -67,7 +73,10 @@ fn the_last_line_names_the_signal_that_killed_the_child() {
     let mut bowout = Start::plain().probe(["die", "11"]);
     assert_eq!(bowout.end(), Status::Signal(11));
     let log = bowout.log();
-    assert!(log.last().is_some_and(|line| line.contains("SEGV")), "{log:#?}");
+    assert!(
+        log.last().is_some_and(|line| line.contains("SEGV")),
+        "{log:#?}"
+    );
 }
 
 #[test]
@@ -76,7 +85,10 @@ fn quiet_and_verbose_change_what_is_told() {
     assert_eq!(lines(&["-q"]), 0);
     assert_eq!(lines(&["-qq"]), 0);
     let (usual, verbose, more) = (lines(&[]), lines(&["-v"]), lines(&["-vv"]));
-    assert!(0 < usual && usual < verbose && verbose < more, "{usual} {verbose} {more}");
+    assert!(
+        0 < usual && usual < verbose && verbose < more,
+        "{usual} {verbose} {more}"
+    );
     // An own failure is told however quiet.
     let mut bowout = Start::new(["-qq"]).command(["no-such-command"]);
     assert_eq!(bowout.end(), Status::Code(127));
@@ -88,7 +100,10 @@ fn bowout_log_sets_the_level_and_rust_log_does_not() {
     let usual = stopped(Start::plain()).len();
     assert!(stopped(Start::plain().env("BOWOUT_LOG", "debug")).len() > usual);
     assert_eq!(stopped(Start::plain().env("BOWOUT_LOG", "off")).len(), 0);
-    assert_eq!(stopped(Start::plain().env("RUST_LOG", "trace")).len(), usual);
+    assert_eq!(
+        stopped(Start::plain().env("RUST_LOG", "trace")).len(),
+        usual
+    );
     assert_eq!(stopped(Start::plain().env("RUST_LOG", "off")).len(), usual);
 }
 
@@ -101,10 +116,21 @@ fn json_is_one_object_a_line() {
         let mut log = bowout.log();
         log.extend(stopped(Start::new(["--log-format", "json", level])));
         for line in &log {
-            let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            let value: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             assert_eq!(value["logger"], "bowout", "{line}");
-            assert!(value["event"].as_str().is_some_and(|event| !event.is_empty()), "{line}");
-            assert!(value["time"].is_string() && value["level"].is_string() && value["message"].is_string(), "{line}");
+            assert!(
+                value["event"]
+                    .as_str()
+                    .is_some_and(|event| !event.is_empty()),
+                "{line}"
+            );
+            assert!(
+                value["time"].is_string()
+                    && value["level"].is_string()
+                    && value["message"].is_string(),
+                "{line}"
+            );
         }
         assert_eq!(log.is_empty(), level == "-q", "{log:#?}");
     }
@@ -115,26 +141,43 @@ fn json_holds_failures_too() {
     let mut bowout = Start::new(["--log-format", "json"]).command(["no such \"command\"\n"]);
     assert_eq!(bowout.wait(), Status::Code(127));
     let log = bowout.log();
-    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
-    let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    assert_eq!((&value["event"], &value["exit_code"]), (&"error".into(), &127.into()), "{line}");
+    let [line] = &log[..] else {
+        panic!("not one line: {log:#?}")
+    };
+    let value: serde_json::Value =
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!(
+        (&value["event"], &value["exit_code"]),
+        (&"error".into(), &127.into()),
+        "{line}"
+    );
 }
 
 /// What bowout itself logs has fields, too: a reader does not have to take sentences apart.
 #[test]
 fn json_has_the_fields_of_each_event() {
-    let mut bowout =
-        Start::new(["--log-format", "json", "-v", "--pre-stop", "exit 4"]).probe(["signals", "--exit", "TERM:0"]);
+    let mut bowout = Start::new(["--log-format", "json", "-v", "--pre-stop", "exit 4"])
+        .probe(["signals", "--exit", "TERM:0"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
-    let log: Vec<serde_json::Value> = bowout.log().iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let log: Vec<serde_json::Value> = bowout
+        .log()
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let field = |event: &str, name: &str| {
-        log.iter().find(|line| line["event"] == event).unwrap_or_else(|| panic!("no {event}: {log:#?}"))[name].clone()
+        log.iter()
+            .find(|line| line["event"] == event)
+            .unwrap_or_else(|| panic!("no {event}: {log:#?}"))[name]
+            .clone()
     };
     assert!(field("child_started", "child_pid").is_i64());
     assert_eq!(field("hook_started", "hook"), "exit 4");
-    assert_eq!(field("hook_exited", "hook_pid"), field("hook_started", "hook_pid"));
+    assert_eq!(
+        field("hook_exited", "hook_pid"),
+        field("hook_started", "hook_pid")
+    );
     assert_eq!(field("hook_exited", "exit_code"), 4);
     assert!(field("hook_exited", "exit_signal").is_null());
 }
@@ -149,7 +192,10 @@ fn journal(matching: bool, format: &[&str]) -> Vec<String> {
         (stat.st_dev, stat.st_ino)
     };
     let stream = format!("{device}:{}", if matching { inode } else { inode + 1 });
-    let mut bowout: Running = Start::new(format).env("JOURNAL_STREAM", stream).stderr(write).sh("kill -USR1 $$");
+    let mut bowout: Running = Start::new(format)
+        .env("JOURNAL_STREAM", stream)
+        .stderr(write)
+        .sh("kill -USR1 $$");
     assert_eq!(bowout.end(), Status::Signal(libc::SIGUSR1));
     crate::common::Lines::of(read).rest()
 }
@@ -157,11 +203,23 @@ fn journal(matching: bool, format: &[&str]) -> Vec<String> {
 #[test]
 fn lines_for_the_journal_carry_their_level() {
     let log = journal(true, &[]);
-    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("<6>")), "{log:#?}");
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line.starts_with("<6>")),
+        "{log:#?}"
+    );
     let log = journal(false, &[]);
-    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")),
+        "{log:#?}"
+    );
     let log = journal(true, &["--log-format", "text"]);
-    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")), "{log:#?}");
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line.starts_with("bowout: ")),
+        "{log:#?}"
+    );
     let log = journal(false, &["--log-format", "journal"]);
-    assert!(!log.is_empty() && log.iter().all(|line| line.starts_with("<6>")), "{log:#?}");
+    assert!(
+        !log.is_empty() && log.iter().all(|line| line.starts_with("<6>")),
+        "{log:#?}"
+    );
 }

@@ -6,18 +6,27 @@ use std::process::Command;
 
 use crate::common::{Start, Status, leftovers, not_root, probe, skip};
 
-/// In the environment of the suite that runs below this one: what to do, and the mount namespace in which not to do it.
+/// In the environment of the suite that runs below this one: what to do, and the mount namespace in
+/// which not to do it.
 const DAMAGE: &str = "E2E_DAMAGE";
 
 fn mounts() -> u64 {
-    fs::metadata("/proc/self/ns/mnt").expect("a mount namespace").ino()
+    fs::metadata("/proc/self/ns/mnt")
+        .expect("a mount namespace")
+        .ino()
 }
 
 /// The damage, if this is the suite that is to do it.
 fn damage() -> bool {
-    let Ok(what) = std::env::var(DAMAGE) else { return false };
+    let Ok(what) = std::env::var(DAMAGE) else {
+        return false;
+    };
     let (what, elsewhere) = what.split_once(' ').expect("two words");
-    assert_ne!(mounts().to_string(), elsewhere, "never in the machine's own /dev");
+    assert_ne!(
+        mounts().to_string(),
+        elsewhere,
+        "never in the machine's own /dev"
+    );
     let bowout = Start::plain().probe(["exit", "0"]);
     match what {
         "replace" => {
@@ -26,7 +35,12 @@ fn damage() -> bool {
         }
         "make" => fs::write("/dev/report", "{}").expect("written"),
         "mode" => {
-            assert_eq!(leftovers::output(Command::new("chmod").args(["600", "/dev/null"])).status.code(), Some(0));
+            assert_eq!(
+                leftovers::output(Command::new("chmod").args(["600", "/dev/null"]))
+                    .status
+                    .code(),
+                Some(0)
+            );
         }
         "late" => {
             drop(bowout);
@@ -39,13 +53,20 @@ fn damage() -> bool {
 
 /// This test once more, in a mount namespace with a /dev of its own.
 fn below(what: &str, before: &str) -> (Option<i32>, String) {
-    let script = format!("{before}\nexec \"$0\" --exact machine::a_test_that_damages_dev_fails --nocapture 2>&1");
+    let script = format!(
+        "{before}\nexec \"$0\" --exact machine::a_test_that_damages_dev_fails --nocapture 2>&1"
+    );
     let suite = std::env::current_exe().expect("a path");
     let mut command = Command::new(probe());
-    command.args(["ns", "--here", "--own-dev", "--", "sh", "-c", &script]).arg(suite);
+    command
+        .args(["ns", "--here", "--own-dev", "--", "sh", "-c", &script])
+        .arg(suite);
     command.env(DAMAGE, format!("{what} {}", mounts()));
     let output = leftovers::output(&mut command);
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 #[test]
@@ -54,17 +75,30 @@ fn a_test_that_damages_dev_fails() {
         return;
     }
     assert_eq!(below("nothing", "").0, Some(0));
-    for (what, name) in
-        [("replace", "/dev/stdout"), ("make", "/dev/report"), ("mode", "/dev/null"), ("late", "/dev/stderr")]
-    {
+    for (what, name) in [
+        ("replace", "/dev/stdout"),
+        ("make", "/dev/report"),
+        ("mode", "/dev/null"),
+        ("late", "/dev/stderr"),
+    ] {
         let (code, said) = below(what, "");
         assert_eq!(code, Some(101), "{what}: {said}");
-        assert!(said.contains("DAMAGED THIS MACHINE") && said.contains(name), "{what}: {said}");
+        assert!(
+            said.contains("DAMAGED THIS MACHINE") && said.contains(name),
+            "{what}: {said}"
+        );
         // At the end of the test that has done it, where there is one.
-        assert_eq!(said.contains("test result: FAILED"), what != "late", "{what}: {said}");
+        assert_eq!(
+            said.contains("test result: FAILED"),
+            what != "late",
+            "{what}: {said}"
+        );
     }
     // Nothing is run where it has happened already.
     let (code, said) = below("nothing", "rm /dev/null; : >/dev/null");
-    assert!(code == Some(101) && said.contains("damaged already") && !said.contains("running"), "{said}");
+    assert!(
+        code == Some(101) && said.contains("damaged already") && !said.contains("running"),
+        "{said}"
+    );
     assert_eq!(Start::plain().probe(["exit", "3"]).end(), Status::Code(3));
 }

@@ -1,5 +1,6 @@
-//! End-to-end tests: each one is named for the promise it guards, waits for facts, and leaves nothing behind.
-//! `E2E_WATCHDOG` is the bound, in seconds, for any one fact; with `CI=true` a skipped test fails.
+//! End-to-end tests: each one is named for the promise it guards, waits for facts, and leaves
+//! nothing behind. `E2E_WATCHDOG` is the bound, in seconds, for any one fact; with `CI=true` a
+//! skipped test fails.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 

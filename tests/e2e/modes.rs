@@ -1,6 +1,8 @@
 //! Kill modes, and whose end is the end.
 
-use crate::common::{NONE, Running, Start, Status, assert_at_most, children, homes, signals_of, until};
+use crate::common::{
+    NONE, Running, Start, Status, assert_at_most, children, homes, signals_of, until,
+};
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
@@ -17,7 +19,9 @@ fn count(signals: &[i32], signal: i32) -> usize {
 #[test]
 fn mixed_asks_the_child_alone_and_the_others_before_it_kills_them() {
     for home in homes() {
-        let mut bowout = Start::new(["-k", "mixed", "--grace", "300ms"]).at(home).sh(&family("", ""));
+        let mut bowout = Start::new(["-k", "mixed", "--grace", "300ms"])
+            .at(home)
+            .sh(&family("", ""));
         bowout.ready_as("c");
         bowout.ready_as("d");
         bowout.kill(TERM);
@@ -34,7 +38,9 @@ fn mixed_is_the_default() {
     bowout.ready_as("c");
     bowout.ready_as("d");
     bowout.kill(TERM);
-    bowout.out.find("the stop", |line| line.starts_with(&format!("c {TERM} ")));
+    bowout
+        .out
+        .find("the stop", |line| line.starts_with(&format!("c {TERM} ")));
     bowout.kill(TERM);
     assert_eq!(signals_of("d", &bowout.out.rest()), NONE);
     assert_eq!(bowout.end(), Status::Signal(KILL));
@@ -46,22 +52,32 @@ fn group_asks_every_descendant_once() {
         for option in [&["-g"][..], &["--kill-mode", "group"]] {
             let setsid = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name s & ";
             let script = format!("{setsid}{}", family("--exit USR1:5", ""));
-            let mut bowout = Start::new(option.iter().chain(&["--grace", "never"])).at(home).sh(&script);
+            let mut bowout = Start::new(option.iter().chain(&["--grace", "never"]))
+                .at(home)
+                .sh(&script);
             for name in ["c", "d", "s"] {
                 bowout.ready_as(name);
             }
             let child = bowout.child_pid();
             bowout.kill(TERM);
             for name in ["c", "d", "s"] {
-                bowout.out.find("TERM", |line| line.starts_with(&format!("{name} {TERM} ")));
+                bowout
+                    .out
+                    .find("TERM", |line| line.starts_with(&format!("{name} {TERM} ")));
             }
             // The end of the child starts the drain, which does not ask again.
             bowout.kill(libc::SIGUSR1);
-            until("the child is reaped", || (!children(bowout.pid).contains(&child)).then_some(()));
+            until("the child is reaped", || {
+                (!children(bowout.pid).contains(&child)).then_some(())
+            });
             bowout.kill(TERM);
             let lines = bowout.out.rest();
             for name in ["c", "d", "s"] {
-                assert_eq!(count(&signals_of(name, &lines), TERM), 0, "{home:?} {name}: {lines:?}");
+                assert_eq!(
+                    count(&signals_of(name, &lines), TERM),
+                    0,
+                    "{home:?} {name}: {lines:?}"
+                );
             }
             // Every signal is forwarded to the child's process group.
             let usr1 = ["d", "s"].map(|name| count(&signals_of(name, &lines), libc::SIGUSR1));
@@ -74,7 +90,8 @@ fn group_asks_every_descendant_once() {
 #[test]
 fn process_signals_the_child_and_nothing_else() {
     for option in [&["-c"][..], &["-k", "process"]] {
-        let mut bowout = Start::new(option.iter().chain(&["--grace", "200ms"])).sh(&family("", "--exit USR2:0"));
+        let mut bowout =
+            Start::new(option.iter().chain(&["--grace", "200ms"])).sh(&family("", "--exit USR2:0"));
         bowout.ready_as("c");
         let descendant = bowout.ready_as("d");
         bowout.kill(TERM);
@@ -101,17 +118,22 @@ fn process_has_no_drain() {
 }
 
 /// A program that daemonises: bowout stays for as long as what it left behind.
-const DAEMON: &str = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit USR1:0 --exit TERM:0 & exit 3";
+const DAEMON: &str =
+    "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit USR1:0 --exit TERM:0 & exit 3";
 
-/// Waits until the daemon is there and the child that started it is not; the daemon's PID, as this process sees it.
+/// Waits until the daemon is there and the child that started it is not; the daemon's PID, as this
+/// process sees it.
 fn only_daemon(bowout: &mut Running) -> i32 {
     bowout.ready_as("d");
-    until("the daemon is bowout's", || match children(bowout.pid)[..] {
-        [only] => {
-            std::fs::read(format!("/proc/{only}/cmdline")).is_ok_and(|line| line.starts_with(b"/")).then_some(only)
-        }
-        _ => None,
-    })
+    until(
+        "the daemon is bowout's",
+        || match children(bowout.pid)[..] {
+            [only] => std::fs::read(format!("/proc/{only}/cmdline"))
+                .is_ok_and(|line| line.starts_with(b"/"))
+                .then_some(only),
+            _ => None,
+        },
+    )
 }
 
 #[test]
@@ -122,7 +144,11 @@ fn wait_tree_ends_with_the_last_descendant_and_the_childs_status() {
         // It was not asked to end when the child did.
         // SAFETY: a descendant of this process, alive until it has this signal.
         unsafe { libc::kill(daemon, libc::SIGUSR1) };
-        assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR1], "{home:?}");
+        assert_eq!(
+            signals_of("d", &bowout.out.rest()),
+            [libc::SIGUSR1],
+            "{home:?}"
+        );
         assert_eq!(bowout.end(), Status::Code(3));
     }
 }
@@ -130,7 +156,9 @@ fn wait_tree_ends_with_the_last_descendant_and_the_childs_status() {
 #[test]
 fn wait_tree_passes_a_stop_request_to_what_is_left() {
     for home in homes() {
-        let mut bowout = Start::new(["--wait-tree", "--grace", "1h"]).at(home).sh(DAEMON);
+        let mut bowout = Start::new(["--wait-tree", "--grace", "1h"])
+            .at(home)
+            .sh(DAEMON);
         only_daemon(&mut bowout);
         bowout.kill(TERM);
         assert_eq!(count(&signals_of("d", &bowout.out.rest()), TERM), 1);
@@ -142,7 +170,9 @@ fn wait_tree_passes_a_stop_request_to_what_is_left() {
 fn wait_tree_kills_what_does_not_end() {
     let script = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d & exit 3";
     for home in homes() {
-        let mut bowout = Start::new(["--wait-tree", "--grace", "200ms"]).at(home).sh(script);
+        let mut bowout = Start::new(["--wait-tree", "--grace", "200ms"])
+            .at(home)
+            .sh(script);
         only_daemon(&mut bowout);
         bowout.kill(TERM);
         assert!(count(&signals_of("d", &bowout.out.rest()), TERM) <= 1);

@@ -1,5 +1,5 @@
-//! The relay of sd_notify messages: what a manager, which is the test here, hears from bowout, and what it does not
-//! (contracts S8, S14–S18). Under a real systemd: tests/systemd.
+//! The relay of sd_notify messages: what a manager, which is the test here, hears from bowout, and
+//! what it does not (contracts S8, S14–S18). Under a real systemd: tests/systemd.
 
 use std::fs;
 use std::io::{Error, ErrorKind, Write};
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::common::{
-    BOWOUT, Dir, Running, SOON, Start, Status, homes, leftovers, not_root, notifier, probe, skip, timed, until,
-    watchdog,
+    BOWOUT, Dir, Running, SOON, Start, Status, homes, leftovers, not_root, notifier, probe, skip,
+    timed, until, watchdog,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -59,7 +59,11 @@ impl Manager {
     fn hidden() -> Self {
         let name = format!("bowout-manager-{}", leftovers::unique());
         let address = SocketAddr::from_abstract_name(&name).expect("an address");
-        Self::on(UnixDatagram::bind_addr(&address).expect("a socket"), format!("@{name}"), Dir::new())
+        Self::on(
+            UnixDatagram::bind_addr(&address).expect("a socket"),
+            format!("@{name}"),
+            Dir::new(),
+        )
     }
 
     fn on(socket: UnixDatagram, address: String, dir: Dir) -> Self {
@@ -67,24 +71,39 @@ impl Manager {
         let size = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: an int of the size that is named.
         let set = unsafe {
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, (&raw const on).cast(), size)
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PASSCRED,
+                (&raw const on).cast(),
+                size,
+            )
         };
         assert_eq!(set, 0, "SO_PASSCRED");
         // So that another user's child may write to it without the relay.
         if address.starts_with('/') {
             fs::set_permissions(&address, fs::Permissions::from_mode(0o666)).expect("permissions");
         }
-        Self { socket, address, dir }
+        Self {
+            socket,
+            address,
+            dir,
+        }
     }
 
     pub fn start(&self, options: &[&str]) -> Start {
-        Start::new(options).env("NOTIFY_SOCKET", &self.address).env("RUNTIME_DIRECTORY", &self.dir.0)
+        Start::new(options)
+            .env("NOTIFY_SOCKET", &self.address)
+            .env("RUNTIME_DIRECTORY", &self.dir.0)
     }
 
     /// The next message.
     pub fn hear(&self) -> Message {
-        self.socket.set_read_timeout(Some(watchdog())).expect("a timeout");
-        self.receive(0).unwrap_or_else(|error| panic!("watchdog: no message: {error}"))
+        self.socket
+            .set_read_timeout(Some(watchdog()))
+            .expect("a timeout");
+        self.receive(0)
+            .unwrap_or_else(|error| panic!("watchdog: no message: {error}"))
     }
 
     /// What is there already.
@@ -116,21 +135,32 @@ impl Manager {
     fn receive(&self, flags: libc::c_int) -> std::io::Result<Message> {
         let mut text = vec![0; 2 * LONGEST];
         let mut control = [0_u64; 200];
-        let mut vector = libc::iovec { iov_base: text.as_mut_ptr().cast(), iov_len: text.len() };
+        let mut vector = libc::iovec {
+            iov_base: text.as_mut_ptr().cast(),
+            iov_len: text.len(),
+        };
         let (mut descriptors, mut pid) = (vec![], 0);
-        // SAFETY: the header points to buffers of the sizes that it names; what is in them is walked by the macros of
-        // cmsg(3); each descriptor is new and nobody else's.
+        // SAFETY: the header points to buffers of the sizes that it names; what is in them is
+        // walked by the macros of cmsg(3); each descriptor is new and nobody else's.
         let length = unsafe {
             let mut header: libc::msghdr = zeroed();
             header.msg_iov = &raw mut vector;
             header.msg_iovlen = 1;
             header.msg_control = control.as_mut_ptr().cast();
             header.msg_controllen = size_of_val(&control) as _;
-            let length = libc::recvmsg(self.socket.as_raw_fd(), &raw mut header, flags | libc::MSG_CMSG_CLOEXEC);
+            let length = libc::recvmsg(
+                self.socket.as_raw_fd(),
+                &raw mut header,
+                flags | libc::MSG_CMSG_CLOEXEC,
+            );
             if length < 0 {
                 return Err(Error::last_os_error());
             }
-            assert_eq!(header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC), 0, "truncated");
+            assert_eq!(
+                header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC),
+                0,
+                "truncated"
+            );
             let mut part = libc::CMSG_FIRSTHDR(&raw const header);
             while !part.is_null() {
                 let data = libc::CMSG_DATA(part);
@@ -150,7 +180,11 @@ impl Manager {
             length as usize
         };
         text.truncate(length);
-        Ok(Message { pid, text, descriptors })
+        Ok(Message {
+            pid,
+            text,
+            descriptors,
+        })
     }
 }
 
@@ -161,21 +195,32 @@ fn inode(descriptor: &OwnedFd) -> u64 {
     // SAFETY: the structure is filled in before it is read.
     unsafe {
         let mut stat: libc::stat = zeroed();
-        assert_eq!(libc::fstat(descriptor.as_raw_fd(), &raw mut stat), 0, "fstat");
+        assert_eq!(
+            libc::fstat(descriptor.as_raw_fd(), &raw mut stat),
+            0,
+            "fstat"
+        );
         stat.st_ino.into()
     }
 }
 
 /// What the descriptors of a process point to.
 fn descriptors(pid: i32) -> Vec<String> {
-    let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").flatten();
-    links.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_str()?.to_owned())).collect()
+    let links = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("a process")
+        .flatten();
+    links
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_str()?.to_owned()))
+        .collect()
 }
 
 fn environ(pid: i32, name: &str) -> Vec<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).expect("a process");
-    let all = environ.split(|byte| *byte == 0).map(|variable| String::from_utf8_lossy(variable).into_owned());
-    all.filter_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned())).collect()
+    let all = environ
+        .split(|byte| *byte == 0)
+        .map(|variable| String::from_utf8_lossy(variable).into_owned());
+    all.filter_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+        .collect()
 }
 
 /// The child's NOTIFY_SOCKET.
@@ -186,7 +231,9 @@ pub fn relay(bowout: &Running) -> String {
         let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
         let addresses = environ(child, "NOTIFY_SOCKET");
         (name.starts_with("notifier") && !addresses.is_empty()).then(|| {
-            let [address] = &addresses[..] else { panic!("not one: {addresses:?}") };
+            let [address] = &addresses[..] else {
+                panic!("not one: {addresses:?}")
+            };
             address.clone()
         })
     })
@@ -199,8 +246,13 @@ pub fn ready(bowout: &mut Running) {
 
 /// How many messages the log says were dropped.
 pub fn dropped(log: &[String]) -> usize {
-    let counts =
-        log.iter().filter_map(|line| line.strip_prefix("bowout: dropped ")?.split(' ').next()?.parse::<usize>().ok());
+    let counts = log.iter().filter_map(|line| {
+        line.strip_prefix("bowout: dropped ")?
+            .split(' ')
+            .next()?
+            .parse::<usize>()
+            .ok()
+    });
     counts.sum()
 }
 
@@ -208,20 +260,25 @@ pub fn dropped(log: &[String]) -> usize {
 fn messages_come_from_bowout_byte_for_byte_and_in_order() {
     for home in homes() {
         for manager in [Manager::new(), Manager::hidden()] {
-            let words =
-                "send READY=1\\nSTATUS=é\\n\\nX_A=b | send \\n | size 4096 | flood 100 | wait TERM end | exit 0";
+            let words = "send READY=1\\nSTATUS=é\\n\\nX_A=b | send \\n | size 4096 | flood 100 | wait TERM end | exit 0";
             let mut bowout = say(manager.start(&[]).at(home), words);
             manager.hears("READY=1\nSTATUS=é\n\nX_A=b");
             manager.hears("\n");
             let long = manager.hear();
-            let same = b"STATUS=".iter().copied().chain((7..LONGEST).map(|at| b'!' + (at % 90) as u8));
+            let same = b"STATUS="
+                .iter()
+                .copied()
+                .chain((7..LONGEST).map(|at| b'!' + (at % 90) as u8));
             assert_eq!((long.text.len(), long.pid), (LONGEST, bowout.pid));
             assert!(long.text.iter().copied().eq(same), "{}", long.text());
             for n in 0..100 {
                 assert_eq!(manager.hears(&format!("STATUS={n}")).pid, bowout.pid);
             }
             bowout.kill(TERM);
-            assert!(manager.hear().text().starts_with("STOPPING=1\n"), "{home:?}");
+            assert!(
+                manager.hear().text().starts_with("STOPPING=1\n"),
+                "{home:?}"
+            );
             assert_eq!(bowout.end(), Status::Code(0));
             assert_eq!(dropped(&bowout.log()), 0);
         }
@@ -241,7 +298,8 @@ fn what_no_manager_takes_is_dropped_whole_counted_and_its_descriptors_closed() {
     assert_eq!(dropped(&log), 3, "{log:#?}");
     // Each says why.
     assert!(
-        log.iter().any(|line| line.contains("4096 bytes")) || log.iter().any(|line| line.contains("NUL")),
+        log.iter().any(|line| line.contains("4096 bytes"))
+            || log.iter().any(|line| line.contains("NUL")),
         "{log:#?}"
     );
 }
@@ -255,9 +313,16 @@ fn as_many_descriptors_as_there_can_be_arrive_in_one_message_and_bowout_keeps_no
         let message = manager.hears("FDSTORE=1\nFDNAME=all");
         assert_eq!((message.descriptors.len(), message.pid), (253, bowout.pid));
         let first = inode(&message.descriptors[0]);
-        assert!(message.descriptors.iter().all(|descriptor| inode(descriptor) == first));
+        assert!(
+            message
+                .descriptors
+                .iter()
+                .all(|descriptor| inode(descriptor) == first)
+        );
         let pipe = format!("pipe:[{first}]");
-        until("bowout has closed its own", || (!descriptors(bowout.pid).contains(&pipe)).then_some(()));
+        until("bowout has closed its own", || {
+            (!descriptors(bowout.pid).contains(&pipe)).then_some(())
+        });
         drop(message);
         // Nobody else has one: the child sees the end of its pipe.
         assert_eq!(bowout.out.next().as_deref(), Some("closed"));
@@ -312,8 +377,16 @@ fn a_full_manager_stalls_no_stop_and_loses_nothing() {
 
     // And now it never reads.
     for (options, command, status) in [
-        (["--grace", "60s"], "flood | wait TERM end | exit 5", Status::Code(5)),
-        (["--grace", "300ms"], "flood | wait KILL end", Status::Signal(libc::SIGKILL)),
+        (
+            ["--grace", "60s"],
+            "flood | wait TERM end | exit 5",
+            Status::Code(5),
+        ),
+        (
+            ["--grace", "300ms"],
+            "flood | wait KILL end",
+            Status::Signal(libc::SIGKILL),
+        ),
     ] {
         let manager = Manager::new();
         let mut bowout = say(manager.start(&options), command);
@@ -333,23 +406,37 @@ fn a_dead_manager_stalls_nothing_and_a_new_one_at_its_place_is_heard() {
     let words = "send READY=1 | wait USR1 end | flood 50 | wait USR1 end | send STATUS=anew | wait TERM end | exit 6";
     let mut bowout = say(manager.start(&[]), words);
     manager.hears("READY=1");
-    let Manager { socket, address, dir } = manager;
+    let Manager {
+        socket,
+        address,
+        dir,
+    } = manager;
     drop(socket);
     bowout.kill(USR1);
     // The child is not kept waiting.
     bowout.out.find("sent 50", |line| line == "sent 50");
     fs::remove_file(&address).expect("its socket");
-    let manager = Manager::on(UnixDatagram::bind(&address).expect("a socket"), address, dir);
+    let manager = Manager::on(
+        UnixDatagram::bind(&address).expect("a socket"),
+        address,
+        dir,
+    );
     bowout.kill(USR1);
     // What was on its way while there was nobody may come yet.
-    until("the new one hears", || manager.heard().filter(|message| message.text() == "STATUS=anew"));
+    until("the new one hears", || {
+        manager
+            .heard()
+            .filter(|message| message.text() == "STATUS=anew")
+    });
     drop(manager);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(6));
 
     // There never was one.
-    let mut bowout =
-        say(Start::plain().env("NOTIFY_SOCKET", "/no/such/manager"), "send READY=1 | say on | wait TERM end | exit 7");
+    let mut bowout = say(
+        Start::plain().env("NOTIFY_SOCKET", "/no/such/manager"),
+        "send READY=1 | say on | wait TERM end | exit 7",
+    );
     bowout.out.find("on", |line| line == "on");
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(7));
@@ -389,7 +476,10 @@ struct Stranger(Running);
 impl Stranger {
     fn new(address: &str, words: &str) -> Self {
         let start = Start::direct().env("NOTIFY_SOCKET", address);
-        let mut stranger = say(start, &format!("{words} | say told | wait TERM end | exit 0"));
+        let mut stranger = say(
+            start,
+            &format!("{words} | say told | wait TERM end | exit 0"),
+        );
         stranger.out.find("told", |line| line == "told");
         Self(stranger)
     }
@@ -412,9 +502,11 @@ fn a_stranger_is_refused_and_a_descendant_is_heard() {
         until("the stranger was looked at", || {
             assert!(manager.heard().is_none(), "{home:?}: a stranger was heard");
             let log = bowout.err.seen();
-            log.iter().find(|line| line.contains("dropped 1 sd_notify message")).map(|line| {
-                assert!(line.contains("is not a descendant"), "{line}");
-            })
+            log.iter()
+                .find(|line| line.contains("dropped 1 sd_notify message"))
+                .map(|line| {
+                    assert!(line.contains("is not a descendant"), "{line}");
+                })
         });
         bowout.kill(USR1);
         assert_eq!(manager.hears("STATUS=child").pid, bowout.pid, "{home:?}");
@@ -436,11 +528,20 @@ fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_
     fs::set_permissions(&manager.dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
     let program = manager.dir.program(notifier());
     let words = "uid 65534 send STATUS=nobody wait TERM end exit 0";
-    let mut bowout = manager.start(&[]).command([program.to_str().expect("text")].into_iter().chain(words.split(' ')));
+    let mut bowout = manager.start(&[]).command(
+        [program.to_str().expect("text")]
+            .into_iter()
+            .chain(words.split(' ')),
+    );
     assert_eq!(manager.hears("STATUS=nobody").pid, bowout.pid);
     let stranger = Stranger::new(&relay(&bowout), "uid 65534 | send STATUS=stranger");
-    let log = bowout.err.find("a refusal", |line| line.contains("dropped 1 sd_notify message"));
-    assert!(log.contains("uid 65534") && log.contains("is not a descendant"), "{log}");
+    let log = bowout.err.find("a refusal", |line| {
+        line.contains("dropped 1 sd_notify message")
+    });
+    assert!(
+        log.contains("uid 65534") && log.contains("is not a descendant"),
+        "{log}"
+    );
     stranger.end();
     bowout.kill(TERM);
     assert!(manager.hear().text().starts_with("STOPPING=1\n"));
@@ -459,9 +560,23 @@ fn a_child_of_another_user_is_heard_where_proc_does_not_show_it() {
     let words = "uid 65534 send READY=1 wait TERM end exit 0";
     for place in ["--hide", "--no-proc"] {
         let probe = probe().to_str().expect("text");
-        let under = ["ns", "--here", place, "--", probe, "with", "--no-cap-ptrace", "--", BOWOUT];
+        let under = [
+            "ns",
+            "--here",
+            place,
+            "--",
+            probe,
+            "with",
+            "--no-cap-ptrace",
+            "--",
+            BOWOUT,
+        ];
         let start = manager.start(&under).program(probe);
-        let mut bowout = start.command([program.to_str().expect("text")].into_iter().chain(words.split(' ')));
+        let mut bowout = start.command(
+            [program.to_str().expect("text")]
+                .into_iter()
+                .chain(words.split(' ')),
+        );
         assert_eq!(manager.hears("READY=1").pid, bowout.pid, "{place}");
         bowout.kill(TERM);
         assert!(manager.hear().text().starts_with("STOPPING=1\n"), "{place}");
@@ -485,13 +600,32 @@ fn the_socket_has_a_directory_of_its_own_that_is_removed_at_the_end() {
     fs::create_dir(&long).expect("a directory");
     let root = not_root().is_none();
     // As root, bowout needs a folder that the child can still reach as another user.
-    let (run, nearest) = if root { ("/run", "/run") } else { (other.as_str(), "/tmp") };
+    let (run, nearest) = if root {
+        ("/run", "/run")
+    } else {
+        (other.as_str(), "/tmp")
+    };
     let cases: [Case; 6] = [
-        (&[("RUNTIME_DIRECTORY", &both), ("XDG_RUNTIME_DIR", &other)], &one),
-        (&[("RUNTIME_DIRECTORY", &other), ("XDG_RUNTIME_DIR", &other)], run),
-        (&[("RUNTIME_DIRECTORY", ""), ("XDG_RUNTIME_DIR", &other)], run),
+        (
+            &[("RUNTIME_DIRECTORY", &both), ("XDG_RUNTIME_DIR", &other)],
+            &one,
+        ),
+        (
+            &[("RUNTIME_DIRECTORY", &other), ("XDG_RUNTIME_DIR", &other)],
+            run,
+        ),
+        (
+            &[("RUNTIME_DIRECTORY", ""), ("XDG_RUNTIME_DIR", &other)],
+            run,
+        ),
         (&[("RUNTIME_DIRECTORY", &long), ("TMPDIR", "/tmp")], nearest),
-        (&[("RUNTIME_DIRECTORY", "no/such/directory"), ("TMPDIR", "/tmp")], nearest),
+        (
+            &[
+                ("RUNTIME_DIRECTORY", "no/such/directory"),
+                ("TMPDIR", "/tmp"),
+            ],
+            nearest,
+        ),
         (&[("TMPDIR", "/tmp")], nearest),
     ];
     for (variables, folder) in cases {
@@ -509,10 +643,23 @@ fn the_socket_has_a_directory_of_its_own_that_is_removed_at_the_end() {
             manager.hears("READY=1");
             let address = relay(&bowout);
             let directory = Path::new(&address).parent().expect("a directory");
-            assert_eq!(directory.parent(), Some(Path::new(folder)), "{variables:?}: {address}");
-            let mode = |path: &Path| fs::symlink_metadata(path).expect("there").permissions().mode();
+            assert_eq!(
+                directory.parent(),
+                Some(Path::new(folder)),
+                "{variables:?}: {address}"
+            );
+            let mode = |path: &Path| {
+                fs::symlink_metadata(path)
+                    .expect("there")
+                    .permissions()
+                    .mode()
+            };
             let wanted = if root { 0o140_666 } else { 0o140_600 };
-            assert_eq!((mode(directory), mode(Path::new(&address))), (0o40_711, wanted), "{address}");
+            assert_eq!(
+                (mode(directory), mode(Path::new(&address))),
+                (0o40_711, wanted),
+                "{address}"
+            );
             bowout.kill(TERM);
             assert!(manager.hear().text().starts_with("STOPPING=1\n"));
             assert_eq!(bowout.end(), Status::Code(status));
@@ -520,7 +667,11 @@ fn the_socket_has_a_directory_of_its_own_that_is_removed_at_the_end() {
         }
         // One holds the folder with the long name.
         for (dir, count) in [(&open, 1), (&closed, 0)] {
-            assert_eq!(fs::read_dir(&dir.0).expect("a directory").count(), count, "{variables:?} left something");
+            assert_eq!(
+                fs::read_dir(&dir.0).expect("a directory").count(),
+                count,
+                "{variables:?} left something"
+            );
         }
     }
 }
@@ -536,15 +687,28 @@ fn a_command_in_another_network_or_of_another_user_reaches_the_manager() {
     fs::set_permissions(&closed.0, fs::Permissions::from_mode(0o700)).expect("permissions");
     let program = manager.dir.program(notifier());
     let program = program.to_str().expect("text");
-    for (wrap, words) in [(&["unshare", "-n"][..], "send STATUS=here"), (&[], "uid 65534 send STATUS=here")] {
+    for (wrap, words) in [
+        (&["unshare", "-n"][..], "send STATUS=here"),
+        (&[], "uid 65534 send STATUS=here"),
+    ] {
         for folder in [None, Some(&closed.0)] {
             let mut start = Start::plain().env("NOTIFY_SOCKET", &manager.address);
             if let Some(folder) = folder {
-                start = start.env("RUNTIME_DIRECTORY", folder).env("XDG_RUNTIME_DIR", folder);
+                start = start
+                    .env("RUNTIME_DIRECTORY", folder)
+                    .env("XDG_RUNTIME_DIR", folder);
             }
-            let all = wrap.iter().copied().chain([program]).chain(words.split(' '));
+            let all = wrap
+                .iter()
+                .copied()
+                .chain([program])
+                .chain(words.split(' '));
             let mut bowout = start.command(all.chain(["wait", "TERM", "end", "exit", "0"]));
-            assert_eq!(manager.hears("STATUS=here").pid, bowout.pid, "{wrap:?} {folder:?}");
+            assert_eq!(
+                manager.hears("STATUS=here").pid,
+                bowout.pid,
+                "{wrap:?} {folder:?}"
+            );
             bowout.kill(TERM);
             assert!(manager.hear().text().starts_with("STOPPING=1\n"));
             assert_eq!(bowout.end(), Status::Code(0));
@@ -560,9 +724,28 @@ fn without_a_folder_the_relay_has_an_abstract_address() {
     }
     let manager = Manager::hidden();
     let script = "mount -o bind,ro /run /run && mount -o bind,ro /tmp /tmp && exec \"$@\"";
-    let under = ["-m", "--propagation", "private", "sh", "-c", script, "sh", BOWOUT];
-    let start = Start::new(under).program("unshare").env("NOTIFY_SOCKET", &manager.address).env("TMPDIR", "/tmp");
-    let mut bowout = start.command([notifier().to_str().expect("text"), "sayenv", "NOTIFY_SOCKET", "end", "exit", "0"]);
+    let under = [
+        "-m",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        BOWOUT,
+    ];
+    let start = Start::new(under)
+        .program("unshare")
+        .env("NOTIFY_SOCKET", &manager.address)
+        .env("TMPDIR", "/tmp");
+    let mut bowout = start.command([
+        notifier().to_str().expect("text"),
+        "sayenv",
+        "NOTIFY_SOCKET",
+        "end",
+        "exit",
+        "0",
+    ]);
     let line = bowout.out.next().expect("a line");
     assert!(line.starts_with("NOTIFY_SOCKET=@"), "{line}");
     assert_eq!(bowout.end(), Status::Code(0));
@@ -572,11 +755,20 @@ fn without_a_folder_the_relay_has_an_abstract_address() {
 fn the_child_has_one_notify_socket_which_is_the_relay() {
     for home in homes() {
         let manager = Manager::new();
-        let mut bowout = say(manager.start(&[]).at(home), "sayenv NOTIFY_SOCKET end | wait TERM end | exit 0");
+        let mut bowout = say(
+            manager.start(&[]).at(home),
+            "sayenv NOTIFY_SOCKET end | wait TERM end | exit 0",
+        );
         let line = bowout.out.next().expect("a line");
         assert_eq!(bowout.out.next().as_deref(), Some("that is all"));
-        assert!(line.starts_with("NOTIFY_SOCKET=") && !line.ends_with(&manager.address), "{line}");
-        assert_eq!(environ(bowout.pid, "NOTIFY_SOCKET"), [manager.address.as_str()]);
+        assert!(
+            line.starts_with("NOTIFY_SOCKET=") && !line.ends_with(&manager.address),
+            "{line}"
+        );
+        assert_eq!(
+            environ(bowout.pid, "NOTIFY_SOCKET"),
+            [manager.address.as_str()]
+        );
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(0));
     }
@@ -585,12 +777,21 @@ fn the_child_has_one_notify_socket_which_is_the_relay() {
 #[test]
 fn off_leaves_the_child_to_the_manager() {
     let manager = Manager::new();
-    let mut bowout =
-        say(manager.start(&["--notify", "off"]), "send READY=1 | wait TERM end | send STATUS=last | exit 0");
+    let mut bowout = say(
+        manager.start(&["--notify", "off"]),
+        "send READY=1 | wait TERM end | send STATUS=last | exit 0",
+    );
     let message = manager.hears("READY=1");
     assert_eq!(message.pid, bowout.child_pid());
-    assert_eq!(environ(bowout.child_pid(), "NOTIFY_SOCKET"), [manager.address.as_str()]);
-    assert!(descriptors(bowout.pid).iter().all(|target| !target.starts_with("socket:")));
+    assert_eq!(
+        environ(bowout.child_pid(), "NOTIFY_SOCKET"),
+        [manager.address.as_str()]
+    );
+    assert!(
+        descriptors(bowout.pid)
+            .iter()
+            .all(|target| !target.starts_with("socket:"))
+    );
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
     // bowout has not spoken of the stop, or it had been before this.
@@ -600,15 +801,37 @@ fn off_leaves_the_child_to_the_manager() {
 
 #[test]
 fn without_a_manager_there_is_no_socket() {
-    for options in [&[][..], &["--notify", "auto"], &["--notify", "exec"], &["--notify", "off"]] {
+    for options in [
+        &[][..],
+        &["--notify", "auto"],
+        &["--notify", "exec"],
+        &["--notify", "off"],
+    ] {
         for home in homes() {
             let dir = Dir::new();
-            let start = Start::new(options).at(home).env("RUNTIME_DIRECTORY", &dir.0);
-            let mut bowout = say(start, "sayenv NOTIFY_SOCKET end | say ready | wait TERM end | exit 0");
+            let start = Start::new(options)
+                .at(home)
+                .env("RUNTIME_DIRECTORY", &dir.0);
+            let mut bowout = say(
+                start,
+                "sayenv NOTIFY_SOCKET end | say ready | wait TERM end | exit 0",
+            );
             ready(&mut bowout);
             assert_eq!(bowout.out.seen(), ["that is all", "ready"], "{options:?}");
-            let sockets = || descriptors(bowout.pid).into_iter().filter(|target| target.starts_with("socket:")).count();
-            assert_eq!((sockets(), fs::read_dir(&dir.0).expect("a directory").count()), (0, 0), "{options:?}");
+            let sockets = || {
+                descriptors(bowout.pid)
+                    .into_iter()
+                    .filter(|target| target.starts_with("socket:"))
+                    .count()
+            };
+            assert_eq!(
+                (
+                    sockets(),
+                    fs::read_dir(&dir.0).expect("a directory").count()
+                ),
+                (0, 0),
+                "{options:?}"
+            );
             bowout.kill(TERM);
             assert_eq!(bowout.end(), Status::Code(0));
         }
@@ -619,13 +842,20 @@ fn without_a_manager_there_is_no_socket() {
 #[test]
 fn relay_gives_the_child_a_socket_where_there_is_no_manager() {
     for home in homes() {
-        let words =
-            "send READY=1 | say ready | wait TERM end | send EXTEND_TIMEOUT_USEC=60000000 | wait USR1 end | exit 8";
-        let mut bowout = say(Start::new(["--notify", "relay", "--grace", "30s", "--grace-max", "5m"]).at(home), words);
+        let words = "send READY=1 | say ready | wait TERM end | send EXTEND_TIMEOUT_USEC=60000000 | wait USR1 end | exit 8";
+        let mut bowout = say(
+            Start::new(["--notify", "relay", "--grace", "30s", "--grace-max", "5m"]).at(home),
+            words,
+        );
         ready(&mut bowout);
         bowout.kill(TERM);
-        let line = bowout.err.find("more time", |line| line.contains("asks for 1m"));
-        assert!(line.contains("SIGKILL in 1m") || line.contains("SIGKILL in 59"), "{line}");
+        let line = bowout
+            .err
+            .find("more time", |line| line.contains("asks for 1m"));
+        assert!(
+            line.contains("SIGKILL in 1m") || line.contains("SIGKILL in 59"),
+            "{line}"
+        );
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(8), "{home:?}");
     }
@@ -636,13 +866,33 @@ fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
     let hour = "EXTEND_TIMEOUT_USEC=3600000000";
     for (options, words, least) in [
         // Twice the grace period, where nothing is said.
-        (&["--grace", "3s"][..], format!("wait TERM end | send {hour} | wait KILL end"), 6000),
-        (&["--grace", "3s", "--grace-max", "4s"], format!("wait TERM end | send {hour} | wait KILL end"), 4000),
+        (
+            &["--grace", "3s"][..],
+            format!("wait TERM end | send {hour} | wait KILL end"),
+            6000,
+        ),
+        (
+            &["--grace", "3s", "--grace-max", "4s"],
+            format!("wait TERM end | send {hour} | wait KILL end"),
+            4000,
+        ),
         // None, it never has less.
-        (&["--grace", "700ms", "--grace-max", "700ms"], format!("wait TERM end | send {hour} | wait KILL end"), 700),
-        (&["--grace", "700ms"], "wait TERM end | send EXTEND_TIMEOUT_USEC=1 | wait KILL end".to_owned(), 700),
+        (
+            &["--grace", "700ms", "--grace-max", "700ms"],
+            format!("wait TERM end | send {hour} | wait KILL end"),
+            700,
+        ),
+        (
+            &["--grace", "700ms"],
+            "wait TERM end | send EXTEND_TIMEOUT_USEC=1 | wait KILL end".to_owned(),
+            700,
+        ),
         // What is said before the stop is not about it.
-        (&["--grace", "500ms"], format!("send {hour} | wait TERM end | wait KILL end"), 500),
+        (
+            &["--grace", "500ms"],
+            format!("send {hour} | wait TERM end | wait KILL end"),
+            500,
+        ),
     ] {
         let manager = Manager::new();
         let all = format!("send READY=1 | barrier | say ready | {words}");
@@ -667,9 +917,16 @@ fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
 fn stopping(message: &Message) -> (u64, String) {
     let text = message.text();
     let lines: Vec<&str> = text.lines().collect();
-    let ["STOPPING=1", extend, status] = lines[..] else { panic!("{text}") };
-    let extend = extend.strip_prefix("EXTEND_TIMEOUT_USEC=").unwrap_or_else(|| panic!("{text}"));
-    (extend.parse().expect("microseconds"), status.strip_prefix("STATUS=").expect("a status").to_owned())
+    let ["STOPPING=1", extend, status] = lines[..] else {
+        panic!("{text}")
+    };
+    let extend = extend
+        .strip_prefix("EXTEND_TIMEOUT_USEC=")
+        .unwrap_or_else(|| panic!("{text}"));
+    (
+        extend.parse().expect("microseconds"),
+        status.strip_prefix("STATUS=").expect("a status").to_owned(),
+    )
 }
 
 #[test]
@@ -678,11 +935,18 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
         let manager = Manager::new();
         let words = "send READY=1 | wait HUP USR1 end | wait HUP USR1 end | wait TERM end | send STATUS=mine \
                      | send EXTEND_TIMEOUT_USEC=90000000 | wait USR1 end | exit 9";
-        let mut bowout = say(manager.start(&["--grace", "1m", "--grace-max", "2m"]).at(home), words);
+        let mut bowout = say(
+            manager
+                .start(&["--grace", "1m", "--grace-max", "2m"])
+                .at(home),
+            words,
+        );
         manager.hears("READY=1");
         for signal in [libc::SIGHUP, USR1] {
             bowout.kill(signal);
-            bowout.out.find("the signal", |line| line == format!("got {signal}"));
+            bowout
+                .out
+                .find("the signal", |line| line == format!("got {signal}"));
         }
         bowout.kill(TERM);
         // The first that is heard is of the stop, so that the two before were not announced.
@@ -690,8 +954,12 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
         let (extend, status) = stopping(&message);
         assert_eq!(message.pid, bowout.pid);
         assert!((60_000_000..70_000_000).contains(&extend), "{extend}");
-        assert!(status.contains("notifier") && status.contains("SIGKILL in"), "{status}");
-        // What the child says meanwhile is heard as ever; its wish is passed on, and bowout's own is longer then.
+        assert!(
+            status.contains("notifier") && status.contains("SIGKILL in"),
+            "{status}"
+        );
+        // What the child says meanwhile is heard as ever; its wish is passed on, and bowout's own
+        // is longer then.
         manager.hears_past_the_stop("STATUS=mine");
         manager.hears_past_the_stop("EXTEND_TIMEOUT_USEC=90000000");
         let (extend, _) = stopping(&manager.hear());
@@ -710,15 +978,26 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
 fn a_default_grace_period_does_not_change_the_managers_timeout() {
     for home in homes() {
         let manager = Manager::new();
-        let mut bowout = say(manager.start(&[]).at(home), "send READY=1 | wait USR1 end | exit 0");
+        let mut bowout = say(
+            manager.start(&[]).at(home),
+            "send READY=1 | wait USR1 end | exit 0",
+        );
         manager.hears("READY=1");
         bowout.kill(TERM);
         let text = manager.hear().text();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(matches!(lines[..], ["STOPPING=1", status] if status.contains("SIGKILL in 8s")), "{home:?}: {text}");
+        assert!(
+            matches!(lines[..], ["STOPPING=1", status] if status.contains("SIGKILL in 8s")),
+            "{home:?}: {text}"
+        );
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(0), "{home:?}");
-        assert!(manager.heard().is_none_or(|message| !message.text().contains("EXTEND")), "{home:?}");
+        assert!(
+            manager
+                .heard()
+                .is_none_or(|message| !message.text().contains("EXTEND")),
+            "{home:?}"
+        );
     }
 }
 
@@ -729,7 +1008,11 @@ fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
         let manager = Manager::new();
         let script = "\"$PROBE\" signals --exit USR1:0 & read line; exit 3";
         let (read, mut write) = std::io::pipe().expect("a pipe");
-        let mut bowout = manager.start(&["--grace", "1h"]).at(home).stdin(read).sh(script);
+        let mut bowout = manager
+            .start(&["--grace", "1h"])
+            .at(home)
+            .stdin(read)
+            .sh(script);
         bowout.ready();
         write.write_all(b"end\n").expect("written");
         // From the drain.
@@ -737,7 +1020,10 @@ fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
         assert!(manager.heard().is_none(), "{home:?}");
         bowout.kill(TERM);
         let (extend, status) = stopping(&manager.hear());
-        assert!(extend > 3_500_000_000 && status.contains("descendants"), "{home:?}: {extend} {status}");
+        assert!(
+            extend > 3_500_000_000 && status.contains("descendants"),
+            "{home:?}: {extend} {status}"
+        );
         stopping(&manager.hear());
         // A second request.
         bowout.kill(TERM);
@@ -748,12 +1034,16 @@ fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
 #[test]
 fn a_stop_without_a_deadline_asks_for_longer_than_any_timeout() {
     let manager = Manager::new();
-    let mut bowout = say(manager.start(&["--grace", "never"]), "send READY=1 | wait USR1 end | exit 0");
+    let mut bowout = say(
+        manager.start(&["--grace", "never"]),
+        "send READY=1 | wait USR1 end | exit 0",
+    );
     manager.hears("READY=1");
     bowout.kill(TERM);
     let (extend, status) = stopping(&manager.hear());
     assert!(
-        extend >= Duration::from_secs(30 * 24 * 3600).as_micros() as u64 && status.contains("no deadline"),
+        extend >= Duration::from_secs(30 * 24 * 3600).as_micros() as u64
+            && status.contains("no deadline"),
         "{status}"
     );
     bowout.kill(USR1);
@@ -776,14 +1066,30 @@ fn with_exec_bowout_says_that_the_command_runs_or_why_it_does_not() {
         assert_eq!(bowout.end(), Status::Code(0));
         let plain = manager.dir.write("plain", "", 0o644);
         for (command, why, error, status) in [
-            ("/no/such/program", "No such file or directory", libc::ENOENT, 127),
-            (plain.to_str().expect("text"), "Permission denied", libc::EACCES, 126),
+            (
+                "/no/such/program",
+                "No such file or directory",
+                libc::ENOENT,
+                127,
+            ),
+            (
+                plain.to_str().expect("text"),
+                "Permission denied",
+                libc::EACCES,
+                126,
+            ),
         ] {
             let manager = Manager::new();
-            let mut bowout = manager.start(&["--notify", "exec"]).at(home).command([command]);
+            let mut bowout = manager
+                .start(&["--notify", "exec"])
+                .at(home)
+                .command([command]);
             let text = manager.hear().text();
             let wanted = format!("STATUS=cannot run '{command}': {why}");
-            assert!(text.starts_with(&wanted) && text.ends_with(&format!("\nERRNO={error}")), "{text}");
+            assert!(
+                text.starts_with(&wanted) && text.ends_with(&format!("\nERRNO={error}")),
+                "{text}"
+            );
             assert_eq!(bowout.end(), Status::Code(status), "{home:?}");
             // It was never ready.
             assert!(manager.heard().is_none());
@@ -796,26 +1102,38 @@ fn with_exec_bowout_says_that_the_command_runs_or_why_it_does_not() {
     }
 }
 
-/// What is on its way when the command ends, as much as the manager has room for (unix(7): ten messages, unless the machine says
-/// more).
+/// What is on its way when the command ends, as much as the manager has room for (unix(7): ten
+/// messages, unless the machine says more).
 #[test]
 fn the_last_words_of_a_command_are_heard() {
     for home in homes() {
         let manager = Manager::new();
-        let mut bowout = say(manager.start(&[]).at(home), "say ready | wait USR1 end | flood 8 | exit 4");
+        let mut bowout = say(
+            manager.start(&[]).at(home),
+            "say ready | wait USR1 end | flood 8 | exit 4",
+        );
         ready(&mut bowout);
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(4));
         // bowout is gone, and nothing more can come.
-        let heard: Vec<String> = std::iter::from_fn(|| manager.heard()).map(|message| message.text()).collect();
-        assert_eq!(heard, (0..8).map(|n| format!("STATUS={n}")).collect::<Vec<_>>(), "{home:?}");
+        let heard: Vec<String> = std::iter::from_fn(|| manager.heard())
+            .map(|message| message.text())
+            .collect();
+        assert_eq!(
+            heard,
+            (0..8).map(|n| format!("STATUS={n}")).collect::<Vec<_>>(),
+            "{home:?}"
+        );
     }
 }
 
 /// A descriptor of a message that the manager cannot be sent is closed as well.
 #[test]
 fn a_barrier_to_nobody_is_passed_at_once() {
-    for start in [Start::new(["--notify", "relay"]), Start::plain().env("NOTIFY_SOCKET", "@bowout-nobody-is-here")] {
+    for start in [
+        Start::new(["--notify", "relay"]),
+        Start::plain().env("NOTIFY_SOCKET", "@bowout-nobody-is-here"),
+    ] {
         let mut bowout = say(start, "barrier | wait TERM end | exit 0");
         assert_eq!(bowout.out.next().as_deref(), Some("passed"));
         bowout.kill(TERM);
@@ -827,7 +1145,10 @@ fn a_barrier_to_nobody_is_passed_at_once() {
 fn a_hook_is_heard_as_a_descendant_is() {
     let manager = Manager::new();
     let hook = format!("{} send STATUS=hook", notifier().display());
-    let mut bowout = say(manager.start(&["--pre-stop", &hook]), "send READY=1 | wait TERM end | exit 0");
+    let mut bowout = say(
+        manager.start(&["--pre-stop", &hook]),
+        "send READY=1 | wait TERM end | exit 0",
+    );
     manager.hears("READY=1");
     bowout.kill(TERM);
     manager.hears_past_the_stop("STATUS=hook");

@@ -1,8 +1,11 @@
-//! As the first process of a container, with less than most have: no root, no /proc, and others in the same namespace.
+//! As the first process of a container, with less than most have: no root, no /proc, and others in
+//! the same namespace.
 
 use std::time::Duration;
 
-use crate::common::{BOWOUT, Dir, Home, SOON, Start, Status, no_namespaces, not_root, probe, signals_of, skip, timed};
+use crate::common::{
+    BOWOUT, Dir, Home, SOON, Start, Status, no_namespaces, not_root, probe, signals_of, skip, timed,
+};
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
@@ -21,7 +24,12 @@ fn without_root_everything_is_as_with_it() {
     let dir = Dir::new();
     let (shim, child) = (dir.program(BOWOUT), dir.program(probe()));
     let child = child.to_str().expect("text");
-    let start = |options: &[&str]| Start::new(options).at(Home::Pid1).program(&shim).with(["--uid", "65534"]);
+    let start = |options: &[&str]| {
+        Start::new(options)
+            .at(Home::Pid1)
+            .program(&shim)
+            .with(["--uid", "65534"])
+    };
 
     let mut bowout = start(&["--grace", "1h"]).command(["sh", "-c", &slow(child)]);
     bowout.ready_as("c");
@@ -42,9 +50,16 @@ fn without_root_everything_is_as_with_it() {
         bowout.kill(TERM);
         bowout.end()
     });
-    assert!(took >= Duration::from_millis(300) && took < SOON, "{took:?}");
+    assert!(
+        took >= Duration::from_millis(300) && took < SOON,
+        "{took:?}"
+    );
     assert_eq!(status, bowout.died(KILL));
-    assert!(bowout.log().iter().all(|line| !line.contains("cannot")), "{:#?}", bowout.log());
+    assert!(
+        bowout.log().iter().all(|line| !line.contains("cannot")),
+        "{:#?}",
+        bowout.log()
+    );
 }
 
 #[test]
@@ -52,13 +67,23 @@ fn without_proc_a_descendant_gets_the_time_to_clean_up() {
     if skip(no_namespaces()) {
         return;
     }
-    let mut bowout = Start::new(["--grace", "1h"]).at(Home::Pid1).no_proc().sh(&slow("\"$PROBE\""));
+    let mut bowout = Start::new(["--grace", "1h"])
+        .at(Home::Pid1)
+        .no_proc()
+        .sh(&slow("\"$PROBE\""));
     bowout.ready_as("c");
     bowout.ready_as("d");
     bowout.kill(TERM);
     let lines = bowout.out.rest();
     assert!(lines.contains(&"d paused".into()), "{lines:?}");
-    assert_eq!(signals_of("d", &lines).iter().filter(|signal| **signal == TERM).count(), 1, "{lines:?}");
+    assert_eq!(
+        signals_of("d", &lines)
+            .iter()
+            .filter(|signal| **signal == TERM)
+            .count(),
+        1,
+        "{lines:?}"
+    );
     assert_eq!(bowout.end(), Status::Code(6));
 }
 
@@ -68,7 +93,10 @@ fn without_proc_the_drain_kills_after_the_grace_period() {
         return;
     }
     let script = "\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit TERM:6";
-    let mut bowout = Start::new(["--grace", "3s"]).at(Home::Pid1).no_proc().sh(script);
+    let mut bowout = Start::new(["--grace", "3s"])
+        .at(Home::Pid1)
+        .no_proc()
+        .sh(script);
     bowout.ready_as("c");
     bowout.ready_as("d");
     let (status, took) = timed(|| {
@@ -85,7 +113,9 @@ fn without_proc_hooks_run_and_what_they_leave_behind_is_gone() {
         return;
     }
     let hook = "\"$PROBE\" signals --name b --exit TERM:0 & echo hook";
-    let start = Start::new(["--grace", "1h", "--pre-stop", hook]).at(Home::Pid1).no_proc();
+    let start = Start::new(["--grace", "1h", "--pre-stop", hook])
+        .at(Home::Pid1)
+        .no_proc();
     let mut bowout = start.probe(["signals", "--exit", "TERM:6"]);
     bowout.ready();
     bowout.kill(TERM);
@@ -111,12 +141,14 @@ fn an_exec_session_does_not_hold_up_the_end() {
         bowout.ready_as("d");
         let probe = probe().to_str().expect("text");
         let target = bowout.pid.to_string();
-        let mut session = Start::direct().command(["nsenter", "--pid", "--target", &target, probe, "signals"]);
+        let mut session =
+            Start::direct().command(["nsenter", "--pid", "--target", &target, probe, "signals"]);
         let inner = session.ready();
         assert!(inner > 1 && inner < 100, "in the namespace: {inner}");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(6), "proc: {proc}");
-        // The kernel has ended it with the namespace. Where bowout can see who is whose, it has not touched it.
+        // The kernel has ended it with the namespace. Where bowout can see who is whose, it has not
+        // touched it.
         let seen = signals_of("", &session.out.rest());
         assert!(seen.is_empty() || !proc, "{seen:?}");
     }

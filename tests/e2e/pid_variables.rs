@@ -1,4 +1,5 @@
-//! A variable that names a PID names the child when, and only when, it named bowout (contracts S19, S21, S22).
+//! A variable that names a PID names the child when, and only when, it named bowout (contracts S19,
+//! S21, S22).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,13 +23,18 @@ fn no_pidfs() -> Option<String> {
     };
     // SAFETY: no arguments.
     let parent = unsafe { libc::getppid() };
-    (inode(std::process::id() as i32) == inode(parent)).then(|| "pidfds have no inodes of their own".into())
+    (inode(std::process::id() as i32) == inode(parent))
+        .then(|| "pidfds have no inodes of their own".into())
 }
 
 /// What `probe names` has said, up to its end.
 fn names(running: &mut Running) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    while let Some(line) = running.out.next().filter(|line| !line.starts_with("ready ")) {
+    while let Some(line) = running
+        .out
+        .next()
+        .filter(|line| !line.starts_with("ready "))
+    {
         lines.push(line);
     }
     assert!(lines.len() >= 2, "{lines:?}: {:#?}", running.err.seen());
@@ -36,15 +42,22 @@ fn names(running: &mut Running) -> Vec<String> {
 }
 
 fn value<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
-    lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(['=', ' ']))
+    lines
+        .iter()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(['=', ' ']))
 }
 
 /// bowout as the process that these variables name.
 fn named(home: Home, variables: &[&str]) -> Running {
-    let shim = [probe().to_str().expect("text"), "named"].into_iter().chain(variables.iter().copied());
+    let shim = [probe().to_str().expect("text"), "named"]
+        .into_iter()
+        .chain(variables.iter().copied());
     let shim: Vec<&str> = shim.chain(["--", crate::common::BOWOUT, "--"]).collect();
     let all = shim[1..].iter().copied().chain([shim[0], "names"]);
-    Start::new(NOTHING).program(shim[0]).at(home).bare(all.collect::<Vec<_>>())
+    Start::new(NOTHING)
+        .program(shim[0])
+        .at(home)
+        .bare(all.collect::<Vec<_>>())
 }
 
 #[test]
@@ -64,8 +77,11 @@ fn a_variable_that_names_bowout_names_the_child_and_no_other_appears() {
 
 #[test]
 fn a_shell_that_becomes_bowout_names_the_child() {
-    let script = "LISTEN_PID=$$ WATCHDOG_PID=$$ SYSTEMD_EXEC_PID=$$ exec \"$SHIM\" -- \"$PROBE\" names";
-    let mut running = Start::direct().env("SHIM", crate::common::BOWOUT).command(["sh", "-c", script]);
+    let script =
+        "LISTEN_PID=$$ WATCHDOG_PID=$$ SYSTEMD_EXEC_PID=$$ exec \"$SHIM\" -- \"$PROBE\" names";
+    let mut running = Start::direct()
+        .env("SHIM", crate::common::BOWOUT)
+        .command(["sh", "-c", script]);
     let lines = names(&mut running);
     let child = value(&lines, "pid").expect("a PID");
     assert_ne!(child, running.pid.to_string());
@@ -81,8 +97,16 @@ fn the_inode_of_a_pidfd_that_names_bowout_names_the_child() {
     }
     for home in homes() {
         let lines = names(&mut named(home, &["LISTEN_PID", PIDFD]));
-        assert_eq!(value(&lines, PIDFD), value(&lines, "inode"), "{home:?} {lines:?}");
-        assert_eq!(value(&lines, "LISTEN_PID"), value(&lines, "pid"), "{home:?} {lines:?}");
+        assert_eq!(
+            value(&lines, PIDFD),
+            value(&lines, "inode"),
+            "{home:?} {lines:?}"
+        );
+        assert_eq!(
+            value(&lines, "LISTEN_PID"),
+            value(&lines, "pid"),
+            "{home:?} {lines:?}"
+        );
     }
 }
 
@@ -90,15 +114,34 @@ fn the_inode_of_a_pidfd_that_names_bowout_names_the_child() {
 #[test]
 fn a_value_that_names_another_stays_byte_for_byte() {
     let script = "export \"$NAME\"; eval \"$NAME=$TEXT\"; exec \"$SHIM\" -- \"$PROBE\" names";
-    let values = ["1", "$PPID", "''", "' '$$", "$$' '", "0$$", "$$0", "+$$", "-$$", "\"$(printf '\\377')$$\"", "$$,1"];
+    let values = [
+        "1",
+        "$PPID",
+        "''",
+        "' '$$",
+        "$$' '",
+        "0$$",
+        "$$0",
+        "+$$",
+        "-$$",
+        "\"$(printf '\\377')$$\"",
+        "$$,1",
+    ];
     for name in PIDS.into_iter().chain([PIDFD]) {
         for text in values {
-            let start = Start::direct().env("SHIM", crate::common::BOWOUT).env("NAME", name).env("TEXT", text);
+            let start = Start::direct()
+                .env("SHIM", crate::common::BOWOUT)
+                .env("NAME", name)
+                .env("TEXT", text);
             let mut running = start.command(["sh", "-c", script]);
             let lines = names(&mut running);
             // The shell has become bowout.
-            let wanted = text.replace("$PPID", &std::process::id().to_string()).replace("$$", &running.pid.to_string());
-            let wanted = wanted.replace("\"$(printf '\\377')", "\\xff").replace(['\'', '"'], "");
+            let wanted = text
+                .replace("$PPID", &std::process::id().to_string())
+                .replace("$$", &running.pid.to_string());
+            let wanted = wanted
+                .replace("\"$(printf '\\377')", "\\xff")
+                .replace(['\'', '"'], "");
             assert_eq!(value(&lines, name), Some(wanted.as_str()), "{name}={text}");
         }
     }
@@ -117,18 +160,29 @@ fn handed_sockets_reach_the_child_with_their_names_and_bowout_keeps_none() {
             .env("LISTEN_PID", "1")
             .probe(["names"]);
         let lines = names(&mut bowout);
-        assert_eq!((value(&lines, "LISTEN_FDS"), value(&lines, "LISTEN_FDNAMES")), (Some("2"), Some("http:a%20b")));
-        let wanted = if home == Home::Pid1 { value(&lines, "pid") } else { Some("1") };
+        assert_eq!(
+            (value(&lines, "LISTEN_FDS"), value(&lines, "LISTEN_FDNAMES")),
+            (Some("2"), Some("http:a%20b"))
+        );
+        let wanted = if home == Home::Pid1 {
+            value(&lines, "pid")
+        } else {
+            Some("1")
+        };
         assert_eq!(value(&lines, "LISTEN_PID"), wanted, "{home:?}");
         let sockets = |pid: i32| -> BTreeSet<String> {
             fs::read_dir(format!("/proc/{pid}/fd"))
                 .expect("descriptors")
-                .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_str()?.to_owned()))
+                .filter_map(|entry| {
+                    Some(fs::read_link(entry.ok()?.path()).ok()?.to_str()?.to_owned())
+                })
                 .filter(|target| target.starts_with("socket:"))
                 .collect()
         };
         assert!(sockets(bowout.child_pid()).len() >= 2, "{home:?}");
         // After the exec, but not behind it.
-        crate::common::until("bowout has let go of them", || sockets(bowout.pid).is_empty().then_some(()));
+        crate::common::until("bowout has let go of them", || {
+            sockets(bowout.pid).is_empty().then_some(())
+        });
     }
 }

@@ -1,5 +1,5 @@
-//! Before the stop signal: `--pre-stop` hooks, in order, then `--stop-delay`, both inside the grace period, and neither longer
-//! than the child.
+//! Before the stop signal: `--pre-stop` hooks, in order, then `--stop-delay`, both inside the grace
+//! period, and neither longer than the child.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Write, pipe};
@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::common::{
-    BOWOUT, Dir, Home, Lines, NONE, NOTHING, Running, SOON, Start, Status, assert_at_most, children, homes, leftovers,
-    no_namespaces, not_root, probe, signals_of, skip, timed, until,
+    BOWOUT, Dir, Home, Lines, NONE, NOTHING, Running, SOON, Start, Status, assert_at_most,
+    children, homes, leftovers, no_namespaces, not_root, probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -26,10 +26,15 @@ struct Gate {
 impl Gate {
     fn new() -> Self {
         let dir = Dir::new();
-        let path = std::ffi::CString::new(dir.file("gate").to_str().expect("text")).expect("no NUL");
+        let path =
+            std::ffi::CString::new(dir.file("gate").to_str().expect("text")).expect("no NUL");
         // SAFETY: a string that outlives the call.
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
-        let fifo = OpenOptions::new().read(true).write(true).open(dir.file("gate")).expect("a FIFO");
+        let fifo = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(dir.file("gate"))
+            .expect("a FIFO");
         Self { dir, fifo }
     }
 
@@ -56,7 +61,8 @@ fn start(options: &[&str], hook: &[&str]) -> Start {
     Start::new(options.iter().copied().chain(hooks(hook)))
 }
 
-/// With stdout and stderr on one pipe: what the child, the hooks and bowout say, in the order in which they said it.
+/// With stdout and stderr on one pipe: what the child, the hooks and bowout say, in the order in
+/// which they said it.
 fn on_one_pipe(start: Start, child: &[&str]) -> Running {
     let (read, write) = pipe().expect("a pipe");
     let copy = write.try_clone().expect("a copy");
@@ -72,10 +78,13 @@ fn told(lines: &mut Lines, line: &str) {
 }
 
 fn stop_request(bowout: &mut Running) {
-    bowout.err.find("a stop request", |line| line.starts_with("bowout: stop request "));
+    bowout.err.find("a stop request", |line| {
+        line.starts_with("bowout: stop request ")
+    });
 }
 
-/// The number of the signal, for a line of the child; the line itself, for one of a hook; nothing for one of bowout.
+/// The number of the signal, for a line of the child; the line itself, for one of a hook; nothing
+/// for one of bowout.
 fn event(line: &str) -> Option<String> {
     match crate::common::Got::parse(line) {
         Some(got) => Some(got.signal.to_string()),
@@ -87,15 +96,26 @@ fn event(line: &str) -> Option<String> {
 fn hooks_run_one_after_the_other_and_the_stop_signal_comes_behind_the_last() {
     for home in homes() {
         let gate = Gate::new();
-        let start = start(&["--grace", "1h"], &[&gate.hook(), "echo two", "echo three"]);
+        let start = start(
+            &["--grace", "1h"],
+            &[&gate.hook(), "echo two", "echo three"],
+        );
         let mut bowout = on_one_pipe(start.at(home), &["signals", "--exit", "TERM:3"]);
         bowout.kill(TERM);
         told(&mut bowout.out, "at the gate");
-        // Behind the hook's start, ahead of its end: neither the next hook nor the stop signal has been waiting for it.
+        // Behind the hook's start, ahead of its end: neither the next hook nor the stop signal has
+        // been waiting for it.
         bowout.kill(USR1);
-        bowout.out.find("USR1", |line| line.starts_with(&format!("{USR1} ")));
+        bowout
+            .out
+            .find("USR1", |line| line.starts_with(&format!("{USR1} ")));
         gate.open();
-        let events: Vec<String> = bowout.out.rest().iter().filter_map(|line| event(line)).collect();
+        let events: Vec<String> = bowout
+            .out
+            .rest()
+            .iter()
+            .filter_map(|line| event(line))
+            .collect();
         assert_eq!(events, ["through", "two", "three", "15"], "{home:?}");
         assert_eq!(bowout.end(), Status::Code(3));
     }
@@ -113,7 +133,10 @@ fn the_stop_delay_passes_behind_the_last_hook() {
         let (events, took) = timed(|| {
             gate.open();
             let lines = bowout.out.rest();
-            lines.iter().filter_map(|line| event(line)).collect::<Vec<_>>()
+            lines
+                .iter()
+                .filter_map(|line| event(line))
+                .collect::<Vec<_>>()
         });
         assert_eq!(events, ["through", "15"], "{home:?}");
         assert!(took >= delay && took < SOON, "{took:?}");
@@ -124,14 +147,18 @@ fn the_stop_delay_passes_behind_the_last_hook() {
 #[test]
 fn the_stop_delay_needs_no_hook() {
     for home in homes() {
-        let mut bowout =
-            Start::new(["--grace", "1h", "--stop-delay", "300ms"]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = Start::new(["--grace", "1h", "--stop-delay", "300ms"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         let ((), took) = timed(|| {
             bowout.kill(TERM);
             bowout.expect(TERM);
         });
-        assert!(took >= Duration::from_millis(300) && took < SOON, "{home:?}: {took:?}");
+        assert!(
+            took >= Duration::from_millis(300) && took < SOON,
+            "{home:?}: {took:?}"
+        );
         assert_eq!(bowout.end(), Status::Code(3));
     }
 }
@@ -140,11 +167,17 @@ fn the_stop_delay_needs_no_hook() {
 fn the_childs_end_cuts_the_stop_delay_short() {
     for home in homes() {
         let options = ["--grace", "2h", "--stop-delay", "1h"];
-        let mut bowout = Start::new(options).at(home).probe(["signals", "--exit", "USR1:3"]);
+        let mut bowout = Start::new(options)
+            .at(home)
+            .probe(["signals", "--exit", "USR1:3"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.kill(USR1);
-        assert_eq!(signals_of("", &bowout.out.rest()), [USR1], "{home:?}: not TERM");
+        assert_eq!(
+            signals_of("", &bowout.out.rest()),
+            [USR1],
+            "{home:?}: not TERM"
+        );
         assert_eq!(bowout.end(), Status::Code(3));
     }
 }
@@ -157,12 +190,20 @@ fn views(home: Home, setup: &[&str]) -> (Vec<String>, Vec<String>) {
         text.lines().map(str::to_owned).collect()
     };
     let script = |name: &str| format!("exec \"$PROBE\" view --to {}", dir.file(name).display());
-    let common = |start: Start| start.at(home).with(setup).dir("/usr").env("TERM", "dumb").env("EMPTY", "");
+    let common = |start: Start| {
+        start
+            .at(home)
+            .with(setup)
+            .dir("/usr")
+            .env("TERM", "dumb")
+            .env("EMPTY", "")
+    };
     let mut direct = common(Start::direct()).sh(&script("direct"));
     assert_eq!(direct.end(), Status::Code(0));
     let null = File::open("/dev/null").expect("/dev/null");
-    let mut bowout =
-        common(start(&["--grace", "1h"], &[&script("hook")])).inherit(&null).probe(["signals", "--exit", "TERM:3"]);
+    let mut bowout = common(start(&["--grace", "1h"], &[&script("hook")]))
+        .inherit(&null)
+        .probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(3), "{setup:?}");
@@ -184,16 +225,28 @@ fn a_hook_inherits_what_bowout_was_given() {
     for home in homes() {
         for setup in states {
             let (hook, direct) = views(home, setup);
-            let (seen, wanted): (Vec<_>, Vec<_>) =
-                (hook.iter().filter(own).collect(), direct.iter().filter(own).collect());
+            let (seen, wanted): (Vec<_>, Vec<_>) = (
+                hook.iter().filter(own).collect(),
+                direct.iter().filter(own).collect(),
+            );
             assert_eq!(seen, wanted, "{home:?} {setup:?}");
             // Nothing of bowout's and nothing of the child's.
             let fds: Vec<_> = hook.iter().filter(|line| line.starts_with("fd ")).collect();
             assert!(fds[0].starts_with("fd 0 /dev/null "), "{fds:?}");
-            assert!(fds.len() == 3 && fds[1].starts_with("fd 1 pipe ") && fds[2].starts_with("fd 2 pipe "), "{fds:?}");
+            assert!(
+                fds.len() == 3
+                    && fds[1].starts_with("fd 1 pipe ")
+                    && fds[2].starts_with("fd 2 pipe "),
+                "{fds:?}"
+            );
             let added: Vec<_> = hook
                 .iter()
-                .filter_map(|line| line.strip_prefix("env BOWOUT_")?.split('=').next().map(str::to_owned))
+                .filter_map(|line| {
+                    line.strip_prefix("env BOWOUT_")?
+                        .split('=')
+                        .next()
+                        .map(str::to_owned)
+                })
                 .collect();
             assert_eq!(added, ["CHILD_PID", "SIGNAL", "GRACE_LEFT_MS"], "{home:?}");
         }
@@ -206,12 +259,19 @@ fn what_a_hook_prints_goes_to_stderr_and_its_stdin_is_empty() {
         let (read, mut write) = pipe().expect("a pipe");
         write.write_all(b"the child's\n").expect("room");
         let hook = "cat; echo \"cat $?\"; echo error >&2";
-        let mut bowout = start(&["--grace", "1h"], &[hook]).at(home).stdin(read).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = start(&["--grace", "1h"], &[hook])
+            .at(home)
+            .stdin(read)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
-        let lines: Vec<_> = bowout.log().into_iter().filter(|line| !line.starts_with("bowout: ")).collect();
+        let lines: Vec<_> = bowout
+            .log()
+            .into_iter()
+            .filter(|line| !line.starts_with("bowout: "))
+            .collect();
         assert_eq!(lines, ["cat 0", "error"], "{home:?}");
     }
 }
@@ -221,17 +281,27 @@ fn a_hook_starts_where_bowout_was_started() {
     let dir = Dir::new();
     let at = dir.0.canonicalize().expect("a directory");
     for home in homes() {
-        let mut bowout =
-            start(&["--grace", "1h"], &["pwd -P"]).at(home).dir(&at).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = start(&["--grace", "1h"], &["pwd -P"])
+            .at(home)
+            .dir(&at)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(3));
-        assert!(bowout.log().iter().any(|line| line == at.to_str().expect("text")), "{:#?}", bowout.log());
+        assert!(
+            bowout
+                .log()
+                .iter()
+                .any(|line| line == at.to_str().expect("text")),
+            "{:#?}",
+            bowout.log()
+        );
     }
 }
 
 /// Prints `vars PID SIGNAL LEFT`.
-const VARIABLES: &str = "echo \"vars $BOWOUT_CHILD_PID $BOWOUT_SIGNAL ${BOWOUT_GRACE_LEFT_MS-none}\"";
+const VARIABLES: &str =
+    "echo \"vars $BOWOUT_CHILD_PID $BOWOUT_SIGNAL ${BOWOUT_GRACE_LEFT_MS-none}\"";
 
 /// What the hooks saw: PID, signal, time left.
 fn variables(bowout: &mut Running) -> Vec<(String, String, String)> {
@@ -239,7 +309,9 @@ fn variables(bowout: &mut Running) -> Vec<(String, String, String)> {
     log.iter()
         .filter_map(|line| {
             let words: Vec<&str> = line.strip_prefix("vars ")?.split(' ').collect();
-            let [pid, signal, left] = words[..] else { panic!("{line}") };
+            let [pid, signal, left] = words[..] else {
+                panic!("{line}")
+            };
             Some((pid.to_owned(), signal.to_owned(), left.to_owned()))
         })
         .collect()
@@ -248,10 +320,17 @@ fn variables(bowout: &mut Running) -> Vec<(String, String, String)> {
 #[test]
 fn a_hook_is_told_the_childs_pid_the_request_and_the_time_left() {
     for home in homes() {
-        for (request, name) in [(TERM, "SIGTERM"), (INT, "SIGINT"), (libc::SIGABRT, "SIGABRT")] {
-            let mut bowout = start(&["--grace", "90s", "--stop-signal", "TERM"], &[VARIABLES, VARIABLES])
-                .at(home)
-                .probe(["signals", "--exit", "TERM:3"]);
+        for (request, name) in [
+            (TERM, "SIGTERM"),
+            (INT, "SIGINT"),
+            (libc::SIGABRT, "SIGABRT"),
+        ] {
+            let mut bowout = start(
+                &["--grace", "90s", "--stop-signal", "TERM"],
+                &[VARIABLES, VARIABLES],
+            )
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
             let child = bowout.ready();
             bowout.kill(request);
             assert_eq!(bowout.end(), Status::Code(3));
@@ -260,11 +339,18 @@ fn a_hook_is_told_the_childs_pid_the_request_and_the_time_left() {
             let left: Vec<u64> = seen
                 .iter()
                 .map(|(pid, signal, left)| {
-                    assert_eq!((pid.as_str(), signal.as_str()), (child.to_string().as_str(), name), "{home:?}");
+                    assert_eq!(
+                        (pid.as_str(), signal.as_str()),
+                        (child.to_string().as_str(), name),
+                        "{home:?}"
+                    );
                     left.parse().expect("a number")
                 })
                 .collect();
-            assert!(left[0] <= 90_000 && left[1] <= left[0] && left[1] > 60_000, "{left:?}");
+            assert!(
+                left[0] <= 90_000 && left[1] <= left[0] && left[1] > 60_000,
+                "{left:?}"
+            );
         }
     }
 }
@@ -272,7 +358,9 @@ fn a_hook_is_told_the_childs_pid_the_request_and_the_time_left() {
 #[test]
 fn without_a_deadline_a_hook_is_told_of_none() {
     for home in homes() {
-        let mut bowout = start(&["--grace", "never"], &[VARIABLES]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = start(&["--grace", "never"], &[VARIABLES])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(3));
@@ -300,17 +388,35 @@ fn a_hook_is_not_told_what_another_bowouts_hook_was_told() {
     assert_eq!(run("never"), "none");
 }
 
-/// It has none of the descriptors that systemd has passed, and is not the process that the watchdog is kept for.
+/// It has none of the descriptors that systemd has passed, and is not the process that the watchdog
+/// is kept for.
 #[test]
 fn a_variable_that_names_bowout_does_not_come_to_name_a_hook() {
     let shim = probe().to_str().expect("text");
     let hook = "echo \"named ${LISTEN_PID-none} ${WATCHDOG_PID-none} $$\"";
-    let words = ["named", "LISTEN_PID", "WATCHDOG_PID", "--", BOWOUT, "--grace", "1h", "--pre-stop", hook];
-    let words = words.iter().copied().chain(["--", shim, "signals", "--exit", "TERM:3"]);
-    let mut bowout = Start::new(NOTHING).program(shim).bare(words.collect::<Vec<_>>());
+    let words = [
+        "named",
+        "LISTEN_PID",
+        "WATCHDOG_PID",
+        "--",
+        BOWOUT,
+        "--grace",
+        "1h",
+        "--pre-stop",
+        hook,
+    ];
+    let words = words
+        .iter()
+        .copied()
+        .chain(["--", shim, "signals", "--exit", "TERM:3"]);
+    let mut bowout = Start::new(NOTHING)
+        .program(shim)
+        .bare(words.collect::<Vec<_>>());
     bowout.ready();
     bowout.kill(TERM);
-    let line = bowout.err.find("the hook", |line| line.starts_with("named "));
+    let line = bowout
+        .err
+        .find("the hook", |line| line.starts_with("named "));
     let words: Vec<&str> = line.split(' ').collect();
     assert!(words[1] != words[3] && words[2] != words[3], "{line}");
     assert_eq!(bowout.end(), Status::Code(3));
@@ -325,9 +431,15 @@ fn another_sides_request_while_a_hook_runs_is_forwarded_with_the_first() {
         bowout.kill(TERM);
         told(&mut bowout.err, "at the gate");
         bowout.kill_from_elsewhere(second);
-        assert_eq!(bowout.settle(), NONE, "none of them before the hook has ended");
+        assert_eq!(
+            bowout.settle(),
+            NONE,
+            "none of them before the hook has ended"
+        );
         gate.open();
-        bowout.out.find("the stop", |line| line.starts_with(&format!("{} ", wanted[wanted.len() - 1])));
+        bowout.out.find("the stop", |line| {
+            line.starts_with(&format!("{} ", wanted[wanted.len() - 1]))
+        });
         bowout.settle();
         // That side has asked.
         bowout.kill_from_elsewhere(second);
@@ -344,7 +456,9 @@ fn another_sides_request_while_a_hook_runs_is_forwarded_with_the_first() {
 fn other_signals_reach_the_child_while_a_hook_runs() {
     for home in homes() {
         let gate = Gate::new();
-        let mut bowout = start(&["--grace", "1h"], &[&gate.hook()]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = start(&["--grace", "1h"], &[&gate.hook()])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         told(&mut bowout.err, "at the gate");
@@ -367,7 +481,8 @@ fn a_request_that_was_queued_with_a_value_keeps_it_behind_the_hooks() {
     assert_eq!(bowout.end(), Status::Code(3));
 }
 
-/// A hook that hangs, and neither hears nor heeds anything: in its group a process as deaf, and one outside.
+/// A hook that hangs, and neither hears nor heeds anything: in its group a process as deaf, and one
+/// outside.
 const DEAF: &str = "\"$PROBE\" signals --name g & \"$PROBE\" with --setsid -- \"$PROBE\" signals --name s & \
                     exec \"$PROBE\" signals --name h";
 
@@ -381,21 +496,33 @@ fn wait_for_deaf(bowout: &mut Running) {
 #[test]
 fn a_second_request_while_a_hook_runs_kills_the_hook_and_everything_at_once() {
     for home in homes() {
-        let mut bowout = start(&["--grace", "never"], &[DEAF, "echo next"]).at(home).probe(["signals"]);
+        let mut bowout = start(&["--grace", "never"], &[DEAF, "echo next"])
+            .at(home)
+            .probe(["signals"]);
         bowout.ready();
         bowout.kill(TERM);
         wait_for_deaf(&mut bowout);
         bowout.kill(TERM);
-        assert_eq!(bowout.out.rest(), NOTHING, "the child was sent nothing but SIGKILL");
+        assert_eq!(
+            bowout.out.rest(),
+            NOTHING,
+            "the child was sent nothing but SIGKILL"
+        );
         assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
-        assert!(!bowout.log().contains(&"next".into()), "{:#?}", bowout.log());
+        assert!(
+            !bowout.log().contains(&"next".into()),
+            "{:#?}",
+            bowout.log()
+        );
     }
 }
 
 #[test]
 fn a_second_request_during_the_stop_delay_kills_at_once() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "2h", "--stop-delay", "1h"]).at(home).probe(["signals"]);
+        let mut bowout = Start::new(["--grace", "2h", "--stop-delay", "1h"])
+            .at(home)
+            .probe(["signals"]);
         bowout.ready();
         bowout.kill(TERM);
         stop_request(&mut bowout);
@@ -426,17 +553,24 @@ fn on_repeat_ignore_and_forward_let_a_hook_go_on() {
 #[test]
 fn a_hook_that_fails_is_told_and_stops_nothing() {
     for home in homes() {
-        for (hook, word) in
-            [("exit 9", "exited with 9"), ("no-such-command", "exited with 127"), ("kill -9 $$", "SIGKILL")]
-        {
-            let mut bowout =
-                start(&["--grace", "1h"], &[hook, "echo next"]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        for (hook, word) in [
+            ("exit 9", "exited with 9"),
+            ("no-such-command", "exited with 127"),
+            ("kill -9 $$", "SIGKILL"),
+        ] {
+            let mut bowout = start(&["--grace", "1h"], &[hook, "echo next"])
+                .at(home)
+                .probe(["signals", "--exit", "TERM:3"]);
             bowout.ready();
             bowout.kill(TERM);
             bowout.expect(TERM);
             assert_eq!(bowout.end(), Status::Code(3), "{home:?} {hook}");
             let log = bowout.log();
-            assert!(log.iter().any(|line| line.contains(hook) && line.contains(word)), "{word}: {log:#?}");
+            assert!(
+                log.iter()
+                    .any(|line| line.contains(hook) && line.contains(word)),
+                "{word}: {log:#?}"
+            );
             assert!(log.contains(&"next".into()), "{log:#?}");
         }
     }
@@ -454,25 +588,40 @@ fn a_hook_that_cannot_be_forked_is_told_and_stops_nothing() {
         .with(["--uid", "65534"])
         .command([child.to_str().expect("text"), "signals", "--exit", "TERM:3"]);
     bowout.ready();
-    // bowout and its child are more than one already. By the same user: root of a container may have no right to.
+    // bowout and its child are more than one already. By the same user: root of a container may
+    // have no right to.
     let pid = bowout.pid.to_string();
-    let mut limit = Start::direct().with(["--uid", "65534"]).command(["prlimit", "--nproc=1", "--pid", &pid]);
+    let mut limit =
+        Start::direct()
+            .with(["--uid", "65534"])
+            .command(["prlimit", "--nproc=1", "--pid", &pid]);
     assert_eq!(limit.end(), Status::Code(0));
     bowout.kill(TERM);
     bowout.expect(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
     for hook in ["'echo one'", "'echo two'"] {
-        assert!(log.iter().any(|line| line.contains(hook) && line.contains("cannot start")), "{hook}: {log:#?}");
+        assert!(
+            log.iter()
+                .any(|line| line.contains(hook) && line.contains("cannot start")),
+            "{hook}: {log:#?}"
+        );
     }
 }
 
 /// bowout, as PID 1 where these mounts have been made.
 fn mounted(mounts: &str, options: &[&str], child: &[&str]) -> Running {
     let script = format!("set -e; {mounts}; shim=$1; shift; exec \"$shim\" \"$@\"");
-    let words = ["-c", &script, "sh", BOWOUT].into_iter().chain(options.iter().copied());
-    let words = words.chain(["--", probe().to_str().expect("text")]).chain(child.iter().copied());
-    Start::plain().program("sh").at(Home::Pid1).bare(words.collect::<Vec<_>>())
+    let words = ["-c", &script, "sh", BOWOUT]
+        .into_iter()
+        .chain(options.iter().copied());
+    let words = words
+        .chain(["--", probe().to_str().expect("text")])
+        .chain(child.iter().copied());
+    Start::plain()
+        .program("sh")
+        .at(Home::Pid1)
+        .bare(words.collect::<Vec<_>>())
 }
 
 /// As in an image of nothing but the command.
@@ -481,15 +630,30 @@ fn a_hook_without_a_shell_is_told_and_stops_nothing() {
     if skip(no_namespaces()) {
         return;
     }
-    let options = ["--grace", "1h", "--pre-stop", "echo one", "--pre-stop", "echo two"];
-    let mut bowout = mounted("mount --bind /dev/null /bin/sh", &options, &["signals", "--exit", "TERM:3"]);
+    let options = [
+        "--grace",
+        "1h",
+        "--pre-stop",
+        "echo one",
+        "--pre-stop",
+        "echo two",
+    ];
+    let mut bowout = mounted(
+        "mount --bind /dev/null /bin/sh",
+        &options,
+        &["signals", "--exit", "TERM:3"],
+    );
     bowout.ready();
     bowout.kill(TERM);
     bowout.expect(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
     for hook in ["'echo one'", "'echo two'"] {
-        assert!(log.iter().any(|line| line.contains(hook) && line.contains("cannot run")), "{hook}: {log:#?}");
+        assert!(
+            log.iter()
+                .any(|line| line.contains(hook) && line.contains("cannot run")),
+            "{hook}: {log:#?}"
+        );
     }
 }
 
@@ -498,18 +662,27 @@ fn a_hook_that_hangs_leaves_the_child_a_quarter_of_the_grace_period() {
     for home in homes() {
         // Of its two seconds, the child needs a part.
         let child = ["signals", "--pause", "TERM:250", "--exit", "TERM:3"];
-        let mut bowout = start(&["--grace", "8s"], &[DEAF, "echo next"]).at(home).probe(child);
+        let mut bowout = start(&["--grace", "8s"], &[DEAF, "echo next"])
+            .at(home)
+            .probe(child);
         bowout.ready();
         let ((), took) = timed(|| {
             bowout.kill(TERM);
             wait_for_deaf(&mut bowout);
             bowout.expect(TERM);
         });
-        assert!(took >= Duration::from_secs(6) && took < SOON, "{home:?}: {took:?}");
+        assert!(
+            took >= Duration::from_secs(6) && took < SOON,
+            "{home:?}: {took:?}"
+        );
         // Not killed: it has ended in its own way.
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
         let log = bowout.log();
-        assert!(log.iter().any(|line| line.contains("has not exited in time")), "{log:#?}");
+        assert!(
+            log.iter()
+                .any(|line| line.contains("has not exited in time")),
+            "{log:#?}"
+        );
         assert!(!log.contains(&"next".into()), "{log:#?}");
     }
 }
@@ -521,11 +694,15 @@ fn a_hook_that_hangs_is_killed_with_its_group() {
         let hook = "\"$PROBE\" signals --name g & exec \"$PROBE\" signals --name h";
         // The hook has three quarters of the first step, and the child all the time that it needs.
         let options = ["--escalate", "TERM/6s/CONT/1h/KILL", "-k", "process"];
-        let mut bowout = start(&options, &[hook]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = start(&options, &[hook])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         for name in ["g", "h"] {
-            bowout.err.find(name, |line| line.starts_with(&format!("{name} ready ")));
+            bowout
+                .err
+                .find(name, |line| line.starts_with(&format!("{name} ready ")));
         }
         assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
         // The end of the pipe, which both held.
@@ -545,7 +722,10 @@ fn hooks_and_delay_are_part_of_the_grace_period() {
             bowout.out.rest()
         });
         assert_at_most(&signals_of("", &lines), &[TERM]);
-        assert!(took >= Duration::from_secs(1) && took < SOON, "{home:?}: {took:?}");
+        assert!(
+            took >= Duration::from_secs(1) && took < SOON,
+            "{home:?}: {took:?}"
+        );
         assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
     }
 }
@@ -555,7 +735,10 @@ fn hooks_and_delay_are_part_of_the_grace_period() {
 fn what_a_hook_leaves_behind_is_gone_at_the_end() {
     let script = |last: &str, gate: &Gate| {
         let inner = "\"$PROBE\" with --setsid -- \"$PROBE\"";
-        format!("\"$PROBE\" {last} --name g & {inner} {last} --name s & {}", gate.read())
+        format!(
+            "\"$PROBE\" {last} --name g & {inner} {last} --name s & {}",
+            gate.read()
+        )
     };
     for home in homes() {
         for last in ["signals --exit TERM:0", "signals"] {
@@ -566,12 +749,16 @@ fn what_a_hook_leaves_behind_is_gone_at_the_end() {
             bowout.ready();
             bowout.kill(TERM);
             for name in ["g", "s"] {
-                bowout.err.find(name, |line| line.starts_with(&format!("{name} ready ")));
+                bowout
+                    .err
+                    .find(name, |line| line.starts_with(&format!("{name} ready ")));
             }
             gate.open();
             bowout.expect(TERM);
             if last == "signals" {
-                bowout.err.find("the drain", |line| line.contains("descendants left"));
+                bowout
+                    .err
+                    .find("the drain", |line| line.contains("descendants left"));
                 bowout.kill(TERM);
             }
             // The end of the pipe, which all of them hold.
@@ -586,7 +773,8 @@ fn what_a_hook_leaves_behind_is_gone_at_the_end() {
 fn in_mode_process_a_hooks_group_is_gone_at_the_end() {
     let gate = Gate::new();
     let hook = format!("\"$PROBE\" signals --name g & {}", gate.read());
-    let mut bowout = start(&["--grace", "1h", "-k", "process"], &[&hook]).probe(["signals", "--exit", "TERM:3"]);
+    let mut bowout =
+        start(&["--grace", "1h", "-k", "process"], &[&hook]).probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
     bowout.kill(TERM);
     let line = bowout.err.find("g", |line| line.starts_with("g ready "));
@@ -607,27 +795,38 @@ fn the_childs_end_ends_the_hook_at_once() {
         for mode in ["mixed", "group", "process"] {
             let hook = "\"$PROBE\" signals --name g & exec \"$PROBE\" signals --name h";
             let options = ["--grace", "2h", "--stop-delay", "1h", "-k", mode];
-            let mut bowout = start(&options, &[hook, "echo next"]).at(home).probe(["signals", "--exit", "USR1:6"]);
+            let mut bowout = start(&options, &[hook, "echo next"])
+                .at(home)
+                .probe(["signals", "--exit", "USR1:6"]);
             bowout.ready();
             bowout.kill(TERM);
             for name in ["g", "h"] {
-                bowout.err.find(name, |line| line.starts_with(&format!("{name} ready ")));
+                bowout
+                    .err
+                    .find(name, |line| line.starts_with(&format!("{name} ready ")));
             }
             bowout.kill(USR1);
             assert_eq!(signals_of("", &bowout.out.rest()), [USR1]);
             assert_eq!(bowout.wait(), Status::Code(6), "{home:?} {mode}");
             // The end of the pipe, which the hook held.
-            assert!(!bowout.log().contains(&"next".into()), "{:#?}", bowout.log());
+            assert!(
+                !bowout.log().contains(&"next".into()),
+                "{:#?}",
+                bowout.log()
+            );
         }
     }
 }
 
 #[test]
 fn a_hook_dies_with_bowout() {
-    let mut bowout = start(&["--grace", "never"], &["exec \"$PROBE\" signals --name h"]).probe(["signals"]);
+    let mut bowout =
+        start(&["--grace", "never"], &["exec \"$PROBE\" signals --name h"]).probe(["signals"]);
     bowout.ready();
     bowout.kill(TERM);
-    bowout.err.find("the hook", |line| line.starts_with("h ready "));
+    bowout
+        .err
+        .find("the hook", |line| line.starts_with("h ready "));
     bowout.kill(KILL);
     bowout.out.rest();
     bowout.err.rest();
@@ -637,25 +836,37 @@ fn a_hook_dies_with_bowout() {
 #[test]
 fn hooks_do_not_run_where_nobody_asks_for_the_stop() {
     for home in homes() {
-        let mut bowout = start(&["--grace", "1h"], &["echo hook"]).at(home).probe(["signals", "--exit", "USR1:4"]);
+        let mut bowout = start(&["--grace", "1h"], &["echo hook"])
+            .at(home)
+            .probe(["signals", "--exit", "USR1:4"]);
         bowout.ready();
         for signal in [libc::SIGHUP, USR1] {
             bowout.kill(signal);
             bowout.expect(signal);
         }
         assert_eq!(bowout.end(), Status::Code(4), "{home:?}");
-        assert!(!bowout.log().contains(&"hook".into()), "{:#?}", bowout.log());
+        assert!(
+            !bowout.log().contains(&"hook".into()),
+            "{:#?}",
+            bowout.log()
+        );
     }
 }
 
 #[test]
 fn grace_0_runs_no_hook() {
     for home in homes() {
-        let mut bowout = start(&["--grace", "0", "--stop-delay", "1s"], &["echo hook"]).at(home).probe(["signals"]);
+        let mut bowout = start(&["--grace", "0", "--stop-delay", "1s"], &["echo hook"])
+            .at(home)
+            .probe(["signals"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
-        assert!(!bowout.log().contains(&"hook".into()), "{:#?}", bowout.log());
+        assert!(
+            !bowout.log().contains(&"hook".into()),
+            "{:#?}",
+            bowout.log()
+        );
     }
 }
 
@@ -680,11 +891,13 @@ const DAEMON: &str = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --
 fn with_wait_tree_the_daemon_is_stopped_behind_the_hooks() {
     for home in homes() {
         let gate = Gate::new();
-        let mut bowout =
-            start(&["--grace", "1h", "--wait-tree"], &[&gate.hook()]).at(home).sh(&format!("{DAEMON} & exit 3"));
+        let mut bowout = start(&["--grace", "1h", "--wait-tree"], &[&gate.hook()])
+            .at(home)
+            .sh(&format!("{DAEMON} & exit 3"));
         bowout.ready_as("d");
         // The shell was the only child, too, as long as it lived.
-        let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name =
+            |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         until("the daemon alone is left", || {
             matches!(children(bowout.pid)[..], [daemon] if name(daemon) == "probe\n").then_some(())
         });
@@ -704,14 +917,18 @@ fn with_wait_tree_the_childs_own_end_does_not_end_the_hook() {
     for home in homes() {
         let gate = Gate::new();
         let script = format!("{DAEMON} & exec \"$PROBE\" signals --name c --exit USR1:3");
-        let mut bowout = start(&["--grace", "1h", "--wait-tree"], &[&gate.hook()]).at(home).sh(&script);
+        let mut bowout = start(&["--grace", "1h", "--wait-tree"], &[&gate.hook()])
+            .at(home)
+            .sh(&script);
         bowout.ready_as("c");
         bowout.ready_as("d");
         bowout.kill(TERM);
         told(&mut bowout.err, "at the gate");
         let child = bowout.child_pid();
         bowout.kill(USR1);
-        until("the child is reaped", || (!children(bowout.pid).contains(&child)).then_some(()));
+        until("the child is reaped", || {
+            (!children(bowout.pid).contains(&child)).then_some(())
+        });
         gate.open();
         told(&mut bowout.err, "through");
         assert_eq!(signals_of("d", &bowout.out.rest()), [TERM], "{home:?}");
@@ -731,7 +948,15 @@ fn a_hook_without_stdout_and_stderr_stops_nothing() {
             bowout.kill(TERM);
             assert_eq!(signals_of("", &bowout.out.rest()), [TERM], "{home:?}");
             // It was not taken for a place to print to.
-            assert!(bowout.out.seen().iter().all(|line| line != "one" && line != "two"), "{:?}", bowout.out.seen());
+            assert!(
+                bowout
+                    .out
+                    .seen()
+                    .iter()
+                    .all(|line| line != "one" && line != "two"),
+                "{:?}",
+                bowout.out.seen()
+            );
             assert_eq!(bowout.end(), Status::Code(3));
         }
     }
@@ -743,7 +968,10 @@ fn a_stop_delay_that_leaves_nothing_of_the_grace_period_is_refused() {
         (&["--stop-delay", "8s"], &["--stop-delay", "--grace"]),
         (&["--stop-delay", "9s"], &["--stop-delay"]),
         (&["--stop-delay", "2s", "--grace", "2s"], &["--stop-delay"]),
-        (&["--stop-delay", "1m", "--escalate", "TERM/30s/QUIT/2m/KILL"], &["--stop-delay"]),
+        (
+            &["--stop-delay", "1m", "--escalate", "TERM/30s/QUIT/2m/KILL"],
+            &["--stop-delay"],
+        ),
         (&["--stop-delay", "8"], &["--stop-delay", "--grace"]),
         (&["--stop-delay", "never"], &["--stop-delay"]),
         (&["--stop-delay", "soon"], &["soon"]),
@@ -752,33 +980,71 @@ fn a_stop_delay_that_leaves_nothing_of_the_grace_period_is_refused() {
         assert_eq!(bowout.end(), Status::Code(125), "{words:?}");
         assert_eq!(bowout.out.rest(), NOTHING, "{words:?}");
         let log = bowout.log();
-        let [line] = &log[..] else { panic!("not one line: {log:#?}") };
-        assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
+        let [line] = &log[..] else {
+            panic!("not one line: {log:#?}")
+        };
+        assert!(
+            words.iter().all(|word| line.contains(word)),
+            "{words:?}: {line}"
+        );
     };
     for (options, words) in bad {
         refused(Start::new(options).sh("echo started"), words);
     }
-    refused(Start::plain().env("BOWOUT_STOP_DELAY", "8s").sh("echo started"), &["--stop-delay"]);
-    refused(Start::plain().env("BOWOUT_STOP_DELAY", "nonsense").sh("echo started"), &["BOWOUT_STOP_DELAY", "nonsense"]);
-    assert_eq!(Start::new(["--stop-delay", "7s"]).probe(["exit", "4"]).end(), Status::Code(4));
-    assert_eq!(Start::new(["--stop-delay", "1h", "--grace", "never"]).probe(["exit", "4"]).end(), Status::Code(4));
+    refused(
+        Start::plain()
+            .env("BOWOUT_STOP_DELAY", "8s")
+            .sh("echo started"),
+        &["--stop-delay"],
+    );
+    refused(
+        Start::plain()
+            .env("BOWOUT_STOP_DELAY", "nonsense")
+            .sh("echo started"),
+        &["BOWOUT_STOP_DELAY", "nonsense"],
+    );
+    assert_eq!(
+        Start::new(["--stop-delay", "7s"])
+            .probe(["exit", "4"])
+            .end(),
+        Status::Code(4)
+    );
+    assert_eq!(
+        Start::new(["--stop-delay", "1h", "--grace", "never"])
+            .probe(["exit", "4"])
+            .end(),
+        Status::Code(4)
+    );
 }
 
 #[test]
 fn hooks_and_delay_can_be_given_by_variable_and_what_is_typed_wins() {
     let events = |start: Start| {
-        let mut bowout = on_one_pipe(start.env("BOWOUT_PRE_STOP", "echo variable"), &["signals", "--exit", "TERM:3"]);
+        let mut bowout = on_one_pipe(
+            start.env("BOWOUT_PRE_STOP", "echo variable"),
+            &["signals", "--exit", "TERM:3"],
+        );
         bowout.kill(TERM);
-        let events: Vec<String> = bowout.out.rest().iter().filter_map(|line| event(line)).collect();
+        let events: Vec<String> = bowout
+            .out
+            .rest()
+            .iter()
+            .filter_map(|line| event(line))
+            .collect();
         assert_eq!(bowout.end(), Status::Code(3));
         events
     };
     assert_eq!(events(Start::new(["--grace", "1h"])), ["variable", "15"]);
-    assert_eq!(events(start(&["--grace", "1h"], &["echo typed"])), ["typed", "15"]);
+    assert_eq!(
+        events(start(&["--grace", "1h"], &["echo typed"])),
+        ["typed", "15"]
+    );
 
     let delayed = |options: &[&str]| {
         let options = ["--grace", "1h"].iter().chain(options);
-        let mut bowout = Start::new(options).env("BOWOUT_STOP_DELAY", "50m").probe(["signals", "--exit", "USR1:3"]);
+        let mut bowout = Start::new(options)
+            .env("BOWOUT_STOP_DELAY", "50m")
+            .probe(["signals", "--exit", "USR1:3"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout
@@ -793,16 +1059,23 @@ fn hooks_and_delay_can_be_given_by_variable_and_what_is_typed_wins() {
 /// Of a hook and a delay, a person reads what is waited for and for how long.
 #[test]
 fn the_log_tells_of_hooks_and_delay() {
-    let mut bowout =
-        start(&["--grace", "20s", "--stop-delay", "100ms"], &["true"]).probe(["signals", "--exit", "TERM:3"]);
+    let mut bowout = start(&["--grace", "20s", "--stop-delay", "100ms"], &["true"])
+        .probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
-    let words: [&[&str]; 4] =
-        [&["stop request SIGTERM", "pre-stop", "100ms"], &["'true'"], &["stop delay", "SIGTERM"], &["exited with 3"]];
+    let words: [&[&str]; 4] = [
+        &["stop request SIGTERM", "pre-stop", "100ms"],
+        &["'true'"],
+        &["stop delay", "SIGTERM"],
+        &["exited with 3"],
+    ];
     for (line, words) in log.iter().zip(words) {
-        assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {log:#?}");
+        assert!(
+            words.iter().all(|word| line.contains(word)),
+            "{words:?}: {log:#?}"
+        );
     }
     assert_eq!(log.len(), 4, "{log:#?}");
 }
@@ -813,7 +1086,9 @@ fn a_hook_whose_directory_is_gone_runs_all_the_same() {
     let dir = Dir::new();
     let at: PathBuf = dir.file("gone");
     std::fs::create_dir(&at).expect("a directory");
-    let mut bowout = start(&["--grace", "1h"], &["echo hook"]).dir(&at).probe(["signals", "--exit", "TERM:3"]);
+    let mut bowout = start(&["--grace", "1h"], &["echo hook"])
+        .dir(&at)
+        .probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
     std::fs::remove_dir(&at).expect("removed");
     bowout.kill(TERM);

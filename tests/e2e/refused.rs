@@ -1,4 +1,5 @@
-//! System calls that a seccomp filter refuses for good: an error before the command starts, or a supervision that goes on and does not spin.
+//! System calls that a seccomp filter refuses for good: an error before the command starts, or a
+//! supervision that goes on and does not spin.
 
 use crate::common::{Home, NOTHING, Running, Start, Status, homes, notifier};
 
@@ -7,7 +8,9 @@ const USR1: i32 = libc::SIGUSR1;
 
 /// The set-up that has `call` fail with `errno`, but where argument `but.0` is `but.1`.
 fn refuse(call: libc::c_long, errno: i32, but: Option<(u32, u32)>) -> [String; 2] {
-    let but = but.map(|(argument, value)| format!(":{argument}:{value}")).unwrap_or_default();
+    let but = but
+        .map(|(argument, value)| format!(":{argument}:{value}"))
+        .unwrap_or_default();
     ["--refuse".into(), format!("{call}:{errno}{but}")]
 }
 
@@ -22,10 +25,22 @@ fn a_call_that_bowout_cannot_do_without_is_an_error_at_the_start() {
             (libc::SYS_pipe2, "start"),
         ] {
             for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
-                let mut bowout = Start::plain().at(home).with(refuse(call, errno, None)).sh("echo started");
-                assert_eq!(bowout.end(), Status::Code(125), "{home:?} {name} {errno}: {:#?}", bowout.log());
+                let mut bowout = Start::plain()
+                    .at(home)
+                    .with(refuse(call, errno, None))
+                    .sh("echo started");
+                assert_eq!(
+                    bowout.end(),
+                    Status::Code(125),
+                    "{home:?} {name} {errno}: {:#?}",
+                    bowout.log()
+                );
                 assert_eq!(bowout.out.rest(), NOTHING, "{name} {errno}");
-                assert!(matches!(&bowout.log()[..], [line] if line.contains(name)), "{:#?}", bowout.log());
+                assert!(
+                    matches!(&bowout.log()[..], [line] if line.contains(name)),
+                    "{:#?}",
+                    bowout.log()
+                );
             }
         }
     }
@@ -34,11 +49,17 @@ fn a_call_that_bowout_cannot_do_without_is_an_error_at_the_start() {
 /// How long bowout has used the processor, in ticks of 10 ms.
 fn ticks(bowout: &Running) -> u32 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bowout.pid)).expect("bowout");
-    let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    words[11..13].iter().map(|word| word.parse::<u32>().expect("ticks")).sum()
+    let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..]
+        .split(' ')
+        .collect();
+    words[11..13]
+        .iter()
+        .map(|word| word.parse::<u32>().expect("ticks"))
+        .sum()
 }
 
-/// A second in which bowout has nothing to do, then a stop that the child obeys. A second of spinning is a hundred ticks, on a busy machine fewer; a hundred turns are one.
+/// A second in which bowout has nothing to do, then a stop that the child obeys. A second of
+/// spinning is a hundred ticks, on a busy machine fewer; a hundred turns are one.
 fn goes_on(mut bowout: Running, refused: &str) {
     bowout.ready();
     bowout.kill(USR1);
@@ -49,7 +70,10 @@ fn goes_on(mut bowout: Running, refused: &str) {
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(7), "{refused}");
     let log = bowout.log();
-    let told = log.iter().filter(|line| line.contains(&format!("refuses {refused}(2)"))).count();
+    let told = log
+        .iter()
+        .filter(|line| line.contains(&format!("refuses {refused}(2)")))
+        .count();
     assert_eq!(told, 1, "{log:#?}");
 }
 
@@ -75,9 +99,15 @@ fn signals_that_cannot_be_read_are_taken_in_another_way() {
 #[test]
 fn a_message_that_cannot_be_received_does_not_spin() {
     let notifier = notifier().to_str().expect("text");
-    let command = format!("{notifier} send STATUS=x exit 0; exec \"$PROBE\" {}", COMMAND.join(" "));
+    let command = format!(
+        "{notifier} send STATUS=x exit 0; exec \"$PROBE\" {}",
+        COMMAND.join(" ")
+    );
     let refuse = refuse(libc::SYS_recvmsg, libc::ENOSYS, None);
-    goes_on(Start::new(["--notify", "relay"]).with(refuse).sh(&command), "recvmsg");
+    goes_on(
+        Start::new(["--notify", "relay"]).with(refuse).sh(&command),
+        "recvmsg",
+    );
 }
 
 /// bowout reaps by waitid(2).
@@ -88,10 +118,17 @@ fn a_filter_without_wait4_changes_nothing() {
             let refuse = refuse(libc::SYS_wait4, errno, None);
             let mut bowout = Start::plain().at(home).with(refuse).probe(["exit", "7"]);
             assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
-            assert!(bowout.log().iter().all(|line| !line.contains("orphan")), "{:#?}", bowout.log());
+            assert!(
+                bowout.log().iter().all(|line| !line.contains("orphan")),
+                "{:#?}",
+                bowout.log()
+            );
         }
     }
-    let mut bowout = Start::plain().at(Home::Subreaper).with(refuse(libc::SYS_wait4, libc::EPERM, None)).probe(COMMAND);
+    let mut bowout = Start::plain()
+        .at(Home::Subreaper)
+        .with(refuse(libc::SYS_wait4, libc::EPERM, None))
+        .probe(COMMAND);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(7));

@@ -1,4 +1,5 @@
-//! What others have found once: each of these went wrong before, in the hands of a user, a wrapper or a reviewer.
+//! What others have found once: each of these went wrong before, in the hands of a user, a wrapper
+//! or a reviewer.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write, pipe};
@@ -10,15 +11,15 @@ use std::process::Command;
 
 use crate::common::pty::{Shell, kill, missing, open};
 use crate::common::{
-    BOWOUT, Dir, Home, NONE, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces, no_strace,
-    not_root, pending, probe, signals_of, skip, timed, until,
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces,
+    no_strace, not_root, pending, probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
-/// timeout(1) sends its signal to bowout, then to the group that bowout is in. Its time is over when the test says so: SIGALRM is how
-/// it learns of it.
+/// timeout(1) sends its signal to bowout, then to the group that bowout is in. Its time is over
+/// when the test says so: SIGALRM is how it learns of it.
 #[test]
 fn timeout_in_front_of_bowout_is_one_request() {
     if skip(missing("timeout")) {
@@ -28,11 +29,19 @@ fn timeout_in_front_of_bowout_is_one_request() {
     for _ in 0..10 {
         let dir = Dir::new();
         let report = dir.file("report");
-        let options = ["1h", BOWOUT, "--grace", "never", "--report", report.to_str().expect("text")];
+        let options = [
+            "1h",
+            BOWOUT,
+            "--grace",
+            "never",
+            "--report",
+            report.to_str().expect("text"),
+        ];
         let start = Start::new(options).program("timeout");
         let mut timeout = start.probe(["signals", "--pause", "TERM:200", "--exit", "TERM:0"]);
         timeout.ready();
-        // Its child can be this far before it has taken note of its own fork, and then it ends alone.
+        // Its child can be this far before it has taken note of its own fork, and then it ends
+        // alone.
         until("timeout waits", || (timeout.state() == 'S').then_some(()));
         timeout.kill(libc::SIGALRM);
         let lines = timeout.out.rest();
@@ -54,7 +63,8 @@ fn timeout_in_front_of_bowout_is_one_request() {
     assert!(whole > 0, "never one request");
 }
 
-/// What waits in the queue while bowout is busy with the first request, here with a terminal that takes no line for 0.1 s (Ctrl-S), came with it.
+/// What waits in the queue while bowout is busy with the first request, here with a terminal that
+/// takes no line for 0.1 s (Ctrl-S), came with it.
 #[test]
 fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
     let mut whole = 0;
@@ -63,7 +73,9 @@ fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
         let (_master, slave) = open();
         // SAFETY: a descriptor that is open.
         assert_eq!(unsafe { libc::tcflow(slave.as_raw_fd(), libc::TCOOFF) }, 0);
-        let mut bowout = Start::new(["--grace", "1h"]).stderr(slave).probe(["signals", "--exit", "USR2:7"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .stderr(slave)
+            .probe(["signals", "--exit", "USR2:7"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.expect(TERM);
@@ -71,7 +83,10 @@ fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
         until("it is read", || (pending(bowout.pid) == 0).then_some(()));
         bowout.try_kill(libc::SIGUSR2);
         let status = bowout.end();
-        assert!([Status::Code(7), bowout.died(KILL)].contains(&status), "{status:?}");
+        assert!(
+            [Status::Code(7), bowout.died(KILL)].contains(&status),
+            "{status:?}"
+        );
         whole += usize::from(status == Status::Code(7));
     }
     assert!(whole > 0, "never one request");
@@ -79,7 +94,10 @@ fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
 
 /// `script`, which executes bowout as `"$SHIM"` in the end.
 fn exec(home: Home, script: &str) -> Running {
-    Start::direct().at(home).env("SHIM", BOWOUT).command(["sh", "-c", script])
+    Start::direct()
+        .at(home)
+        .env("SHIM", BOWOUT)
+        .command(["sh", "-c", script])
 }
 
 /// As the `tee` of `exec > >(tee log)`.
@@ -95,7 +113,11 @@ fn a_child_from_before_the_exec_outlives_bowout_and_finishes() {
     let mut bowout = start.command(["sh", "-c", script, fifo.to_str().expect("text")]);
     assert_eq!(bowout.wait(), Status::Code(3));
     // For reading as well: that does not wait for anybody to read.
-    let mut input = OpenOptions::new().read(true).write(true).open(&fifo).expect("a FIFO");
+    let mut input = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .expect("a FIFO");
     input.write_all(b"words\n").expect("written");
     assert_eq!(bowout.out.rest(), ["last words"]);
     assert_eq!(bowout.end(), Status::Code(3));
@@ -109,7 +131,9 @@ fn a_child_from_before_the_exec_is_not_signalled_while_descendants_are_drained()
         let mut bowout = exec(home, script);
         let [inherited, ..] = ["i", "c", "d"].map(|name| bowout.ready_as(name));
         bowout.kill(USR1);
-        bowout.out.find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
+        bowout
+            .out
+            .find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
         assert_eq!(bowout.wait(), Status::Code(3), "{home:?}");
         if home == Home::Subreaper {
             kill(inherited, libc::SIGUSR2);
@@ -141,10 +165,21 @@ fn a_rotated_report_is_left_alone() {
     for home in homes() {
         let dir = Dir::new();
         let rotated = dir.write("r.1", "yesterday's", 0o644);
-        let mut bowout = Start::new(["--report", "r"]).at(home).dir(&dir.0).probe(["exit", "3"]);
+        let mut bowout = Start::new(["--report", "r"])
+            .at(home)
+            .dir(&dir.0)
+            .probe(["exit", "3"]);
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
-        assert_eq!(fs::read_to_string(rotated).expect("what was there"), "yesterday's", "{home:?}");
-        assert!(fs::read_to_string(dir.file("r")).expect("a report").starts_with('{'));
+        assert_eq!(
+            fs::read_to_string(rotated).expect("what was there"),
+            "yesterday's",
+            "{home:?}"
+        );
+        assert!(
+            fs::read_to_string(dir.file("r"))
+                .expect("a report")
+                .starts_with('{')
+        );
     }
 }
 
@@ -153,29 +188,52 @@ fn terminal() -> (OwnedFd, OwnedFd, PathBuf) {
     // SAFETY: the name is copied at once; the descriptor is ours.
     let (master, name) = unsafe {
         let master = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
-        assert!(master >= 0 && libc::grantpt(master) == 0 && libc::unlockpt(master) == 0, "a terminal");
+        assert!(
+            master >= 0 && libc::grantpt(master) == 0 && libc::unlockpt(master) == 0,
+            "a terminal"
+        );
         let mut name = [0; 64];
         assert_eq!(libc::ptsname_r(master, name.as_mut_ptr(), name.len()), 0);
-        (OwnedFd::from_raw_fd(master), std::ffi::CStr::from_ptr(name.as_ptr()).to_str().expect("text").to_owned())
+        (
+            OwnedFd::from_raw_fd(master),
+            std::ffi::CStr::from_ptr(name.as_ptr())
+                .to_str()
+                .expect("text")
+                .to_owned(),
+        )
     };
-    let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name);
-    (master, slave.expect("the terminal's other end").into(), name.into())
+    let slave = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(&name);
+    (
+        master,
+        slave.expect("the terminal's other end").into(),
+        name.into(),
+    )
 }
 
 /// The log opens the terminal anew, and gets the number that the report was to go to.
 #[test]
 fn a_report_to_a_closed_descriptor_is_refused_though_the_log_has_its_number() {
     let (master, slave, _) = terminal();
-    let mut bowout = Start::new(["--report", "fd:3"]).stderr(slave).command(["echo", "started"]);
+    let mut bowout = Start::new(["--report", "fd:3"])
+        .stderr(slave)
+        .command(["echo", "started"]);
     assert_eq!(bowout.end(), Status::Code(125));
     assert_eq!(bowout.out.rest(), NOTHING);
     let mut text = [0; 4096];
     let length = fs::File::from(master).read(&mut text).expect("a reason");
     let text = String::from_utf8_lossy(&text[..length]);
-    assert!(text.starts_with("bowout: ") && text.contains("fd:3"), "{text}");
+    assert!(
+        text.starts_with("bowout: ") && text.contains("fd:3"),
+        "{text}"
+    );
 }
 
-/// SIGIO, whose sender is the kernel like that of SIGALRM from setitimer(2), and which the test can have sent when it wants.
+/// SIGIO, whose sender is the kernel like that of SIGALRM from setitimer(2), and which the test can
+/// have sent when it wants.
 #[test]
 fn what_the_kernel_sends_is_the_childs_if_no_terminal_sent_it() {
     const IO: i32 = libc::SIGIO;
@@ -184,19 +242,31 @@ fn what_the_kernel_sends_is_the_childs_if_no_terminal_sent_it() {
     let (read, mut write) = pipe().expect("a pipe");
     // SAFETY: no pointers; a process that is there.
     unsafe {
-        assert_eq!(libc::fcntl(read.as_raw_fd(), libc::F_SETOWN, bowout), 0, "F_SETOWN");
-        assert_eq!(libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC), 0, "O_ASYNC");
+        assert_eq!(
+            libc::fcntl(read.as_raw_fd(), libc::F_SETOWN, bowout),
+            0,
+            "F_SETOWN"
+        );
+        assert_eq!(
+            libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_ASYNC),
+            0,
+            "O_ASYNC"
+        );
     }
     write.write_all(b".").expect("written");
     shell.0.until("both lines", |pty| {
         let seen = pty.unread();
-        (seen.contains("from the kernel") && seen.contains(&format!("got {IO} 0 {bowout}"))).then_some(())
+        (seen.contains("from the kernel") && seen.contains(&format!("got {IO} 0 {bowout}")))
+            .then_some(())
     });
     shell.answers(bowout);
-    assert!(!shell.0.screen().contains("terminal:") && !shell.0.screen().contains("from the terminal"));
+    assert!(
+        !shell.0.screen().contains("terminal:") && !shell.0.screen().contains("from the terminal")
+    );
 }
 
-/// Another user's, as after `su`: where a write would wait, and nothing can be done about that, nothing is written.
+/// Another user's, as after `su`: where a write would wait, and nothing can be done about that,
+/// nothing is written.
 #[test]
 fn a_terminal_that_nobody_reads_and_bowout_may_not_open_delays_nothing() {
     if skip(not_root()) {
@@ -209,12 +279,19 @@ fn a_terminal_that_nobody_reads_and_bowout_may_not_open_delays_nothing() {
         fs::set_permissions(&name, fs::Permissions::from_mode(0o600)).expect("permissions");
         if full {
             let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-            let mut other = OpenOptions::new().write(true).custom_flags(flags).open(&name).expect("opened anew");
+            let mut other = OpenOptions::new()
+                .write(true)
+                .custom_flags(flags)
+                .open(&name)
+                .expect("opened anew");
             for size in [4096, 1] {
                 while other.write(&vec![b'\n'; size]).is_ok() {}
             }
         }
-        let start = Start::new(["-vvv", "--grace", "300ms"]).program(&program).with(["--uid", "65534"]).stderr(slave);
+        let start = Start::new(["-vvv", "--grace", "300ms"])
+            .program(&program)
+            .with(["--uid", "65534"])
+            .stderr(slave);
         let mut bowout = start.command([child.to_str().expect("text"), "signals"]);
         bowout.ready();
         // More than fits.
@@ -239,23 +316,38 @@ fn a_child_that_may_not_be_killed_and_ends_by_itself_keeps_its_code() {
     }
     let dir = Dir::new();
     let program = dir.program(probe());
-    let child = ["with", "--uid", "65534", "--", program.to_str().expect("text"), "signals", "--exit", "USR1:7"];
+    let child = [
+        "with",
+        "--uid",
+        "65534",
+        "--",
+        program.to_str().expect("text"),
+        "signals",
+        "--exit",
+        "USR1:7",
+    ];
     let keeps = || {
-        let mut bowout = Start::new(["--grace", "200ms"]).with(["--no-cap-kill"]).probe(child);
+        let mut bowout = Start::new(["--grace", "200ms"])
+            .with(["--no-cap-kill"])
+            .probe(child);
         let child = bowout.ready();
         bowout.kill(TERM);
-        bowout.err.find("the kill's refusal", |line| line.contains("SIGKILL could not be sent"));
+        bowout.err.find("the kill's refusal", |line| {
+            line.contains("SIGKILL could not be sent")
+        });
         kill(child, USR1);
         let status = bowout.wait();
-        until("the child has ended", || bowout.left().is_empty().then_some(()));
+        until("the child has ended", || {
+            bowout.left().is_empty().then_some(())
+        });
         status == Status::Code(7)
     };
     // Two seconds are all that it has then: a busy machine may take them.
     assert!((0..5).any(|_| keeps()));
 }
 
-/// Each look for a child that has ended passes all that live, and by the end of it the next has ended. In a namespace, which ends
-/// all of it at once with its PID 1.
+/// Each look for a child that has ended passes all that live, and by the end of it the next has
+/// ended. In a namespace, which ends all of it at once with its PID 1.
 #[test]
 fn a_request_is_heard_among_thousands_of_orphans() {
     if skip(no_namespaces()) {
@@ -263,20 +355,29 @@ fn a_request_is_heard_among_thousands_of_orphans() {
     }
     let script = "\"$PROBE\" tree 3000 --stubborn --name t --exit USR2:0 & \"$PROBE\" signals --name c --exit USR1:0; \
                   \"$PROBE\" breed 3 0 & exec \"$PROBE\" signals --name s";
-    let mut bowout = Start::new(["-q", "--grace", "never"]).at(Home::Pid1).sh(script);
+    let mut bowout = Start::new(["-q", "--grace", "never"])
+        .at(Home::Pid1)
+        .sh(script);
     bowout.ready_as("c");
     bowout.ready_as("t");
     let of_shell = children(bowout.child_pid());
     let is_tree = |pid: &&i32| children(**pid).len() > 1000;
     let tree = *of_shell.iter().find(is_tree).expect("the tree");
-    let waits = *of_shell.iter().find(|pid| **pid != tree).expect("what the storm waits for");
+    let waits = *of_shell
+        .iter()
+        .find(|pid| **pid != tree)
+        .expect("what the storm waits for");
     kill(tree, libc::SIGUSR2);
-    until("they are bowout's", || (children(bowout.pid).len() >= 3000).then_some(()));
+    until("they are bowout's", || {
+        (children(bowout.pid).len() >= 3000).then_some(())
+    });
     kill(waits, USR1);
     bowout.ready();
     bowout.ready_as("s");
     bowout.kill(TERM);
-    bowout.out.find("the request", |line| line.starts_with(&format!("s {TERM} ")));
+    bowout.out.find("the request", |line| {
+        line.starts_with(&format!("s {TERM} "))
+    });
     bowout.kill(KILL);
     bowout.wait();
 }
@@ -300,9 +401,19 @@ fn notifier() -> PathBuf {
     if !notifier.exists() {
         let target = BOWOUT.rsplitn(3, '/').last().expect("the target directory");
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--example", "notifier"]);
-        cargo.args(["--target-dir", target]).args(BOWOUT.contains("/release/").then_some("--release"));
-        assert!(cargo.status().expect("cargo runs").success(), "cannot build the notifier");
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+            "build",
+            "--quiet",
+            "--example",
+            "notifier",
+        ]);
+        cargo
+            .args(["--target-dir", target])
+            .args(BOWOUT.contains("/release/").then_some("--release"));
+        assert!(
+            cargo.status().expect("cargo runs").success(),
+            "cannot build the notifier"
+        );
     }
     notifier
 }
@@ -317,47 +428,73 @@ fn only_the_managers_main_process_says_that_the_service_stops() {
         let script = format!(
             "SYSTEMD_EXEC_PID={main} exec \"$SHIM\" -- \"$0\" send READY=1 wait TERM end send STATUS=end exit 0"
         );
-        let start = Start::direct().env("SHIM", BOWOUT).env("NOTIFY_SOCKET", &address).env("RUNTIME_DIRECTORY", &dir.0);
+        let start = Start::direct()
+            .env("SHIM", BOWOUT)
+            .env("NOTIFY_SOCKET", &address)
+            .env("RUNTIME_DIRECTORY", &dir.0);
         let mut bowout = start.command(["sh", "-c", &script, notifier().to_str().expect("text")]);
         let hear = || {
             let mut text = [0; 4096];
-            manager.recv(&mut text).ok().map(|length| String::from_utf8_lossy(&text[..length]).into_owned())
+            manager
+                .recv(&mut text)
+                .ok()
+                .map(|length| String::from_utf8_lossy(&text[..length]).into_owned())
         };
         assert_eq!(until("the child is heard", hear), "READY=1");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(0));
         let heard: Vec<String> = std::iter::from_fn(hear).collect();
         assert!(heard.contains(&"STATUS=end".into()), "{heard:?}");
-        assert_eq!(heard.iter().any(|text| text.starts_with("STOPPING=1")), speaks, "{main}: {heard:?}");
+        assert_eq!(
+            heard.iter().any(|text| text.starts_with("STOPPING=1")),
+            speaks,
+            "{main}: {heard:?}"
+        );
     }
 }
 
-/// Whoever forks and ends is gone when a signal arrives, and its successor is there, in the same group: bowout is slowed down so that it
-/// never meets one alive.
+/// Whoever forks and ends is gone when a signal arrives, and its successor is there, in the same
+/// group: bowout is slowed down so that it never meets one alive.
 #[test]
 fn a_chain_of_processes_in_its_own_session_is_killed_by_a_slow_bowout() {
     if skip(no_strace()) {
         return;
     }
-    let slow = ["-D", "-qq", "-o", "/dev/null", "-e", "trace=kill", "-e", "inject=kill:delay_enter=2000", BOWOUT];
-    let mut bowout =
-        Start::new([&slow[..], &["--grace", "20ms"]].concat()).program("strace").probe(["breed", "4", "0"]);
+    let slow = [
+        "-D",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=kill",
+        "-e",
+        "inject=kill:delay_enter=2000",
+        BOWOUT,
+    ];
+    let mut bowout = Start::new([&slow[..], &["--grace", "20ms"]].concat())
+        .program("strace")
+        .probe(["breed", "4", "0"]);
     bowout.ready();
     bowout.kill(TERM);
     bowout.out.rest();
     assert_eq!(end_of_traced(&mut bowout), bowout.died(KILL));
     let log = bowout.log();
-    assert!(!log.iter().any(|line| line.contains("cannot kill")), "{log:?}");
+    assert!(
+        !log.iter().any(|line| line.contains("cannot kill")),
+        "{log:?}"
+    );
 }
 
-/// The end of a bowout that strace looks at, and strace's own, which comes a moment later; nobody else may be left by then.
+/// The end of a bowout that strace looks at, and strace's own, which comes a moment later; nobody
+/// else may be left by then.
 fn end_of_traced(bowout: &mut Running) -> Status {
     let status = bowout.wait();
     until("nobody is left", || bowout.left().is_empty().then_some(()));
     status
 }
 
-/// One failure to read /proc was an empty /proc: the stop signal reached nobody, or four million PIDs were asked for instead.
+/// One failure to read /proc was an empty /proc: the stop signal reached nobody, or four million
+/// PIDs were asked for instead.
 #[test]
 fn proc_that_cannot_be_read_once_hides_nobody() {
     if skip(no_strace()) {
@@ -372,18 +509,36 @@ fn proc_that_cannot_be_read_once_hides_nobody() {
     ] {
         let (dir, fail) = (Dir::new(), format!("inject={fail}:when=1"));
         let trace = dir.file("trace");
-        let words =
-            ["-D", "-P", path, "-e", &fail, "-o", trace.to_str().expect("text"), BOWOUT, "-g", "--grace", "never"];
-        let mut bowout = Start::new(words).program("strace").probe(["signals", "--exit", "TERM:7"]);
+        let words = [
+            "-D",
+            "-P",
+            path,
+            "-e",
+            &fail,
+            "-o",
+            trace.to_str().expect("text"),
+            BOWOUT,
+            "-g",
+            "--grace",
+            "never",
+        ];
+        let mut bowout = Start::new(words)
+            .program("strace")
+            .probe(["signals", "--exit", "TERM:7"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(end_of_traced(&mut bowout), Status::Code(7), "{path} {fail}");
         let trace = fs::read_to_string(trace).expect("a trace");
-        assert_eq!(trace.matches("(INJECTED)").count(), 1, "{path} {fail}: {trace}");
+        assert_eq!(
+            trace.matches("(INJECTED)").count(),
+            1,
+            "{path} {fail}: {trace}"
+        );
     }
 }
 
-/// The signalfd got the closed one's number, and /dev/null took its place: bowout was busy for ever, and saw no signal and no end.
+/// The signalfd got the closed one's number, and /dev/null took its place: bowout was busy for
+/// ever, and saw no signal and no end.
 #[test]
 fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
     if skip(no_strace()) {
@@ -393,8 +548,19 @@ fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
         let dir = Dir::new();
         let (trace, started) = (dir.file("trace"), dir.file("started"));
         let fail = "inject=?open,openat:error=ENFILE:when=1";
-        let words = ["-D", "-P", "/", "-e", fail, "-o", trace.to_str().expect("text"), BOWOUT];
-        let start = Start::new(words).program("strace").with(["--close", closed]);
+        let words = [
+            "-D",
+            "-P",
+            "/",
+            "-e",
+            fail,
+            "-o",
+            trace.to_str().expect("text"),
+            BOWOUT,
+        ];
+        let start = Start::new(words)
+            .program("strace")
+            .with(["--close", closed]);
         let mut bowout = start.command(["touch", started.to_str().expect("text")]);
         let status = end_of_traced(&mut bowout);
         let trace = fs::read_to_string(trace).expect("a trace");
@@ -403,7 +569,11 @@ fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
         assert!(!started.exists(), "{closed}");
         let log = bowout.log();
         assert_eq!(log.len(), usize::from(told), "{closed}: {log:?}");
-        assert!(log.iter().all(|line| line.contains("closed stdin, stdout or stderr: ")), "{closed}: {log:?}");
+        assert!(
+            log.iter()
+                .all(|line| line.contains("closed stdin, stdout or stderr: ")),
+            "{closed}: {log:?}"
+        );
     }
 }
 
@@ -422,29 +592,50 @@ fn a_look_at_the_children_that_fails_is_taken_again() {
     }
 }
 
-/// Who had died of the signal, and was reaped by its parent, by the time that bowout sent the next one, was not among those who were left.
+/// Who had died of the signal, and was reaped by its parent, by the time that bowout sent the next
+/// one, was not among those who were left.
 #[test]
 fn whoever_dies_of_the_signal_at_once_was_left() {
     if skip(no_strace()) {
         return;
     }
-    let slow = ["-D", "-qq", "-o", "/dev/null", "-e", "trace=kill,pidfd_send_signal"];
-    let delay = ["-e", "inject=kill,pidfd_send_signal:delay_exit=200000", BOWOUT, "--grace", "1s"];
+    let slow = [
+        "-D",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=kill,pidfd_send_signal",
+    ];
+    let delay = [
+        "-e",
+        "inject=kill,pidfd_send_signal:delay_exit=200000",
+        BOWOUT,
+        "--grace",
+        "1s",
+    ];
     // One in the child's process group, one in a session of its own.
     let script = "(trap '' TERM; \"$PROBE\" signals --name d --exit TERM:0 & \
                   \"$PROBE\" hostile session -- --name e --exit TERM:0; exec \"$PROBE\" idle) & \
                   exec \"$PROBE\" signals --name c --exit USR1:5";
-    let mut bowout = Start::new([&slow[..], &delay].concat()).program("strace").sh(script);
+    let mut bowout = Start::new([&slow[..], &delay].concat())
+        .program("strace")
+        .sh(script);
     for name in ["c", "d", "e"] {
         bowout.ready_as(name);
     }
     bowout.kill(USR1);
     assert_eq!(end_of_traced(&mut bowout), Status::Code(5));
     let log = bowout.log();
-    assert!(log.iter().any(|line| line.contains("3 descendants left: sent SIGTERM")), "{log:#?}");
+    assert!(
+        log.iter()
+            .any(|line| line.contains("3 descendants left: sent SIGTERM")),
+        "{log:#?}"
+    );
 }
 
-/// Each SIGKILL asked waitid(2) for every PID that there can be, four million, though nobody was left behind the first.
+/// Each SIGKILL asked waitid(2) for every PID that there can be, four million, though nobody was
+/// left behind the first.
 #[test]
 fn without_proc_the_search_for_children_ends_with_them() {
     if skip(no_strace()) || skip(no_namespaces()) {
@@ -453,18 +644,39 @@ fn without_proc_the_search_for_children_ends_with_them() {
     let dir = Dir::new();
     let counts = dir.file("counts");
     let counts = counts.to_str().expect("text");
-    let words = ["-D", "-c", "-e", "trace=waitid", "-o", counts, BOWOUT, "--grace", "0"];
-    let mut bowout = Start::new(words).program("strace").no_proc().probe(["signals"]);
+    let words = [
+        "-D",
+        "-c",
+        "-e",
+        "trace=waitid",
+        "-o",
+        counts,
+        BOWOUT,
+        "--grace",
+        "0",
+    ];
+    let mut bowout = Start::new(words)
+        .program("strace")
+        .no_proc()
+        .probe(["signals"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(end_of_traced(&mut bowout), bowout.died(KILL));
     let counts = fs::read_to_string(counts).expect("counts");
-    let line = counts.lines().find(|line| line.ends_with(" waitid")).expect("waitid(2) was called");
-    let calls: u64 = line.split_whitespace().nth(3).and_then(|calls| calls.parse().ok()).expect("a number");
+    let line = counts
+        .lines()
+        .find(|line| line.ends_with(" waitid"))
+        .expect("waitid(2) was called");
+    let calls: u64 = line
+        .split_whitespace()
+        .nth(3)
+        .and_then(|calls| calls.parse().ok())
+        .expect("a number");
     assert!((1 << 14..1 << 20).contains(&calls), "{counts}");
 }
 
-/// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter came through as it was.
+/// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter
+/// came through as it was.
 #[test]
 fn what_cannot_be_read_is_told_in_one_plain_line() {
     let bad = "x\u{1b}[2J\u{7}y\nbowout: all is well";
@@ -479,11 +691,15 @@ fn what_cannot_be_read_is_told_in_one_plain_line() {
         assert_eq!(bowout.end(), Status::Code(125));
         let log = bowout.log();
         assert_eq!(log.len(), 1, "not one line: {log:#?}");
-        assert!(log[0].contains("x\\u{1b}[2J\\u{7}y") && !log[0].contains(char::is_control), "{log:#?}");
+        assert!(
+            log[0].contains("x\\u{1b}[2J\\u{7}y") && !log[0].contains(char::is_control),
+            "{log:#?}"
+        );
     }
 }
 
-/// humantime panics at the first of these: it cannot add them up. The kernel's clock, which counts nanoseconds in 63 bits, reaches none of them.
+/// humantime panics at the first of these: it cannot add them up. The kernel's clock, which counts
+/// nanoseconds in 63 bits, reaches none of them.
 #[test]
 fn a_wait_that_no_clock_can_hold_is_never() {
     for text in [
@@ -496,35 +712,57 @@ fn a_wait_that_no_clock_can_hold_is_never() {
         "infinity",
     ] {
         let ladder = format!("TERM/{text}");
-        for options in [&["--grace", text][..], &["--escalate", &ladder], &["--grace", "0.5", "--max-runtime", text]] {
-            assert_eq!(Start::new(options).probe(["exit", "7"]).end(), Status::Code(7), "{options:?}");
+        for options in [
+            &["--grace", text][..],
+            &["--escalate", &ladder],
+            &["--grace", "0.5", "--max-runtime", text],
+        ] {
+            assert_eq!(
+                Start::new(options).probe(["exit", "7"]).end(),
+                Status::Code(7),
+                "{options:?}"
+            );
         }
-        let mut bowout = Start::plain().env("BOWOUT_GRACE", text).probe(["signals", "--exit", "USR1:7"]);
+        let mut bowout = Start::plain()
+            .env("BOWOUT_GRACE", text)
+            .probe(["signals", "--exit", "USR1:7"]);
         bowout.ready();
         bowout.kill(TERM);
-        bowout.err.find("the request", |line| line.contains("no deadline"));
+        bowout
+            .err
+            .find("the request", |line| line.contains("no deadline"));
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(7), "{text}");
     }
-    for text in ["18446744073709551615s 1000ms x", "18446744073709551615S 1000ms", "-18446744073709551615s 1000ms"] {
+    for text in [
+        "18446744073709551615s 1000ms x",
+        "18446744073709551615S 1000ms",
+        "-18446744073709551615s 1000ms",
+    ] {
         for option in ["--grace", "--grace-max", "--stop-delay", "--max-runtime"] {
             let mut bowout = Start::new([format!("{option}={text}")]).command(["echo", "started"]);
             assert_eq!(bowout.end(), Status::Code(125), "{text}");
             assert_eq!(bowout.out.rest(), NOTHING, "{text}");
             let log = bowout.log();
-            assert!(log.len() == 1 && log[0].contains(&format!("'{text}' is not a duration: ")), "{text}: {log:#?}");
+            assert!(
+                log.len() == 1 && log[0].contains(&format!("'{text}' is not a duration: ")),
+                "{text}: {log:#?}"
+            );
         }
     }
 }
 
-/// It was rounded up for the log, beyond what there is: bowout aborted, and the command's descendants went on without it.
+/// It was rounded up for the log, beyond what there is: bowout aborted, and the command's
+/// descendants went on without it.
 #[test]
 fn the_longest_stop_delay_is_one() {
-    let mut bowout =
-        Start::new(["--grace", "never", "--stop-delay", "9223372036.8547758s"]).probe(["signals", "--exit", "USR1:7"]);
+    let mut bowout = Start::new(["--grace", "never", "--stop-delay", "9223372036.8547758s"])
+        .probe(["signals", "--exit", "USR1:7"]);
     bowout.ready();
     bowout.kill(TERM);
-    bowout.err.find("the delay", |line| line.contains("before it is sent, no deadline"));
+    bowout.err.find("the delay", |line| {
+        line.contains("before it is sent, no deadline")
+    });
     bowout.kill(USR1);
     assert_eq!(signals_of("", &bowout.out.rest()), [USR1]);
     assert_eq!(bowout.end(), Status::Code(7));

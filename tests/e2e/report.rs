@@ -1,4 +1,5 @@
-//! What bowout leaves in writing: `--report` for machines, `--termination-log` for whoever asks Kubernetes why.
+//! What bowout leaves in writing: `--report` for machines, `--termination-log` for whoever asks
+//! Kubernetes why.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -11,8 +12,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::common::{
-    BOWOUT, Dir, Home, Lines, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces, not_root, probe,
-    skip, timed, until,
+    BOWOUT, Dir, Home, Lines, NOTHING, Running, SOON, Start, Status, children, homes,
+    no_namespaces, not_root, probe, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -38,47 +39,83 @@ const FIELDS: [&str; 16] = [
     "system_time_ms",
     "user_time_ms",
 ];
-const STOP_FIELDS: [&str; 9] =
-    ["at", "by", "escalated", "forwarded_after_ms", "grace_ms", "more_rungs", "reason", "rungs", "took_ms"];
+const STOP_FIELDS: [&str; 9] = [
+    "at",
+    "by",
+    "escalated",
+    "forwarded_after_ms",
+    "grace_ms",
+    "more_rungs",
+    "reason",
+    "rungs",
+    "took_ms",
+];
 
 fn keys(value: &Value) -> BTreeSet<&str> {
-    value.as_object().expect("an object").keys().map(String::as_str).collect()
+    value
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect()
 }
 
 /// The milliseconds since 1970 that a stamp says.
 fn millis(stamp: &Value) -> i128 {
-    let time =
-        humantime::parse_rfc3339(stamp.as_str().expect("a stamp")).unwrap_or_else(|error| panic!("{error}: {stamp}"));
+    let time = humantime::parse_rfc3339(stamp.as_str().expect("a stamp"))
+        .unwrap_or_else(|error| panic!("{error}: {stamp}"));
     since_1970(time)
 }
 
 fn since_1970(time: SystemTime) -> i128 {
-    time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis() as i128
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis() as i128
 }
 
 /// A number of the report.
 fn number(value: &Value) -> i128 {
-    value.as_u64().unwrap_or_else(|| panic!("no number: {value}")).into()
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+        .into()
 }
 
 /// One object on one line, with every field, whose times agree.
 fn parse(text: &str) -> Value {
-    assert!(text.ends_with('\n') && text.matches('\n').count() == 1, "{text:?}");
-    let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    assert!(
+        text.ends_with('\n') && text.matches('\n').count() == 1,
+        "{text:?}"
+    );
+    let report: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
     assert!(keys(&report).is_superset(&FIELDS.into()), "{report:#}");
     assert_eq!(report["bowout"], env!("CARGO_PKG_VERSION"));
     let (start, end) = (millis(&report["start"]), millis(&report["end"]));
     // The drain is null where the command could not be run, or did not exit.
     let drain = report["drain_time_ms"].as_u64().unwrap_or(0);
-    assert!((end - start - number(&report["run_time_ms"]) - i128::from(drain)).abs() <= 2, "{report:#}");
+    assert!(
+        (end - start - number(&report["run_time_ms"]) - i128::from(drain)).abs() <= 2,
+        "{report:#}"
+    );
     if let stop @ Value::Object(_) = &report["stop"] {
         assert!(keys(stop).is_superset(&STOP_FIELDS.into()), "{report:#}");
         let at = millis(&stop["at"]);
         assert!(start <= at && at <= end, "{report:#}");
-        assert!((end - at - number(&stop["took_ms"])).abs() <= 1, "{report:#}");
-        let rungs: Vec<i128> =
-            stop["rungs"].as_array().expect("rungs").iter().map(|rung| number(&rung["after_ms"])).collect();
-        assert!(rungs.is_sorted() && rungs.iter().all(|after| *after <= number(&stop["took_ms"])), "{report:#}");
+        assert!(
+            (end - at - number(&stop["took_ms"])).abs() <= 1,
+            "{report:#}"
+        );
+        let rungs: Vec<i128> = stop["rungs"]
+            .as_array()
+            .expect("rungs")
+            .iter()
+            .map(|rung| number(&rung["after_ms"]))
+            .collect();
+        assert!(
+            rungs.is_sorted() && rungs.iter().all(|after| *after <= number(&stop["took_ms"])),
+            "{report:#}"
+        );
     }
     report
 }
@@ -88,22 +125,37 @@ fn read(path: impl AsRef<Path>) -> Value {
 }
 
 /// Runs to the end; the status and the report. `act` is what is done to it.
-fn run(home: Home, options: &[&str], child: &[&str], act: impl FnOnce(&mut Running)) -> (Status, Value) {
+fn run(
+    home: Home,
+    options: &[&str],
+    child: &[&str],
+    act: impl FnOnce(&mut Running),
+) -> (Status, Value) {
     let dir = Dir::new();
     let file = dir.file("report.json");
     let path = file.to_str().expect("text");
-    let mut bowout = Start::new(["--report", path].iter().chain(options)).at(home).command(child);
+    let mut bowout = Start::new(["--report", path].iter().chain(options))
+        .at(home)
+        .command(child);
     act(&mut bowout);
     let status = bowout.end();
     (status, read(&file))
 }
 
 fn probe_with<'a>(words: &[&'a str]) -> Vec<&'a str> {
-    [probe().to_str().expect("text")].into_iter().chain(words.iter().copied()).collect()
+    [probe().to_str().expect("text")]
+        .into_iter()
+        .chain(words.iter().copied())
+        .collect()
 }
 
 fn rungs(stop: &Value) -> Vec<&str> {
-    stop["rungs"].as_array().expect("rungs").iter().map(|rung| rung["signal"].as_str().expect("a name")).collect()
+    stop["rungs"]
+        .as_array()
+        .expect("rungs")
+        .iter()
+        .map(|rung| rung["signal"].as_str().expect("a name"))
+        .collect()
 }
 
 #[test]
@@ -118,13 +170,25 @@ fn an_exit_by_itself_is_reported() {
         });
         assert_eq!(status, Status::Code(3));
         assert!(before <= millis(&report["start"]), "{report:#}");
-        assert!(millis(&report["end"]) <= since_1970(SystemTime::now()) + 1, "{report:#}");
+        assert!(
+            millis(&report["end"]) <= since_1970(SystemTime::now()) + 1,
+            "{report:#}"
+        );
         assert_eq!(report["command"], json!(words));
         assert_eq!(report["pid"], json!(child), "{home:?}");
-        assert_eq!((&report["child"], &report["exit"]), (&json!({"code": 3}), &json!({"code": 3})));
+        assert_eq!(
+            (&report["child"], &report["exit"]),
+            (&json!({"code": 3}), &json!({"code": 3}))
+        );
         assert_eq!(report["stop"], Value::Null);
-        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}));
-        assert_eq!((&report["orphans_reaped"], &report["log_lines_lost"]), (&json!(0), &json!(0)));
+        assert_eq!(
+            report["descendants"],
+            json!({"left": 0, "ended": 0, "killed": 0})
+        );
+        assert_eq!(
+            (&report["orphans_reaped"], &report["log_lines_lost"]),
+            (&json!(0), &json!(0))
+        );
     }
 }
 
@@ -135,14 +199,20 @@ fn what_the_child_has_used_is_reported() {
         let (status, report) = run(home, &[], &["sh", "-c", script], |_| {});
         assert_eq!(status, Status::Code(0));
         let used = number(&report["user_time_ms"]) + number(&report["system_time_ms"]);
-        assert!(used > 5 && number(&report["max_rss_kib"]) > 500, "{report:#}");
+        assert!(
+            used > 5 && number(&report["max_rss_kib"]) > 500,
+            "{report:#}"
+        );
     }
 }
 
 #[test]
 fn words_that_need_escaping_are_reported() {
     let words = ["sh", "-c", "exit 0", "a \"b\"\n\t\\\u{1}é"];
-    assert_eq!(run(Home::Subreaper, &[], &words, |_| {}).1["command"], json!(words));
+    assert_eq!(
+        run(Home::Subreaper, &[], &words, |_| {}).1["command"],
+        json!(words)
+    );
 }
 
 #[test]
@@ -150,12 +220,26 @@ fn a_death_by_a_signal_is_reported_with_what_bowout_makes_of_it() {
     for home in homes() {
         let words = probe_with(&["die", "11"]);
         let (status, report) = run(home, &[], &words, |_| {});
-        assert_eq!(report["child"], json!({"signal": "SIGSEGV", "core": false}), "{home:?}");
-        let wanted = if home == Home::Pid1 { json!({"code": 139}) } else { json!({"signal": "SIGSEGV"}) };
+        assert_eq!(
+            report["child"],
+            json!({"signal": "SIGSEGV", "core": false}),
+            "{home:?}"
+        );
+        let wanted = if home == Home::Pid1 {
+            json!({"code": 139})
+        } else {
+            json!({"signal": "SIGSEGV"})
+        };
         assert_eq!(report["exit"], wanted);
-        assert!(matches!(status, Status::Code(139) | Status::Signal(11)), "{status:?}");
+        assert!(
+            matches!(status, Status::Code(139) | Status::Signal(11)),
+            "{status:?}"
+        );
         let (status, report) = run(home, &["--remap-exit", "139:4"], &words, |_| {});
-        assert_eq!((status, &report["exit"]), (Status::Code(4), &json!({"code": 4})));
+        assert_eq!(
+            (status, &report["exit"]),
+            (Status::Code(4), &json!({"code": 4}))
+        );
         assert_eq!(report["child"]["signal"], "SIGSEGV");
     }
 }
@@ -163,23 +247,43 @@ fn a_death_by_a_signal_is_reported_with_what_bowout_makes_of_it() {
 /// Stopped by `ask`, and ended by itself with 3.
 fn stopped(home: Home, options: &[&str], ask: impl FnOnce(&mut Running)) -> Value {
     let words = probe_with(&["signals", "--exit", "TERM:3", "--tell", "USR1:TERM"]);
-    let options: Vec<&str> = ["--grace", "1h"].into_iter().chain(options.iter().copied()).collect();
+    let options: Vec<&str> = ["--grace", "1h"]
+        .into_iter()
+        .chain(options.iter().copied())
+        .collect();
     let (status, report) = run(home, &options, &words, |bowout| {
         bowout.ready();
         ask(bowout);
     });
     assert_eq!(status, Status::Code(3));
     let stop = &report["stop"];
-    assert_eq!((&stop["reason"], &stop["escalated"]), (&json!("signal"), &Value::Null), "{report:#}");
-    assert_eq!((rungs(stop), &stop["grace_ms"]), (vec!["SIGTERM"], &json!(3_600_000)), "{report:#}");
-    assert_eq!(stop["forwarded_after_ms"], stop["rungs"][0]["after_ms"], "{report:#}");
-    assert!(number(&stop["took_ms"]) < SOON.as_millis() as i128, "{report:#}");
+    assert_eq!(
+        (&stop["reason"], &stop["escalated"]),
+        (&json!("signal"), &Value::Null),
+        "{report:#}"
+    );
+    assert_eq!(
+        (rungs(stop), &stop["grace_ms"]),
+        (vec!["SIGTERM"], &json!(3_600_000)),
+        "{report:#}"
+    );
+    assert_eq!(
+        stop["forwarded_after_ms"], stop["rungs"][0]["after_ms"],
+        "{report:#}"
+    );
+    assert!(
+        number(&stop["took_ms"]) < SOON.as_millis() as i128,
+        "{report:#}"
+    );
     assert_eq!(stop["by"]["signal"], "SIGTERM", "{report:#}");
     report
 }
 
 fn name_of(pid: u32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).expect("a name").trim_end().to_owned()
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .expect("a name")
+        .trim_end()
+        .to_owned()
 }
 
 fn uid() -> u32 {
@@ -192,7 +296,10 @@ fn a_request_of_the_managers_is_reported_with_its_sender() {
     let report = stopped(Home::Subreaper, &[], |bowout| bowout.kill(TERM));
     let by = &report["stop"]["by"];
     let me = std::process::id();
-    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "manager", "pid": me, "uid": uid(), "name": name_of(me)}));
+    assert_eq!(
+        by,
+        &json!({"signal": "SIGTERM", "side": "manager", "pid": me, "uid": uid(), "name": name_of(me)})
+    );
 }
 
 #[test]
@@ -213,7 +320,10 @@ fn a_request_is_reported_with_the_senders_user_and_not_bowouts() {
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let report = parse(&(Lines::of(from).rest().join("\n") + "\n"));
-    assert_eq!((&report["stop"]["by"]["uid"], &report["stop"]["by"]["side"]), (&json!(0), &json!("manager")));
+    assert_eq!(
+        (&report["stop"]["by"]["uid"], &report["stop"]["by"]["side"]),
+        (&json!(0), &json!("manager"))
+    );
 }
 
 /// However quiet the log is.
@@ -230,7 +340,10 @@ fn a_request_from_outside_is_reported_without_a_sender() {
     }
     let report = stopped(Home::Pid1, &[], |bowout| bowout.kill(TERM));
     let by = &report["stop"]["by"];
-    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "outside", "pid": null, "uid": null, "name": null}));
+    assert_eq!(
+        by,
+        &json!({"signal": "SIGTERM", "side": "outside", "pid": null, "uid": null, "name": null})
+    );
 }
 
 #[test]
@@ -245,7 +358,10 @@ fn a_request_of_another_process_is_reported_with_its_sender() {
     });
     let pid = sender.as_ref().expect("started").pid;
     let by = &report["stop"]["by"];
-    assert_eq!(by, &json!({"signal": "SIGTERM", "side": "process", "pid": pid, "uid": uid(), "name": "sh"}));
+    assert_eq!(
+        by,
+        &json!({"signal": "SIGTERM", "side": "process", "pid": pid, "uid": uid(), "name": "sh"})
+    );
     drop(hold);
 }
 
@@ -255,19 +371,34 @@ fn a_request_of_the_childs_is_reported_with_its_sender() {
         let report = stopped(home, &[], |bowout| bowout.kill(USR1));
         let by = &report["stop"]["by"];
         let child = &report["pid"];
-        assert_eq!((&by["side"], &by["pid"], &by["name"]), (&json!("tree"), child, &json!("probe")), "{home:?}");
+        assert_eq!(
+            (&by["side"], &by["pid"], &by["name"]),
+            (&json!("tree"), child, &json!("probe")),
+            "{home:?}"
+        );
     }
 }
 
 #[test]
 fn the_stop_delay_is_part_of_what_is_reported() {
     for home in homes() {
-        let report = stopped(home, &["--stop-delay", "300ms", "--pre-stop", "true"], |bowout| bowout.kill(TERM));
+        let report = stopped(
+            home,
+            &["--stop-delay", "300ms", "--pre-stop", "true"],
+            |bowout| bowout.kill(TERM),
+        );
         let stop = &report["stop"];
         assert!(number(&stop["forwarded_after_ms"]) >= 300, "{report:#}");
-        assert!(number(&stop["took_ms"]) >= number(&stop["forwarded_after_ms"]), "{report:#}");
+        assert!(
+            number(&stop["took_ms"]) >= number(&stop["forwarded_after_ms"]),
+            "{report:#}"
+        );
         // The hook is neither a descendant that was left nor an orphan.
-        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}), "{report:#}");
+        assert_eq!(
+            report["descendants"],
+            json!({"left": 0, "ended": 0, "killed": 0}),
+            "{report:#}"
+        );
         assert_eq!(report["orphans_reaped"], 0, "{report:#}");
     }
 }
@@ -276,20 +407,40 @@ fn the_stop_delay_is_part_of_what_is_reported() {
 fn an_escalation_is_reported_rung_by_rung() {
     for home in homes() {
         let words = probe_with(&["tree", "2", "--stubborn"]);
-        let (status, report) = run(home, &["--escalate", "USR1/200ms/USR2/200ms/KILL"], &words, |bowout| {
-            bowout.ready();
-            bowout.kill(TERM);
-        });
-        assert!(matches!(status, Status::Signal(KILL) | Status::Code(137)), "{status:?}");
+        let (status, report) = run(
+            home,
+            &["--escalate", "USR1/200ms/USR2/200ms/KILL"],
+            &words,
+            |bowout| {
+                bowout.ready();
+                bowout.kill(TERM);
+            },
+        );
+        assert!(
+            matches!(status, Status::Signal(KILL) | Status::Code(137)),
+            "{status:?}"
+        );
         let stop = &report["stop"];
         // The descendants were sent no stop signal before, and have a second.
-        assert_eq!(rungs(stop), ["SIGUSR1", "SIGUSR2", "SIGKILL", "SIGTERM", "SIGKILL"], "{report:#}");
-        let after: Vec<i128> = (0..3).map(|rung| number(&stop["rungs"][rung]["after_ms"])).collect();
+        assert_eq!(
+            rungs(stop),
+            ["SIGUSR1", "SIGUSR2", "SIGKILL", "SIGTERM", "SIGKILL"],
+            "{report:#}"
+        );
+        let after: Vec<i128> = (0..3)
+            .map(|rung| number(&stop["rungs"][rung]["after_ms"]))
+            .collect();
         assert!(after[1] >= 200 && after[2] >= 400, "{report:#}");
-        assert!((400..SOON.as_millis() as i128).contains(&number(&stop["took_ms"])), "{report:#}");
+        assert!(
+            (400..SOON.as_millis() as i128).contains(&number(&stop["took_ms"])),
+            "{report:#}"
+        );
         assert_eq!(stop["grace_ms"], 400);
         let why = stop["escalated"].as_str().expect("a reason");
-        assert!(why.contains("400ms grace period expired") && why.contains("SIGTERM"), "{why}");
+        assert!(
+            why.contains("400ms grace period expired") && why.contains("SIGTERM"),
+            "{why}"
+        );
         assert_eq!(stop["by"]["signal"], "SIGTERM");
         assert_eq!(report["descendants"]["killed"], 2, "{report:#}");
         assert_eq!(report["child"]["signal"], "SIGKILL");
@@ -308,8 +459,15 @@ fn a_second_request_is_reported_as_the_reason() {
         });
         let stop = &report["stop"];
         let why = stop["escalated"].as_str().expect("a reason");
-        assert!(why.contains("SIGINT") && why.contains("second stop request"), "{why}");
-        assert_eq!((&stop["grace_ms"], rungs(stop)), (&Value::Null, vec!["SIGTERM", "SIGKILL"]), "{report:#}");
+        assert!(
+            why.contains("SIGINT") && why.contains("second stop request"),
+            "{why}"
+        );
+        assert_eq!(
+            (&stop["grace_ms"], rungs(stop)),
+            (&Value::Null, vec!["SIGTERM", "SIGKILL"]),
+            "{report:#}"
+        );
     }
 }
 
@@ -321,20 +479,41 @@ fn a_signal_that_was_never_forwarded_is_not_reported_as_forwarded() {
         bowout.ready();
         bowout.kill(TERM);
     });
-    assert_eq!((rungs(&report["stop"]), &report["stop"]["forwarded_after_ms"]), (vec!["SIGKILL"], &Value::Null));
+    assert_eq!(
+        (
+            rungs(&report["stop"]),
+            &report["stop"]["forwarded_after_ms"]
+        ),
+        (vec!["SIGKILL"], &Value::Null)
+    );
 }
 
 #[test]
 fn max_runtime_is_reported_as_the_reason() {
     for home in homes() {
         let words = probe_with(&["idle"]);
-        let (status, report) = run(home, &["--max-runtime", "300ms", "--grace", "1h"], &words, |_| {});
+        let (status, report) = run(
+            home,
+            &["--max-runtime", "300ms", "--grace", "1h"],
+            &words,
+            |_| {},
+        );
         assert_eq!(status, Status::Code(124));
         let stop = &report["stop"];
-        assert_eq!((&stop["reason"], &stop["by"]), (&json!("max-runtime"), &Value::Null), "{report:#}");
-        assert_eq!((&report["exit"], &report["child"]["signal"]), (&json!({"code": 124}), &json!("SIGTERM")));
+        assert_eq!(
+            (&stop["reason"], &stop["by"]),
+            (&json!("max-runtime"), &Value::Null),
+            "{report:#}"
+        );
+        assert_eq!(
+            (&report["exit"], &report["child"]["signal"]),
+            (&json!({"code": 124}), &json!("SIGTERM"))
+        );
         assert!(number(&report["run_time_ms"]) >= 300, "{report:#}");
-        assert!(millis(&stop["at"]) - millis(&report["start"]) >= 300, "{report:#}");
+        assert!(
+            millis(&stop["at"]) - millis(&report["start"]) >= 300,
+            "{report:#}"
+        );
     }
 }
 
@@ -343,7 +522,8 @@ fn max_runtime_is_reported_as_the_reason() {
 fn what_was_left_is_reported_as_ended_or_killed() {
     for home in homes() {
         let signals = "\"$PROBE\" signals --name";
-        let script = format!("{signals} o --exit TERM:0 & {signals} s & exec {signals} c --exit USR1:5");
+        let script =
+            format!("{signals} o --exit TERM:0 & {signals} s & exec {signals} c --exit USR1:5");
         let (status, report) = run(home, &["--grace", "3s"], &["sh", "-c", &script], |bowout| {
             for name in ["o", "s", "c"] {
                 bowout.ready_as(name);
@@ -351,30 +531,58 @@ fn what_was_left_is_reported_as_ended_or_killed() {
             bowout.kill(USR1);
         });
         assert_eq!(status, Status::Code(5), "{home:?}");
-        assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");
-        assert_eq!((&report["stop"], &report["exit"]), (&Value::Null, &json!({"code": 5})));
-        assert!(number(&report["drain_time_ms"]) >= 3000 && number(&report["run_time_ms"]) < 3000, "{report:#}");
+        assert_eq!(
+            report["descendants"],
+            json!({"left": 2, "ended": 1, "killed": 1}),
+            "{home:?}: {report:#}"
+        );
+        assert_eq!(
+            (&report["stop"], &report["exit"]),
+            (&Value::Null, &json!({"code": 5}))
+        );
+        assert!(
+            number(&report["drain_time_ms"]) >= 3000 && number(&report["run_time_ms"]) < 3000,
+            "{report:#}"
+        );
     }
 }
 
-/// A hook is bowout's own. It has had its SIGKILL and may live for a moment when the child's descendants are looked for: hence
-/// more than one round.
+/// A hook is bowout's own. It has had its SIGKILL and may live for a moment when the child's
+/// descendants are looked for: hence more than one round.
 #[test]
 fn a_hook_that_is_ended_with_the_child_is_no_descendant_that_was_left() {
     let words = probe_with(&["signals", "--exit", "USR1:3"]);
-    let options = ["--grace", "1h", "--pre-stop", "exec \"$PROBE\" signals --name h"];
+    let options = [
+        "--grace",
+        "1h",
+        "--pre-stop",
+        "exec \"$PROBE\" signals --name h",
+    ];
     for round in 0..60 {
         let (status, report) = run(Home::Subreaper, &options, &words, |bowout| {
             bowout.ready();
             bowout.kill(TERM);
-            bowout.err.find("the hook", |line| line.starts_with("h ready "));
+            bowout
+                .err
+                .find("the hook", |line| line.starts_with("h ready "));
             bowout.kill(USR1);
             let log = bowout.log();
-            assert!(log.iter().all(|line| !line.contains("descendant")), "round {round}: {log:#?}");
+            assert!(
+                log.iter().all(|line| !line.contains("descendant")),
+                "round {round}: {log:#?}"
+            );
         });
         assert_eq!(status, Status::Code(3));
-        assert_eq!(report["descendants"], json!({"left": 0, "ended": 0, "killed": 0}), "round {round}: {report:#}");
-        assert_eq!(report["stop"]["forwarded_after_ms"], Value::Null, "round {round}: {report:#}");
+        assert_eq!(
+            report["descendants"],
+            json!({"left": 0, "ended": 0, "killed": 0}),
+            "round {round}: {report:#}"
+        );
+        assert_eq!(
+            report["stop"]["forwarded_after_ms"],
+            Value::Null,
+            "round {round}: {report:#}"
+        );
     }
 }
 
@@ -382,19 +590,32 @@ fn a_hook_that_is_ended_with_the_child_is_no_descendant_that_was_left() {
 #[test]
 fn a_request_that_came_in_the_drain_is_not_reported_as_forwarded() {
     let script = "\"$PROBE\" signals --name d --exit USR2:0 & exec \"$PROBE\" signals --name c --exit USR1:5";
-    let (status, report) = run(Home::Subreaper, &["--grace", "1h"], &["sh", "-c", script], |bowout| {
-        bowout.ready_as("c");
-        let descendant = bowout.ready_as("d");
-        bowout.kill(USR1);
-        bowout.out.find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
-        bowout.kill(TERM);
-        bowout.err.find("the request", |line| line.contains("SIGTERM from"));
-        // SAFETY: a descendant of this process that lives until it has this signal.
-        unsafe { libc::kill(descendant, libc::SIGUSR2) };
-    });
+    let (status, report) = run(
+        Home::Subreaper,
+        &["--grace", "1h"],
+        &["sh", "-c", script],
+        |bowout| {
+            bowout.ready_as("c");
+            let descendant = bowout.ready_as("d");
+            bowout.kill(USR1);
+            bowout
+                .out
+                .find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
+            bowout.kill(TERM);
+            bowout
+                .err
+                .find("the request", |line| line.contains("SIGTERM from"));
+            // SAFETY: a descendant of this process that lives until it has this signal.
+            unsafe { libc::kill(descendant, libc::SIGUSR2) };
+        },
+    );
     assert_eq!(status, Status::Code(5));
     assert_eq!(report["stop"]["by"]["side"], "manager", "{report:#}");
-    assert_eq!(report["stop"]["forwarded_after_ms"], Value::Null, "{report:#}");
+    assert_eq!(
+        report["stop"]["forwarded_after_ms"],
+        Value::Null,
+        "{report:#}"
+    );
 }
 
 /// In this mode they are asked with the child, and not again when it has ended.
@@ -402,23 +623,38 @@ fn a_request_that_came_in_the_drain_is_not_reported_as_forwarded() {
 fn what_was_left_is_reported_in_mode_group_as_well() {
     for home in homes() {
         let signals = "\"$PROBE\" signals --name";
-        let script = format!("{signals} o --exit USR2:0 & {signals} s & exec {signals} c --exit USR1:5 --exit TERM:5");
+        let script = format!(
+            "{signals} o --exit USR2:0 & {signals} s & exec {signals} c --exit USR1:5 --exit TERM:5"
+        );
         let mut obedient = 0;
-        let (status, report) = run(home, &["--grace", "never", "-g"], &["sh", "-c", &script], |bowout| {
-            for name in ["o", "s", "c"] {
-                bowout.ready_as(name);
-            }
-            let child = bowout.child_pid();
-            obedient = children(child)[0];
-            bowout.kill(TERM);
-            until("the child is reaped", || (!children(bowout.pid).contains(&child)).then_some(()));
-            // SAFETY: a descendant of this process that lives until it has this signal.
-            unsafe { libc::kill(obedient, libc::SIGUSR2) };
-            until("it is reaped", || (!children(bowout.pid).contains(&obedient)).then_some(()));
-            bowout.kill(TERM);
-        });
+        let (status, report) = run(
+            home,
+            &["--grace", "never", "-g"],
+            &["sh", "-c", &script],
+            |bowout| {
+                for name in ["o", "s", "c"] {
+                    bowout.ready_as(name);
+                }
+                let child = bowout.child_pid();
+                obedient = children(child)[0];
+                bowout.kill(TERM);
+                until("the child is reaped", || {
+                    (!children(bowout.pid).contains(&child)).then_some(())
+                });
+                // SAFETY: a descendant of this process that lives until it has this signal.
+                unsafe { libc::kill(obedient, libc::SIGUSR2) };
+                until("it is reaped", || {
+                    (!children(bowout.pid).contains(&obedient)).then_some(())
+                });
+                bowout.kill(TERM);
+            },
+        );
         assert_eq!(status, Status::Code(5), "{home:?}");
-        assert_eq!(report["descendants"], json!({"left": 2, "ended": 1, "killed": 1}), "{home:?}: {report:#}");
+        assert_eq!(
+            report["descendants"],
+            json!({"left": 2, "ended": 1, "killed": 1}),
+            "{home:?}: {report:#}"
+        );
     }
 }
 
@@ -427,7 +663,11 @@ fn orphans_are_counted() {
     for home in homes() {
         let words = probe_with(&["orphans", "7"]);
         let (status, report) = run(home, &[], &words, |_| {});
-        assert_eq!((status, &report["orphans_reaped"]), (Status::Code(0), &json!(7)), "{home:?}");
+        assert_eq!(
+            (status, &report["orphans_reaped"]),
+            (Status::Code(0), &json!(7)),
+            "{home:?}"
+        );
     }
 }
 
@@ -436,7 +676,11 @@ fn full() -> (PipeReader, OwnedFd) {
     let (read, write) = pipe().expect("a pipe");
     let path = format!("/proc/self/fd/{}", write.as_raw_fd());
     // A description of its own: the flags of the other are shared with bowout.
-    let mut file = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).expect("opened anew");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .expect("opened anew");
     for size in [4096, 1] {
         while file.write(&vec![b'\n'; size]).is_ok() {}
     }
@@ -449,8 +693,10 @@ fn log_lines_that_were_lost_are_reported() {
         let dir = Dir::new();
         let file = dir.file("r");
         let (read_end, write) = full();
-        let mut bowout =
-            Start::new(["-v", "--report", file.to_str().expect("text")]).at(home).stderr(write).probe(["exit", "3"]);
+        let mut bowout = Start::new(["-v", "--report", file.to_str().expect("text")])
+            .at(home)
+            .stderr(write)
+            .probe(["exit", "3"]);
         assert_eq!(bowout.end(), Status::Code(3));
         assert!(number(&read(&file)["log_lines_lost"]) > 0);
         drop(read_end);
@@ -463,23 +709,35 @@ fn a_command_that_cannot_run_is_reported_as_that() {
     for home in homes() {
         for (command, code) in [("no-such-command", 127), ("/etc", 126)] {
             let (status, report) = run(home, &[], &[command], |_| {});
-            assert_eq!((status, &report["exit"]), (Status::Code(code), &json!({"code": code})));
+            assert_eq!(
+                (status, &report["exit"]),
+                (Status::Code(code), &json!({"code": code}))
+            );
             assert_eq!(report["command"], json!([command]));
-            assert!(report["child"].is_null() && report.to_string().contains("cannot run"), "{home:?}: {report:#}");
+            assert!(
+                report["child"].is_null() && report.to_string().contains("cannot run"),
+                "{home:?}: {report:#}"
+            );
         }
     }
 }
 
 /// bowout with this report, around a child that exits with 3.
 fn written(home: Home, path: &Path) -> Vec<String> {
-    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).probe(["exit", "3"]);
+    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()])
+        .at(home)
+        .probe(["exit", "3"]);
     assert_eq!(bowout.end(), Status::Code(3), "{}", path.display());
     bowout.log()
 }
 
 fn names(dir: &Dir) -> Vec<String> {
-    let entries = fs::read_dir(&dir.0).expect("a directory").map(|entry| entry.expect("an entry").file_name());
-    let mut names: Vec<String> = entries.map(|name| name.into_string().expect("text")).collect();
+    let entries = fs::read_dir(&dir.0)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<String> = entries
+        .map(|name| name.into_string().expect("text"))
+        .collect();
     names.sort();
     names
 }
@@ -492,19 +750,27 @@ fn fifo(path: &Path) {
 
 /// bowout with this report ends before anything is started, and says why in one line.
 fn refused(home: Home, path: &Path, why: &str) {
-    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh("echo started");
+    let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()])
+        .at(home)
+        .sh("echo started");
     assert_eq!(bowout.end(), Status::Code(125), "{}", path.display());
     assert_eq!(bowout.out.rest(), NOTHING);
     let log = bowout.log();
     let told = format!("bowout: cannot report to '{}': ", path.display());
-    assert!(matches!(&log[..], [line] if line.starts_with(&told) && line.contains(why)), "{why}: {log:#?}");
+    assert!(
+        matches!(&log[..], [line] if line.starts_with(&told) && line.contains(why)),
+        "{why}: {log:#?}"
+    );
 }
 
 #[test]
 fn a_report_keeps_the_file_that_is_there_and_a_new_one_is_private() {
     for home in homes() {
         let dir = Dir::new();
-        let (old, new) = (dir.write("old", "old ".repeat(1000), 0o640), dir.file("new"));
+        let (old, new) = (
+            dir.write("old", "old ".repeat(1000), 0o640),
+            dir.file("new"),
+        );
         if not_root().is_none() {
             std::os::unix::fs::chown(&old, Some(65534), Some(65534)).expect("root may");
         }
@@ -527,46 +793,90 @@ fn a_report_keeps_the_file_that_is_there_and_a_new_one_is_private() {
 fn a_report_goes_through_no_link_and_into_nothing_but_a_file() {
     for home in homes() {
         let dir = Dir::new();
-        let (target, link, pipe, folder) =
-            (dir.write("target", "mine", 0o600), dir.file("link"), dir.file("fifo"), dir.file("dir"));
+        let (target, link, pipe, folder) = (
+            dir.write("target", "mine", 0o600),
+            dir.file("link"),
+            dir.file("fifo"),
+            dir.file("dir"),
+        );
         symlink(&target, &link).expect("a link");
         fifo(&pipe);
         fs::create_dir(&folder).expect("a directory");
         // Its end would be told to a reader, if bowout opened and closed it.
-        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
-        let writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
-        refused(home, &link, "it is a symbolic link, which bowout does not follow; for a descriptor write fd:N");
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe)
+            .expect("a FIFO");
+        let writer = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe)
+            .expect("a FIFO");
+        refused(
+            home,
+            &link,
+            "it is a symbolic link, which bowout does not follow; for a descriptor write fd:N",
+        );
         for path in [&pipe, &folder] {
-            refused(home, path, "it is not a regular file; for a descriptor write fd:N");
+            refused(
+                home,
+                path,
+                "it is not a regular file; for a descriptor write fd:N",
+            );
         }
-        assert_eq!(reader.read(&mut [0; 9]).expect_err("no writer").kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(
+            reader.read(&mut [0; 9]).expect_err("no writer").kind(),
+            std::io::ErrorKind::WouldBlock
+        );
         drop(writer);
-        // What the command makes of it meanwhile is left alone, too. The report is beside it, as the line says.
+        // What the command makes of it meanwhile is left alone, too. The report is beside it, as
+        // the line says.
         let path = dir.file("r");
         let script = format!("mkfifo {}; exit 3", path.display());
-        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh(&script);
+        let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()])
+            .at(home)
+            .sh(&script);
         assert_eq!(bowout.end(), Status::Code(3));
         let log = bowout.log();
         unwritable(&log);
         let names = names(&dir);
         assert_eq!(names[1..], ["dir", "fifo", "link", "r", "target"]);
-        assert!(log.iter().any(|line| line.contains(&format!("it is in '{}'", names[0]))), "{log:#?}");
+        assert!(
+            log.iter()
+                .any(|line| line.contains(&format!("it is in '{}'", names[0]))),
+            "{log:#?}"
+        );
         read(dir.file(&names[0]));
         assert!(!fs::metadata(&path).expect("there").is_file());
-        assert_eq!(fs::read_to_string(&target).expect("text"), "mine", "{home:?}");
+        assert_eq!(
+            fs::read_to_string(&target).expect("text"),
+            "mine",
+            "{home:?}"
+        );
     }
 }
 
-/// What a script prints in a mount namespace whose /dev is its own: whatever it does to it, the machine keeps its /dev.
+/// What a script prints in a mount namespace whose /dev is its own: whatever it does to it, the
+/// machine keeps its /dev.
 fn in_own_dev(script: &str) -> Vec<String> {
     let words = ["ns", "--here", "--own-dev", "--", "sh", "-c", script];
-    let mut shell = Start::new(words).program(probe()).env("SHIM", BOWOUT).bare(NOTHING);
+    let mut shell = Start::new(words)
+        .program(probe())
+        .env("SHIM", BOWOUT)
+        .bare(NOTHING);
     let lines = shell.out.rest();
-    assert_eq!(shell.wait(), Status::Code(0), "{lines:#?} {:#?}", shell.log());
+    assert_eq!(
+        shell.wait(),
+        Status::Code(0),
+        "{lines:#?} {:#?}",
+        shell.log()
+    );
     lines
 }
 
-/// Renaming would put a file in the place of /dev/null, or of the link that is /dev/stderr, for the whole machine; it did.
+/// Renaming would put a file in the place of /dev/null, or of the link that is /dev/stderr, for the
+/// whole machine; it did.
 #[test]
 fn a_report_never_takes_the_place_of_a_device_or_a_link_to_a_descriptor() {
     if skip(not_root()) {
@@ -590,8 +900,20 @@ fn a_report_never_takes_the_place_of_a_device_or_a_link_to_a_descriptor() {
     let lines = in_own_dev(&script);
     let (before, after) = lines.split_at(lines.len() / 2);
     assert_eq!(before, after);
-    assert!(before.iter().any(|line| line.starts_with("'/dev/null' character special file 1,3 ")), "{before:#?}");
-    assert_eq!(before.iter().filter(|line| line.contains(" symbolic link ")).count(), 4, "{before:#?}");
+    assert!(
+        before
+            .iter()
+            .any(|line| line.starts_with("'/dev/null' character special file 1,3 ")),
+        "{before:#?}"
+    );
+    assert_eq!(
+        before
+            .iter()
+            .filter(|line| line.contains(" symbolic link "))
+            .count(),
+        4,
+        "{before:#?}"
+    );
 }
 
 #[test]
@@ -609,10 +931,15 @@ fn a_relative_path_is_taken_from_where_bowout_was_started() {
         let dir = Dir::new();
         fs::create_dir(dir.file("sub")).expect("a directory");
         for name in ["r", "./r", "sub/../r", "sub/r"] {
-            let mut bowout = Start::new(["--report", name]).at(home).dir(&dir.0).probe(["signals", "--exit", "TERM:3"]);
+            let mut bowout = Start::new(["--report", name])
+                .at(home)
+                .dir(&dir.0)
+                .probe(["signals", "--exit", "TERM:3"]);
             bowout.ready();
             until("bowout is in /", || {
-                fs::read_link(format!("/proc/{}/cwd", bowout.pid)).ok().filter(|at| at.as_os_str() == "/")
+                fs::read_link(format!("/proc/{}/cwd", bowout.pid))
+                    .ok()
+                    .filter(|at| at.as_os_str() == "/")
             });
             bowout.kill(TERM);
             assert_eq!(bowout.end(), Status::Code(3));
@@ -626,7 +953,10 @@ fn a_relative_path_is_taken_from_where_bowout_was_started() {
 /// One line about the report, and nothing else has changed.
 fn unwritable(log: &[String]) {
     let about: Vec<_> = log.iter().filter(|line| line.contains("report")).collect();
-    assert!(matches!(about[..], [line] if line.starts_with("bowout: cannot write report")), "{log:#?}");
+    assert!(
+        matches!(about[..], [line] if line.starts_with("bowout: cannot write report")),
+        "{log:#?}"
+    );
 }
 
 #[test]
@@ -637,18 +967,34 @@ fn a_report_that_can_never_be_written_is_an_error_at_the_start() {
         refused(home, &dir.file("no/such/r"), "No such file or directory");
         refused(home, &file.join("r"), "Not a directory");
         refused(home, &dir.file(&"x".repeat(256)), "File name too long");
-        refused(home, Path::new("/no/such/directory/r"), "No such file or directory");
-        assert_eq!((names(&dir), fs::read_to_string(file).expect("text")), (vec!["file".into()], "mine".into()));
+        refused(
+            home,
+            Path::new("/no/such/directory/r"),
+            "No such file or directory",
+        );
+        assert_eq!(
+            (names(&dir), fs::read_to_string(file).expect("text")),
+            (vec!["file".into()], "mine".into())
+        );
     }
     if skip(not_root()) {
         return;
     }
     let dir = Dir::new();
-    let mount = format!("mount -t tmpfs none {0}; touch {0}/r; mount -o remount,ro {0}", dir.0.display());
+    let mount = format!(
+        "mount -t tmpfs none {0}; touch {0}/r; mount -o remount,ro {0}",
+        dir.0.display()
+    );
     for name in ["r", "new"] {
-        let run = format!("\"$SHIM\" --report {} echo started 2>&1; echo $?", dir.file(name).display());
+        let run = format!(
+            "\"$SHIM\" --report {} echo started 2>&1; echo $?",
+            dir.file(name).display()
+        );
         let lines = in_own_dev(&format!("{mount}; {run}"));
-        assert!(matches!(&lines[..], [line, code] if line.contains("Read-only") && code == "125"), "{lines:#?}");
+        assert!(
+            matches!(&lines[..], [line, code] if line.contains("Read-only") && code == "125"),
+            "{lines:#?}"
+        );
     }
 }
 
@@ -660,11 +1006,23 @@ fn a_report_that_can_no_longer_be_written_is_one_line_and_no_other_exit() {
         for end in ["exit 3", "kill -KILL $$"] {
             fs::create_dir(dir.file("dir")).expect("a directory");
             let script = format!("rmdir {}; {end}", dir.file("dir").display());
-            let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).sh(&script);
+            let mut bowout = Start::new(["--report".as_ref(), path.as_os_str()])
+                .at(home)
+                .sh(&script);
             let status = bowout.end();
-            assert!(status == Status::Code(3) || status == bowout.died(KILL), "{status:?}");
-            let told: Vec<_> = bowout.log().into_iter().filter(|line| line.contains("report")).collect();
-            assert!(matches!(&told[..], [line] if line.starts_with("bowout: cannot write report")), "{told:#?}");
+            assert!(
+                status == Status::Code(3) || status == bowout.died(KILL),
+                "{status:?}"
+            );
+            let told: Vec<_> = bowout
+                .log()
+                .into_iter()
+                .filter(|line| line.contains("report"))
+                .collect();
+            assert!(
+                matches!(&told[..], [line] if line.starts_with("bowout: cannot write report")),
+                "{told:#?}"
+            );
         }
     }
 }
@@ -680,16 +1038,27 @@ fn a_directory_or_a_file_that_may_not_be_written_to_is_an_error_at_the_start() {
         let file = shut.write("file", "mine", 0o644);
         fs::set_permissions(&shut.0, fs::Permissions::from_mode(0o555)).expect("permissions");
         for path in [shut.file("r"), file] {
-            let start = Start::new(["--report".as_ref(), path.as_os_str()]).at(home).program(dir.program(BOWOUT));
+            let start = Start::new(["--report".as_ref(), path.as_os_str()])
+                .at(home)
+                .program(dir.program(BOWOUT));
             let mut bowout = start.with(["--uid", "65534"]).sh("echo started");
-            assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{home:?}");
-            assert!(matches!(&bowout.log()[..], [line] if line.contains("Permission denied")), "{:#?}", bowout.log());
+            assert_eq!(
+                (bowout.end(), bowout.out.rest()),
+                (Status::Code(125), vec![]),
+                "{home:?}"
+            );
+            assert!(
+                matches!(&bowout.log()[..], [line] if line.contains("Permission denied")),
+                "{:#?}",
+                bowout.log()
+            );
         }
         assert_eq!(names(&shut), ["file"]);
     }
 }
 
-/// Every bowout in a container is PID 1, so that the name under which it wrote first could be foreseen: in /tmp, another user occupied it.
+/// Every bowout in a container is PID 1, so that the name under which it wrote first could be
+/// foreseen: in /tmp, another user occupied it.
 #[test]
 fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
     use std::os::unix::fs::PermissionsExt;
@@ -698,7 +1067,14 @@ fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
     }
     let (programs, dir) = (Dir::new(), Dir::new());
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o1777)).expect("permissions");
-    for name in ["r.1", ".r.1", "r.tmp", ".r.bowout-1", ".bowout-0", ".bowout-1"] {
+    for name in [
+        "r.1",
+        ".r.1",
+        "r.tmp",
+        ".r.bowout-1",
+        ".bowout-0",
+        ".bowout-1",
+    ] {
         dir.write(name, "half", 0o644);
     }
     let mut all = [names(&dir), vec!["r".into()]].concat();
@@ -713,7 +1089,11 @@ fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
     read(dir.file("r"));
     assert_eq!(names(&dir), all);
     // Nor does the report go into a file that another user has put there to read it.
-    refused(Home::Subreaper, &dir.file("r"), "it belongs to another user");
+    refused(
+        Home::Subreaper,
+        &dir.file("r"),
+        "it belongs to another user",
+    );
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
     written(Home::Subreaper, &dir.file("r"));
 }
@@ -722,7 +1102,11 @@ fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
 fn reported(home: Home, child: &[&str]) -> (Value, Vec<String>) {
     let (from, to) = pipe().expect("a pipe");
     let fd = format!("fd:{}", to.as_raw_fd());
-    let mut bowout = Start::new(["--report", &fd]).at(home).inherit(&to).env("FD", &fd[3..]).command(child);
+    let mut bowout = Start::new(["--report", &fd])
+        .at(home)
+        .inherit(&to)
+        .env("FD", &fd[3..])
+        .command(child);
     drop(to);
     let lines = bowout.out.rest();
     assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
@@ -734,7 +1118,8 @@ fn reported(home: Home, child: &[&str]) -> (Value, Vec<String>) {
 #[test]
 fn a_report_goes_to_a_descriptor_that_the_command_does_not_inherit() {
     for home in homes() {
-        let script = "if [ -e /proc/self/fd/$FD ]; then echo has it; else echo has it not; fi; exit 3";
+        let script =
+            "if [ -e /proc/self/fd/$FD ]; then echo has it; else echo has it not; fi; exit 3";
         let (report, lines) = reported(home, &["sh", "-c", script]);
         assert_eq!(report["child"], json!({"code": 3}), "{home:?}");
         assert_eq!(lines, ["has it not"], "{home:?}");
@@ -751,10 +1136,15 @@ fn a_long_report_reaches_a_descriptor_whole() {
 #[test]
 fn a_report_to_stdout_comes_behind_what_the_command_has_printed() {
     for home in homes() {
-        let mut bowout = Start::new(["--report", "fd:1"]).at(home).sh("echo one; echo two; exit 3");
+        let mut bowout = Start::new(["--report", "fd:1"])
+            .at(home)
+            .sh("echo one; echo two; exit 3");
         let lines = bowout.out.rest();
         assert_eq!(lines[..2], ["one", "two"], "{home:?}");
-        assert_eq!(parse(&(lines[2..].join("\n") + "\n"))["exit"], json!({"code": 3}));
+        assert_eq!(
+            parse(&(lines[2..].join("\n") + "\n"))["exit"],
+            json!({"code": 3})
+        );
         assert_eq!(bowout.end(), Status::Code(3));
     }
 }
@@ -764,17 +1154,30 @@ fn a_report_to_stderr_is_a_line_of_its_own() {
     let mut bowout = Start::new(["--report", "fd:2"]).probe(["exit", "3"]);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
-    let line = log.iter().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{log:#?}"));
+    let line = log
+        .iter()
+        .find(|line| line.starts_with('{'))
+        .unwrap_or_else(|| panic!("{log:#?}"));
     parse(&format!("{line}\n"));
 }
 
 #[test]
 fn a_report_is_appended_to_a_file_that_is_open() {
     let dir = Dir::new();
-    let file = OpenOptions::new().create(true).append(true).open(dir.file("r")).expect("a file");
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.file("r"))
+        .expect("a file");
     (&file).write_all(b"before\n").expect("written");
     let fd = format!("fd:{}", file.as_raw_fd());
-    assert_eq!(Start::new(["--report", &fd]).inherit(&file).probe(["exit", "3"]).end(), Status::Code(3));
+    assert_eq!(
+        Start::new(["--report", &fd])
+            .inherit(&file)
+            .probe(["exit", "3"])
+            .end(),
+        Status::Code(3)
+    );
     let text = fs::read_to_string(dir.file("r")).expect("text");
     parse(text.strip_prefix("before\n").expect("what was there"));
 }
@@ -786,22 +1189,33 @@ fn a_descriptor_that_is_not_open_is_refused_and_nothing_is_started() {
         for fd in (3..12).chain([200, 100_000, i32::MAX]) {
             let to = format!("fd:{fd}");
             let mut bowout = Start::new(["--report", &to]).at(home).sh("echo started");
-            assert_eq!(bowout.end(), Status::Code(125), "{home:?} {to}: {:#?}", bowout.log());
+            assert_eq!(
+                bowout.end(),
+                Status::Code(125),
+                "{home:?} {to}: {:#?}",
+                bowout.log()
+            );
             assert_eq!(bowout.out.rest(), NOTHING, "{to}");
             let log = bowout.log();
             assert!(matches!(&log[..], [line] if line.contains(&to)), "{log:#?}");
         }
         for closed in ["0", "1", "2"] {
             let to = format!("fd:{closed}");
-            let mut bowout =
-                Start::new(["--report", &to]).at(home).with(["--close", closed]).sh("echo started; echo started >&2");
+            let mut bowout = Start::new(["--report", &to])
+                .at(home)
+                .with(["--close", closed])
+                .sh("echo started; echo started >&2");
             assert_eq!(bowout.end(), Status::Code(125), "{home:?} {to}");
             assert_eq!(bowout.out.rest(), NOTHING, "{to}");
             assert!(!bowout.log().contains(&"started".into()), "{to}");
         }
     }
     for word in ["fd:", "fd:x", "fd:-1", "fd:3x", ""] {
-        assert_eq!(Start::new(["--report", word]).sh("echo started").end(), Status::Code(125), "{word}");
+        assert_eq!(
+            Start::new(["--report", word]).sh("echo started").end(),
+            Status::Code(125),
+            "{word}"
+        );
     }
 }
 
@@ -810,13 +1224,19 @@ fn a_full_pipe_for_the_report_delays_nothing() {
     for home in homes() {
         let (from, to) = full();
         let fd = format!("fd:{}", to.as_raw_fd());
-        let mut bowout = Start::new(["--report", &fd]).at(home).inherit(&to).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = Start::new(["--report", &fd])
+            .at(home)
+            .inherit(&to)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         let (status, took) = timed(|| {
             bowout.kill(TERM);
             bowout.end()
         });
-        assert!(status == Status::Code(3) && took < SOON, "{home:?}: {status:?} {took:?}");
+        assert!(
+            status == Status::Code(3) && took < SOON,
+            "{home:?}: {status:?} {took:?}"
+        );
         unwritable(&bowout.log());
         drop(from);
     }
@@ -829,7 +1249,10 @@ fn a_broken_pipe_for_the_report_changes_nothing() {
         let (from, to) = pipe().expect("a pipe");
         drop(from);
         let fd = format!("fd:{}", to.as_raw_fd());
-        let start = Start::new(["--report", &fd]).at(home).with(["--default", "PIPE"]).inherit(&to);
+        let start = Start::new(["--report", &fd])
+            .at(home)
+            .with(["--default", "PIPE"])
+            .inherit(&to);
         let mut bowout = start.probe(["exit", "3"]);
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
         unwritable(&bowout.log());
@@ -840,31 +1263,51 @@ fn a_broken_pipe_for_the_report_changes_nothing() {
 fn the_report_can_be_asked_for_by_variable_and_what_is_typed_wins() {
     let dir = Dir::new();
     let (variable, typed) = (dir.file("variable"), dir.file("typed"));
-    assert_eq!(Start::plain().env("BOWOUT_REPORT", &variable).probe(["exit", "3"]).end(), Status::Code(3));
+    assert_eq!(
+        Start::plain()
+            .env("BOWOUT_REPORT", &variable)
+            .probe(["exit", "3"])
+            .end(),
+        Status::Code(3)
+    );
     read(&variable);
     fs::remove_file(&variable).expect("removed");
-    let start = Start::new(["--report".as_ref(), typed.as_os_str()]).env("BOWOUT_REPORT", &variable);
+    let start =
+        Start::new(["--report".as_ref(), typed.as_os_str()]).env("BOWOUT_REPORT", &variable);
     assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
     read(&typed);
     assert_eq!(names(&dir), ["typed"]);
 }
 
 /// The end of a bowout with this termination log.
-fn message(home: Home, options: &[&str], child: &[&str], act: impl FnOnce(&mut Running)) -> (Status, String) {
+fn message(
+    home: Home,
+    options: &[&str],
+    child: &[&str],
+    act: impl FnOnce(&mut Running),
+) -> (Status, String) {
     let dir = Dir::new();
     let file = dir.write("log", "", 0o600);
     let option = format!("--termination-log={}", file.display());
-    let mut bowout = Start::new([option.as_str()].iter().chain(options)).at(home).command(child);
+    let mut bowout = Start::new([option.as_str()].iter().chain(options))
+        .at(home)
+        .command(child);
     act(&mut bowout);
     let status = bowout.end();
     let text = fs::read_to_string(&file).expect("text");
     // No newline at the end either: whoever shows it adds one.
-    assert!(!text.is_empty() && !text.contains('\n') && text.len() <= 1024, "{text:?}");
+    assert!(
+        !text.is_empty() && !text.contains('\n') && text.len() <= 1024,
+        "{text:?}"
+    );
     (status, text)
 }
 
 fn says(text: &str, words: &[&str]) {
-    assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
+    assert!(
+        words.iter().all(|word| text.contains(word)),
+        "{words:?}: {text}"
+    );
 }
 
 #[test]
@@ -877,7 +1320,14 @@ fn a_message_tells_of_an_end_by_itself() {
             bowout.kill(USR1);
         });
         assert_eq!(status, Status::Code(3));
-        says(&text, &["exited with 3", "main process", &format!("probe (pid {child})")]);
+        says(
+            &text,
+            &[
+                "exited with 3",
+                "main process",
+                &format!("probe (pid {child})"),
+            ],
+        );
         let (_, text) = message(home, &[], &probe_with(&["die", "11"]), |_| {});
         says(&text, &["killed by SIGSEGV", "main process"]);
     }
@@ -891,9 +1341,23 @@ fn a_message_tells_who_has_killed_what_and_why() {
             bowout.ready();
             bowout.kill(TERM);
         });
-        assert!(matches!(status, Status::Signal(KILL) | Status::Code(137)), "{status:?}");
-        let who = if home == Home::Pid1 { "SIGTERM from outside" } else { "manager" };
-        says(&text, &["killed by SIGKILL: 300ms grace period expired after SIGTERM from", who, "main process"]);
+        assert!(
+            matches!(status, Status::Signal(KILL) | Status::Code(137)),
+            "{status:?}"
+        );
+        let who = if home == Home::Pid1 {
+            "SIGTERM from outside"
+        } else {
+            "manager"
+        };
+        says(
+            &text,
+            &[
+                "killed by SIGKILL: 300ms grace period expired after SIGTERM from",
+                who,
+                "main process",
+            ],
+        );
         says(&text, &["killed 2 descendants, too"]);
     }
 }
@@ -901,25 +1365,43 @@ fn a_message_tells_who_has_killed_what_and_why() {
 #[test]
 fn a_message_tells_of_a_second_request() {
     for home in homes() {
-        let (_, text) = message(home, &["--grace", "never"], &probe_with(&["signals"]), |bowout| {
-            bowout.ready();
-            bowout.kill(TERM);
-            bowout.expect(TERM);
-            bowout.kill(libc::SIGINT);
-        });
-        says(&text, &["killed by SIGKILL", "SIGINT from", "second stop request"]);
+        let (_, text) = message(
+            home,
+            &["--grace", "never"],
+            &probe_with(&["signals"]),
+            |bowout| {
+                bowout.ready();
+                bowout.kill(TERM);
+                bowout.expect(TERM);
+                bowout.kill(libc::SIGINT);
+            },
+        );
+        says(
+            &text,
+            &["killed by SIGKILL", "SIGINT from", "second stop request"],
+        );
     }
 }
 
 #[test]
 fn a_message_tells_of_a_stop_that_was_obeyed_and_of_the_run_time() {
     for home in homes() {
-        let (_, text) = message(home, &["--grace", "1h"], &probe_with(&["signals", "--exit", "TERM:3"]), |bowout| {
-            bowout.ready();
-            bowout.kill(TERM);
-        });
+        let (_, text) = message(
+            home,
+            &["--grace", "1h"],
+            &probe_with(&["signals", "--exit", "TERM:3"]),
+            |bowout| {
+                bowout.ready();
+                bowout.kill(TERM);
+            },
+        );
         says(&text, &["exited with 3", "after SIGTERM from"]);
-        let (status, text) = message(home, &["--max-runtime", "200ms"], &probe_with(&["idle"]), |_| {});
+        let (status, text) = message(
+            home,
+            &["--max-runtime", "200ms"],
+            &probe_with(&["idle"]),
+            |_| {},
+        );
         assert_eq!(status, Status::Code(124));
         says(&text, &["killed by SIGTERM", "run time of 200ms was over"]);
     }
@@ -930,16 +1412,24 @@ fn a_message_tells_that_the_command_cannot_run() {
     for home in homes() {
         let (status, text) = message(home, &[], &["no-such-command"], |_| {});
         assert_eq!(status, Status::Code(127));
-        assert_eq!(text, "cannot run 'no-such-command': No such file or directory");
+        assert_eq!(
+            text,
+            "cannot run 'no-such-command': No such file or directory"
+        );
         assert_eq!(message(home, &[], &["/etc"], |_| {}).0, Status::Code(126));
     }
 }
 
 #[test]
 fn a_message_is_one_line_of_at_most_1_kib() {
-    // An escape sequence and a newline, and so many characters of two bytes that the cut may fall into one.
+    // An escape sequence and a newline, and so many characters of two bytes that the cut may fall
+    // into one.
     for length in [900, 901] {
-        let name = format!("/nowhere/\u{1b}[2J\n{}{}", "x".repeat(length % 2), "é".repeat(length));
+        let name = format!(
+            "/nowhere/\u{1b}[2J\n{}{}",
+            "x".repeat(length % 2),
+            "é".repeat(length)
+        );
         let (status, text) = message(Home::Subreaper, &[], &[&name], |_| {});
         assert!(matches!(status, Status::Code(126 | 127)), "{status:?}");
         assert!(text.len() > 1000 && !text.contains('\u{1b}'), "{text:?}");
@@ -953,43 +1443,93 @@ fn a_message_goes_into_an_existing_regular_empty_file_and_nowhere_else() {
         let run = |path: &Path, code: &str| {
             let option = format!("--termination-log={}", path.display());
             let mut bowout = Start::new(["-v", &option]).at(home).probe(["exit", code]);
-            assert_eq!(bowout.end(), Status::Code(code.parse().expect("a number")), "{}", path.display());
+            assert_eq!(
+                bowout.end(),
+                Status::Code(code.parse().expect("a number")),
+                "{}",
+                path.display()
+            );
             bowout.log()
         };
-        let (empty, own, link, dangling, pipe) =
-            (dir.write("a", "", 0o600), dir.write("b", "mine", 0o600), dir.file("c"), dir.file("d"), dir.file("e"));
+        let (empty, own, link, dangling, pipe) = (
+            dir.write("a", "", 0o600),
+            dir.write("b", "mine", 0o600),
+            dir.file("c"),
+            dir.file("d"),
+            dir.file("e"),
+        );
         symlink(&empty, &link).expect("a link");
         symlink(dir.file("nowhere"), &dangling).expect("a link");
         fifo(&pipe);
         fs::create_dir(dir.file("f")).expect("a directory");
         let before = names(&dir);
         // With a reader, and the pipe can be opened.
-        let mut reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe).expect("a FIFO");
-        for path in [&link, &dangling, &pipe, &dir.file("f"), &own.join("g"), &PathBuf::from("/proc/self/comm")] {
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe)
+            .expect("a FIFO");
+        for path in [
+            &link,
+            &dangling,
+            &pipe,
+            &dir.file("f"),
+            &own.join("g"),
+            &PathBuf::from("/proc/self/comm"),
+        ] {
             let option = format!("--termination-log={}", path.display());
             let mut bowout = Start::new([option]).at(home).sh("echo started");
-            assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{}", path.display());
+            assert_eq!(
+                (bowout.end(), bowout.out.rest()),
+                (Status::Code(125), vec![]),
+                "{}",
+                path.display()
+            );
             let log = bowout.log();
-            assert!(matches!(&log[..], [line] if line.contains("cannot write termination message")), "{log:#?}");
+            assert!(
+                matches!(&log[..], [line] if line.contains("cannot write termination message")),
+                "{log:#?}"
+            );
         }
         for path in [&dir.file("absent"), &dir.file("no/such"), &own] {
             let log = run(path, "3");
-            assert!(log.iter().any(|line| line.contains("exited with 3")), "{log:#?}");
+            assert!(
+                log.iter().any(|line| line.contains("exited with 3")),
+                "{log:#?}"
+            );
         }
         assert_eq!(reader.read(&mut [0; 9]).expect("nobody writes"), 0);
-        assert_eq!((fs::read(&own).expect("there"), fs::read(&empty).expect("there")), (b"mine".to_vec(), vec![]));
+        assert_eq!(
+            (
+                fs::read(&own).expect("there"),
+                fs::read(&empty).expect("there")
+            ),
+            (b"mine".to_vec(), vec![])
+        );
         assert_eq!(names(&dir), before, "{home:?}");
         // Where nothing is wrong, nothing is said.
         for path in [&dir.file("absent"), &own] {
-            assert!(run(path, "3").iter().all(|line| line.contains("debug")), "{}", path.display());
+            assert!(
+                run(path, "3").iter().all(|line| line.contains("debug")),
+                "{}",
+                path.display()
+            );
         }
         let inode = fs::metadata(&empty).expect("there").ino();
         run(&empty, "3");
         let text = fs::read_to_string(&empty).expect("text");
         assert!(text.contains("exited with 3"), "{text}");
-        assert_eq!(fs::metadata(&empty).expect("there").ino(), inode, "a bind mount: not replaced");
+        assert_eq!(
+            fs::metadata(&empty).expect("there").ino(),
+            inode,
+            "a bind mount: not replaced"
+        );
         run(&empty, "4");
-        assert_eq!(fs::read_to_string(&empty).expect("text"), text, "written once");
+        assert_eq!(
+            fs::read_to_string(&empty).expect("text"),
+            text,
+            "written once"
+        );
     }
 }
 
@@ -1000,12 +1540,25 @@ fn a_message_that_may_not_be_written_is_an_error_at_the_start() {
     }
     for home in homes() {
         let dir = Dir::new();
-        let option = format!("--termination-log={}", dir.write("log", "", 0o444).display());
-        let start = Start::new([option]).at(home).program(dir.program(BOWOUT)).with(["--uid", "65534"]);
+        let option = format!(
+            "--termination-log={}",
+            dir.write("log", "", 0o444).display()
+        );
+        let start = Start::new([option])
+            .at(home)
+            .program(dir.program(BOWOUT))
+            .with(["--uid", "65534"]);
         let mut bowout = start.sh("echo started");
-        assert_eq!((bowout.end(), bowout.out.rest()), (Status::Code(125), vec![]), "{home:?}");
+        assert_eq!(
+            (bowout.end(), bowout.out.rest()),
+            (Status::Code(125), vec![]),
+            "{home:?}"
+        );
         let log = bowout.log();
-        assert!(matches!(&log[..], [line] if line.contains("termination message")), "{log:#?}");
+        assert!(
+            matches!(&log[..], [line] if line.contains("termination message")),
+            "{log:#?}"
+        );
     }
 }
 
@@ -1017,15 +1570,22 @@ fn a_termination_log_that_is_mounted_into_dev_is_written() {
     }
     let dir = Dir::new();
     let file = dir.write("log", "", 0o666);
-    // The machine's own /dev, in which nothing is made: the mount covers a device, in a namespace of its own.
+    // The machine's own /dev, in which nothing is made: the mount covers a device, in a namespace
+    // of its own.
     let script = format!(
         "mount --bind {} /dev/full && exec \"$SHIM\" --termination-log=/dev/full sh -c 'exit 3'",
         file.display()
     );
     let words = ["ns", "--here", "--", "sh", "-c", &script];
-    let mut bowout = Start::new(words).program(probe()).env("SHIM", BOWOUT).bare(NOTHING);
+    let mut bowout = Start::new(words)
+        .program(probe())
+        .env("SHIM", BOWOUT)
+        .bare(NOTHING);
     assert_eq!(bowout.wait(), Status::Code(3), "{:#?}", bowout.log());
-    says(&fs::read_to_string(&file).expect("text"), &["exited with 3"]);
+    says(
+        &fs::read_to_string(&file).expect("text"),
+        &["exited with 3"],
+    );
 }
 
 #[test]
@@ -1033,7 +1593,10 @@ fn a_relative_termination_log_is_taken_from_where_bowout_was_started() {
     for home in homes() {
         let dir = Dir::new();
         let file = dir.write("log", "", 0o600);
-        let mut bowout = Start::new(["--termination-log=log"]).at(home).dir(&dir.0).probe(["exit", "3"]);
+        let mut bowout = Start::new(["--termination-log=log"])
+            .at(home)
+            .dir(&dir.0)
+            .probe(["exit", "3"]);
         assert_eq!(bowout.end(), Status::Code(3));
         says(&fs::read_to_string(file).expect("text"), &["exited with 3"]);
     }
@@ -1041,10 +1604,18 @@ fn a_relative_termination_log_is_taken_from_where_bowout_was_started() {
 
 /// bowout as PID 1 with `dev` as /dev.
 fn with_dev(dev: &Dir, options: &[&str]) -> Running {
-    let script = format!("mount --bind {} /dev || exit 99; shim=$1; shift; exec \"$shim\" \"$@\"", dev.0.display());
-    let words = ["-c", &script, "sh", BOWOUT].into_iter().chain(options.iter().copied());
+    let script = format!(
+        "mount --bind {} /dev || exit 99; shim=$1; shift; exec \"$shim\" \"$@\"",
+        dev.0.display()
+    );
+    let words = ["-c", &script, "sh", BOWOUT]
+        .into_iter()
+        .chain(options.iter().copied());
     let words = words.chain(["--", probe().to_str().expect("text"), "exit", "3"]);
-    Start::plain().program("sh").at(Home::Pid1).bare(words.collect::<Vec<_>>())
+    Start::plain()
+        .program("sh")
+        .at(Home::Pid1)
+        .bare(words.collect::<Vec<_>>())
 }
 
 #[test]
@@ -1055,27 +1626,50 @@ fn the_default_termination_log_is_written_where_kubernetes_has_made_it() {
     let dev = Dir::new();
     let file = dev.write("termination-log", "", 0o666);
     assert_eq!(with_dev(&dev, &[]).end(), Status::Code(3));
-    assert_eq!(fs::read_to_string(&file).expect("text"), "", "nobody has asked for it");
+    assert_eq!(
+        fs::read_to_string(&file).expect("text"),
+        "",
+        "nobody has asked for it"
+    );
     // Nor does it take the next word, which is an option of its own.
-    assert_eq!(with_dev(&dev, &["--termination-log", "-v"]).end(), Status::Code(3));
-    says(&fs::read_to_string(&file).expect("text"), &["exited with 3"]);
+    assert_eq!(
+        with_dev(&dev, &["--termination-log", "-v"]).end(),
+        Status::Code(3)
+    );
+    says(
+        &fs::read_to_string(&file).expect("text"),
+        &["exited with 3"],
+    );
 
     let bare = Dir::new();
     let mut bowout = with_dev(&bare, &["--termination-log"]);
     assert_eq!(bowout.end(), Status::Code(3));
-    assert_eq!((names(&bare), bowout.log().len()), (vec![], 1), "not made where there is none");
+    assert_eq!(
+        (names(&bare), bowout.log().len()),
+        (vec![], 1),
+        "not made where there is none"
+    );
 }
 
 #[test]
 fn the_termination_log_can_be_asked_for_by_variable_and_what_is_typed_wins() {
     let dir = Dir::new();
-    let (variable, typed) = (dir.write("variable", "", 0o600), dir.write("typed", "", 0o600));
+    let (variable, typed) = (
+        dir.write("variable", "", 0o600),
+        dir.write("typed", "", 0o600),
+    );
     let text = |path: &Path| fs::read_to_string(path).expect("text");
     let option = format!("--termination-log={}", typed.display());
     let start = Start::new([option]).env("BOWOUT_TERMINATION_LOG", &variable);
     assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
     assert!(text(&variable).is_empty() && text(&typed).contains("exited with 3"));
-    assert_eq!(Start::plain().env("BOWOUT_TERMINATION_LOG", &variable).probe(["exit", "4"]).end(), Status::Code(4));
+    assert_eq!(
+        Start::plain()
+            .env("BOWOUT_TERMINATION_LOG", &variable)
+            .probe(["exit", "4"])
+            .end(),
+        Status::Code(4)
+    );
     says(&text(&variable), &["exited with 4"]);
 }
 
@@ -1084,7 +1678,8 @@ fn report_and_message_do_not_depend_on_a_log() {
     let dir = Dir::new();
     let (file, report) = (dir.write("log", "", 0o600), dir.file("r"));
     let option = format!("--termination-log={}", file.display());
-    let start = Start::new(["-qqq", &option, "--report", report.to_str().expect("text")]).with(["--close", "0,1,2"]);
+    let start = Start::new(["-qqq", &option, "--report", report.to_str().expect("text")])
+        .with(["--close", "0,1,2"]);
     assert_eq!(start.probe(["exit", "3"]).end(), Status::Code(3));
     read(&report);
     says(&fs::read_to_string(file).expect("text"), &["exited with 3"]);

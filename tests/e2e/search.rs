@@ -1,4 +1,5 @@
-//! Which file is executed, and what is said where none is: as execvp(3), which the probe calls, and with a reason that helps.
+//! Which file is executed, and what is said where none is: as execvp(3), which the probe calls, and
+//! with a reason that helps.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -42,7 +43,8 @@ fn put(root: &Dir, number: usize, kind: u64) {
 fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     let dir = root.file(&number.to_string());
     match seed.below(12) {
-        // A name that is too long as a whole, which execvp(3) passes over. Where there is no other, glibc sets no error.
+        // A name that is too long as a whole, which execvp(3) passes over. Where there is no other,
+        // glibc sets no error.
         0 if number > 0 => format!("/{}", "x".repeat(5000)).into(),
         0 | 1 => root.file("nowhere").into(),
         2 => {
@@ -63,7 +65,8 @@ fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     }
 }
 
-/// What came of it: the lines of what was executed, or the exit code that the error of execvp(3) means.
+/// What came of it: the lines of what was executed, or the exit code that the error of execvp(3)
+/// means.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Run(Vec<String>),
@@ -77,7 +80,9 @@ fn outcome(mut running: Running, direct: bool) -> Outcome {
         // The probe's line for a failed execvp.
         Status::Code(98) if direct => {
             let log = running.log();
-            let absent = ["os error 2)", "os error 20)"].iter().any(|error| log[0].ends_with(error));
+            let absent = ["os error 2)", "os error 20)"]
+                .iter()
+                .any(|error| log[0].ends_with(error));
             Outcome::Not(if absent { 127 } else { 126 })
         }
         Status::Code(code @ 126..=127) if !direct => Outcome::Not(code),
@@ -91,45 +96,92 @@ fn path_is_searched_as_by_execvp() {
     for case in 0..120 {
         let root = Dir::new();
         fs::set_permissions(&root.0, fs::Permissions::from_mode(0o755)).expect("a mode");
-        let elements: Vec<OsString> = (0..=seed.below(4) as usize).map(|n| element(&mut seed, &root, n)).collect();
+        let elements: Vec<OsString> = (0..=seed.below(4) as usize)
+            .map(|n| element(&mut seed, &root, n))
+            .collect();
         let path = elements.join(OsStr::new(":"));
         // A user that may not search a directory of mode 0600; for root it is there.
-        let user: &[&str] =
-            if seed.below(3) == 0 && crate::common::not_root().is_none() { &["--uid", "65534"] } else { &[] };
-        let name: OsString = if seed.below(8) == 0 { root.file("0/tool").into() } else { "tool".into() };
+        let user: &[&str] = if seed.below(3) == 0 && crate::common::not_root().is_none() {
+            &["--uid", "65534"]
+        } else {
+            &[]
+        };
+        let name: OsString = if seed.below(8) == 0 {
+            root.file("0/tool").into()
+        } else {
+            "tool".into()
+        };
         let run = |start: Start, direct: bool| {
             let set_up = user.iter().copied().chain(["--umask", "18"]);
-            outcome(start.dir(&root.0).env("PATH", &path).with(set_up).command([&name]), direct)
+            outcome(
+                start
+                    .dir(&root.0)
+                    .env("PATH", &path)
+                    .with(set_up)
+                    .command([&name]),
+                direct,
+            )
         };
         let mut expected = run(Start::direct(), true);
         // It says ENOENT of a file whose interpreter is missing as well: the file was found.
         let candidates = elements.iter().map(|dir| Path::new(dir).join("tool"));
-        let mut candidates = if name == "tool" { candidates.collect() } else { vec![name.clone().into()] }.into_iter();
-        let is_found = candidates.any(|path| fs::read(path).is_ok_and(|text| text.starts_with(b"#!/no/")));
+        let mut candidates = if name == "tool" {
+            candidates.collect()
+        } else {
+            vec![name.clone().into()]
+        }
+        .into_iter();
+        let is_found =
+            candidates.any(|path| fs::read(path).is_ok_and(|text| text.starts_with(b"#!/no/")));
         if is_found && expected == Outcome::Not(127) {
             expected = Outcome::Not(126);
         }
-        assert_eq!(run(Start::new(["-q"]), false), expected, "case {case}: {path:?} {}", name.display());
+        assert_eq!(
+            run(Start::new(["-q"]), false),
+            expected,
+            "case {case}: {path:?} {}",
+            name.display()
+        );
     }
 }
 
-/// Where glibc stops at a name that is too long for a directory, and other C libraries and shells do not.
+/// Where glibc stops at a name that is too long for a directory, and other C libraries and shells
+/// do not.
 #[test]
 fn a_name_that_no_directory_holds_does_not_end_the_search() {
     let dir = Dir::new();
     dir.write("tool", "#!/bin/sh\nexit 3\n", 0o755);
     for long in [256, 4000, 4096, 5000] {
         let path = format!("/{}:{}", "x".repeat(long), dir.0.display());
-        assert_eq!(Start::plain().env("PATH", &path).command(["tool"]).end(), Status::Code(3), "{long}");
-        refused(Start::plain().env("PATH", &path).command(["missing"]), 127, "No such file or directory");
+        assert_eq!(
+            Start::plain().env("PATH", &path).command(["tool"]).end(),
+            Status::Code(3),
+            "{long}"
+        );
+        refused(
+            Start::plain().env("PATH", &path).command(["missing"]),
+            127,
+            "No such file or directory",
+        );
     }
-    refused(Start::plain().env("PATH", "x".repeat(5000)).command(["tool"]), 127, "No such file or directory");
+    refused(
+        Start::plain()
+            .env("PATH", "x".repeat(5000))
+            .command(["tool"]),
+        127,
+        "No such file or directory",
+    );
     let long = "x".repeat(300);
     refused(Start::plain().command([&long]), 126, "too long");
-    refused(Start::plain().command([format!("/{long}")]), 126, "too long");
+    refused(
+        Start::plain().command([format!("/{long}")]),
+        126,
+        "too long",
+    );
 }
 
-/// strace(1) has the kernel give these errors for a file that is there. Another such file is in the next directory.
+/// strace(1) has the kernel give these errors for a file that is there. Another such file is in the
+/// next directory.
 #[test]
 fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
     if skip(no_strace()) {
@@ -138,20 +190,68 @@ fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
     let (first, second) = (Dir::new(), Dir::new());
     let injected = first.write("tool", "#!/bin/sh\nexit 4\n", 0o755);
     second.write("tool", "#!/bin/sh\nexit 3\n", 0o755);
-    let path = format!("{}:{}:{}", first.0.display(), second.0.display(), std::env::var("PATH").expect("a PATH"));
-    let (injected, probe) = (injected.to_str().expect("text"), probe().to_str().expect("text"));
+    let path = format!(
+        "{}:{}:{}",
+        first.0.display(),
+        second.0.display(),
+        std::env::var("PATH").expect("a PATH")
+    );
+    let (injected, probe) = (
+        injected.to_str().expect("text"),
+        probe().to_str().expect("text"),
+    );
     let run = |error: &str, words: &[&str]| {
         let inject = format!("inject=execve:error={error}");
-        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", injected, "-e", "trace=execve", "-e", &inject];
-        Start::direct().env("PATH", &path).command(strace.iter().chain(words)).end()
+        let strace = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-P",
+            injected,
+            "-e",
+            "trace=execve",
+            "-e",
+            &inject,
+        ];
+        Start::direct()
+            .env("PATH", &path)
+            .command(strace.iter().chain(words))
+            .end()
     };
-    for error in ["ENOENT", "ENOTDIR", "EACCES", "ESTALE", "ENODEV", "ETIMEDOUT"] {
-        assert_eq!(run(error, &[probe, "with", "--", "tool"]), Status::Code(3), "execvp {error}");
-        assert_eq!(run(error, &[BOWOUT, "-q", "--", "tool"]), Status::Code(3), "{error}");
+    for error in [
+        "ENOENT",
+        "ENOTDIR",
+        "EACCES",
+        "ESTALE",
+        "ENODEV",
+        "ETIMEDOUT",
+    ] {
+        assert_eq!(
+            run(error, &[probe, "with", "--", "tool"]),
+            Status::Code(3),
+            "execvp {error}"
+        );
+        assert_eq!(
+            run(error, &[BOWOUT, "-q", "--", "tool"]),
+            Status::Code(3),
+            "{error}"
+        );
     }
-    for error in ["EIO", "ELOOP", "ENOMEM", "EMFILE", "ETXTBSY", "E2BIG", "EPERM"] {
-        assert_eq!(run(error, &[probe, "with", "--", "tool"]), Status::Code(98), "execvp {error}");
-        assert_eq!(run(error, &[BOWOUT, "-q", "--", "tool"]), Status::Code(126), "{error}");
+    for error in [
+        "EIO", "ELOOP", "ENOMEM", "EMFILE", "ETXTBSY", "E2BIG", "EPERM",
+    ] {
+        assert_eq!(
+            run(error, &[probe, "with", "--", "tool"]),
+            Status::Code(98),
+            "execvp {error}"
+        );
+        assert_eq!(
+            run(error, &[BOWOUT, "-q", "--", "tool"]),
+            Status::Code(126),
+            "{error}"
+        );
     }
 }
 
@@ -159,8 +259,13 @@ fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
 fn refused(mut bowout: Running, status: i32, end: &str) {
     assert_eq!(bowout.end(), Status::Code(status), "{end}");
     let log = bowout.log();
-    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
-    assert!(line.starts_with("bowout: cannot run '") && line.ends_with(end), "{line}");
+    let [line] = &log[..] else {
+        panic!("not one line: {log:#?}")
+    };
+    assert!(
+        line.starts_with("bowout: cannot run '") && line.ends_with(end),
+        "{line}"
+    );
 }
 
 #[test]
@@ -172,19 +277,42 @@ fn an_interpreter_that_is_missing_is_named() {
     let windows = write("windows", "#!/bin/sh\r\necho\r\n");
     let mut program = fs::read("/bin/sh").expect("a program");
     // The directory of the loader; a static /bin/sh has none.
-    let at = program.windows(4).position(|four| four == b"/lib").filter(|_| program.starts_with(b"\x7fELF"));
+    let at = program
+        .windows(4)
+        .position(|four| four == b"/lib")
+        .filter(|_| program.starts_with(b"\x7fELF"));
     for home in homes() {
         let run = |path: &Path| Start::plain().at(home).command([path]);
-        refused(run(&missing), 126, "its interpreter '/no/such/interpreter' does not exist");
-        refused(run(&nested), 126, "its interpreter '/no/such/interpreter' does not exist");
-        refused(run(&windows), 126, "its interpreter '/bin/sh\\r' does not exist; its lines end in CR LF, not LF");
+        refused(
+            run(&missing),
+            126,
+            "its interpreter '/no/such/interpreter' does not exist",
+        );
+        refused(
+            run(&nested),
+            126,
+            "its interpreter '/no/such/interpreter' does not exist",
+        );
+        refused(
+            run(&windows),
+            126,
+            "its interpreter '/bin/sh\\r' does not exist; its lines end in CR LF, not LF",
+        );
     }
     if let Some(at) = at {
         program[at..at + 4].copy_from_slice(b"/liB");
-        let name: Vec<u8> = program[at..].iter().copied().take_while(|byte| *byte != 0).collect();
+        let name: Vec<u8> = program[at..]
+            .iter()
+            .copied()
+            .take_while(|byte| *byte != 0)
+            .collect();
         let loaderless = dir.write("loaderless", &program, 0o755);
         let name = String::from_utf8(name).expect("text");
-        refused(Start::plain().command([&loaderless]), 126, &format!("its interpreter '{name}' does not exist"));
+        refused(
+            Start::plain().command([&loaderless]),
+            126,
+            &format!("its interpreter '{name}' does not exist"),
+        );
     }
 }
 
@@ -195,25 +323,47 @@ fn what_is_not_text_is_not_run_by_the_shell() {
     let program = fs::read(probe()).expect("a program");
     // e_machine: 183 is aarch64, and 2 a machine of the past. It is never the one that this is.
     let machine = |number: u8| [&program[..18], &[number, 0], &program[20..]].concat();
-    let other = if cfg!(target_arch = "aarch64") { (62, "x86_64") } else { (183, "aarch64") };
+    let other = if cfg!(target_arch = "aarch64") {
+        (62, "x86_64")
+    } else {
+        (183, "aarch64")
+    };
     let here = std::env::consts::ARCH;
     let neither = "it is neither a program of this machine nor text";
     for (bytes, why) in [
-        (machine(other.0), format!("it is a program of {}, not of {here}", other.1)),
-        (machine(2), "it is a program of another machine (ELF machine 2)".into()),
+        (
+            machine(other.0),
+            format!("it is a program of {}, not of {here}", other.1),
+        ),
+        (
+            machine(2),
+            "it is a program of another machine (ELF machine 2)".into(),
+        ),
         (program[..40].to_vec(), "the program is damaged".into()),
         (b"\0\x01\x02junk\n".to_vec(), neither.into()),
         (b"PK\x03\x04\x14\0\n".to_vec(), neither.into()),
         ([&b"echo"[..], &[b' '; 75], b"\0"].concat(), neither.into()),
     ] {
         let file = write("file", &bytes);
-        refused(Start::plain().command([&file]), 126, &format!("Exec format error: {why}"));
-        let found = Start::plain().env("PATH", format!("/nowhere:{}", dir.0.display())).command(["file"]);
+        refused(
+            Start::plain().command([&file]),
+            126,
+            &format!("Exec format error: {why}"),
+        );
+        let found = Start::plain()
+            .env("PATH", format!("/nowhere:{}", dir.0.display()))
+            .command(["file"]);
         refused(found, 126, &format!("Exec format error: {why}"));
     }
     // A script with data after its text: shells look at the first line, and not far into it.
-    for text in [b"exit 5\n\0\0\0".to_vec(), [&b"exit 5 #"[..], &[b' '; 80], b"\0\n"].concat()] {
-        assert_eq!(Start::plain().command([write("script", &text)]).end(), Status::Code(5));
+    for text in [
+        b"exit 5\n\0\0\0".to_vec(),
+        [&b"exit 5 #"[..], &[b' '; 80], b"\0\n"].concat(),
+    ] {
+        assert_eq!(
+            Start::plain().command([write("script", &text)]).end(),
+            Status::Code(5)
+        );
     }
 }
 
@@ -223,12 +373,26 @@ fn what_people_type_first_is_answered_with_what_runs_it() {
     let hint = "No such file or directory; to run a shell command line, write sh -c '...'";
     for home in homes() {
         refused(Start::plain().at(home).command(["echo hi"]), 127, hint);
-        refused(Start::plain().at(home).command(["/no/such/file with words"]), 127, hint);
+        refused(
+            Start::plain()
+                .at(home)
+                .command(["/no/such/file with words"]),
+            127,
+            hint,
+        );
     }
-    for (name, quoted) in [("plain", "plain"), ("two words", "'two words'"), ("it's", r"'it'\''s'")] {
+    for (name, quoted) in [
+        ("plain", "plain"),
+        ("two words", "'two words'"),
+        ("it's", r"'it'\''s'"),
+    ] {
         let file = dir.write(name, "#!/bin/sh\nexit 3\n", 0o644);
         let path = file.to_str().expect("text").replace(name, quoted);
-        let path = if name == quoted { path } else { format!("'{}", path.replacen('\'', "", 1)) };
+        let path = if name == quoted {
+            path
+        } else {
+            format!("'{}", path.replacen('\'', "", 1))
+        };
         let hint = format!("Permission denied; make it executable: chmod +x {path}");
         refused(Start::plain().command([&file]), 126, &hint);
         let mut found = Start::plain().env("PATH", &dir.0).command([name]);

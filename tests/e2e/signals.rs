@@ -1,7 +1,8 @@
 //! No signal is lost, none is delivered twice.
 
 use crate::common::{
-    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, field, homes, leftovers, not_root, probe, until,
+    BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, field, homes, leftovers,
+    not_root, probe, until,
 };
 
 /// Every signal that can be caught, those that the C library keeps for itself included.
@@ -9,7 +10,8 @@ fn catchable() -> impl Iterator<Item = i32> {
     (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal))
 }
 
-/// Those that bowout sends on without a thought of its own; SIGCHLD apart, which the kernel sends as well.
+/// Those that bowout sends on without a thought of its own; SIGCHLD apart, which the kernel sends
+/// as well.
 fn plain() -> impl Iterator<Item = i32> {
     let requests = [libc::SIGTERM, libc::SIGINT, libc::SIGABRT];
     catchable().filter(move |signal| !requests.contains(signal) && *signal != libc::SIGCHLD)
@@ -54,24 +56,39 @@ fn a_child_signal_that_a_user_sends_is_forwarded() {
 fn signals_that_are_pending_together_arrive_once_each() {
     // Stop signals and SIGCONT, which is what lets bowout go on, take each other out of the queue.
     let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
-    let sent: Vec<i32> = plain().filter(|signal| !stops.contains(signal) && *signal < libc::SIGRTMAX() - 1).collect();
+    let sent: Vec<i32> = plain()
+        .filter(|signal| !stops.contains(signal) && *signal < libc::SIGRTMAX() - 1)
+        .collect();
     for home in homes() {
         let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
         bowout.ready();
-        bowout.kill_together(&sent.iter().copied().filter(|signal| *signal != libc::SIGCONT).collect::<Vec<_>>());
+        bowout.kill_together(
+            &sent
+                .iter()
+                .copied()
+                .filter(|signal| *signal != libc::SIGCONT)
+                .collect::<Vec<_>>(),
+        );
         let mut seen = bowout.settle();
         seen.sort_unstable();
         assert_eq!(seen, sent, "{home:?}");
     }
 }
 
-/// bowout and its child as a user that nobody else is, where we may: all processes of a user share one queue (RLIMIT_SIGPENDING), and
-/// what finds it full loses its value.
+/// bowout and its child as a user that nobody else is, where we may: all processes of a user share
+/// one queue (RLIMIT_SIGPENDING), and what finds it full loses its value.
 fn alone(dir: &Dir, home: Home, options: &[&str], child: &[&str]) -> Running {
     let uid = leftovers::own_user().to_string();
-    let user: &[&str] = if not_root().is_none() { &["--uid", &uid] } else { &[] };
+    let user: &[&str] = if not_root().is_none() {
+        &["--uid", &uid]
+    } else {
+        &[]
+    };
     let probe = dir.program(probe());
-    let start = Start::new(options).program(dir.program(BOWOUT)).at(home).with(user);
+    let start = Start::new(options)
+        .program(dir.program(BOWOUT))
+        .at(home)
+        .with(user);
     start.command([&[probe.to_str().expect("text")], child].concat())
 }
 
@@ -106,7 +123,9 @@ fn queued_signals_arrive_in_the_order_they_were_sent() {
 
 #[test]
 fn real_time_signals_keep_their_order_and_their_number() {
-    let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1).flat_map(|signal| [signal; 3]).collect();
+    let sent: Vec<i32> = (34..libc::SIGRTMAX() - 1)
+        .flat_map(|signal| [signal; 3])
+        .collect();
     let dir = Dir::new();
     let mut bowout = alone(&dir, Home::Subreaper, &[], &["signals"]);
     bowout.ready();
@@ -116,7 +135,8 @@ fn real_time_signals_keep_their_order_and_their_number() {
     assert_eq!(bowout.settle(), sent);
 }
 
-/// Sent when bowout has only just forked, whatever it is doing: the child may not have been executed yet.
+/// Sent when bowout has only just forked, whatever it is doing: the child may not have been
+/// executed yet.
 #[test]
 fn term_sent_the_moment_the_child_appears_is_never_lost() {
     for home in homes() {
@@ -129,7 +149,8 @@ fn term_sent_the_moment_the_child_appears_is_never_lost() {
     }
 }
 
-/// Likewise for the first instructions of bowout itself, where it may die of the signal, but must not overlook it.
+/// Likewise for the first instructions of bowout itself, where it may die of the signal, but must
+/// not overlook it.
 #[test]
 fn term_sent_the_moment_bowout_starts_is_never_lost() {
     for _ in 0..150 {
@@ -155,7 +176,12 @@ fn a_storm_of_signals_leaves_a_clean_stop_behind() {
     ];
     for home in homes() {
         let dir = Dir::new();
-        let mut bowout = alone(&dir, home, &["--grace", "never"], &["signals", "--exit", "TERM:7"]);
+        let mut bowout = alone(
+            &dir,
+            home,
+            &["--grace", "never"],
+            &["signals", "--exit", "TERM:7"],
+        );
         bowout.ready();
         for signal in storm.iter().cycle().take(100_000) {
             bowout.kill(*signal);
@@ -163,7 +189,10 @@ fn a_storm_of_signals_leaves_a_clean_stop_behind() {
         let seen = bowout.settle();
         for signal in storm {
             let count = seen.iter().filter(|seen| **seen == signal).count();
-            assert!((1..=10_000).contains(&count), "{home:?}: {signal} {count} times");
+            assert!(
+                (1..=10_000).contains(&count),
+                "{home:?}: {signal} {count} times"
+            );
         }
         bowout.kill(libc::SIGTERM);
         bowout.expect(libc::SIGTERM);
@@ -190,11 +219,22 @@ fn hup_is_forwarded_and_stops_nothing() {
 
 #[test]
 fn a_remapped_signal_arrives_as_another() {
-    let mut bowout = Start::new(["--remap", "USR1:USR2", "-r", "34:10", "-r", "SIGWINCH:rtmin+1"]).probe(["signals"]);
+    let mut bowout = Start::new([
+        "--remap",
+        "USR1:USR2",
+        "-r",
+        "34:10",
+        "-r",
+        "SIGWINCH:rtmin+1",
+    ])
+    .probe(["signals"]);
     bowout.ready();
-    for (sent, expected) in
-        [(libc::SIGUSR1, libc::SIGUSR2), (34, libc::SIGUSR1), (libc::SIGWINCH, 35), (libc::SIGUSR2, libc::SIGUSR2)]
-    {
+    for (sent, expected) in [
+        (libc::SIGUSR1, libc::SIGUSR2),
+        (34, libc::SIGUSR1),
+        (libc::SIGWINCH, 35),
+        (libc::SIGUSR2, libc::SIGUSR2),
+    ] {
         bowout.kill(sent);
         bowout.expect(expected);
     }
@@ -211,7 +251,8 @@ fn a_signal_remapped_to_0_is_dropped() {
 
 #[test]
 fn a_remapped_stop_request_still_stops() {
-    let mut bowout = Start::new(["--remap", "TERM:QUIT", "--grace", "never"]).probe(["signals", "--exit", "QUIT:9"]);
+    let mut bowout = Start::new(["--remap", "TERM:QUIT", "--grace", "never"])
+        .probe(["signals", "--exit", "QUIT:9"]);
     bowout.ready();
     bowout.kill(libc::SIGTERM);
     bowout.expect(libc::SIGQUIT);

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::common::{
-    Dir, Home, Lines, NONE, NOTHING, Running, Start, Status, homes, leftovers, no_namespaces, signals_of, skip, timed,
-    until,
+    Dir, Home, Lines, NONE, NOTHING, Running, Start, Status, homes, leftovers, no_namespaces,
+    signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -18,7 +18,9 @@ const F_SETSIG: i32 = 10;
 fn refused(mut bowout: Running, status: i32, words: &[&str]) {
     assert_eq!(bowout.end(), Status::Code(status));
     let log = bowout.log();
-    let [line] = &log[..] else { panic!("not one line: {log:#?}") };
+    let [line] = &log[..] else {
+        panic!("not one line: {log:#?}")
+    };
     assert!(line.starts_with("bowout: "), "{line}");
     for word in words {
         assert!(line.contains(word), "{word} is not in: {line}");
@@ -29,8 +31,16 @@ fn refused(mut bowout: Running, status: i32, words: &[&str]) {
 fn a_command_that_is_not_found_is_127() {
     for home in homes() {
         let bowout = Start::plain().at(home).command(["no-such-command"]);
-        refused(bowout, 127, &["cannot run 'no-such-command': No such file or directory"]);
-        refused(Start::plain().at(home).command(["/no/such/command"]), 127, &["/no/such/command"]);
+        refused(
+            bowout,
+            127,
+            &["cannot run 'no-such-command': No such file or directory"],
+        );
+        refused(
+            Start::plain().at(home).command(["/no/such/command"]),
+            127,
+            &["/no/such/command"],
+        );
     }
 }
 
@@ -39,8 +49,16 @@ fn a_command_that_cannot_run_is_126() {
     let dir = Dir::new();
     let file = dir.write("plain", "echo started\n", 0o644);
     for home in homes() {
-        refused(Start::plain().at(home).command([&file]), 126, &["cannot run", "plain", "Permission denied"]);
-        refused(Start::plain().at(home).command([&dir.0]), 126, &["cannot run"]);
+        refused(
+            Start::plain().at(home).command([&file]),
+            126,
+            &["cannot run", "plain", "Permission denied"],
+        );
+        refused(
+            Start::plain().at(home).command([&dir.0]),
+            126,
+            &["cannot run"],
+        );
     }
 }
 
@@ -48,7 +66,11 @@ fn a_command_that_cannot_run_is_126() {
 fn a_missing_interpreter_is_126_and_is_named() {
     let dir = Dir::new();
     let script = dir.write("script", "#!/no/such/interpreter\necho started\n", 0o755);
-    refused(Start::plain().command([&script]), 126, &["script", "interpreter"]);
+    refused(
+        Start::plain().command([&script]),
+        126,
+        &["script", "interpreter"],
+    );
 }
 
 #[test]
@@ -56,12 +78,23 @@ fn a_script_without_an_interpreter_line_runs_through_the_shell() {
     let dir = Dir::new();
     let script = dir.write("script", "echo \"$0\" \"$#\" \"$2\"\nexit 9\n", 0o755);
     for home in homes() {
-        let mut bowout = Start::plain().at(home).command([script.to_str().expect("text"), "one", "two words"]);
-        assert_eq!(bowout.out.rest(), [format!("{} 2 two words", script.display())]);
+        let mut bowout =
+            Start::plain()
+                .at(home)
+                .command([script.to_str().expect("text"), "one", "two words"]);
+        assert_eq!(
+            bowout.out.rest(),
+            [format!("{} 2 two words", script.display())]
+        );
         assert_eq!(bowout.end(), Status::Code(9));
     }
     // As execvp has it, an empty one is a script with nothing to do.
-    assert_eq!(Start::plain().command([dir.write("empty", "", 0o755)]).end(), Status::Code(0));
+    assert_eq!(
+        Start::plain()
+            .command([dir.write("empty", "", 0o755)])
+            .end(),
+        Status::Code(0)
+    );
 }
 
 #[test]
@@ -69,19 +102,29 @@ fn path_is_searched_as_execvp_does() {
     let (first, second) = (Dir::new(), Dir::new());
     first.write("tool", "echo first\n", 0o644);
     second.write("tool", "#!/bin/sh\necho second\n", 0o755);
-    let path = format!("/nowhere:{}:{}:/bin:/usr/bin", first.0.display(), second.0.display());
+    let path = format!(
+        "/nowhere:{}:{}:/bin:/usr/bin",
+        first.0.display(),
+        second.0.display()
+    );
     let mut bowout = Start::plain().env("PATH", &path).command(["tool"]);
     assert_eq!(bowout.out.rest(), ["second"]);
     assert_eq!(bowout.end(), Status::Code(0));
     // Found, but nowhere to be run.
     let path = format!("/nowhere:{}", first.0.display());
-    refused(Start::plain().env("PATH", &path).command(["tool"]), 126, &["tool"]);
+    refused(
+        Start::plain().env("PATH", &path).command(["tool"]),
+        126,
+        &["tool"],
+    );
 }
 
 #[test]
 fn stdout_is_the_commands_alone() {
     for home in homes() {
-        let mut bowout = Start::plain().at(home).sh("echo ready 1; exec >&-; exec \"$PROBE\" idle");
+        let mut bowout = Start::plain()
+            .at(home)
+            .sh("echo ready 1; exec >&-; exec \"$PROBE\" idle");
         bowout.ready();
         // bowout still lives, or it could not die of TERM.
         assert_eq!(bowout.out.rest(), NOTHING, "{home:?}");
@@ -93,9 +136,15 @@ fn stdout_is_the_commands_alone() {
 #[test]
 fn stdin_is_the_commands_alone() {
     let (read, write) = pipe().expect("a pipe");
-    let mut bowout = Start::plain().stdin(read).sh("exec <&-; exec \"$PROBE\" idle");
+    let mut bowout = Start::plain()
+        .stdin(read)
+        .sh("exec <&-; exec \"$PROBE\" idle");
     bowout.ready();
-    let mut poll = libc::pollfd { fd: write.as_raw_fd(), events: 0, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: write.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
     until("nobody can read", || {
         // SAFETY: one valid structure.
         unsafe { libc::poll(&raw mut poll, 1, 0) };
@@ -126,7 +175,9 @@ fn the_working_directory_is_the_commands_alone() {
     let mut bowout = Start::plain().dir(&dir.0).probe(["idle"]);
     let child = bowout.ready();
     until("bowout is in /", || {
-        std::fs::read_link(format!("/proc/{}/cwd", bowout.pid)).ok().filter(|at| at.as_os_str() == "/")
+        std::fs::read_link(format!("/proc/{}/cwd", bowout.pid))
+            .ok()
+            .filter(|at| at.as_os_str() == "/")
     });
     assert_eq!(
         std::fs::read_link(format!("/proc/{child}/cwd")).expect("the child"),
@@ -156,14 +207,20 @@ fn in_mode_process_the_child_outlives_bowout() {
     assert_eq!(signals_of("", &bowout.out.rest()), [libc::SIGUSR1]);
 }
 
-/// A process that has started bowout with these options, whose child is `signals` by the name of c. The parent ends on SIGTERM.
+/// A process that has started bowout with these options, whose child is `signals` by the name of c.
+/// The parent ends on SIGTERM.
 fn parent(options: &str) -> (Running, i32) {
     let probe = crate::common::probe().to_str().expect("text");
     let words = ["thread", "--", "sh", "-c"];
-    let script = format!("exec {} {options} -- {probe} signals --name c --exit TERM:7", crate::common::BOWOUT);
+    let script = format!(
+        "exec {} {options} -- {probe} signals --name c --exit TERM:7",
+        crate::common::BOWOUT
+    );
     let mut parent = Start::direct().probe(words.iter().copied().chain([script.as_str()]));
     parent.ready_as("c");
-    parent.out.find("the thread", |line| line == "the thread has ended");
+    parent
+        .out
+        .find("the thread", |line| line == "the thread has ended");
     let bowout = parent.child_pid();
     (parent, bowout)
 }
@@ -185,7 +242,10 @@ fn parent_death_signal_is_sent_when_the_parent_process_ends_and_not_its_thread()
         assert_eq!(parent.wait(), Status::Code(0));
         assert_eq!(signals_of("c", &parent.out.rest()), [TERM]);
         let log = parent.log();
-        let line = format!("SIGTERM from the exited parent (pid {}): sent SIGTERM", parent.pid);
+        let line = format!(
+            "SIGTERM from the exited parent (pid {}): sent SIGTERM",
+            parent.pid
+        );
         assert!(log.iter().any(|entry| entry.contains(&line)), "{log:#?}");
     }
 }
@@ -202,12 +262,18 @@ fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     parent.ready_as("c");
     parent.ready_as("d");
     // From then on it waits for SIGTERM.
-    parent.out.find("the end of the thread", |line| line == "the thread has ended");
+    parent.out.find("the end of the thread", |line| {
+        line == "the thread has ended"
+    });
     parent.kill(TERM);
     assert_eq!(parent.wait(), Status::Code(0));
     let log = parent.log();
     assert_eq!(signals_of("", &parent.out.rest()), NONE);
-    assert!(log.iter().any(|line| line.contains("SIGKILL from the exited parent")), "{log:#?}");
+    assert!(
+        log.iter()
+            .any(|line| line.contains("SIGKILL from the exited parent")),
+        "{log:#?}"
+    );
     until("nothing is left", || parent.left().is_empty().then_some(()));
 }
 
@@ -232,7 +298,9 @@ fn parent_death_signal_reaches_bowout_from_a_parent_outside_its_pid_namespace() 
     if skip(no_namespaces()) {
         return;
     }
-    let mut bowout = Start::new(["-p", "TERM"]).at(Home::Pid1).probe(["signals", "--exit", "TERM:7"]);
+    let mut bowout = Start::new(["-p", "TERM"])
+        .at(Home::Pid1)
+        .probe(["signals", "--exit", "TERM:7"]);
     bowout.ready();
     let parent = leftovers::stat(bowout.pid).expect("bowout is there").parent;
     // SAFETY: no pointers; the process that the test started.
@@ -240,11 +308,14 @@ fn parent_death_signal_reaches_bowout_from_a_parent_outside_its_pid_namespace() 
     assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
 }
 
-/// A lease that is not given up holds the open of every other process, an exec among them, as a dead network does: the
-/// kernel breaks it after 45 seconds.
+/// A lease that is not given up holds the open of every other process, an exec among them, as a
+/// dead network does: the kernel breaks it after 45 seconds.
 #[test]
 fn an_exec_that_hangs_can_be_stopped() {
-    for (setup, death) in [(&["--default", "TERM"], TERM), (&["--ignore", "TERM"], libc::SIGKILL)] {
+    for (setup, death) in [
+        (&["--default", "TERM"], TERM),
+        (&["--ignore", "TERM"], libc::SIGKILL),
+    ] {
         let dir = Dir::new();
         let program = dir.write("program", "#!/bin/sh\necho started\n", 0o755);
         let held = File::open(&program).expect("the program");
@@ -264,8 +335,12 @@ fn an_exec_that_hangs_can_be_stopped() {
         if skip(refused.map(|error| format!("no lease on {}: {error}", program.display()))) {
             return;
         }
-        let mut bowout = Start::new(["--grace", "300ms"]).with(setup).command([&program]);
-        until("the exec waits", || (lease(libc::F_GETLEASE, 0) != libc::F_WRLCK).then_some(()));
+        let mut bowout = Start::new(["--grace", "300ms"])
+            .with(setup)
+            .command([&program]);
+        until("the exec waits", || {
+            (lease(libc::F_GETLEASE, 0) != libc::F_WRLCK).then_some(())
+        });
         let (status, took) = timed(|| {
             bowout.kill(TERM);
             bowout.end()

@@ -1,9 +1,11 @@
-//! A stop request starts the stop; the grace period, or a second request from the same side, ends it.
+//! A stop request starts the stop; the grace period, or a second request from the same side, ends
+//! it.
 
 use std::time::Duration;
 
 use crate::common::{
-    Home, NONE, NOTHING, Running, SOON, Start, Status, assert_at_most, homes, leftovers, signals_of, timed, until,
+    Home, NONE, NOTHING, Running, SOON, Start, Status, assert_at_most, homes, leftovers,
+    signals_of, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -38,7 +40,9 @@ fn a_child_that_ignores_the_request_is_killed_after_the_grace_period_and_not_bef
 #[test]
 fn the_end_is_the_childs_where_it_ends_in_time() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["signals", "--exit", "TERM:3"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:3"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(3));
@@ -74,7 +78,11 @@ fn a_second_request_from_the_same_side_kills_at_once() {
             bowout.kill(first);
             bowout.expect(first);
             bowout.kill(second);
-            assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}: {first}, {second}");
+            assert_eq!(
+                bowout.end(),
+                bowout.died(KILL),
+                "{home:?}: {first}, {second}"
+            );
         }
     }
 }
@@ -82,7 +90,9 @@ fn a_second_request_from_the_same_side_kills_at_once() {
 #[test]
 fn a_second_request_kills_descendants_as_well() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["tree", "20", "--stubborn"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["tree", "20", "--stubborn"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.expect(TERM);
@@ -107,10 +117,15 @@ fn on_repeat_forward_passes_the_second_request_on() {
     assert_eq!(bowout.settle(), [TERM]);
     bowout.kill(TERM);
     let seen = bowout.settle();
-    assert_eq!(seen.iter().filter(|signal| **signal == TERM).count(), 1, "{seen:?}");
+    assert_eq!(
+        seen.iter().filter(|signal| **signal == TERM).count(),
+        1,
+        "{seen:?}"
+    );
 }
 
-/// A manager's TERM and a TERM of someone else's are one wish, told twice; each side's own second is impatience.
+/// A manager's TERM and a TERM of someone else's are one wish, told twice; each side's own second
+/// is impatience.
 #[test]
 fn a_request_from_another_side_is_not_a_repeat() {
     let mut bowout = patient(&[]);
@@ -130,14 +145,21 @@ fn another_sides_request_is_forwarded_where_its_signal_has_not_been() {
     assert_eq!(bowout.settle(), [TERM]);
     bowout.kill_from_elsewhere(INT);
     let seen = bowout.settle();
-    assert_eq!(seen.iter().filter(|signal| **signal == INT).count(), 1, "{seen:?}");
+    assert_eq!(
+        seen.iter().filter(|signal| **signal == INT).count(),
+        1,
+        "{seen:?}"
+    );
 }
 
 /// `kill $PPID` is a wish to end.
 #[test]
 fn a_request_from_the_tree_is_a_side_of_its_own() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals", "--tell", "USR1:TERM"]);
+        let mut bowout =
+            Start::new(["--grace", "never"])
+                .at(home)
+                .probe(["signals", "--tell", "USR1:TERM"]);
         bowout.ready();
         bowout.kill(libc::SIGUSR1);
         bowout.expect(libc::SIGUSR1);
@@ -151,16 +173,31 @@ fn a_request_from_the_tree_is_a_side_of_its_own() {
 
 #[test]
 fn requests_that_are_pending_together_are_one() {
-    for together in [&[TERM][..], &[TERM, libc::SIGHUP], &[TERM, INT], &[TERM, INT, libc::SIGABRT, libc::SIGHUP]] {
+    for together in [
+        &[TERM][..],
+        &[TERM, libc::SIGHUP],
+        &[TERM, INT],
+        &[TERM, INT, libc::SIGABRT, libc::SIGHUP],
+    ] {
         for home in homes() {
             let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
             bowout.ready();
             // The SIGCONT that lets bowout go on is one of the batch.
             bowout.kill_together(together);
             let seen = bowout.settle();
-            assert_eq!(seen.iter().filter(|signal| **signal == TERM).count(), 1, "{home:?} {together:?}: {seen:?}");
+            assert_eq!(
+                seen.iter().filter(|signal| **signal == TERM).count(),
+                1,
+                "{home:?} {together:?}: {seen:?}"
+            );
             if together.contains(&libc::SIGHUP) {
-                assert_eq!(seen.iter().filter(|signal| **signal == libc::SIGHUP).count(), 1, "{home:?}: {seen:?}");
+                assert_eq!(
+                    seen.iter()
+                        .filter(|signal| **signal == libc::SIGHUP)
+                        .count(),
+                    1,
+                    "{home:?}: {seen:?}"
+                );
             }
             // The one request counts: the next is a repeat.
             bowout.kill(TERM);
@@ -184,12 +221,16 @@ fn cont_and_hup_after_a_request_are_no_repeat() {
 #[test]
 fn a_stopped_child_can_act_on_the_request() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["signals", "--exit", "TERM:7"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:7"]);
         bowout.ready();
         let child = bowout.child_pid();
         // SAFETY: a descendant of ours that its parent cannot have reaped, for it cannot end.
         unsafe { libc::kill(child, libc::SIGSTOP) };
-        until("the child is stopped", || leftovers::stat(child).filter(|stat| stat.state == 'T'));
+        until("the child is stopped", || {
+            leftovers::stat(child).filter(|stat| stat.state == 'T')
+        });
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
     }
@@ -199,9 +240,9 @@ fn a_stopped_child_can_act_on_the_request() {
 fn a_child_in_its_own_session_gets_the_request() {
     for home in homes() {
         let probe = crate::common::probe().to_str().expect("text");
-        let mut bowout = Start::new(["--grace", "1h"])
-            .at(home)
-            .probe(["with", "--setsid", "--", probe, "signals", "--exit", "TERM:7"]);
+        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe([
+            "with", "--setsid", "--", probe, "signals", "--exit", "TERM:7",
+        ]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.expect(TERM);
@@ -213,14 +254,18 @@ fn a_child_in_its_own_session_gets_the_request() {
 fn each_rung_of_the_ladder_has_its_turn() {
     for home in homes() {
         let wait = Duration::from_millis(300);
-        let mut bowout =
-            Start::new(["--escalate", "USR1/300ms/USR2/1h/KILL"]).at(home).probe(["signals", "--exit", "USR2:4"]);
+        let mut bowout = Start::new(["--escalate", "USR1/300ms/USR2/1h/KILL"])
+            .at(home)
+            .probe(["signals", "--exit", "USR2:4"]);
         bowout.ready();
         let (lines, took) = timed(|| {
             bowout.kill(TERM);
             bowout.out.rest()
         });
-        let rungs: Vec<i32> = signals_of("", &lines).into_iter().filter(|signal| *signal != CONT).collect();
+        let rungs: Vec<i32> = signals_of("", &lines)
+            .into_iter()
+            .filter(|signal| *signal != CONT)
+            .collect();
         assert_eq!(rungs, [libc::SIGUSR1, libc::SIGUSR2]);
         assert!(took >= wait && took < SOON, "{took:?}");
         assert_eq!(bowout.end(), Status::Code(4));
@@ -230,21 +275,27 @@ fn each_rung_of_the_ladder_has_its_turn() {
 #[test]
 fn the_last_rung_of_the_ladder_kills() {
     for home in homes() {
-        let mut bowout = Start::new(["--escalate", "USR1/200ms/USR2/200ms/KILL"]).at(home).probe(["signals"]);
+        let mut bowout = Start::new(["--escalate", "USR1/200ms/USR2/200ms/KILL"])
+            .at(home)
+            .probe(["signals"]);
         bowout.ready();
         let (status, took) = timed(|| {
             bowout.kill(TERM);
             bowout.end()
         });
         assert_eq!(status, bowout.died(KILL));
-        assert!(took >= Duration::from_millis(400) && took < SOON, "{took:?}");
+        assert!(
+            took >= Duration::from_millis(400) && took < SOON,
+            "{took:?}"
+        );
     }
 }
 
 #[test]
 fn stop_signal_is_what_the_child_is_sent_first() {
     for name in ["QUIT", "SIGQUIT", "quit", "3"] {
-        let mut bowout = Start::new(["--stop-signal", name, "--grace", "1h"]).probe(["signals", "--exit", "QUIT:5"]);
+        let mut bowout = Start::new(["--stop-signal", name, "--grace", "1h"])
+            .probe(["signals", "--exit", "QUIT:5"]);
         bowout.ready();
         bowout.kill(TERM);
         bowout.expect(QUIT);
@@ -254,7 +305,8 @@ fn stop_signal_is_what_the_child_is_sent_first() {
 
 #[test]
 fn stop_signal_may_be_a_real_time_signal() {
-    let mut bowout = Start::new(["--stop-signal", "RTMIN+3", "--grace", "1h"]).probe(["signals", "--exit", "37:5"]);
+    let mut bowout = Start::new(["--stop-signal", "RTMIN+3", "--grace", "1h"])
+        .probe(["signals", "--exit", "37:5"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(5));
@@ -262,9 +314,12 @@ fn stop_signal_may_be_a_real_time_signal() {
 
 #[test]
 fn stop_on_replaces_the_set_of_requests() {
-    for (name, request) in
-        [("WINCH", libc::SIGWINCH), ("USR1", libc::SIGUSR1), ("RTMIN+3", 37), ("USR2,HUP", libc::SIGHUP)]
-    {
+    for (name, request) in [
+        ("WINCH", libc::SIGWINCH),
+        ("USR1", libc::SIGUSR1),
+        ("RTMIN+3", 37),
+        ("USR2,HUP", libc::SIGHUP),
+    ] {
         let mut bowout = Start::new(["--grace", "0", "--stop-on", name]).probe(["signals"]);
         bowout.ready();
         for other in [TERM, INT, libc::SIGABRT] {
@@ -283,26 +338,46 @@ fn max_runtime_asks_the_child_to_end_and_ends_with_124() {
         let start = Start::new(["--max-runtime", "300ms", "--grace", "1h"]).at(home);
         let (status, took) = timed(|| start.probe(["idle"]).end());
         assert_eq!(status, Status::Code(124));
-        assert!(took >= Duration::from_millis(300) && took < SOON, "{took:?}");
+        assert!(
+            took >= Duration::from_millis(300) && took < SOON,
+            "{took:?}"
+        );
     }
 }
 
 #[test]
 fn max_runtime_kills_what_does_not_end_in_the_grace_period() {
     for home in homes() {
-        let start = Start::new(["--max-runtime", "200ms", "--grace", "200ms"]).at(home).with(["--ignore", "TERM"]);
+        let start = Start::new(["--max-runtime", "200ms", "--grace", "200ms"])
+            .at(home)
+            .with(["--ignore", "TERM"]);
         let (status, took) = timed(|| start.probe(["idle"]).end());
         assert_eq!(status, Status::Code(124));
-        assert!(took >= Duration::from_millis(400) && took < SOON, "{took:?}");
+        assert!(
+            took >= Duration::from_millis(400) && took < SOON,
+            "{took:?}"
+        );
     }
 }
 
 #[test]
 fn a_child_that_takes_the_request_of_max_runtime_ends_in_its_own_way() {
     // What comes before the child is ready waits until it is.
-    let child = [crate::common::probe().to_str().expect("text"), "signals", "--exit", "TERM:3"];
-    let blocks = [crate::common::probe().to_str().expect("text"), "with", "--block", "TERM", "--"];
-    let mut bowout = Start::new(["--max-runtime", "2s", "--grace", "1h"]).command([&blocks[..], &child].concat());
+    let child = [
+        crate::common::probe().to_str().expect("text"),
+        "signals",
+        "--exit",
+        "TERM:3",
+    ];
+    let blocks = [
+        crate::common::probe().to_str().expect("text"),
+        "with",
+        "--block",
+        "TERM",
+        "--",
+    ];
+    let mut bowout = Start::new(["--max-runtime", "2s", "--grace", "1h"])
+        .command([&blocks[..], &child].concat());
     bowout.ready();
     bowout.expect(TERM);
     assert_eq!(bowout.out.rest(), NOTHING);
@@ -311,7 +386,12 @@ fn a_child_that_takes_the_request_of_max_runtime_ends_in_its_own_way() {
 
 #[test]
 fn max_runtime_that_has_not_run_out_changes_nothing() {
-    assert_eq!(Start::new(["--max-runtime", "1h"]).probe(["exit", "6"]).end(), Status::Code(6));
+    assert_eq!(
+        Start::new(["--max-runtime", "1h"])
+            .probe(["exit", "6"])
+            .end(),
+        Status::Code(6)
+    );
 }
 
 #[test]
@@ -320,7 +400,9 @@ fn inside_a_namespace_and_outside_are_two_sides() {
         return;
     }
     // A preStop hook's `kill -INT 1`, then the runtime's TERM.
-    let mut bowout = Start::new(["--grace", "never"]).at(Home::Pid1).probe(["signals", "--tell", "USR1:INT"]);
+    let mut bowout = Start::new(["--grace", "never"])
+        .at(Home::Pid1)
+        .probe(["signals", "--tell", "USR1:INT"]);
     bowout.ready();
     bowout.kill(libc::SIGUSR1);
     bowout.expect(libc::SIGUSR1);
@@ -329,17 +411,28 @@ fn inside_a_namespace_and_outside_are_two_sides() {
     assert!(bowout.settle().contains(&TERM), "not killed");
 }
 
-/// A service manager that signals a whole cgroup reaches both; to the inner one they are two sides, and one wish.
+/// A service manager that signals a whole cgroup reaches both; to the inner one they are two sides,
+/// and one wish.
 #[test]
 fn a_bowout_below_a_bowout_stops_once() {
-    let inner =
-        [crate::common::BOWOUT, "--grace", "never", "--", crate::common::probe().to_str().expect("text"), "signals"];
+    let inner = [
+        crate::common::BOWOUT,
+        "--grace",
+        "never",
+        "--",
+        crate::common::probe().to_str().expect("text"),
+        "signals",
+    ];
     let mut outer = Start::new(["--grace", "never"]).command(inner);
     outer.ready();
     let inner = outer.child_pid();
     outer.kill(TERM);
     let seen = outer.settle();
-    assert_eq!(seen.iter().filter(|signal| **signal == TERM).count(), 1, "{seen:?}");
+    assert_eq!(
+        seen.iter().filter(|signal| **signal == TERM).count(),
+        1,
+        "{seen:?}"
+    );
     // SAFETY: a descendant of ours, not yet reaped, for it cannot end before its child.
     unsafe { libc::kill(inner, TERM) };
     let seen = outer.settle();
@@ -350,7 +443,12 @@ fn a_bowout_below_a_bowout_stops_once() {
 
 #[test]
 fn a_death_is_passed_on_through_two_bowouts() {
-    let inner = [crate::common::BOWOUT, "--", crate::common::probe().to_str().expect("text"), "idle"];
+    let inner = [
+        crate::common::BOWOUT,
+        "--",
+        crate::common::probe().to_str().expect("text"),
+        "idle",
+    ];
     let mut outer = Start::plain().command(inner);
     outer.ready();
     outer.kill(libc::SIGINT);

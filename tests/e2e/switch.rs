@@ -1,4 +1,5 @@
-//! What surprised users who came from tini, dumb-init, timeout or the engine itself: each test is one of their reports.
+//! What surprised users who came from tini, dumb-init, timeout or the engine itself: each test is
+//! one of their reports.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -8,8 +9,8 @@ use serde_json::Value;
 
 use crate::common::pty::{CTRL_C, Shell, kill, missing, parent_of};
 use crate::common::{
-    Dir, Home, NEEDS_TIME_TO_STOP, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe,
-    signals_of, skip, until,
+    Dir, Home, NEEDS_TIME_TO_STOP, NONE, Start, Status, homes, leftovers, no_namespaces, not_root,
+    pending, probe, signals_of, skip, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -20,17 +21,22 @@ const KILL: i32 = libc::SIGKILL;
 
 /// Waits until so much time has passed since `from`.
 fn after(from: Instant, wait: Duration) {
-    until("the time has passed", || (from.elapsed() >= wait).then_some(()));
+    until("the time has passed", || {
+        (from.elapsed() >= wait).then_some(())
+    });
 }
 
 /// A server that takes its time to save, in sh.
-const SAVES: &str = "trap '' INT; trap 'echo saving; exit 0' TERM; echo ready 0; while :; do sleep .02; done";
+const SAVES: &str =
+    "trap '' INT; trap 'echo saving; exit 0' TERM; echo ready 0; while :; do sleep .02; done";
 
 /// INT, then TERM a second later: the sender's own escalation, and no impatience.
 #[test]
 fn a_sender_that_escalates_is_followed() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["signals", "--exit", "TERM:5"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:5"]);
         bowout.ready();
         bowout.kill(INT);
         bowout.expect(INT);
@@ -59,7 +65,14 @@ fn start_stop_daemon_escalates_through_bowout() {
     bowout.ready();
     let pid = bowout.pid.to_string();
     let mut command = Command::new("start-stop-daemon");
-    command.args(["--stop", "--quiet", "--pid", &pid, "--retry", "INT/1/TERM/60/KILL/1"]);
+    command.args([
+        "--stop",
+        "--quiet",
+        "--pid",
+        &pid,
+        "--retry",
+        "INT/1/TERM/60/KILL/1",
+    ]);
     let mut stopper = leftovers::spawn(&mut command).expect("start-stop-daemon runs");
     assert_eq!(bowout.end(), Status::Code(0), "{:#?}", bowout.err.seen());
     assert!(stopper.wait().expect("our child").success());
@@ -72,39 +85,71 @@ fn parallels_term_sequence_goes_through_bowout() {
         return;
     }
     let dir = Dir::new();
-    let script = dir.write("server", SAVES.replace("echo saving", "echo saving >$DIR/saved"), 0o755);
+    let script = dir.write(
+        "server",
+        SAVES.replace("echo saving", "echo saving >$DIR/saved"),
+        0o755,
+    );
     let mut command = Command::new("parallel");
-    command.args(["--will-cite", "--termseq", "INT,1500,TERM,60000,KILL,25", "--timeout", "1", "-j1"]);
-    command.args([crate::common::BOWOUT, "--grace", "1h", "--", "sh"]).arg(&script).arg("# {}").args([":::", "1"]);
-    command.env("DIR", &dir.0).env("HOME", &dir.0).stdin(Stdio::null());
+    command.args([
+        "--will-cite",
+        "--termseq",
+        "INT,1500,TERM,60000,KILL,25",
+        "--timeout",
+        "1",
+        "-j1",
+    ]);
+    command
+        .args([crate::common::BOWOUT, "--grace", "1h", "--", "sh"])
+        .arg(&script)
+        .arg("# {}")
+        .args([":::", "1"]);
+    command
+        .env("DIR", &dir.0)
+        .env("HOME", &dir.0)
+        .stdin(Stdio::null());
     let output = leftovers::output(&mut command);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(dir.file("saved").exists() && !log.contains("SIGKILL to"), "{log}");
+    assert!(
+        dir.file("saved").exists() && !log.contains("SIGKILL to"),
+        "{log}"
+    );
 }
 
-/// `kill -3` and jattach make a JVM print its threads; with `--stop-signal QUIT` it is an image's STOPSIGNAL.
+/// `kill -3` and jattach make a JVM print its threads; with `--stop-signal QUIT` it is an image's
+/// STOPSIGNAL.
 #[test]
 fn quit_is_a_question_and_the_first_rungs_signal_a_request() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "50ms"]).at(home).probe(["signals", "--exit", "TERM:5"]);
+        let mut bowout = Start::new(["--grace", "50ms"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:5"]);
         bowout.ready();
         bowout.kill(QUIT);
         bowout.expect(QUIT);
         assert_eq!(bowout.settle(), NONE);
         assert!(
-            bowout.err.seen().iter().all(|line| !line.contains("stop request SIGQUIT")),
+            bowout
+                .err
+                .seen()
+                .iter()
+                .all(|line| !line.contains("stop request SIGQUIT")),
             "{:#?}",
             bowout.err.seen()
         );
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(5), "{home:?}");
         for signal in ["QUIT", "USR1", "WINCH"] {
-            for options in
-                [&["--stop-signal", signal, "--grace", "50ms"][..], &["--escalate", &format!("{signal}/50ms/KILL")]]
-            {
+            for options in [
+                &["--stop-signal", signal, "--grace", "50ms"][..],
+                &["--escalate", &format!("{signal}/50ms/KILL")],
+            ] {
                 let mut bowout = Start::new(options).at(home).probe(["signals"]);
                 bowout.ready();
-                let number = ["QUIT", "USR1", "WINCH"].iter().position(|name| *name == signal).expect("one of them");
+                let number = ["QUIT", "USR1", "WINCH"]
+                    .iter()
+                    .position(|name| *name == signal)
+                    .expect("one of them");
                 bowout.kill([QUIT, USR1, libc::SIGWINCH][number]);
                 assert_eq!(bowout.end(), bowout.died(KILL), "{home:?} {options:?}");
             }
@@ -116,8 +161,7 @@ fn quit_is_a_question_and_the_first_rungs_signal_a_request() {
 #[test]
 fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed() {
     for home in homes() {
-        let script =
-            "trap '' TERM; \"$PROBE\" signals --name d --exit TERM:0 & echo c ready 0; while :; do sleep 9; done";
+        let script = "trap '' TERM; \"$PROBE\" signals --name d --exit TERM:0 & echo c ready 0; while :; do sleep 9; done";
         let mut bowout = Start::new(["--grace", "200ms"]).at(home).sh(script);
         bowout.ready_as("c");
         bowout.ready_as("d");
@@ -126,23 +170,35 @@ fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed(
         assert_eq!(bowout.end(), bowout.died(KILL));
         let log = bowout.log();
         assert!(
-            log.iter().any(|line| line.contains("and SIGTERM to") && line.contains("SIGKILL to them in 1s")),
+            log.iter()
+                .any(|line| line.contains("and SIGTERM to")
+                    && line.contains("SIGKILL to them in 1s")),
             "{log:#?}"
         );
     }
     // A second request leaves no second.
-    let mut bowout =
-        Start::new(["--grace", "200ms"]).sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c");
+    let mut bowout = Start::new(["--grace", "200ms"])
+        .sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c");
     bowout.ready_as("c");
     bowout.ready_as("d");
     bowout.kill(TERM);
-    bowout.out.find("SIGTERM of the last second", |line| line.starts_with("d 15 "));
+    bowout.out.find("SIGTERM of the last second", |line| {
+        line.starts_with("d 15 ")
+    });
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
-    assert!(bowout.log().iter().any(|line| line.contains("second stop request")), "{:#?}", bowout.log());
+    assert!(
+        bowout
+            .log()
+            .iter()
+            .any(|line| line.contains("second stop request")),
+        "{:#?}",
+        bowout.log()
+    );
 }
 
-/// Its handlers of SIGCONT are for those who continue it, and a process that stops itself has to act on the stop signal all the same.
+/// Its handlers of SIGCONT are for those who continue it, and a process that stops itself has to
+/// act on the stop signal all the same.
 #[test]
 fn sigcont_is_for_processes_that_are_stopped() {
     for home in homes() {
@@ -154,15 +210,20 @@ fn sigcont_is_for_processes_that_are_stopped() {
         bowout.kill(TERM);
         bowout.end();
         // Stopped before the stop signal, and by it.
-        let mut bowout = Start::new(["--grace", "1h"]).at(home).probe(["signals", "--exit", "TERM:5"]);
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .probe(["signals", "--exit", "TERM:5"]);
         bowout.ready();
         let child = bowout.child_pid();
         // SAFETY: a descendant of this process, not reaped.
         unsafe { libc::kill(child, libc::SIGSTOP) };
-        until("the child is stopped", || (leftovers::stat(child)?.state == 'T').then_some(()));
+        until("the child is stopped", || {
+            (leftovers::stat(child)?.state == 'T').then_some(())
+        });
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(5), "{home:?}");
-        let script = "trap 'kill -STOP $$; exit 5' TERM; echo ready $$; while :; do sleep .02; done";
+        let script =
+            "trap 'kill -STOP $$; exit 5' TERM; echo ready $$; while :; do sleep .02; done";
         let mut bowout = Start::new(["--grace", "1h"]).at(home).sh(script);
         bowout.ready();
         bowout.kill(TERM);
@@ -182,20 +243,29 @@ fn in_group_mode_every_signal_goes_to_the_group() {
         }
         bowout.kill(USR1);
         for name in ["c", "d"] {
-            bowout.out.find("SIGUSR1", |line| line.starts_with(&format!("{name} {USR1} ")));
+            bowout.out.find("SIGUSR1", |line| {
+                line.starts_with(&format!("{name} {USR1} "))
+            });
         }
         // With its value, where the kernel can: Linux 6.9.
         let real_time = libc::SIGRTMIN() + 3;
         if home == Home::Subreaper {
             bowout.queue(real_time, 42);
             let lines = ["c", "d"].map(|name| {
-                bowout.out.find("the queued signal", |line| line.starts_with(&format!("{name} {real_time} ")))
+                bowout.out.find("the queued signal", |line| {
+                    line.starts_with(&format!("{name} {real_time} "))
+                })
             });
             assert!(lines[0].ends_with(" 42"), "{lines:?}");
-            assert!(lines[1].ends_with(" 42") || !has_group_pidfds(), "{lines:?}");
+            assert!(
+                lines[1].ends_with(" 42") || !has_group_pidfds(),
+                "{lines:?}"
+            );
         }
         bowout.kill(TERM);
-        bowout.out.find("the stop", |line| line.starts_with(&format!("s {TERM} ")));
+        bowout
+            .out
+            .find("the stop", |line| line.starts_with(&format!("s {TERM} ")));
         bowout.kill(TERM);
         assert_eq!(signals_of("s", &bowout.out.rest()), NONE, "{home:?}");
         bowout.end();
@@ -204,11 +274,14 @@ fn in_group_mode_every_signal_goes_to_the_group() {
 
 fn has_group_pidfds() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(6), Some(9))
 }
 
-/// On a terminal the group is bowout's own, and a pipeline's: its other members are not the command's.
+/// On a terminal the group is bowout's own, and a pipeline's: its other members are not the
+/// command's.
 #[test]
 fn in_group_mode_a_shared_group_is_signalled_member_by_member() {
     let mut shell = Shell::start();
@@ -244,7 +317,9 @@ fn a_translated_ctrl_c_reaches_the_command() {
     // bash loses the trap of one of two signals that are pending together, in most cases.
     let mut shell = Shell::start();
     let script = r#"trap "echo got-usr$((3-2))" USR1; trap : INT; echo rea""dy; while :; do sleep 0.1; done"#;
-    shell.line(&format!("bowout --stop-on TERM --remap INT:USR1 -- bash -c '{script}'"));
+    shell.line(&format!(
+        "bowout --stop-on TERM --remap INT:USR1 -- bash -c '{script}'"
+    ));
     shell.0.see("ready");
     for _ in 0..8 {
         shell.0.type_keys(CTRL_C);
@@ -252,7 +327,8 @@ fn a_translated_ctrl_c_reaches_the_command() {
     }
 }
 
-/// A freezer, a SIGSTOP or a suspended machine held all of them past the deadline: the command has a second to act on the stop signal.
+/// A freezer, a SIGSTOP or a suspended machine held all of them past the deadline: the command has
+/// a second to act on the stop signal.
 #[test]
 fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
     if skip(missing("python3")) {
@@ -267,7 +343,9 @@ fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
     bowout.kill(libc::SIGSTOP);
     after(Instant::now(), Duration::from_millis(3700));
     bowout.kill(libc::SIGCONT);
-    bowout.err.find("the late deadline", |line| line.contains("the deadline passed while bowout was stopped"));
+    bowout.err.find("the late deadline", |line| {
+        line.contains("the deadline passed while bowout was stopped")
+    });
     kill(child, libc::SIGCONT);
     assert_eq!(bowout.end(), Status::Code(5), "{:#?}", bowout.err.seen());
 }
@@ -278,7 +356,11 @@ fn a_routine_run_logs_nothing() {
     let silent = |options: &[&str], command: &[&str]| {
         let mut bowout = Start::new(options).command(command);
         bowout.end();
-        assert_eq!(bowout.log(), Vec::<String>::new(), "{options:?} {command:?}");
+        assert_eq!(
+            bowout.log(),
+            Vec::<String>::new(),
+            "{options:?} {command:?}"
+        );
     };
     silent(&[], &["true"]);
     silent(&[], &["sh", "-c", "exit 3"]);
@@ -292,19 +374,29 @@ fn a_routine_run_logs_nothing() {
     };
     assert_eq!(lines(Home::Subreaper, "kill -SEGV $$"), 1);
     if !skip(no_namespaces()) {
-        assert_eq!([lines(Home::Pid1, "exit 0"), lines(Home::Pid1, "exit 3")], [0, 1]);
+        assert_eq!(
+            [lines(Home::Pid1, "exit 0"), lines(Home::Pid1, "exit 3")],
+            [0, 1]
+        );
     }
 }
 
 /// It probably means to: the line names the two options for it.
 #[test]
 fn a_command_that_daemonises_is_answered_with_the_options_for_it() {
-    let mut bowout = Start::plain().sh("\"$PROBE\" signals --name d --exit TERM:0 & read line <&3; exit 0");
+    let mut bowout =
+        Start::plain().sh("\"$PROBE\" signals --name d --exit TERM:0 & read line <&3; exit 0");
     // The shell above has no descriptor 3: it goes on at once.
     bowout.end();
     let log = bowout.log();
-    let line = log.iter().find(|line| line.contains("1 descendant left")).unwrap_or_else(|| panic!("{log:#?}"));
-    assert!(line.contains("--wait-tree") && line.contains("--kill-mode process"), "{line}");
+    let line = log
+        .iter()
+        .find(|line| line.contains("1 descendant left"))
+        .unwrap_or_else(|| panic!("{log:#?}"));
+    assert!(
+        line.contains("--wait-tree") && line.contains("--kill-mode process"),
+        "{line}"
+    );
 }
 
 /// Twenty thousand requests took seven megabytes of report.
@@ -312,7 +404,15 @@ fn a_command_that_daemonises_is_answered_with_the_options_for_it() {
 fn a_storm_of_requests_fills_no_report() {
     let dir = Dir::new();
     let report = dir.file("r");
-    let options = ["-qqq", "--grace", "never", "--on-repeat", "forward", "--report", report.to_str().expect("text")];
+    let options = [
+        "-qqq",
+        "--grace",
+        "never",
+        "--on-repeat",
+        "forward",
+        "--report",
+        report.to_str().expect("text"),
+    ];
     let mut bowout = Start::new(options).probe(["count", "--exit", "USR1:0"]);
     bowout.ready();
     bowout.kill(TERM);
@@ -320,17 +420,23 @@ fn a_storm_of_requests_fills_no_report() {
     after(Instant::now(), Duration::from_millis(260));
     for _ in 0..200 {
         bowout.try_kill(TERM);
-        until("bowout has received it", || (pending(bowout.pid) & 1 << (TERM - 1) == 0).then_some(()));
+        until("bowout has received it", || {
+            (pending(bowout.pid) & 1 << (TERM - 1) == 0).then_some(())
+        });
     }
     bowout.kill(USR1);
     assert_eq!(bowout.end(), Status::Code(0));
     let text = fs::read_to_string(&report).expect("a report");
     let value: Value = serde_json::from_str(&text).expect("an object");
     let rungs = value["stop"]["rungs"].as_array().expect("a list").len();
-    assert!(rungs == 32 && value["stop"]["more_rungs"].as_u64() > Some(100) && text.len() < 20_000, "{text}");
+    assert!(
+        rungs == 32 && value["stop"]["more_rungs"].as_u64() > Some(100) && text.len() < 20_000,
+        "{text}"
+    );
 }
 
-/// A tree of another user's processes fills neither the log nor memory: what is not logged one by one is counted.
+/// A tree of another user's processes fills neither the log nor memory: what is not logged one by
+/// one is counted.
 #[test]
 fn refusals_are_logged_up_to_a_bound_and_counted() {
     const MANY: usize = 300;
@@ -343,7 +449,10 @@ fn refusals_are_logged_up_to_a_bound_and_counted() {
     let script = format!(
         "for i in $(seq {MANY}); do {program} hostile uid 65534 -- --name d & done; exec {program} signals --name c --exit USR1:7"
     );
-    let mut bowout = Start::new(["--grace", "100ms"]).at(Home::Pid1).with(["--no-cap-kill"]).sh(&script);
+    let mut bowout = Start::new(["--grace", "100ms"])
+        .at(Home::Pid1)
+        .with(["--no-cap-kill"])
+        .sh(&script);
     for _ in 0..MANY {
         bowout.ready_as("d");
     }
@@ -351,9 +460,17 @@ fn refusals_are_logged_up_to_a_bound_and_counted() {
     bowout.kill(USR1);
     assert_eq!(bowout.end(), Status::Code(137));
     let log = bowout.log();
-    let refused = log.iter().filter(|line| line.contains("Operation not permitted")).count();
+    let refused = log
+        .iter()
+        .filter(|line| line.contains("Operation not permitted"))
+        .count();
     assert!(refused <= 256, "{refused}");
-    assert!(log.iter().any(|line| line.contains("more signals were refused and not logged")), "{:#?}", log.last());
+    assert!(
+        log.iter()
+            .any(|line| line.contains("more signals were refused and not logged")),
+        "{:#?}",
+        log.last()
+    );
 }
 
 /// The run time of a command of no time, with a drain of a second.
@@ -362,18 +479,22 @@ fn the_run_time_is_the_commands() {
     let dir = Dir::new();
     let report = dir.file("r");
     let options = ["--grace", "1s", "--report", report.to_str().expect("text")];
-    let mut bowout =
-        Start::new(options).sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit USR1:0");
+    let mut bowout = Start::new(options)
+        .sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit USR1:0");
     bowout.ready_as("c");
     bowout.ready_as("d");
     bowout.kill(USR1);
     assert_eq!(bowout.end(), Status::Code(0));
-    let report: Value = serde_json::from_str(&fs::read_to_string(&report).expect("a report")).expect("an object");
-    let [run, drain] = ["run_time_ms", "drain_time_ms"].map(|name| report[name].as_u64().expect("a number"));
+    let report: Value =
+        serde_json::from_str(&fs::read_to_string(&report).expect("a report")).expect("an object");
+    let [run, drain] =
+        ["run_time_ms", "drain_time_ms"].map(|name| report[name].as_u64().expect("a number"));
     assert!(drain >= 1000 && run < drain, "{report:#}");
     let last = bowout.log().pop().expect("a line");
     assert!(
-        last.contains("killed 1 descendant that it left running: 1s grace period expired after its exit"),
+        last.contains(
+            "killed 1 descendant that it left running: 1s grace period expired after its exit"
+        ),
         "{last}"
     );
 }
@@ -381,17 +502,37 @@ fn the_run_time_is_the_commands() {
 /// Fields for programs beside the sentence for people.
 #[test]
 fn a_stop_in_json_has_its_fields() {
-    let mut bowout = Start::new(["--grace", "1h", "--log-format", "json"]).probe(["signals", "--exit", "TERM:3"]);
+    let mut bowout = Start::new(["--grace", "1h", "--log-format", "json"])
+        .probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
-    let lines: Vec<Value> = bowout.log().iter().map(|line| serde_json::from_str(line).expect("an object")).collect();
-    let [stop, exit] = &lines[..] else { panic!("{lines:#?}") };
+    let lines: Vec<Value> = bowout
+        .log()
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("an object"))
+        .collect();
+    let [stop, exit] = &lines[..] else {
+        panic!("{lines:#?}")
+    };
     assert_eq!(
         (&stop["event"], &stop["signal"], &stop["logger"]),
-        (&"stop_requested".into(), &"SIGTERM".into(), &"bowout".into())
+        (
+            &"stop_requested".into(),
+            &"SIGTERM".into(),
+            &"bowout".into()
+        )
     );
-    assert_eq!((&stop["sender"]["side"], &stop["sent"][0]["signal"]), (&"manager".into(), &"SIGTERM".into()));
-    assert_eq!((&stop["next_signal"], &stop["child_pid"]), (&"SIGKILL".into(), &exit["child_pid"]));
-    assert_eq!((&exit["event"], &exit["exit_code"], &exit["exit_signal"]), (&"exited".into(), &3.into(), &Value::Null));
+    assert_eq!(
+        (&stop["sender"]["side"], &stop["sent"][0]["signal"]),
+        (&"manager".into(), &"SIGTERM".into())
+    );
+    assert_eq!(
+        (&stop["next_signal"], &stop["child_pid"]),
+        (&"SIGKILL".into(), &exit["child_pid"])
+    );
+    assert_eq!(
+        (&exit["event"], &exit["exit_code"], &exit["exit_signal"]),
+        (&"exited".into(), &3.into(), &Value::Null)
+    );
 }

@@ -1,8 +1,9 @@
-//! At the terminal: bowout before a program in a real bash on a real terminal, as if it were not there.
+//! At the terminal: bowout before a program in a real bash on a real terminal, as if it were not
+//! there.
 
 use crate::common::pty::{
-    ASKED, CTRL_BACKSLASH, CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing,
-    only_child, parent_of, runs, state_of,
+    ASKED, CTRL_BACKSLASH, CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed,
+    kill, missing, only_child, parent_of, runs, state_of,
 };
 use crate::common::{BOWOUT, Status, no_namespaces, no_strace, pending, skip};
 
@@ -17,32 +18,45 @@ fn times(text: &str, what: &str) -> usize {
 }
 
 /// The keys of a stop request, the signal behind each, and how the log names it.
-const KEYS: [(&str, i32, &str); 2] = [(CTRL_C, libc::SIGINT, "Ctrl-C"), (CTRL_BACKSLASH, libc::SIGQUIT, "Ctrl-\\")];
+const KEYS: [(&str, i32, &str); 2] = [
+    (CTRL_C, libc::SIGINT, "Ctrl-C"),
+    (CTRL_BACKSLASH, libc::SIGQUIT, "Ctrl-\\"),
+];
 
 #[test]
 fn one_key_reaches_the_child_once_and_is_answered() {
     for (key, signal, name) in KEYS {
         let mut shell = Shell::start();
-        let (child, bowout) = shell.probe(&format!("bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT"));
+        let (child, bowout) = shell.probe(&format!(
+            "bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT"
+        ));
         shell.0.type_keys(key);
-        let deadline =
-            format!("{name}: waiting for 'probe' (pid {child}) to exit, SIGKILL in 1h; {name} again kills it");
+        let deadline = format!(
+            "{name}: waiting for 'probe' (pid {child}) to exit, SIGKILL in 1h; {name} again kills it"
+        );
         shell.0.until("both lines", |pty| {
             let seen = pty.unread();
-            (seen.contains(&deadline) && seen.contains(&format!("got {signal} {FROM_TERMINAL}"))).then_some(())
+            (seen.contains(&deadline) && seen.contains(&format!("got {signal} {FROM_TERMINAL}")))
+                .then_some(())
         });
         let seen = shell.answers(bowout);
-        assert_eq!((times(&seen, "got "), times(&seen, "waiting for")), (2, 1), "{seen}");
+        assert_eq!(
+            (times(&seen, "got "), times(&seen, "waiting for")),
+            (2, 1),
+            "{seen}"
+        );
     }
 }
 
-/// In a script, where the shell does not look at bowout, so that bowout can be held up until the child has its own.
+/// In a script, where the shell does not look at bowout, so that bowout can be held up until the
+/// child has its own.
 #[test]
 fn what_the_terminal_sent_is_not_sent_again() {
     for (key, signal, name) in KEYS {
         let mut shell = Shell::start();
-        let (child, bowout) =
-            shell.probe(&format!("bash -c 'bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT; :'"));
+        let (child, bowout) = shell.probe(&format!(
+            "bash -c 'bowout --stop-on INT,QUIT --grace 1h {CATCH},INT,QUIT; :'"
+        ));
         kill(bowout, libc::SIGSTOP);
         shell.0.state(bowout, 'T');
         shell.0.type_keys(key);
@@ -55,7 +69,8 @@ fn what_the_terminal_sent_is_not_sent_again() {
     }
 }
 
-/// One key wakes them all, and all write. A terminal takes one line at a time, and refuses another at once where it may not wait.
+/// One key wakes them all, and all write. A terminal takes one line at a time, and refuses another
+/// at once where it may not wait.
 #[test]
 fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
     const WRITERS: usize = 6;
@@ -74,7 +89,9 @@ fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
             shell.0.got(libc::SIGINT);
         }
         let what = format!("line {round} of bowout's");
-        shell.0.until(&what, |pty| (times(&pty.screen(), "has it already") == round).then_some(()));
+        shell.0.until(&what, |pty| {
+            (times(&pty.screen(), "has it already") == round).then_some(())
+        });
     }
 }
 
@@ -83,11 +100,16 @@ fn a_second_key_kills_at_once() {
     for (key, signal, name) in KEYS {
         for grace in ["never", "1h"] {
             let mut shell = Shell::start();
-            shell.probe(&format!("bowout --stop-on INT,QUIT --grace {grace} {CATCH},INT,QUIT"));
+            shell.probe(&format!(
+                "bowout --stop-on INT,QUIT --grace {grace} {CATCH},INT,QUIT"
+            ));
             shell.0.type_keys(key);
             shell.0.see(&format!("{name}: waiting for"));
             shell.0.type_keys(key);
-            shell.0.see(&format!("second stop request SIG{} from the terminal", ["INT", "QUIT"][signal as usize - 2]));
+            shell.0.see(&format!(
+                "second stop request SIG{} from the terminal",
+                ["INT", "QUIT"][signal as usize - 2]
+            ));
             assert_eq!(shell.prompt().0, 128 + libc::SIGKILL, "{name} {grace}");
         }
     }
@@ -131,7 +153,11 @@ fn fg_wakes_the_child_once() {
         let mut shell = Shell::start();
         shell.line(&format!("{bowout}{CATCH},CONT"));
         let child = shell.0.ready();
-        let first = if bowout.is_empty() { child } else { parent_of(child) };
+        let first = if bowout.is_empty() {
+            child
+        } else {
+            parent_of(child)
+        };
         for _ in 0..5 {
             shell.suspend(child, first);
             shell.resume("fg", child, first);
@@ -143,7 +169,12 @@ fn fg_wakes_the_child_once() {
 
 #[test]
 fn ctrl_z_stops_and_resumes_a_script_or_a_pipeline_as_a_whole() {
-    for line in ["sh -c 'CMD; :'", "bash -c 'CMD; :'", "CMD | cat", "(CMD; :)"] {
+    for line in [
+        "sh -c 'CMD; :'",
+        "bash -c 'CMD; :'",
+        "CMD | cat",
+        "(CMD; :)",
+    ] {
         let mut shell = Shell::start();
         let (child, bowout) = shell.probe(&line.replace("CMD", &format!("bowout {CATCH}")));
         for _ in 0..2 {
@@ -200,7 +231,9 @@ fn a_shell_below_bowout_has_job_control() {
     assert!(shell.0.prompt_of(INNER_PROMPT).0 > 128);
     assert_eq!((state_of(child), runs(bowout)), (Some('T'), true));
     shell.0.type_keys("fg\r");
-    shell.0.until("the child runs", |_| runs(child).then_some(()));
+    shell
+        .0
+        .until("the child runs", |_| runs(child).then_some(()));
     kill(child, ASKED);
     shell.0.got(ASKED);
     shell.0.type_keys(CTRL_C);
@@ -209,7 +242,9 @@ fn a_shell_below_bowout_has_job_control() {
         shell.0.type_keys("suspend\r");
         shell.stopped(inner, bowout);
         shell.line("fg");
-        shell.0.until("the inner shell has the terminal", |pty| (pty.foreground() == inner).then_some(()));
+        shell.0.until("the inner shell has the terminal", |pty| {
+            (pty.foreground() == inner).then_some(())
+        });
         shell.0.type_keys("echo in$((1))side\r");
         shell.0.see("in1side");
         shell.0.prompt_of(INNER_PROMPT);
@@ -228,7 +263,9 @@ fn an_editor_works_is_stopped_and_resumed() {
     let mut shell = Shell::start();
     let modes = shell.run("stty -g").1;
     shell.line("TERM=vt100 bowout vi text");
-    shell.0.until("vi has the terminal", |pty| pty.is_raw().then_some(()));
+    shell
+        .0
+        .until("vi has the terminal", |pty| pty.is_raw().then_some(()));
     shell.0.see("~");
     let bowout = only_child(shell.0.pid);
     let child = only_child(bowout);
@@ -238,7 +275,9 @@ fn an_editor_works_is_stopped_and_resumed() {
     shell.stopped(child, bowout);
     assert_eq!(shell.run("stty -g").1, modes);
     shell.line("fg");
-    shell.0.until("vi has the terminal", |pty| (pty.is_raw() && pty.foreground() == group_of(bowout)).then_some(()));
+    shell.0.until("vi has the terminal", |pty| {
+        (pty.is_raw() && pty.foreground() == group_of(bowout)).then_some(())
+    });
     shell.0.type_keys("osecond\x1b:wq\r");
     assert_eq!(shell.prompt().0, 0);
     assert_eq!(shell.0.file("text"), "first\nsecond\n");
@@ -261,7 +300,9 @@ fn a_pager_works_is_stopped_and_resumed() {
     shell.stopped(child, bowout);
     assert_eq!(shell.run("stty -g").1, modes);
     shell.line("fg");
-    shell.0.until("less has the terminal", |pty| pty.is_raw().then_some(()));
+    shell
+        .0
+        .until("less has the terminal", |pty| pty.is_raw().then_some(()));
     shell.0.type_keys("/line-321\r");
     shell.0.see("line-325");
     shell.0.type_keys("q");
@@ -276,10 +317,15 @@ fn ctrl_c_is_left_to_a_repl_that_is_started_so() {
         return;
     };
     let mut shell = Shell::start();
-    shell.line(&format!("PYTHON_BASIC_REPL=1 bowout --stop-on TERM,HUP {} -q -i", python.display()));
+    shell.line(&format!(
+        "PYTHON_BASIC_REPL=1 bowout --stop-on TERM,HUP {} -q -i",
+        python.display()
+    ));
     shell.0.see(">>> ");
     for round in 1..=2 {
-        shell.0.type_keys("print('wait', 'ing'); exec('while 1: pass')\r");
+        shell
+            .0
+            .type_keys("print('wait', 'ing'); exec('while 1: pass')\r");
         shell.0.see("wait ing");
         shell.0.type_keys(CTRL_C);
         shell.0.see("KeyboardInterrupt");
@@ -297,9 +343,15 @@ fn ctrl_c_is_left_to_a_repl_that_is_started_so() {
 #[test]
 fn a_program_with_a_group_of_its_own_is_lent_the_terminal() {
     for script in ["", "bash -c '"] {
-        let end = if script.is_empty() { "" } else { "; read line; echo \"the script read $line\"'" };
+        let end = if script.is_empty() {
+            ""
+        } else {
+            "; read line; echo \"the script read $line\"'"
+        };
         let mut shell = Shell::start();
-        let (child, _) = shell.probe(&format!("{script}bowout -v {CATCH},TERM --exit TERM:7 --group --read{end}"));
+        let (child, _) = shell.probe(&format!(
+            "{script}bowout -v {CATCH},TERM --exit TERM:7 --group --read{end}"
+        ));
         shell.0.type_keys("hello\r");
         shell.0.see("read hello.");
         assert_eq!((group_of(child), shell.0.foreground()), (child, child));
@@ -322,14 +374,17 @@ fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
         assert_eq!(shell.0.foreground(), child);
         shell.suspend(child, bowout);
         shell.line("fg");
-        shell.0.until("the child has the terminal", |pty| (pty.foreground() == child).then_some(()));
+        shell.0.until("the child has the terminal", |pty| {
+            (pty.foreground() == child).then_some(())
+        });
         shell.answers(bowout);
     }
     shell.0.type_keys(CTRL_C);
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
-/// Whoever has job control of its own and no shell to use it: no process of the group is left stopped.
+/// Whoever has job control of its own and no shell to use it: no process of the group is left
+/// stopped.
 #[test]
 fn fg_wakes_all_of_a_group_that_the_child_leads() {
     if skip(missing("python3")) {
@@ -347,8 +402,12 @@ fn fg_wakes_all_of_a_group_that_the_child_leads() {
         shell.suspend(child, bowout);
         shell.0.state(member, 'T');
         shell.line("fg");
-        shell.0.until("the child has the terminal", |pty| (pty.foreground() == child).then_some(()));
-        shell.0.until("both run", |_| (runs(child) && runs(member)).then_some(()));
+        shell.0.until("the child has the terminal", |pty| {
+            (pty.foreground() == child).then_some(())
+        });
+        shell
+            .0
+            .until("both run", |_| (runs(child) && runs(member)).then_some(()));
         shell.answers(bowout);
     }
 }
@@ -356,17 +415,30 @@ fn fg_wakes_all_of_a_group_that_the_child_leads() {
 /// Ctrl-C reaches such a child alone; bowout ends as it ends.
 #[test]
 fn terminal_modes_are_as_before_when_the_child_was_killed() {
-    for (grace, signal, to_child) in
-        [("0", libc::SIGTERM, false), ("1h", libc::SIGKILL, true), ("1h", libc::SIGTERM, false)]
-    {
+    for (grace, signal, to_child) in [
+        ("0", libc::SIGTERM, false),
+        ("1h", libc::SIGKILL, true),
+        ("1h", libc::SIGTERM, false),
+    ] {
         let mut shell = Shell::start();
-        let (child, bowout) =
-            shell.probe(&format!("bash -c 'stty -g; bowout --grace {grace} probe terminal --raw; stty -g; :'"));
-        let before = shell.0.screen().lines().rev().nth(1).expect("modes").to_owned();
+        let (child, bowout) = shell.probe(&format!(
+            "bash -c 'stty -g; bowout --grace {grace} probe terminal --raw; stty -g; :'"
+        ));
+        let before = shell
+            .0
+            .screen()
+            .lines()
+            .rev()
+            .nth(1)
+            .expect("modes")
+            .to_owned();
         assert!(shell.0.is_raw());
         kill(if to_child { child } else { bowout }, signal);
         let (_, after) = shell.prompt();
-        assert!(before.contains(':') && after.lines().any(|line| line == before), "{before}\n{after}");
+        assert!(
+            before.contains(':') && after.lines().any(|line| line == before),
+            "{before}\n{after}"
+        );
     }
 }
 
@@ -381,19 +453,24 @@ fn a_job_that_is_killed_in_the_background_leaves_the_terminal_alone() {
     assert!(shell.0.is_raw());
     kill(child, libc::SIGKILL);
     shell.0.see("was killed by SIGKILL");
-    shell.0.until("bowout has ended", |_| (!runs(bowout)).then_some(()));
+    shell
+        .0
+        .until("bowout has ended", |_| (!runs(bowout)).then_some(()));
     assert!(shell.0.is_raw());
 }
 
 #[test]
 fn the_foreground_group_is_as_before_when_its_group_was_killed() {
     let mut shell = Shell::start();
-    let (child, bowout) =
-        shell.probe("bash -c 'bowout probe terminal --foreground; read line; echo \"the script read $line\"'");
+    let (child, bowout) = shell.probe(
+        "bash -c 'bowout probe terminal --foreground; read line; echo \"the script read $line\"'",
+    );
     let script = group_of(bowout);
     assert_eq!(shell.0.foreground(), child);
     kill(child, libc::SIGKILL);
-    shell.0.until("the script has the terminal", |pty| (pty.foreground() == script).then_some(()));
+    shell.0.until("the script has the terminal", |pty| {
+        (pty.foreground() == script).then_some(())
+    });
     shell.0.type_keys("more\r");
     shell.0.see("the script read more");
     assert_eq!(shell.prompt().0, 0);
@@ -410,11 +487,19 @@ fn a_background_job_is_left_alone_by_the_keys() {
     shell.0.type_keys(CTRL_C);
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
     let seen = shell.answers(bowout);
-    assert_eq!((times(&seen, "got "), times(&seen, "waiting for")), (1, 0), "{seen}");
+    assert_eq!(
+        (times(&seen, "got "), times(&seen, "waiting for")),
+        (1, 0),
+        "{seen}"
+    );
     // Nothing is written into what is typed.
-    shell.0.until("the log", |pty| pty.screen().contains("forwarded SIGRTMIN+30").then_some(()));
+    shell.0.until("the log", |pty| {
+        pty.screen().contains("forwarded SIGRTMIN+30").then_some(())
+    });
     shell.line("fg");
-    shell.0.until("it has the terminal", |pty| (pty.foreground() == group_of(bowout)).then_some(()));
+    shell.0.until("it has the terminal", |pty| {
+        (pty.foreground() == group_of(bowout)).then_some(())
+    });
     shell.0.type_keys(CTRL_C);
     shell.0.got(libc::SIGINT);
     assert!(runs(child));
@@ -439,12 +524,19 @@ fn pipelines_end_as_without_bowout() {
 fn a_pipeline_ends_when_the_child_closes_it() {
     let mut shell = Shell::start();
     let rest = format!("{CATCH} --to /dev/tty");
-    shell.line(&format!("bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"));
+    shell.line(&format!(
+        "bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"
+    ));
     shell.0.see("the end of it");
     // Before that or behind it; and it was before bowout's end.
     let child: i32 = shell.0.until("the probe", |pty| {
         let screen = pty.screen();
-        screen[screen.rfind("ready ")? + 6..].split_once('\n')?.0.trim_end().parse().ok()
+        screen[screen.rfind("ready ")? + 6..]
+            .split_once('\n')?
+            .0
+            .trim_end()
+            .parse()
+            .ok()
     });
     shell.answers(parent_of(child));
     kill(child, libc::SIGTERM);
@@ -455,7 +547,9 @@ fn a_pipeline_ends_when_the_child_closes_it() {
 fn a_writer_ends_when_the_child_closes_the_pipeline() {
     let mut shell = Shell::start();
     let rest = format!("{CATCH} --to /dev/tty");
-    shell.line(&format!("(yes; echo yes ended $? >/dev/tty) | bowout sh -c 'exec <&-; exec {rest}'"));
+    shell.line(&format!(
+        "(yes; echo yes ended $? >/dev/tty) | bowout sh -c 'exec <&-; exec {rest}'"
+    ));
     let child = shell.0.ready();
     if !shell.0.screen().contains("yes ended 141") {
         shell.0.see("yes ended 141");
@@ -466,7 +560,9 @@ fn a_writer_ends_when_the_child_closes_the_pipeline() {
 #[test]
 fn a_pipeline_has_one_ctrl_c() {
     let mut shell = Shell::start();
-    let (_, bowout) = shell.probe(&format!("bowout --grace 1h {CATCH},INT | (trap '' INT; cat)"));
+    let (_, bowout) = shell.probe(&format!(
+        "bowout --grace 1h {CATCH},INT | (trap '' INT; cat)"
+    ));
     shell.0.type_keys(CTRL_C);
     shell.0.see("Ctrl-C: waiting for");
     shell.answers(bowout);
@@ -496,7 +592,9 @@ fn a_script_in_a_terminal_reads_it_and_has_one_ctrl_c() {
 #[test]
 fn nohup_outlives_the_terminal() {
     let mut shell = Shell::start();
-    shell.run(&format!("nohup bowout -v --grace 0 {CATCH},USR2 --exit USR2:7 --to out 2>log &"));
+    shell.run(&format!(
+        "nohup bowout -v --grace 0 {CATCH},USR2 --exit USR2:7 --to out 2>log &"
+    ));
     let child = shell.0.ready_in("out");
     let bowout = parent_of(child);
     kill(bowout, libc::SIGHUP);
@@ -512,7 +610,9 @@ fn nohup_outlives_the_terminal() {
 #[test]
 fn a_session_of_its_own_knows_no_keys_and_no_hang_up() {
     let mut shell = Shell::start();
-    shell.run(&format!("setsid -f bowout -v {CATCH},INT,HUP,USR2 --exit USR2:7 --to out 2>log"));
+    shell.run(&format!(
+        "setsid -f bowout -v {CATCH},INT,HUP,USR2 --exit USR2:7 --to out 2>log"
+    ));
     let child = shell.0.ready_in("out");
     let bowout = parent_of(child);
     assert_eq!(group_of(child), child);
@@ -541,10 +641,12 @@ fn log_lines_from_the_background_stop_nothing() {
     assert_eq!(times(&shell.0.screen(), "Stopped"), 0);
     // The setting is on: a command that writes is stopped.
     shell.line("sh -c 'echo x' &");
-    shell.0.until("a writer in the background is stopped", |pty| {
-        pty.type_keys("\r");
-        pty.unread().contains("Stopped").then_some(())
-    });
+    shell
+        .0
+        .until("a writer in the background is stopped", |pty| {
+            pty.type_keys("\r");
+            pty.unread().contains("Stopped").then_some(())
+        });
 }
 
 #[test]
@@ -570,33 +672,49 @@ fn a_hang_up_gives_the_child_of_a_session_leader_its_grace_period() {
     }
 }
 
-/// Hangs up on a job of the shell's, which has its grace period and ends by itself; the SIGHUPs that the child saw, and the one that is the
-/// shell's.
+/// Hangs up on a job of the shell's, which has its grace period and ends by itself; the SIGHUPs
+/// that the child saw, and the one that is the shell's.
 fn hang_up_on(start: impl FnOnce(&mut Shell, &str)) -> (Vec<String>, String) {
     let mut shell = Shell::start();
-    start(&mut shell, &format!("bowout --grace 1h {CATCH},HUP,USR2 --exit USR2:7 --to out 2>log"));
+    start(
+        &mut shell,
+        &format!("bowout --grace 1h {CATCH},HUP,USR2 --exit USR2:7 --to out 2>log"),
+    );
     let child = shell.0.ready_in("out");
     let (bowout, leader) = (parent_of(child), shell.0.pid);
     shell.0.hang_up();
     shell.0.wait();
-    shell.0.see_in("log", "stop request SIGHUP from the terminal");
+    shell
+        .0
+        .see_in("log", "stop request SIGHUP from the terminal");
     shell.0.see_in("log", "SIGKILL in 1h");
     kill(bowout, ASKED);
     let seen = shell.0.see_in("out", "got 64 ");
     kill(bowout, libc::SIGUSR2);
     shell.0.see_in("log", "exited with 7");
-    let hang_ups = seen.lines().filter(|line| line.starts_with("got 1 ")).map(ToOwned::to_owned);
+    let hang_ups = seen
+        .lines()
+        .filter(|line| line.starts_with("got 1 "))
+        .map(ToOwned::to_owned);
     (hang_ups.collect(), format!("got 1 0 {leader}"))
 }
 
-/// The shell tells its jobs, and the kernel the foreground group when the shell has ended: each may, bowout does not.
+/// The shell tells its jobs, and the kernel the foreground group when the shell has ended: each
+/// may, bowout does not.
 #[test]
 fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
     let (hang_ups, from_shell) = hang_up_on(Shell::line);
     assert!((1..=2).contains(&hang_ups.len()), "{hang_ups:?}");
     for hang_up in &hang_ups {
-        assert!(*hang_up == from_shell || hang_up == "got 1 128 0", "{hang_ups:?}");
-        assert_eq!(hang_ups.iter().filter(|other| *other == hang_up).count(), 1, "{hang_ups:?}");
+        assert!(
+            *hang_up == from_shell || hang_up == "got 1 128 0",
+            "{hang_ups:?}"
+        );
+        assert_eq!(
+            hang_ups.iter().filter(|other| *other == hang_up).count(),
+            1,
+            "{hang_ups:?}"
+        );
     }
 }
 
@@ -607,7 +725,8 @@ fn a_hang_up_gives_the_child_of_a_background_job_its_grace_period() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
-/// As long as the shell takes to hang up, and where /dev/tty is out of reach, only what is open of the terminal tells of it.
+/// As long as the shell takes to hang up, and where /dev/tty is out of reach, only what is open of
+/// the terminal tells of it.
 #[test]
 fn a_hang_up_is_known_without_dev_tty() {
     if skip(no_namespaces()) {
@@ -618,14 +737,16 @@ fn a_hang_up_is_known_without_dev_tty() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
-/// The terminal tells the foreground group: who is in it has the key once, who has left it has it from bowout.
+/// The terminal tells the foreground group: who is in it has the key once, who has left it has it
+/// from bowout.
 #[test]
 fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
     for option in ["--wait-tree", "-g"] {
         let mut shell = Shell::start();
-        let script =
-            "p=\"probe terminal --catch 64,INT,USR2 --exit USR2:7 --to\"; setsid $p far & $p near & exec $p child";
-        shell.line(&format!("bowout {option} --grace 1h sh -c '{script}' 2>log"));
+        let script = "p=\"probe terminal --catch 64,INT,USR2 --exit USR2:7 --to\"; setsid $p far & $p near & exec $p child";
+        shell.line(&format!(
+            "bowout {option} --grace 1h sh -c '{script}' 2>log"
+        ));
         let all = ["far", "near", "child"].map(|name| (name, shell.0.ready_in(name)));
         shell.0.type_keys(CTRL_C);
         for (name, pid) in all {
@@ -653,7 +774,9 @@ fn a_ctrl_c_before_the_fork_reaches_the_child() {
     pty.see_in("trace", "stopped by SIGSTOP");
     pty.type_keys(CTRL_C);
     let (bowout, interrupt) = (pty.pid, 1 << (libc::SIGINT - 1));
-    pty.until("Ctrl-C has reached bowout", |_| (pending(bowout) & interrupt != 0).then_some(()));
+    pty.until("Ctrl-C has reached bowout", |_| {
+        (pending(bowout) & interrupt != 0).then_some(())
+    });
     kill(bowout, libc::SIGCONT);
     assert_eq!(pty.wait(), Status::Signal(libc::SIGINT));
 }
@@ -663,26 +786,45 @@ fn a_ctrl_c_before_the_fork_reaches_the_child() {
 fn a_loop_in_the_shell_ends_on_ctrl_c_as_without_bowout() {
     for bowout in ["", "bowout "] {
         let mut shell = Shell::start();
-        shell.line(&format!("for i in 1 2 3; do {bowout}probe idle; done; echo after the loop"));
+        shell.line(&format!(
+            "for i in 1 2 3; do {bowout}probe idle; done; echo after the loop"
+        ));
         shell.0.ready();
         shell.0.type_keys(CTRL_C);
         let (status, seen) = shell.prompt();
-        assert_eq!((status, times(&seen, "after the loop"), times(&seen, "ready ")), (130, 0, 0), "{bowout:?} {seen}");
+        assert_eq!(
+            (
+                status,
+                times(&seen, "after the loop"),
+                times(&seen, "ready ")
+            ),
+            (130, 0, 0),
+            "{bowout:?} {seen}"
+        );
 
-        shell.line(&format!("for i in 1 2 3; do {bowout}{CATCH},INT --exit INT:0; done; echo after the loop"));
+        shell.line(&format!(
+            "for i in 1 2 3; do {bowout}{CATCH},INT --exit INT:0; done; echo after the loop"
+        ));
         for _ in 0..3 {
             shell.0.ready();
             shell.0.type_keys(CTRL_C);
             shell.0.got(libc::SIGINT);
         }
         let (status, seen) = shell.prompt();
-        assert_eq!((status, times(&seen, "after the loop")), (0, 1), "{bowout:?} {seen}");
+        assert_eq!(
+            (status, times(&seen, "after the loop")),
+            (0, 1),
+            "{bowout:?} {seen}"
+        );
     }
 }
 
 /// As `docker run -it` starts it.
 fn pid1(line: &str) -> Pty {
-    let line: Vec<&str> = ["probe", "ns", "--", "setsid", "-c"].into_iter().chain(line.split(' ')).collect();
+    let line: Vec<&str> = ["probe", "ns", "--", "setsid", "-c"]
+        .into_iter()
+        .chain(line.split(' '))
+        .collect();
     Pty::start(Role::Standard, &line)
 }
 
@@ -734,13 +876,21 @@ fn a_child_of_pid_1_that_somebody_stops_stays_stopped() {
 
 #[test]
 fn an_init_by_name_leaves_the_keys_to_its_child() {
-    for name in ["docker-init", "podman-init", "tini", "dumb-init", "catatonit"] {
+    for name in [
+        "docker-init",
+        "podman-init",
+        "tini",
+        "dumb-init",
+        "catatonit",
+    ] {
         for how in ["ln -s", "cp"] {
             let mut shell = Shell::start();
-            // By the shell: a file that this process writes is busy while another thread's child has it open.
+            // By the shell: a file that this process writes is busy while another thread's child
+            // has it open.
             shell.run(&format!("{how} {BOWOUT} {name}"));
             // A stop request would kill at once.
-            let (child, init) = shell.probe(&format!("BOWOUT_GRACE=0 ./{name} -- {CATCH},INT,QUIT"));
+            let (child, init) =
+                shell.probe(&format!("BOWOUT_GRACE=0 ./{name} -- {CATCH},INT,QUIT"));
             for (key, signal, _) in KEYS {
                 for _ in 0..2 {
                     shell.0.type_keys(key);
@@ -772,21 +922,43 @@ const STATES: [&str; 9] = [
 
 #[test]
 fn on_a_terminal_the_view_equals_that_of_a_direct_exec() {
-    let setups = ["--block TERM,USR1", "--block 20,21,22,CONT,WINCH", "--ignore CHLD"];
-    let states = STATES.iter().map(|state| format!("{state}; exec nice -n 3 "));
-    let setups = setups.iter().map(|setup| format!("exec probe with {setup} -- "));
+    let setups = [
+        "--block TERM,USR1",
+        "--block 20,21,22,CONT,WINCH",
+        "--ignore CHLD",
+    ];
+    let states = STATES
+        .iter()
+        .map(|state| format!("{state}; exec nice -n 3 "));
+    let setups = setups
+        .iter()
+        .map(|setup| format!("exec probe with {setup} -- "));
     for state in states.chain(setups) {
         let mut shell = Shell::start();
         shell.run("export E2E_BYTES=$'\\xff\\xfe' COLUMNS LINES");
         let mut view = |bowout: &str, to: &str| {
-            assert_eq!(shell.run(&format!("bash -c \"{state}{bowout}probe view --to $PWD/{to}\"; :")).0, 0);
+            assert_eq!(
+                shell
+                    .run(&format!(
+                        "bash -c \"{state}{bowout}probe view --to $PWD/{to}\"; :"
+                    ))
+                    .0,
+                0
+            );
             let own = ["id pid ", "id parent ", "id group ", "env _="];
             let text = shell.0.file(to);
-            let lines = text.lines().filter(|line| !own.iter().any(|own| line.starts_with(own)));
+            let lines = text
+                .lines()
+                .filter(|line| !own.iter().any(|own| line.starts_with(own)));
             lines.map(|line| line.replace(to, "")).collect::<Vec<_>>()
         };
         let (direct, below) = (view("", "one"), view("bowout -q ", "two"));
-        assert!(direct.iter().any(|line| line == &format!("id session {}", shell.0.pid)), "{direct:?}");
+        assert!(
+            direct
+                .iter()
+                .any(|line| line == &format!("id session {}", shell.0.pid)),
+            "{direct:?}"
+        );
         assert_eq!(below, direct, "{state}");
     }
 }
@@ -795,5 +967,8 @@ fn on_a_terminal_the_view_equals_that_of_a_direct_exec() {
 fn the_child_is_in_the_group_of_its_job() {
     let mut shell = Shell::start();
     let (child, bowout) = shell.probe(&format!("bowout {CATCH}"));
-    assert_eq!((group_of(child), group_of(bowout), shell.0.foreground()), (bowout, bowout, bowout));
+    assert_eq!(
+        (group_of(child), group_of(bowout), shell.0.foreground()),
+        (bowout, bowout, bowout)
+    );
 }

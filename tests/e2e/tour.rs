@@ -16,11 +16,13 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A line without what differs from run to run: PIDs, user IDs, and how long something took. Deadlines stay.
+/// A line without what differs from run to run: PIDs, user IDs, and how long something took.
+/// Deadlines stay.
 fn mask(line: &str) -> String {
     let words: Vec<&str> = line.split(' ').collect();
     let is = |at: Option<usize>, wanted: &[&str]| {
-        at.and_then(|at| words.get(at)).is_some_and(|word| wanted.contains(&word.trim_start_matches('(')))
+        at.and_then(|at| words.get(at))
+            .is_some_and(|word| wanted.contains(&word.trim_start_matches('(')))
     };
     let masked = words.iter().enumerate().map(|(at, word)| {
         let number = word.starts_with(|c: char| c.is_ascii_digit());
@@ -28,7 +30,10 @@ fn mask(line: &str) -> String {
         let time = word.trim_end_matches([',', ':', ';']).ends_with('s');
         let took = is(before, &["after", "for"]) || is(Some(at + 1), &["after"]);
         if number && (time && took || is(before, &["pid", "uid"])) {
-            format!("N{}", word.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '.'))
+            format!(
+                "N{}",
+                word.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '.')
+            )
         } else {
             (*word).to_owned()
         }
@@ -44,14 +49,22 @@ fn is_ours(line: &str) -> bool {
 fn run(script: &str) -> Vec<String> {
     let dir = Dir::new();
     let bowout = Path::new(BOWOUT).parent().expect("a directory");
-    let path = format!("{}:{}", bowout.display(), std::env::var("PATH").unwrap_or_default());
-    let mut shell = Start::direct().env("PATH", path).dir(&dir.0).sh(&format!("exec 2>&1\n{script}"));
+    let path = format!(
+        "{}:{}",
+        bowout.display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let mut shell = Start::direct()
+        .env("PATH", path)
+        .dir(&dir.0)
+        .sh(&format!("exec 2>&1\n{script}"));
     let lines = shell.out.rest();
     shell.wait();
     lines.into_iter().filter(|line| is_ours(line)).collect()
 }
 
-/// One fenced block: the language behind its fence, its lines, and which lines of the text they are.
+/// One fenced block: the language behind its fence, its lines, and which lines of the text they
+/// are.
 struct Block {
     language: String,
     lines: Vec<String>,
@@ -64,11 +77,19 @@ fn blocks(text: &str) -> Vec<Block> {
     for (at, line) in text.lines().enumerate() {
         if let Some(language) = line.strip_prefix(FENCE) {
             if !open {
-                blocks.push(Block { language: language.into(), lines: Vec::new(), first: at + 1 });
+                blocks.push(Block {
+                    language: language.into(),
+                    lines: Vec::new(),
+                    first: at + 1,
+                });
             }
             open = !open;
         } else if open {
-            blocks.last_mut().expect("an open block").lines.push(line.into());
+            blocks
+                .last_mut()
+                .expect("an open block")
+                .lines
+                .push(line.into());
         }
     }
     blocks
@@ -81,7 +102,9 @@ fn the_tour_shows_what_is_printed() {
     let mut ran = 0;
     // From the end, so that the numbers of the lines before stay what they are.
     for pair in blocks(&text).windows(2).rev() {
-        let [script, shown] = pair else { unreachable!() };
+        let [script, shown] = pair else {
+            unreachable!()
+        };
         if script.language != "sh" || !shown.language.is_empty() {
             continue;
         }
@@ -101,7 +124,8 @@ fn the_tour_shows_what_is_printed() {
     }
 }
 
-/// What a person types behind `$ `, and what comes: `^C` is pressed when all before it has been seen.
+/// What a person types behind `$ `, and what comes: `^C` is pressed when all before it has been
+/// seen.
 fn replay(transcript: &[String]) {
     let mut shell = Shell::start();
     for line in transcript {
@@ -123,8 +147,10 @@ fn replay(transcript: &[String]) {
 #[test]
 fn the_tour_shows_what_a_terminal_shows() {
     let text = read("man/TOUR.md");
-    let keys: Vec<Block> =
-        blocks(&text).into_iter().filter(|block| block.lines.iter().any(|line| line.starts_with("^C"))).collect();
+    let keys: Vec<Block> = blocks(&text)
+        .into_iter()
+        .filter(|block| block.lines.iter().any(|line| line.starts_with("^C")))
+        .collect();
     assert_eq!(keys.len(), 1, "blocks with Ctrl-C");
     for block in keys {
         replay(&block.lines);
@@ -135,8 +161,14 @@ fn the_tour_shows_what_a_terminal_shows() {
 fn drawn(svg: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for row in svg.lines().filter(|line| line.contains("mono\" x=")) {
-        let row = row.split_once("\"preserve\">").and_then(|(_, rest)| rest.strip_suffix("</text>")).expect("a row");
-        let row = row.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        let row = row
+            .split_once("\"preserve\">")
+            .and_then(|(_, rest)| rest.strip_suffix("</text>"))
+            .expect("a row");
+        let row = row
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&");
         match (row.strip_prefix("    "), lines.last_mut()) {
             (Some(rest), Some(line)) => *line += &format!(" {rest}"),
             _ => lines.push(row),
@@ -149,14 +181,16 @@ fn drawn(svg: &str) -> Vec<String> {
 fn the_drawing_of_a_stop_shows_what_a_terminal_shows() {
     let mut lines = drawn(&read("man/stop.svg"));
     assert_eq!(lines.pop().as_deref(), Some("$"), "{lines:#?}");
-    assert!(lines.len() >= 5 && lines[0].starts_with("$ bowout"), "{lines:#?}");
+    assert!(
+        lines.len() >= 5 && lines[0].starts_with("$ bowout"),
+        "{lines:#?}"
+    );
     replay(&lines);
 }
 
 #[test]
 fn a_mask_hides_numbers_and_no_words() {
     let line = "bowout: 'sh' (pid 97) exited with 143 after 1.2s, 4ms after SIGTERM from pid 1 'x' (uid 0, manager), SIGKILL in 8s";
-    let masked =
-        "bowout: 'sh' (pid N) exited with 143 after N, N after SIGTERM from pid N 'x' (uid N, manager), SIGKILL in 8s";
+    let masked = "bowout: 'sh' (pid N) exited with 143 after N, N after SIGTERM from pid N 'x' (uid N, manager), SIGKILL in 8s";
     assert_eq!(mask(line), masked);
 }

@@ -1,5 +1,6 @@
-//! Fuzz target of the whole command line and its variables, parted by newlines: every option that has a value, and what they mean
-//! together. A first line `BOWOUT_…=…` is a variable, and so is the one behind it.
+//! Fuzz target of the whole command line and its variables, parted by newlines: every option that
+//! has a value, and what they mean together. A first line `BOWOUT_…=…` is a variable, and so is the
+//! one behind it.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -7,14 +8,23 @@ use std::os::unix::ffi::OsStrExt;
 use super::*;
 use crate::config::{Config, Home};
 use crate::fuzz::{assert_one_line, fuzz};
-use crate::logging::escape;
+use crate::log::escape;
 
 /// The variables, and the words behind them; neither can hold a NUL byte.
 fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
-    let lines: Vec<_> = input.split(|&byte| byte == b'\n').filter(|line| !line.contains(&0)).collect();
+    let lines: Vec<_> = input
+        .split(|&byte| byte == b'\n')
+        .filter(|line| !line.contains(&0))
+        .collect();
     let is_variable = |line: &&&[u8]| line.starts_with(b"BOWOUT_") && line.contains(&b'=');
-    let variables: Vec<_> = lines.iter().take_while(is_variable).map(|line| CString::new(*line).unwrap()).collect();
-    let words = lines[variables.len()..].iter().map(|word| OsStr::from_bytes(word).to_owned());
+    let variables: Vec<_> = lines
+        .iter()
+        .take_while(is_variable)
+        .map(|line| CString::new(*line).unwrap())
+        .collect();
+    let words = lines[variables.len()..]
+        .iter()
+        .map(|word| OsStr::from_bytes(word).to_owned());
     let words = ["bowout".into()].into_iter().chain(words).collect();
     (variables, words)
 }
@@ -31,7 +41,10 @@ fn a_command_line(input: &[u8]) {
             );
             let before = &words[1..words.len() - command.len()];
             let is_option = |word: &OsString| word.as_bytes().starts_with(b"-");
-            assert!(before.is_empty() || before.iter().any(is_option), "skips a command: {cli:?}");
+            assert!(
+                before.is_empty() || before.iter().any(is_option),
+                "skips a command: {cli:?}"
+            );
             match Config::new(cli.clone(), || Home::Other) {
                 Ok(config) => {
                     assert_eq!((&config.command, &config.args), (&cli.command, &cli.args));
@@ -41,7 +54,10 @@ fn a_command_line(input: &[u8]) {
                         "less than the grace period"
                     );
                     let first = config.ladder.rung(0).and_then(|rung| rung.wait);
-                    assert!(first.is_none_or(|first| config.stop_delay < first), "a delay that leaves nothing");
+                    assert!(
+                        first.is_none_or(|first| config.stop_delay < first),
+                        "a delay that leaves nothing"
+                    );
                     assert!(
                         !config.wait_tree || config.kill_mode != KillMode::Process,
                         "waits for whom it must not touch"
@@ -63,7 +79,10 @@ fn a_command_line(input: &[u8]) {
                 "give it once",
                 "is given as ",
             ];
-            assert!(says.iter().any(|says| text.contains(says)), "does not say what to type: {text}");
+            assert!(
+                says.iter().any(|says| text.contains(says)),
+                "does not say what to type: {text}"
+            );
         }
         Err(Stop::Alone) => assert_eq!(words.len().max(1), 1),
         Err(Stop::Info(text)) => assert!(text.contains("bowout") && text.ends_with('\n')),

@@ -22,8 +22,9 @@ fn unit(word: &str) -> Option<u128> {
     })
 }
 
-/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without spaces, or one number of seconds. `Err` where it
-/// is none, or where this cannot tell: fractions, and numbers that are too large for it.
+/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without
+/// spaces, or one number of seconds. `Err` where it is none, or where this cannot tell: fractions,
+/// and numbers that are too large for it.
 fn judge(text: &str) -> Result<Option<u128>, ()> {
     if matches!(text, "never" | "infinity") {
         return Ok(None);
@@ -38,11 +39,17 @@ fn judge(text: &str) -> Result<Option<u128>, ()> {
         return Err(());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0).ok_or(())?;
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .filter(|digits| *digits > 0)
+            .ok_or(())?;
         let (number, after) = rest.split_at(digits);
         let after = after.trim_start();
-        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
-        total += u128::from(number.parse::<u64>().map_err(drop)?) * unit(&after[..letters]).ok_or(())?;
+        let letters = after
+            .find(|c: char| !c.is_alphabetic())
+            .unwrap_or(after.len());
+        total +=
+            u128::from(number.parse::<u64>().map_err(drop)?) * unit(&after[..letters]).ok_or(())?;
         rest = after[letters..].trim_start();
     }
     // The kernel's clock counts nanoseconds in 63 bits.
@@ -52,13 +59,24 @@ fn judge(text: &str) -> Result<Option<u128>, ()> {
 /// What others make of a fraction: humantime, or of a number alone, the standard library.
 fn judge_fraction(text: &str) -> Option<f64> {
     // humantime panics on some sums beyond 2^64 seconds.
-    let small = text.split(|c: char| !c.is_ascii_digit()).all(|number| number.len() < 8);
-    let by_humantime = || humantime::parse_duration(text).ok().map(|wait| wait.as_secs_f64());
-    text.trim().parse().ok().or_else(|| if small { by_humantime() } else { None })
+    let small = text
+        .split(|c: char| !c.is_ascii_digit())
+        .all(|number| number.len() < 8);
+    let by_humantime = || {
+        humantime::parse_duration(text)
+            .ok()
+            .map(|wait| wait.as_secs_f64())
+    };
+    text.trim()
+        .parse()
+        .ok()
+        .or_else(|| if small { by_humantime() } else { None })
 }
 
 fn a_duration(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     let wait = parse_wait(text);
     match (&wait, judge(text)) {
         (Ok(wait), Ok(judged)) => assert_eq!(wait.map(|wait| wait.as_nanos()), judged, "{text:?}"),
@@ -71,13 +89,17 @@ fn a_duration(input: &[u8]) {
         }
         (Ok(None), Err(())) => {
             assert!(
-                text.split(|c: char| !c.is_ascii_digit()).any(|number| number.len() >= 3),
+                text.split(|c: char| !c.is_ascii_digit())
+                    .any(|number| number.len() >= 3),
                 "{text:?} is not for ever"
             );
         }
         (Err(error), judged) => {
             assert!(error.contains(text), "{error}");
-            match error.split_once("did you mean ").and_then(|(_, meant)| meant.strip_suffix('?')) {
+            match error
+                .split_once("did you mean ")
+                .and_then(|(_, meant)| meant.strip_suffix('?'))
+            {
                 Some(meant) => assert!(parse_wait(meant).is_ok(), "{error}"),
                 None => assert!(error.contains("write "), "{error}"),
             }
@@ -86,7 +108,11 @@ fn a_duration(input: &[u8]) {
     }
     if let Ok(Some(wait)) = wait {
         let written = humantime::format_duration(wait).to_string();
-        assert_eq!(parse_wait(&written), Ok(Some(wait)), "{text:?} is {written}");
+        assert_eq!(
+            parse_wait(&written),
+            Ok(Some(wait)),
+            "{text:?} is {written}"
+        );
     }
 }
 
@@ -102,29 +128,54 @@ fn is_ladder(text: &str) -> bool {
         (false, 0) => (is_never(last), &words[..words.len() - 2]),
         (true | false, _) => (false, steps),
     };
-    let signal = |word: &str| word.parse::<Signal>().is_ok_and(|signal| signal != Signal::KILL);
+    let signal = |word: &str| {
+        word.parse::<Signal>()
+            .is_ok_and(|signal| signal != Signal::KILL)
+    };
     let before_end = !is_never(last) || words.iter().rev().nth(1).is_some_and(|word| signal(word));
-    let is_step =
-        |step: &[&str]| signal(step[0]) && step.get(1).is_some_and(|wait| matches!(parse_wait(wait), Ok(Some(_))));
+    let is_step = |step: &[&str]| {
+        signal(step[0])
+            && step
+                .get(1)
+                .is_some_and(|wait| matches!(parse_wait(wait), Ok(Some(_))))
+    };
     ends && before_end && steps.chunks(2).all(is_step)
 }
 
 fn a_ladder(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     let ladder = text.parse::<Ladder>();
     assert_eq!(ladder.is_ok(), is_ladder(text), "{text:?}: {ladder:?}");
     match ladder {
         Ok(ladder) => {
             let written = ladder.to_string();
             assert_eq!(written.parse(), Ok(ladder.clone()), "{text:?} is {written}");
-            assert_eq!(ladder.0.len(), text.split('/').count() / 2, "{text:?} is {written}");
-            let sum = ladder.0.iter().try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?));
+            assert_eq!(
+                ladder.0.len(),
+                text.split('/').count() / 2,
+                "{text:?} is {written}"
+            );
+            let sum = ladder
+                .0
+                .iter()
+                .try_fold(Duration::ZERO, |sum, rung| sum.checked_add(rung.wait?));
             assert_eq!(ladder.total(0), sum, "{text:?}");
-            assert_eq!(ladder.total(ladder.0.len()), Some(Duration::ZERO), "{text:?}");
+            assert_eq!(
+                ladder.total(ladder.0.len()),
+                Some(Duration::ZERO),
+                "{text:?}"
+            );
         }
         Err(error) => {
-            let told = ["write ", "did you mean ", "leave the rest out"].iter().any(|told| error.contains(told));
-            assert!(told && error.starts_with(&format!("bad ladder '{text}': ")), "{error}");
+            let told = ["write ", "did you mean ", "leave the rest out"]
+                .iter()
+                .any(|told| error.contains(told));
+            assert!(
+                told && error.starts_with(&format!("bad ladder '{text}': ")),
+                "{error}"
+            );
         }
     }
 }

@@ -1,9 +1,12 @@
-//! Bytes for the parsers of what comes from outside, until one of them breaks what its judge holds it to.
+//! Bytes for the parsers of what comes from outside, until one of them breaks what its judge holds
+//! it to.
 //!
-//! A target is a test beside its parser (`mod fuzz` there; the text is in this folder): it takes any bytes, and panics where the parser
-//! is wrong. `cargo test fuzz` replays the corpus, `tests/fuzz/corpus/TARGET/`, and then a fixed number of inputs that are made of it by
-//! chance, always the same. This knows nothing of coverage. `bash tests/fuzz/run SECONDS` gives the same targets to libFuzzer, which
-//! does: it builds with `--cfg fuzzing` and LLVM's coverage, on the stable compiler.
+//! A target is a test beside its parser (`mod fuzz` there; the text is in this folder): it takes
+//! any bytes, and panics where the parser is wrong. `cargo test fuzz` replays the corpus,
+//! `tests/fuzz/corpus/TARGET/`, and then a fixed number of inputs that are made of it by chance,
+//! always the same. This knows nothing of coverage. `bash tests/fuzz/run SECONDS` gives the same
+//! targets to libFuzzer, which does: it builds with `--cfg fuzzing` and LLVM's coverage, on the
+//! stable compiler.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,10 +17,18 @@ pub(crate) fn fuzz(name: &str, inputs: usize, target: fn(&[u8])) {
     if let Some(args) = std::env::var_os("FUZZ_ARGS") {
         guided::run(&args.to_string_lossy(), target);
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(name);
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
     files.sort();
-    let corpus: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
+    let corpus: Vec<_> = files
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .collect();
     assert!(!corpus.is_empty(), "no corpus in {}", folder.display());
     for input in &corpus {
         give(target, input);
@@ -31,7 +42,11 @@ pub(crate) fn fuzz(name: &str, inputs: usize, target: fn(&[u8])) {
 
 fn give(target: fn(&[u8]), input: &[u8]) {
     let judged = catch_unwind(AssertUnwindSafe(|| target(input)));
-    assert!(judged.is_ok(), "the input was b\"{}\"", input.escape_ascii());
+    assert!(
+        judged.is_ok(),
+        "the input was b\"{}\"",
+        input.escape_ascii()
+    );
 }
 
 /// xorshift64*: the same numbers every time.
@@ -83,9 +98,13 @@ fn mutate(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     input
 }
 
-/// A line for the log: something is said, and nothing in it can pass for another line or move a terminal.
+/// A line for the log: something is said, and nothing in it can pass for another line or move a
+/// terminal.
 pub(crate) fn assert_one_line(text: &str) {
-    assert!(!text.is_empty() && !text.contains(char::is_control), "not one line: {text:?}");
+    assert!(
+        !text.is_empty() && !text.contains(char::is_control),
+        "not one line: {text:?}"
+    );
 }
 
 #[cfg(fuzzing)]
@@ -107,8 +126,13 @@ mod guided {
 
     /// A panic cannot leave it, and so aborts, which libFuzzer sees and writes the input down.
     extern "C" fn one(data: *const u8, size: usize) -> c_int {
-        // SAFETY: libFuzzer hands over `size` bytes at `data`, which may be null where there is none.
-        let input = if size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, size) } };
+        // SAFETY: libFuzzer hands over `size` bytes at `data`, which may be null where there is
+        // none.
+        let input = if size == 0 {
+            &[]
+        } else {
+            unsafe { std::slice::from_raw_parts(data, size) }
+        };
         TARGET.get().expect("set before the first input")(input);
         0
     }
@@ -116,8 +140,14 @@ mod guided {
     /// Does not come back: libFuzzer ends the process.
     pub(super) fn run(args: &str, target: fn(&[u8])) {
         TARGET.get_or_init(|| target);
-        let words: Vec<_> = ["bowout"].into_iter().chain(args.split_whitespace()).collect();
-        let mut argv: Vec<_> = words.iter().map(|word| CString::new(*word).unwrap().into_raw()).collect();
+        let words: Vec<_> = ["bowout"]
+            .into_iter()
+            .chain(args.split_whitespace())
+            .collect();
+        let mut argv: Vec<_> = words
+            .iter()
+            .map(|word| CString::new(*word).unwrap().into_raw())
+            .collect();
         let mut argc = argv.len() as c_int;
         argv.push(std::ptr::null_mut());
         let mut argv = argv.as_mut_ptr();

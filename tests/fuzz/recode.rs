@@ -19,15 +19,28 @@ fn judge(text: &str) -> Option<(u8, u8)> {
 }
 
 fn a_recode(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     let rule = text.parse::<Recode>();
-    assert_eq!(rule.as_ref().ok().map(|rule| (rule.from, rule.to)), judge(text), "{text:?}");
+    assert_eq!(
+        rule.as_ref().ok().map(|rule| (rule.from, rule.to)),
+        judge(text),
+        "{text:?}"
+    );
     match rule {
         Ok(rule) => {
-            let rules = ExitRules { recode: vec![rule], mirror: Mirror::Auto };
+            let rules = ExitRules {
+                recode: vec![rule],
+                mirror: Mirror::Auto,
+            };
             for code in 0..=255 {
                 let becomes = if code == rule.from { rule.to } else { code };
-                assert_eq!(rules.apply(Exit::Code(code), false), Exit::Code(becomes), "{code} by {text:?}");
+                assert_eq!(
+                    rules.apply(Exit::Code(code), false),
+                    Exit::Code(becomes),
+                    "{code} by {text:?}"
+                );
             }
         }
         Err(error) => assert_one_line(&error.replace(text, "?")),

@@ -11,7 +11,8 @@ const SECOND: [(&str, i32); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 /// A number as it is written, with no sign.
 fn number(text: &str) -> Option<i32> {
     let digits = text.trim_start_matches('0');
-    (0..=64).find(|n| !text.is_empty() && (digits == n.to_string() || (digits.is_empty() && *n == 0)))
+    (0..=64)
+        .find(|n| !text.is_empty() && (digits == n.to_string() || (digits.is_empty() && *n == 0)))
 }
 
 /// Reads a signal as bowout(1) describes it, by comparing with all that can be written.
@@ -27,26 +28,54 @@ fn judge(text: &str) -> Option<i32> {
     if let Some((_, second)) = SECOND.iter().find(|(name, _)| *name == bare) {
         return Some(*second);
     }
-    let offset = |rest: &str, sign: char| if rest.is_empty() { Some(0) } else { number(rest.strip_prefix(sign)?) };
-    let up = bare.strip_prefix("RTMIN").and_then(|rest| offset(rest, '+'));
-    let down = bare.strip_prefix("RTMAX").and_then(|rest| offset(rest, '-'));
-    up.map(|offset| 34 + offset).or(down.map(|offset| 64 - offset)).filter(|n| (34..=64).contains(n))
+    let offset = |rest: &str, sign: char| {
+        if rest.is_empty() {
+            Some(0)
+        } else {
+            number(rest.strip_prefix(sign)?)
+        }
+    };
+    let up = bare
+        .strip_prefix("RTMIN")
+        .and_then(|rest| offset(rest, '+'));
+    let down = bare
+        .strip_prefix("RTMAX")
+        .and_then(|rest| offset(rest, '-'));
+    up.map(|offset| 34 + offset)
+        .or(down.map(|offset| 64 - offset))
+        .filter(|n| (34..=64).contains(n))
 }
 
 fn a_signal(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     let signal = text.parse::<Signal>();
-    assert_eq!(signal.as_ref().ok().map(|signal| signal.number()), judge(text), "{text:?}");
+    assert_eq!(
+        signal.as_ref().ok().map(|signal| signal.number()),
+        judge(text),
+        "{text:?}"
+    );
     match signal {
         Ok(signal) => {
             let name = signal.to_string();
             // Two real-time signals are the C library's own and have no name.
-            assert!(name.parse() == Ok(signal) || matches!(signal.number(), 32 | 33), "{text:?} is {name}");
-            assert_eq!(catchable(text).is_ok(), !matches!(signal.number(), 9 | 19), "{text:?}");
+            assert!(
+                name.parse() == Ok(signal) || matches!(signal.number(), 32 | 33),
+                "{text:?} is {name}"
+            );
+            assert_eq!(
+                catchable(text).is_ok(),
+                !matches!(signal.number(), 9 | 19),
+                "{text:?}"
+            );
         }
         Err(error) => {
             assert!(error.contains(text), "{error}");
-            match error.split_once("did you mean ").and_then(|(_, meant)| meant.strip_suffix('?')) {
+            match error
+                .split_once("did you mean ")
+                .and_then(|(_, meant)| meant.strip_suffix('?'))
+            {
                 Some(meant) => assert!(judge(meant).is_some(), "{error}"),
                 None => assert!(error.contains("RTMIN+3"), "{error}"),
             }
@@ -55,20 +84,28 @@ fn a_signal(input: &[u8]) {
 }
 
 fn a_remap(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     let words: Vec<_> = text.split(':').collect();
     let rule = match words[..] {
-        [from, to] => {
-            judge(from).filter(|from| !matches!(from, 9 | 19)).zip(if to == "0" { Some(0) } else { judge(to) })
-        }
+        [from, to] => judge(from)
+            .filter(|from| !matches!(from, 9 | 19))
+            .zip(if to == "0" { Some(0) } else { judge(to) }),
         _ => None,
     };
     let rewrite = text.parse::<Rewrite>();
     assert_eq!(rewrite.is_ok(), rule.is_some(), "{text:?}");
-    let (Ok(rewrite), Some((from, to))) = (rewrite, rule) else { return };
+    let (Ok(rewrite), Some((from, to))) = (rewrite, rule) else {
+        return;
+    };
     let remap = Remap::new(vec![rewrite]);
     for signal in (1..=64).filter_map(Signal::new) {
-        let becomes = if signal.number() == from { Signal::new(to) } else { Some(signal) };
+        let becomes = if signal.number() == from {
+            Signal::new(to)
+        } else {
+            Some(signal)
+        };
         assert_eq!(remap.apply(signal), becomes, "{signal} by {text:?}");
     }
 }

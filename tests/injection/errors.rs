@@ -1,6 +1,6 @@
-//! Which errors are injected into which system call: those of its manual page that a caller can meet without a mistake of its own, and
-//! `EPERM` and `ENOSYS`, by which a seccomp filter or an old kernel refuses it. A call that bowout makes and that is not in here fails
-//! the suite.
+//! Which errors are injected into which system call: those of its manual page that a caller can
+//! meet without a mistake of its own, and `EPERM` and `ENOSYS`, by which a seccomp filter or an old
+//! kernel refuses it. A call that bowout makes and that is not in here fails the suite.
 
 /// The calls, and the errors of each; `retval=N` is a success that is none.
 const ERRORS: &[(&str, &[&str])] = &[
@@ -13,7 +13,18 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("writev", WRITE),
     (
         "pwritev2",
-        &["EAGAIN", "EINTR", "EIO", "ENOSPC", "EPIPE", "EPERM", "ENOSYS", "EOPNOTSUPP", "retval=0", "retval=1"],
+        &[
+            "EAGAIN",
+            "EINTR",
+            "EIO",
+            "ENOSPC",
+            "EPIPE",
+            "EPERM",
+            "ENOSYS",
+            "EOPNOTSUPP",
+            "retval=0",
+            "retval=1",
+        ],
     ),
     ("close", &["EINTR", "EIO", "ENOSPC"]),
     ("close_range", &["ENOMEM", "ENOSYS", "EPERM"]),
@@ -40,20 +51,33 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("fchmodat", CHANGE),
     ("unlink", CHANGE),
     ("unlinkat", CHANGE),
-    ("mkdir", &["EACCES", "EEXIST", "EIO", "EMLINK", "ENOENT", "ENOSPC", "EPERM", "EROFS"]),
+    (
+        "mkdir",
+        &[
+            "EACCES", "EEXIST", "EIO", "EMLINK", "ENOENT", "ENOSPC", "EPERM", "EROFS",
+        ],
+    ),
     ("rmdir", CHANGE),
     ("rename", CHANGE),
     ("renameat", CHANGE),
     ("ioctl", &["EIO", "ENOTTY", "EPERM"]),
     // Waiting and signals.
-    ("signalfd4", &["EMFILE", "ENFILE", "ENODEV", "ENOMEM", "ENOSYS", "EPERM"]),
+    (
+        "signalfd4",
+        &["EMFILE", "ENFILE", "ENODEV", "ENOMEM", "ENOSYS", "EPERM"],
+    ),
     ("poll", &["EINTR", "ENOMEM", "EINVAL"]),
     ("ppoll", &["EINTR", "ENOMEM", "EINVAL"]),
     ("kill", &["EPERM", "ESRCH", "ENOSYS"]),
     // bowout dies of the signal of its child.
     ("tgkill", &["EAGAIN", "EPERM", "ENOSYS"]),
     ("rt_sigqueueinfo", &["EAGAIN", "EPERM", "ESRCH"]),
-    ("pidfd_open", &["EMFILE", "ENFILE", "ENODEV", "ENOMEM", "ENOSYS", "EPERM", "ESRCH"]),
+    (
+        "pidfd_open",
+        &[
+            "EMFILE", "ENFILE", "ENODEV", "ENOMEM", "ENOSYS", "EPERM", "ESRCH",
+        ],
+    ),
     ("pidfd_send_signal", &["ENOSYS", "EPERM", "ESRCH"]),
     ("rt_sigtimedwait", &["EAGAIN", "EINTR"]),
     // Processes.
@@ -75,16 +99,49 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("prlimit64", &["EPERM", "ENOSYS"]),
     ("setrlimit", &["EPERM"]),
     // Sockets.
-    ("socket", &["EACCES", "EAFNOSUPPORT", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM"]),
+    (
+        "socket",
+        &[
+            "EACCES",
+            "EAFNOSUPPORT",
+            "EMFILE",
+            "ENFILE",
+            "ENOBUFS",
+            "ENOMEM",
+            "EPERM",
+        ],
+    ),
     ("setsockopt", &["ENOMEM", "ENOPROTOOPT", "EPERM"]),
-    ("bind", &["EACCES", "EADDRINUSE", "ENOENT", "ENOMEM", "EPERM", "EROFS"]),
+    (
+        "bind",
+        &["EACCES", "EADDRINUSE", "ENOENT", "ENOMEM", "EPERM", "EROFS"],
+    ),
     ("getsockname", &["ENOBUFS", "EPERM"]),
-    ("connect", &["EACCES", "EAGAIN", "ECONNREFUSED", "ENOENT", "EPERM"]),
-    ("sendmsg", &["EAGAIN", "ECONNREFUSED", "EINTR", "ENOBUFS", "ENOMEM", "ENOTCONN", "EPERM", "EPIPE"]),
-    ("sendto", &["EAGAIN", "EINTR", "ENOBUFS", "ENOMEM", "EPIPE", "EPERM"]),
+    (
+        "connect",
+        &["EACCES", "EAGAIN", "ECONNREFUSED", "ENOENT", "EPERM"],
+    ),
+    (
+        "sendmsg",
+        &[
+            "EAGAIN",
+            "ECONNREFUSED",
+            "EINTR",
+            "ENOBUFS",
+            "ENOMEM",
+            "ENOTCONN",
+            "EPERM",
+            "EPIPE",
+        ],
+    ),
+    (
+        "sendto",
+        &["EAGAIN", "EINTR", "ENOBUFS", "ENOMEM", "EPIPE", "EPERM"],
+    ),
     ("recvmsg", &["EAGAIN", "EINTR", "ENOMEM", "EPERM"]),
     ("getsockopt", &["EPERM"]),
-    // Memory and the C library. brk(2) of the kernel has no errors: it answers with where the break is.
+    // Memory and the C library. brk(2) of the kernel has no errors: it answers with where the break
+    // is.
     ("brk", &["retval=0"]),
     ("mmap", &["ENOMEM", "EPERM"]),
     ("mremap", &["ENOMEM", "EPERM"]),
@@ -111,19 +168,29 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("exit_group", &[]),
 ];
 
-const FILE: &[&str] = &["EACCES", "EINTR", "EIO", "EMFILE", "ENFILE", "ENOENT", "ENOMEM", "ENOSPC", "EPERM"];
-const WRITE: &[&str] = &["EAGAIN", "EINTR", "EIO", "ENOSPC", "EPIPE", "EPERM", "retval=0", "retval=1"];
+const FILE: &[&str] = &[
+    "EACCES", "EINTR", "EIO", "EMFILE", "ENFILE", "ENOENT", "ENOMEM", "ENOSPC", "EPERM",
+];
+const WRITE: &[&str] = &[
+    "EAGAIN", "EINTR", "EIO", "ENOSPC", "EPIPE", "EPERM", "retval=0", "retval=1",
+];
 const STAT: &[&str] = &["EACCES", "EIO", "ENOENT", "ENOMEM", "ENOSYS", "EPERM"];
-const CHANGE: &[&str] = &["EACCES", "EBUSY", "EIO", "ENOENT", "ENOSPC", "EPERM", "EROFS"];
+const CHANGE: &[&str] = &[
+    "EACCES", "EBUSY", "EIO", "ENOENT", "ENOSPC", "EPERM", "EROFS",
+];
 const FORK: &[&str] = &["EAGAIN", "ENOMEM", "ENOSYS", "EPERM"];
-/// What execve(2) answers about a program that is there; not `ENOEXEC`, upon which a shell would have to read it.
+/// What execve(2) answers about a program that is there; not `ENOEXEC`, upon which a shell would
+/// have to read it.
 const EXEC: &[&str] = &[
-    "E2BIG", "EACCES", "EAGAIN", "EIO", "ELIBBAD", "ELOOP", "EMFILE", "ENFILE", "ENOENT", "ENOMEM", "ENOTDIR", "EPERM",
-    "ETXTBSY",
+    "E2BIG", "EACCES", "EAGAIN", "EIO", "ELIBBAD", "ELOOP", "EMFILE", "ENFILE", "ENOENT", "ENOMEM",
+    "ENOTDIR", "EPERM", "ETXTBSY",
 ];
 
 pub fn of(call: &str) -> Option<&'static [&'static str]> {
-    ERRORS.iter().find(|(name, _)| *name == call).map(|(_, errors)| *errors)
+    ERRORS
+        .iter()
+        .find(|(name, _)| *name == call)
+        .map(|(_, errors)| *errors)
 }
 
 /// What the C library says of it, and so what a log line holds.
@@ -164,5 +231,8 @@ pub fn description(error: &str) -> String {
         _ => return error.to_owned(),
     };
     let text = std::io::Error::from_raw_os_error(number).to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -8,7 +8,8 @@ use crate::run::{Injection, Outcome, Whose, run};
 use crate::scenarios::Scenario;
 use crate::trace::Call;
 
-/// How often a scenario is run without any failure: its log may differ by the order in which things happen.
+/// How often a scenario is run without any failure: its log may differ by the order in which things
+/// happen.
 const TIMES: usize = 4;
 
 /// A scenario in which nothing fails.
@@ -24,23 +25,51 @@ impl Base {
     pub fn of(scenario: &Scenario, whose: Whose) -> Self {
         let runs: Vec<Outcome> = (0..TIMES)
             .map(|_| {
-                let outcome = run(scenario, whose, None).unwrap_or_else(|panic| panic!("{}: {panic}", scenario.name));
-                assert_eq!(outcome.status, scenario.status, "{}: {:#?}", scenario.name, outcome.raw);
-                assert!(outcome.violations.is_empty(), "{}: {:#?}", scenario.name, outcome.violations);
+                let outcome = run(scenario, whose, None)
+                    .unwrap_or_else(|panic| panic!("{}: {panic}", scenario.name));
+                assert_eq!(
+                    outcome.status, scenario.status,
+                    "{}: {:#?}",
+                    scenario.name, outcome.raw
+                );
+                assert!(
+                    outcome.violations.is_empty(),
+                    "{}: {:#?}",
+                    scenario.name,
+                    outcome.violations
+                );
                 outcome
             })
             .collect();
-        let logs: Vec<BTreeSet<String>> = runs.iter().map(|run| run.log.iter().cloned().collect()).collect();
+        let logs: Vec<BTreeSet<String>> = runs
+            .iter()
+            .map(|run| run.log.iter().cloned().collect())
+            .collect();
         let ever = logs.iter().flatten().cloned().collect();
-        let always = logs[0].iter().filter(|line| logs.iter().all(|log| log.contains(*line))).cloned().collect();
-        let calls = runs.into_iter().max_by_key(|run| run.calls.len()).expect("there are runs").calls;
-        Self { calls, always, ever }
+        let always = logs[0]
+            .iter()
+            .filter(|line| logs.iter().all(|log| log.contains(*line)))
+            .cloned()
+            .collect();
+        let calls = runs
+            .into_iter()
+            .max_by_key(|run| run.calls.len())
+            .expect("there are runs")
+            .calls;
+        Self {
+            calls,
+            always,
+            ever,
+        }
     }
 
     /// The calls that are to be failed: all of bowout's, or those of the child before its exec.
     pub fn calls_of(&self, whose: Whose) -> Vec<&Call> {
         let own = self.calls[0].pid;
-        self.calls.iter().filter(|call| whose == Whose::Bowouts || call.pid != own).collect()
+        self.calls
+            .iter()
+            .filter(|call| whose == Whose::Bowouts || call.pid != own)
+            .collect()
     }
 }
 
@@ -59,12 +88,19 @@ fn named(status: Status) -> String {
 }
 
 /// The outcome in words, and what is wrong with it.
-pub fn judge(scenario: &Scenario, base: &Base, injection: &Injection, outcome: &Outcome) -> (String, Vec<String>) {
+pub fn judge(
+    scenario: &Scenario,
+    base: &Base,
+    injection: &Injection,
+    outcome: &Outcome,
+) -> (String, Vec<String>) {
     let mut wrong = outcome.violations.clone();
     let status = outcome.status;
     let log: BTreeSet<String> = outcome.log.iter().cloned().collect();
     let text = errors::description(&injection.what);
-    let more = log.difference(&base.ever).map(|line| line.trim_start_matches("bowout: ").replace(&text, "ERROR"));
+    let more = log
+        .difference(&base.ever)
+        .map(|line| line.trim_start_matches("bowout: ").replace(&text, "ERROR"));
     let more: Vec<String> = more.collect();
     let less = base.always.difference(&log).count();
     if outcome.is_library() {
@@ -81,17 +117,23 @@ pub fn judge(scenario: &Scenario, base: &Base, injection: &Injection, outcome: &
         wrong.push("a crash".into());
     }
     if !outcome.has_forked() {
-        if status != Status::Code(125) || outcome.raw.len() != 1 || !outcome.raw[0].starts_with("bowout: ") {
+        if status != Status::Code(125)
+            || outcome.raw.len() != 1
+            || !outcome.raw[0].starts_with("bowout: ")
+        {
             wrong.push("nothing was started, and that is not 125 and one line".into());
         }
-        return (format!("nothing started, exit code 125: {}", more.join("; ")), wrong);
+        return (
+            format!("nothing started, exit code 125: {}", more.join("; ")),
+            wrong,
+        );
     }
     let kept = status == scenario.status;
     let explained = match status {
         Status::Code(125..=127) => more.iter().any(|line| line.contains("cannot run '")),
-        Status::Code(137) | Status::Signal(libc::SIGKILL) => {
-            more.iter().any(|line| line.contains("SIGKILL") || line.contains("cannot kill"))
-        }
+        Status::Code(137) | Status::Signal(libc::SIGKILL) => more
+            .iter()
+            .any(|line| line.contains("SIGKILL") || line.contains("cannot kill")),
         // The notifier, which has nobody to speak to then.
         Status::Code(98) => more.iter().any(|line| line.contains("cannot relay")),
         _ => false,
@@ -99,7 +141,11 @@ pub fn judge(scenario: &Scenario, base: &Base, injection: &Injection, outcome: &
     if !kept && !explained {
         wrong.push("neither the child's own status nor one that the log explains".into());
     }
-    let ended = if kept { "the child's own status".into() } else { named(status) };
+    let ended = if kept {
+        "the child's own status".into()
+    } else {
+        named(status)
+    };
     let told = match (more.is_empty(), less) {
         (true, 0) => "nothing lost".into(),
         (true, _) => "a log line is lost".into(),
@@ -109,11 +155,17 @@ pub fn judge(scenario: &Scenario, base: &Base, injection: &Injection, outcome: &
 }
 
 /// What is wrong with a run in which bowout was sent a signal.
-pub fn judge_signal(scenario: &Scenario, injection: &Injection, outcome: &Outcome) -> Option<String> {
+pub fn judge_signal(
+    scenario: &Scenario,
+    injection: &Injection,
+    outcome: &Outcome,
+) -> Option<String> {
     if !outcome.violations.is_empty() {
         return Some(outcome.violations.join(", "));
     }
-    let by = |signal: i32| outcome.status == Status::Signal(signal) || outcome.status == Status::Code(128 + signal);
+    let by = |signal: i32| {
+        outcome.status == Status::Signal(signal) || outcome.status == Status::Code(128 + signal)
+    };
     if injection.what == "SIGKILL" {
         return (!by(libc::SIGKILL) && outcome.status != scenario.status)
             .then(|| "neither killed nor ended before".into());
@@ -123,6 +175,7 @@ pub fn judge_signal(scenario: &Scenario, injection: &Injection, outcome: &Outcom
         return None;
     }
     let told = outcome.log.iter().any(|line| line.contains("SIGTERM"));
-    let obeyed = told && (by(libc::SIGTERM) || by(libc::SIGKILL) || outcome.status == Status::Code(7));
+    let obeyed =
+        told && (by(libc::SIGTERM) || by(libc::SIGKILL) || outcome.status == Status::Code(7));
     (!obeyed).then(|| "a status that the log does not explain".into())
 }

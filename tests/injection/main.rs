@@ -1,12 +1,16 @@
-//! Every system call of bowout, failed once at each of its places, on the real binary: `cargo test --test injection`. With `BOWOUT_LONG=1`
-//! at each place, else at one place for each purpose and error. `BLESS=1` with the long part writes tests/INJECTION.md anew. A look into /proc
-//! has places for every process of the machine: `unshare --pid --fork --mount-proc` in front of the long part leaves those of its own.
+//! Every system call of bowout, failed once at each of its places, on the real binary: `cargo test
+//! --test injection`. With `BOWOUT_LONG=1` at each place, else at one place for each purpose and
+//! error. `BLESS=1` with the long part writes tests/INJECTION.md anew. A look into /proc has places
+//! for every process of the machine: `unshare --pid --fork --mount-proc` in front of the long part
+//! leaves those of its own.
 //!
-//! strace runs beside bowout (`-D`), not above it, and follows it alone, so that the child's calls are neither counted nor failed; those
-//! between the fork and the exec have a run of their own. Where strace may not trace, nothing of this can be run.
+//! strace runs beside bowout (`-D`), not above it, and follows it alone, so that the child's calls
+//! are neither counted nor failed; those between the fork and the exec have a run of their own.
+//! Where strace may not trace, nothing of this can be run.
 //!
-//! Caveat: the places are those of a run before, and the number of calls differs from run to run (/proc has other processes); what was
-//! failed is therefore read from the trace of the failing run itself.
+//! Caveat: the places are those of a run before, and the number of calls differs from run to run
+//! (/proc has other processes); what was failed is therefore read from the trace of the failing run
+//! itself.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -43,8 +47,12 @@ struct Job<'a> {
 /// Each scenario with its calls, as they are when nothing fails.
 fn bases(scenarios: &'static [Scenario], whose: Whose) -> Vec<(&'static Scenario, Base)> {
     let homes = homes();
-    let scenarios = scenarios.iter().filter(|scenario| homes.contains(&scenario.home));
-    scenarios.map(|scenario| (scenario, Base::of(scenario, whose))).collect()
+    let scenarios = scenarios
+        .iter()
+        .filter(|scenario| homes.contains(&scenario.home));
+    scenarios
+        .map(|scenario| (scenario, Base::of(scenario, whose)))
+        .collect()
 }
 
 /// The first `most` places of each purpose in a scenario.
@@ -62,12 +70,15 @@ fn places<'a>(calls: &[&'a Call], most: usize) -> Vec<&'a Call> {
 }
 
 fn errors_of(call: &Call) -> impl Iterator<Item = &'static str> {
-    let all = errors::of(&call.name).unwrap_or_else(|| panic!("{} is not in tests/injection/errors.rs", call.name));
+    let all = errors::of(&call.name)
+        .unwrap_or_else(|| panic!("{} is not in tests/injection/errors.rs", call.name));
     // That /proc, or a process that is there, has no file in it would be a lie.
     let in_proc = call.key.contains(" /proc");
     // What is written late can fail at the close, and nothing but a file on a disk is (close(2)).
     let closes = call.name == "close" && !call.key.contains(" DIR");
-    all.iter().copied().filter(move |error| !(in_proc && *error == "ENOENT" || closes && *error != "EINTR"))
+    all.iter()
+        .copied()
+        .filter(move |error| !(in_proc && *error == "ENOENT" || closes && *error != "EINTR"))
 }
 
 /// Runs all jobs on a few threads.
@@ -96,12 +107,22 @@ fn fail_one(job: &Job<'_>) -> (Option<Seen>, Vec<String>) {
             return (None, vec![describe(&panic)]);
         }
     };
-    let Some(key) = outcome.key() else { return (None, vec![]) };
+    let Some(key) = outcome.key() else {
+        return (None, vec![]);
+    };
     let (text, wrong) = judge(job.scenario, job.base, &job.injection, &outcome);
-    let seen = Seen { key, error: job.injection.what.clone(), outcome: text, scenario: job.scenario.name.into() };
+    let seen = Seen {
+        key,
+        error: job.injection.what.clone(),
+        outcome: text,
+        scenario: job.scenario.name.into(),
+    };
     (
         Some(seen),
-        wrong.iter().map(|what| describe(&format!("{what}\n{:#?} {:#?}", outcome.status, outcome.raw))).collect(),
+        wrong
+            .iter()
+            .map(|what| describe(&format!("{what}\n{:#?} {:#?}", outcome.status, outcome.raw)))
+            .collect(),
     )
 }
 
@@ -111,7 +132,8 @@ fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>
     let mut jobs = vec![];
     for (scenario, base) in bases {
         for call in places(&base.calls_of(whose), size(1, usize::MAX)) {
-            // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it waits for ever.
+            // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it
+            // waits for ever.
             if call.library && whose == Whose::Bowouts && scenario.home == Home::Pid1 {
                 continue;
             }
@@ -120,8 +142,17 @@ fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>
             }
             // The first execve of every process is the one that makes it.
             for error in errors_of(call).filter(|_| call.name != "execve" || call.nth > 1) {
-                let injection = Injection { call: call.name.clone(), what: error.to_owned(), nth: call.nth };
-                jobs.push(Job { scenario, whose, base, injection });
+                let injection = Injection {
+                    call: call.name.clone(),
+                    what: error.to_owned(),
+                    nth: call.nth,
+                };
+                jobs.push(Job {
+                    scenario,
+                    whose,
+                    base,
+                    injection,
+                });
             }
         }
     }
@@ -151,19 +182,42 @@ fn each_failed_call_leads_to_what_the_table_says() {
     }
     new.keep(&old);
     if std::env::var_os("BLESS").is_some() {
-        assert!(size(false, true), "the table is of the long part: BOWOUT_LONG=1");
+        assert!(
+            size(false, true),
+            "the table is of the long part: BOWOUT_LONG=1"
+        );
         new.write();
     } else {
-        wrong.extend(results.iter().filter_map(|(seen, _)| old.objection(seen.as_ref()?)));
+        wrong.extend(
+            results
+                .iter()
+                .filter_map(|(seen, _)| old.objection(seen.as_ref()?)),
+        );
         if size(false, true) {
             wrong.extend(
-                old.keys().difference(&new.keys()).map(|key| format!("{key}: no longer made, but in the table")),
+                old.keys()
+                    .difference(&new.keys())
+                    .map(|key| format!("{key}: no longer made, but in the table")),
             );
         }
     }
-    println!("{met} of {} runs have met their call: {} calls, {} outcomes", all.len(), new.keys().len(), new.len());
-    assert!(met * 10 >= all.len() * 9, "only {met} of {} runs have met their call", all.len());
-    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    println!(
+        "{met} of {} runs have met their call: {} calls, {} outcomes",
+        all.len(),
+        new.keys().len(),
+        new.len()
+    );
+    assert!(
+        met * 10 >= all.len() * 9,
+        "only {met} of {} runs have met their call",
+        all.len()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 /// A stop request while bowout is at this call, or SIGKILL to bowout itself.
@@ -176,26 +230,52 @@ fn a_signal_at_each_call_is_obeyed() {
     let mut jobs = vec![];
     for (scenario, base) in &bases {
         // A child of PID 1 cannot outlive it; of the others, a descendant does (README, "Limits").
-        let signals: &[&str] = if scenario.name == "forward" { &["SIGTERM", "SIGKILL"] } else { &["SIGTERM"] };
+        let signals: &[&str] = if scenario.name == "forward" {
+            &["SIGTERM", "SIGKILL"]
+        } else {
+            &["SIGTERM"]
+        };
         for call in places(&base.calls_of(Whose::Bowouts), size(1, usize::MAX)) {
             for signal in signals {
-                let injection = Injection { call: call.name.clone(), what: (*signal).to_owned(), nth: call.nth };
-                jobs.push(Job { scenario, whose: Whose::Bowouts, base, injection });
+                let injection = Injection {
+                    call: call.name.clone(),
+                    what: (*signal).to_owned(),
+                    nth: call.nth,
+                };
+                jobs.push(Job {
+                    scenario,
+                    whose: Whose::Bowouts,
+                    base,
+                    injection,
+                });
             }
         }
     }
     // Of the quick part, one in four.
     let jobs: Vec<Job<'_>> = jobs.into_iter().step_by(size(4, 1)).collect();
-    let results = work(&jobs, |job| match run(job.scenario, job.whose, Some(&job.injection)) {
-        Ok(outcome) => {
-            let wrong = judge_signal(job.scenario, &job.injection, &outcome);
-            wrong.map(|what| {
-                format!("{}: {:?}: {what}\n{:#?} {:#?}", job.scenario.name, job.injection, outcome.status, outcome.raw)
-            })
+    let results = work(&jobs, |job| {
+        match run(job.scenario, job.whose, Some(&job.injection)) {
+            Ok(outcome) => {
+                let wrong = judge_signal(job.scenario, &job.injection, &outcome);
+                wrong.map(|what| {
+                    format!(
+                        "{}: {:?}: {what}\n{:#?} {:#?}",
+                        job.scenario.name, job.injection, outcome.status, outcome.raw
+                    )
+                })
+            }
+            Err(panic) => Some(format!(
+                "{}: {:?}: {panic}",
+                job.scenario.name, job.injection
+            )),
         }
-        Err(panic) => Some(format!("{}: {:?}: {panic}", job.scenario.name, job.injection)),
     });
     let wrong: Vec<String> = results.into_iter().flatten().collect();
     println!("{} runs", jobs.len());
-    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} are wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

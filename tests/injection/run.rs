@@ -35,7 +35,10 @@ impl Injection {
             what if what.starts_with("SIG") => format!("signal={what}"),
             what => format!("error={what}"),
         };
-        vec!["-e".into(), format!("inject={}:{what}:when={}", self.call, self.nth)]
+        vec![
+            "-e".into(),
+            format!("inject={}:{what}:when={}", self.call, self.nth),
+        ]
     }
 }
 
@@ -64,22 +67,32 @@ impl Outcome {
         match (hits.first()?, child) {
             (first, None) => Some(first.key.clone()),
             (_, Some(call)) if hits.len() == 1 => Some(format!("{} (in the child)", call.key)),
-            (_, Some(call)) => Some(format!("{} (in the child, and the first of bowout)", call.key)),
+            (_, Some(call)) => Some(format!(
+                "{} (in the child, and the first of bowout)",
+                call.key
+            )),
         }
     }
 
     /// The call was one of the C library, before bowout's own first instruction.
     pub fn is_library(&self) -> bool {
-        self.calls.iter().any(|call| call.injected && call.library && call.pid == self.calls[0].pid)
+        self.calls
+            .iter()
+            .any(|call| call.injected && call.library && call.pid == self.calls[0].pid)
     }
 }
 
 /// Runs the scenario; an error is a watchdog's.
-pub fn run(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -> Result<Outcome, String> {
+pub fn run(
+    scenario: &Scenario,
+    whose: Whose,
+    injection: Option<&Injection>,
+) -> Result<Outcome, String> {
     let result = catch_unwind(AssertUnwindSafe(|| supervise(scenario, whose, injection)));
     result.map_err(|cause| {
         let text = cause.downcast_ref::<String>().cloned();
-        text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+        text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default()
     })
 }
 
@@ -102,19 +115,42 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
     if injection.is_some_and(|injection| injection.what == "SIGKILL") {
         // The kernel kills the child then, which takes its time.
         until("the child ends with bowout", || {
-            bowout.left().into_iter().all(|pid| ["", "strace"].contains(&name(pid).as_str())).then_some(())
+            bowout
+                .left()
+                .into_iter()
+                .all(|pid| ["", "strace"].contains(&name(pid).as_str()))
+                .then_some(())
         });
     }
     // Who has ended meanwhile has no name.
-    let left = bowout.left().into_iter().map(name).filter(|name| !name.is_empty() && name != "strace");
+    let left = bowout
+        .left()
+        .into_iter()
+        .map(name)
+        .filter(|name| !name.is_empty() && name != "strace");
     let left: Vec<String> = left.collect();
-    until("strace has ended", || bowout.left().into_iter().all(|pid| name(pid) != "strace").then_some(()));
-    let me = if bowout.died(1) == Status::Code(129) { 1 } else { bowout.pid };
+    until("strace has ended", || {
+        bowout
+            .left()
+            .into_iter()
+            .all(|pid| name(pid) != "strace")
+            .then_some(())
+    });
+    let me = if bowout.died(1) == Status::Code(129) {
+        1
+    } else {
+        bowout.pid
+    };
     let calls = trace::parse(&fs::read_to_string(&file).unwrap_or_default(), &dir.0, me);
     // With a process left, the pipe does not end.
-    let raw = if left.is_empty() { bowout.log() } else { bowout.err.seen() };
+    let raw = if left.is_empty() {
+        bowout.log()
+    } else {
+        bowout.err.seen()
+    };
     let log: Vec<String> = raw.iter().map(|line| trace::plain(line, &dir.0)).collect();
-    let said = status == Status::Code(137) || raw.iter().any(|line| line.contains("are not supervised"));
+    let said =
+        status == Status::Code(137) || raw.iter().any(|line| line.contains("are not supervised"));
     if !left.is_empty() && !said {
         violations.push(format!("left running: {left:?}"));
     }
@@ -124,9 +160,18 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
     if took > Duration::from_millis(scenario.bound_ms) + SLACK {
         violations.push(format!("took {took:?}"));
     }
-    Outcome { status, calls, log, raw, violations }
+    Outcome {
+        status,
+        calls,
+        log,
+        raw,
+        violations,
+    }
 }
 
 fn name(pid: i32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }

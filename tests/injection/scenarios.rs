@@ -1,4 +1,5 @@
-//! What bowout does while one of its calls fails. Each one waits for facts, and goes on without them when bowout has ended.
+//! What bowout does while one of its calls fails. Each one waits for facts, and goes on without
+//! them when bowout has ended.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -29,7 +30,8 @@ enum Command {
     Path(&'static [&'static str]),
 }
 
-/// For a child that obeys, which may wait for the processor first. It is waited out where the request does not reach it.
+/// For a child that obeys, which may wait for the processor first. It is waited out where the
+/// request does not reach it.
 const GRACE: &str = "3s";
 
 /// The directory that a scenario's options name.
@@ -57,7 +59,9 @@ const FORWARD: Scenario = Scenario {
 const DRAIN: Scenario = Scenario {
     name: "drain",
     options: &["--grace", GRACE],
-    command: Command::Sh("\"$PROBE\" signals --name d --exit TERM:0 & exec \"$PROBE\" signals --name c --exit TERM:7"),
+    command: Command::Sh(
+        "\"$PROBE\" signals --name d --exit TERM:0 & exec \"$PROBE\" signals --name c --exit TERM:7",
+    ),
     drive: stop_both,
     bound_ms: 5300,
     ..START
@@ -74,7 +78,12 @@ const STUBBORN: Scenario = Scenario {
 
 pub const ALL: &[Scenario] = &[
     START,
-    Scenario { name: "missing", command: Command::Missing, status: Status::Code(127), ..START },
+    Scenario {
+        name: "missing",
+        command: Command::Missing,
+        status: Status::Code(127),
+        ..START
+    },
     FORWARD,
     Scenario {
         name: "stop",
@@ -95,11 +104,17 @@ pub const ALL: &[Scenario] = &[
     },
     DRAIN,
     STUBBORN,
-    Scenario { name: "report", options: &["--report", "DIR/report", "--termination-log=DIR/message"], ..START },
+    Scenario {
+        name: "report",
+        options: &["--report", "DIR/report", "--termination-log=DIR/message"],
+        ..START
+    },
     Scenario {
         name: "notify",
         options: &["--grace", GRACE, "--notify", "exec"],
-        command: Command::Notifier(&["send", "STATUS=x", "say", "ready 1", "wait", "TERM", "end", "exit", "7"]),
+        command: Command::Notifier(&[
+            "send", "STATUS=x", "say", "ready 1", "wait", "TERM", "end", "exit", "7",
+        ]),
         drive: stop,
         bound_ms: 5200,
         ..START
@@ -135,16 +150,41 @@ pub const ALL: &[Scenario] = &[
         bound_ms: 5000,
         ..START
     },
-    Scenario { name: "PID 1", home: Home::Pid1, ..FORWARD },
-    Scenario { name: "PID 1 drain", home: Home::Pid1, ..DRAIN },
-    Scenario { name: "PID 1 stubborn", home: Home::Pid1, ..STUBBORN },
+    Scenario {
+        name: "PID 1",
+        home: Home::Pid1,
+        ..FORWARD
+    },
+    Scenario {
+        name: "PID 1 drain",
+        home: Home::Pid1,
+        ..DRAIN
+    },
+    Scenario {
+        name: "PID 1 stubborn",
+        home: Home::Pid1,
+        ..STUBBORN
+    },
 ];
 
 /// Where the calls between the fork and the exec are failed, too.
 pub const FORKED: &[Scenario] = &[
-    Scenario { name: "path", command: Command::Path(&["-c", "exit 7"]), ..START },
-    Scenario { name: "missing", command: Command::Missing, status: Status::Code(127), ..START },
-    Scenario { name: "PID 1", home: Home::Pid1, ..START },
+    Scenario {
+        name: "path",
+        command: Command::Path(&["-c", "exit 7"]),
+        ..START
+    },
+    Scenario {
+        name: "missing",
+        command: Command::Missing,
+        status: Status::Code(127),
+        ..START
+    },
+    Scenario {
+        name: "PID 1",
+        home: Home::Pid1,
+        ..START
+    },
 ];
 
 impl Scenario {
@@ -154,7 +194,9 @@ impl Scenario {
         if self.name == "report" {
             dir.write("message", "", 0o600);
         }
-        let manager = self.notifies().then(|| UnixDatagram::bind(dir.file("manager")).expect("a socket"));
+        let manager = self
+            .notifies()
+            .then(|| UnixDatagram::bind(dir.file("manager")).expect("a socket"));
         (dir, manager)
     }
 
@@ -168,8 +210,15 @@ impl Scenario {
         let mut words: Vec<String> = ["-D", "-y"].map(String::from).to_vec();
         words.extend(strace.iter().cloned());
         words.push(BOWOUT.into());
-        words.extend(self.options.iter().map(|option| option.replace(DIR, folder)));
-        let mut start = Start::new(words).program("strace").at(self.home).env("RUNTIME_DIRECTORY", folder);
+        words.extend(
+            self.options
+                .iter()
+                .map(|option| option.replace(DIR, folder)),
+        );
+        let mut start = Start::new(words)
+            .program("strace")
+            .at(self.home)
+            .env("RUNTIME_DIRECTORY", folder);
         // What is closed one by one where close_range(2) fails is not to be traced 65,536 times.
         start = start.with(["--nofile", "64"]);
         if matches!(self.command, Command::Path(_)) {
@@ -201,7 +250,9 @@ impl Scenario {
 fn nothing(_: &Running) {}
 
 fn wait(bowout: &Running, what: &str, fact: impl Fn(&[String], &[String]) -> bool) {
-    until(what, || (bowout.has_ended() || fact(&bowout.out.seen(), &bowout.err.seen())).then_some(()));
+    until(what, || {
+        (bowout.has_ended() || fact(&bowout.out.seen(), &bowout.err.seen())).then_some(())
+    });
 }
 
 fn is_ready(out: &[String]) -> bool {
@@ -211,10 +262,16 @@ fn is_ready(out: &[String]) -> bool {
 fn forward(bowout: &Running) {
     wait(bowout, "the child is ready", |out, _| is_ready(out));
     bowout.try_kill(USR1);
-    wait(bowout, "the child has the signal or the log says why not", |out, err| {
-        out.iter().filter_map(|line| Got::parse(line)).any(|got| got.signal == USR1)
-            || err.iter().any(|line| line.contains("cannot send SIGUSR1"))
-    });
+    wait(
+        bowout,
+        "the child has the signal or the log says why not",
+        |out, err| {
+            out.iter()
+                .filter_map(|line| Got::parse(line))
+                .any(|got| got.signal == USR1)
+                || err.iter().any(|line| line.contains("cannot send SIGUSR1"))
+        },
+    );
     bowout.try_kill(TERM);
 }
 
@@ -225,14 +282,19 @@ fn stop(bowout: &Running) {
 
 fn stop_both(bowout: &Running) {
     wait(bowout, "both are ready", |out, _| {
-        ["c ready", "d ready"].iter().all(|who| out.iter().any(|l| l.starts_with(who)))
+        ["c ready", "d ready"]
+            .iter()
+            .all(|who| out.iter().any(|l| l.starts_with(who)))
     });
     bowout.try_kill(TERM);
 }
 
-/// Of a message that comes with the child's end bowout may tell or not; this one is there before the signal that ends the child.
+/// Of a message that comes with the child's end bowout may tell or not; this one is there before
+/// the signal that ends the child.
 fn stop_behind_a_message(bowout: &Running) {
     stop(bowout);
-    wait(bowout, "the message is sent", |out, _| out.iter().any(|line| line.contains("sent")));
+    wait(bowout, "the message is sent", |out, _| {
+        out.iter().any(|line| line.contains("sent"))
+    });
     bowout.try_kill(USR1);
 }

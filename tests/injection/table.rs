@@ -1,4 +1,5 @@
-//! The table of what each failed call leads to: made from the runs, kept in tests/INJECTION.md, and compared with it.
+//! The table of what each failed call leads to: made from the runs, kept in tests/INJECTION.md, and
+//! compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -37,8 +38,9 @@ Whatever fails: no process is left but one that the log names (exit code 137), b
 | --- | --- | --- | --- |
 ";
 
-/// Not made on every machine, at every time: where some 170 processes run, what a look at all of them takes is asked of mmap(2)
-/// (`M_MMAP_THRESHOLD`, mallopt(3)); and whether the child was stopped is asked where a SIGCHLD comes of somebody who is reaped by then.
+/// Not made on every machine, at every time: where some 170 processes run, what a look at all of
+/// them takes is asked of mmap(2) (`M_MMAP_THRESHOLD`, mallopt(3)); and whether the child was
+/// stopped is asked where a SIGCHLD comes of somebody who is reaped by then.
 const SOMETIMES: [&str; 2] = ["mmap", "waitid P_PID WSTOPPED"];
 
 fn file() -> PathBuf {
@@ -47,14 +49,21 @@ fn file() -> PathBuf {
 
 impl Table {
     pub fn add(&mut self, seen: &Seen) {
-        let (errors, scenarios) = self.0.entry((seen.key.clone(), seen.outcome.clone())).or_default();
+        let (errors, scenarios) = self
+            .0
+            .entry((seen.key.clone(), seen.outcome.clone()))
+            .or_default();
         errors.insert(seen.error.clone());
         scenarios.insert(seen.scenario.clone());
     }
 
     /// Keeps what `old` says of a call that is not made on every machine.
     pub fn keep(&mut self, old: &Self) {
-        for (row, seen) in old.0.iter().filter(|((key, _), _)| SOMETIMES.contains(&key.as_str())) {
+        for (row, seen) in old
+            .0
+            .iter()
+            .filter(|((key, _), _)| SOMETIMES.contains(&key.as_str()))
+        {
             self.0.entry(row.clone()).or_insert_with(|| seen.clone());
         }
     }
@@ -63,12 +72,20 @@ impl Table {
     pub fn read() -> Self {
         let text = fs::read_to_string(file()).unwrap_or_default();
         let mut table = Self::default();
-        for line in text.lines().skip_while(|line| !line.starts_with("| ---")).skip(1) {
+        for line in text
+            .lines()
+            .skip_while(|line| !line.starts_with("| ---"))
+            .skip(1)
+        {
             let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
-            let [key, errors, outcome, scenarios] = cells[..] else { panic!("no row: {line}") };
+            let [key, errors, outcome, scenarios] = cells[..] else {
+                panic!("no row: {line}")
+            };
             let set = |text: &str| text.split(", ").map(String::from).collect();
             let key = key.trim_matches('`').to_owned();
-            table.0.insert((key, outcome.to_owned()), (set(errors), set(scenarios)));
+            table
+                .0
+                .insert((key, outcome.to_owned()), (set(errors), set(scenarios)));
         }
         table
     }
@@ -77,7 +94,11 @@ impl Table {
         let mut text = HEAD.to_owned();
         for ((key, outcome), (errors, scenarios)) in &self.0 {
             let list = |set: &BTreeSet<String>| set.iter().cloned().collect::<Vec<_>>().join(", ");
-            text.push_str(&format!("| `{key}` | {} | {outcome} | {} |\n", list(errors), list(scenarios)));
+            text.push_str(&format!(
+                "| `{key}` | {} | {outcome} | {} |\n",
+                list(errors),
+                list(scenarios)
+            ));
         }
         fs::write(file(), text).expect("tests/INJECTION.md");
     }
@@ -85,11 +106,18 @@ impl Table {
     /// Why this is not what the table says, if so.
     pub fn objection(&self, seen: &Seen) -> Option<String> {
         let row = self.0.get(&(seen.key.clone(), seen.outcome.clone()));
-        // A call that is not made in every run may have been missed with this error when the table was made.
-        let is_new = !self.0.iter().any(|((key, _), (errors, _))| *key == seen.key && errors.contains(&seen.error));
+        // A call that is not made in every run may have been missed with this error when the table
+        // was made.
+        let is_new = !self
+            .0
+            .iter()
+            .any(|((key, _), (errors, _))| *key == seen.key && errors.contains(&seen.error));
         match row {
             Some((errors, _)) if is_new || errors.contains(&seen.error) => None,
-            _ => Some(format!("{} {}, {}: not in the table: {}", seen.key, seen.error, seen.scenario, seen.outcome)),
+            _ => Some(format!(
+                "{} {}, {}: not in the table: {}",
+                seen.key, seen.error, seen.scenario, seen.outcome
+            )),
         }
     }
 

@@ -1,5 +1,6 @@
-//! What strace has written: the calls of one run, and what each is for. The purpose comes from the arguments, never from a position, so
-//! that the table outlives a change of the order or the number of calls.
+//! What strace has written: the calls of one run, and what each is for. The purpose comes from the
+//! arguments, never from a position, so that the table outlives a change of the order or the number
+//! of calls.
 
 use std::path::Path;
 
@@ -20,7 +21,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// No matter of bowout's: a debug build's check that a descriptor is open (std), which the release build has not.
+    /// No matter of bowout's: a debug build's check that a descriptor is open (std), which the
+    /// release build has not.
     pub fn is_check(&self) -> bool {
         self.key.starts_with("fcntl") && self.key.ends_with("F_GETFD")
     }
@@ -31,7 +33,8 @@ impl Call {
     }
 }
 
-/// The calls in the order of their beginning; `dir` is the test's own directory, `me` bowout's number as it sees it.
+/// The calls in the order of their beginning; `dir` is the test's own directory, `me` bowout's
+/// number as it sees it.
 pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut library = Vec::new();
@@ -45,13 +48,19 @@ pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
         if let Some(rest) = rest.strip_prefix("<... ") {
             // The other half of a line that another process has cut.
             let name = rest.split(' ').next().unwrap_or_default();
-            if let Some(call) = calls.iter_mut().rev().find(|call| call.pid == pid && call.name == name) {
+            if let Some(call) = calls
+                .iter_mut()
+                .rev()
+                .find(|call| call.pid == pid && call.name == name)
+            {
                 (call.result, call.injected) = (result(rest), rest.ends_with("(INJECTED)"));
             }
             continue;
         }
         let rest = rest.trim_end_matches(" <unfinished ...>");
-        let Some((name, arguments)) = rest.split_once('(') else { continue };
+        let Some((name, arguments)) = rest.split_once('(') else {
+            continue;
+        };
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             continue;
         }
@@ -61,8 +70,14 @@ pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
         calls.push(Call {
             pid,
             name: name.to_owned(),
-            key: format!("{name} {}", purpose(name, arguments, dir, me)).trim_end().to_owned(),
-            nth: calls.iter().filter(|call| call.pid == pid && call.name == name).count() + 1,
+            key: format!("{name} {}", purpose(name, arguments, dir, me))
+                .trim_end()
+                .to_owned(),
+            nth: calls
+                .iter()
+                .filter(|call| call.pid == pid && call.name == name)
+                .count()
+                + 1,
             library: !library.contains(&pid) && name != "rt_sigprocmask",
             injected: rest.ends_with("(INJECTED)"),
             result: result(rest),
@@ -76,8 +91,14 @@ pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
 }
 
 fn result(line: &str) -> i64 {
-    let Some((_, result)) = line.rsplit_once(" = ") else { return 0 };
-    result.split([' ', '<']).next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    let Some((_, result)) = line.rsplit_once(" = ") else {
+        return 0;
+    };
+    result
+        .split([' ', '<'])
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 /// What a call is for, without numbers of processes, descriptors and addresses.
@@ -95,7 +116,11 @@ fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
             format!("{whom} {}", word(1))
         }
         "waitid" => {
-            let what = if word(3).contains("WSTOPPED") { "WSTOPPED" } else { "WEXITED" };
+            let what = if word(3).contains("WSTOPPED") {
+                "WSTOPPED"
+            } else {
+                "WEXITED"
+            };
             format!("{} {what}", word(0))
         }
         "ppoll" | "poll" | "pipe2" | "getcwd" => String::new(),
@@ -152,27 +177,39 @@ fn split(arguments: &str) -> Vec<String> {
 }
 
 fn path(text: &str, dir: &Path) -> String {
-    let text = text.trim_matches('"').replace(&*dir.to_string_lossy(), "DIR");
-    let is_random = |name: &str| name.len() >= 16 && name.bytes().take(16).all(|byte| byte.is_ascii_hexdigit());
-    let parts = text.split('/').map(|part| match part.strip_prefix("bowout-") {
-        Some(name) if is_random(name) => "bowout-RANDOM",
-        _ if part.parse::<u32>().is_ok() => "PID",
-        _ => part,
-    });
+    let text = text
+        .trim_matches('"')
+        .replace(&*dir.to_string_lossy(), "DIR");
+    let is_random =
+        |name: &str| name.len() >= 16 && name.bytes().take(16).all(|byte| byte.is_ascii_hexdigit());
+    let parts = text
+        .split('/')
+        .map(|part| match part.strip_prefix("bowout-") {
+            Some(name) if is_random(name) => "bowout-RANDOM",
+            _ if part.parse::<u32>().is_ok() => "PID",
+            _ => part,
+        });
     let text = parts.collect::<Vec<_>>().join("/");
     numberless(&text)
 }
 
 /// `4</proc>` and `"7/stat"`.
 fn path_at(folder: &str, name: &str, dir: &Path) -> String {
-    let folder = folder.split_once('<').map_or("", |(_, what)| what.trim_end_matches('>'));
-    path(format!("{folder}/{}", name.trim_matches('"')).trim_end_matches("/."), dir)
+    let folder = folder
+        .split_once('<')
+        .map_or("", |(_, what)| what.trim_end_matches('>'));
+    path(
+        format!("{folder}/{}", name.trim_matches('"')).trim_end_matches("/."),
+        dir,
+    )
 }
 
 /// `4</proc/7/stat>`.
 fn descriptor(text: &str, dir: &Path) -> String {
     let number = text.split('<').next().unwrap_or_default();
-    let what = text.split_once('<').map_or("", |(_, what)| what.trim_end_matches('>'));
+    let what = text
+        .split_once('<')
+        .map_or("", |(_, what)| what.trim_end_matches('>'));
     match number {
         "0" => "stdin".into(),
         "1" => "stdout".into(),
@@ -206,11 +243,17 @@ pub fn numberless(text: &str) -> String {
 pub fn plain(line: &str, dir: &Path) -> String {
     let line = line.replace(&*dir.to_string_lossy(), "DIR");
     let line = match line.split_once(" (os error ") {
-        Some((before, after)) => format!("{before}{}", after.split_once(')').map_or("", |(_, after)| after)),
+        Some((before, after)) => format!(
+            "{before}{}",
+            after.split_once(')').map_or("", |(_, after)| after)
+        ),
         None => line,
     };
     // The command is named by its path, which is another one on each machine.
-    let line = line.split('\'').enumerate().map(|(i, part)| if i % 2 == 1 { short(part) } else { part });
+    let line = line
+        .split('\'')
+        .enumerate()
+        .map(|(i, part)| if i % 2 == 1 { short(part) } else { part });
     numberless(&line.collect::<Vec<_>>().join("'"))
 }
 
@@ -219,7 +262,11 @@ fn short(command: &str) -> &str {
     if command.starts_with("injection-") {
         return "test";
     }
-    if command.starts_with('/') { command.rsplit('/').next().unwrap_or(command) } else { command }
+    if command.starts_with('/') {
+        command.rsplit('/').next().unwrap_or(command)
+    } else {
+        command
+    }
 }
 
 #[cfg(test)]
@@ -259,27 +306,43 @@ clone(child_stack=NULL, flags=SIGCHLD)  = 18
             "clone",
         ];
         assert_eq!(keys, expected);
-        assert_eq!(calls.iter().map(|call| call.library).collect::<Vec<_>>()[..3], [true, false, false]);
         assert_eq!(
-            calls.iter().filter(|call| call.injected).map(|call| call.key.as_str()).collect::<Vec<_>>(),
+            calls.iter().map(|call| call.library).collect::<Vec<_>>()[..3],
+            [true, false, false]
+        );
+        assert_eq!(
+            calls
+                .iter()
+                .filter(|call| call.injected)
+                .map(|call| call.key.as_str())
+                .collect::<Vec<_>>(),
             ["kill group SIGTERM"]
         );
-        assert_eq!(calls.iter().map(|call| call.nth).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 1, 1, 2, 1]);
+        assert_eq!(
+            calls.iter().map(|call| call.nth).collect::<Vec<_>>(),
+            [1, 1, 1, 1, 1, 1, 1, 1, 2, 1]
+        );
         assert!(calls[9].has_forked());
     }
 
     #[test]
     fn halves_of_a_line_are_joined() {
-        let text =
-            "7 setpgid(0, 0 <unfinished ...>\n8 getppid() = 1\n7 <... setpgid resumed>) = -1 EPERM (x) (INJECTED)\n";
+        let text = "7 setpgid(0, 0 <unfinished ...>\n8 getppid() = 1\n7 <... setpgid resumed>) = -1 EPERM (x) (INJECTED)\n";
         let calls = parse(text, Path::new("/tmp/x"), 1);
-        assert_eq!((calls.len(), calls[0].injected, calls[0].result), (2, true, -1));
+        assert_eq!(
+            (calls.len(), calls[0].injected, calls[0].result),
+            (2, true, -1)
+        );
     }
 
     #[test]
     fn lines_of_the_log_lose_their_numbers_and_errors() {
         let line = "bowout: cannot run '/a/b/probe' (pid 17): Operation not permitted (os error 1) after 1.25s, 4ms";
-        let plain = plain(line, Path::new("/tmp/x")).replace(&errors::description("EPERM"), "ERROR");
-        assert_eq!(plain, "bowout: cannot run 'probe' (pid #): ERROR after #s, #s");
+        let plain =
+            plain(line, Path::new("/tmp/x")).replace(&errors::description("EPERM"), "ERROR");
+        assert_eq!(
+            plain,
+            "bowout: cannot run 'probe' (pid #): ERROR after #s, #s"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Five checks at the terminal, the same for bowout and for the wrappers that are installed, as a Markdown table:
-//! `cargo test --test peers`. It claims nothing and fails nothing; README.md quotes it.
+//! Five checks at the terminal, the same for bowout and for the wrappers that are installed, as a
+//! Markdown table: `cargo test --test peers`. It claims nothing and fails nothing; README.md quotes
+//! it.
 //!
-//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was waited for, in seconds.
+//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
+//! waited for, in seconds.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -13,7 +15,9 @@ use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
-use common::pty::{CTRL_C, CTRL_Z, PROMPT, Pty, Role, Shell, group_of, installed, kill, parent_of, runs, state_of};
+use common::pty::{
+    CTRL_C, CTRL_Z, PROMPT, Pty, Role, Shell, group_of, installed, kill, parent_of, runs, state_of,
+};
 use common::{field, hold, leftovers, probe};
 
 struct Wrapper {
@@ -23,11 +27,26 @@ struct Wrapper {
 }
 
 const WRAPPERS: [Wrapper; 5] = [
-    Wrapper { name: "bowout", call: "bowout --" },
-    Wrapper { name: "tini", call: "tini --" },
-    Wrapper { name: "dumb-init", call: "dumb-init --" },
-    Wrapper { name: "catatonit", call: "catatonit --" },
-    Wrapper { name: "timeout", call: "timeout 1h" },
+    Wrapper {
+        name: "bowout",
+        call: "bowout --",
+    },
+    Wrapper {
+        name: "tini",
+        call: "tini --",
+    },
+    Wrapper {
+        name: "dumb-init",
+        call: "dumb-init --",
+    },
+    Wrapper {
+        name: "catatonit",
+        call: "catatonit --",
+    },
+    Wrapper {
+        name: "timeout",
+        call: "timeout 1h",
+    },
 ];
 
 type Check = fn(&str) -> String;
@@ -35,13 +54,21 @@ type Check = fn(&str) -> String;
 const CHECKS: [(&str, Check); 5] = [
     ("Ctrl-C: SIGINT that the child gets", ctrl_c),
     ("Ctrl-Z, then `fg`, in an interactive bash", ctrl_z),
-    ("in a script: the child reads the terminal and gets Ctrl-C", script),
-    ("`wrapper a \\| b`: b sees the end when a closes its stdout", pipeline),
+    (
+        "in a script: the child reads the terminal and gets Ctrl-C",
+        script,
+    ),
+    (
+        "`wrapper a \\| b`: b sees the end when a closes its stdout",
+        pipeline,
+    ),
     ("`nohup wrapper a`: a survives SIGHUP", nohup),
 ];
 
 fn patience() -> Duration {
-    let seconds = std::env::var("PEERS_PATIENCE").ok().and_then(|text| text.parse().ok());
+    let seconds = std::env::var("PEERS_PATIENCE")
+        .ok()
+        .and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
@@ -53,11 +80,12 @@ fn shell() -> Shell {
 }
 
 fn sees(pty: &mut Pty, text: &str) -> bool {
-    pty.comes(|pty| pty.unread().contains(text).then_some(())).is_some()
+    pty.comes(|pty| pty.unread().contains(text).then_some(()))
+        .is_some()
 }
 
-/// The wrapper leads the session and is held up, so that what it sends comes after what the terminal has sent, and is not merged
-/// with it. SIGTERM through the wrapper comes after both.
+/// The wrapper leads the session and is held up, so that what it sends comes after what the
+/// terminal has sent, and is not merged with it. SIGTERM through the wrapper comes after both.
 fn ctrl_c(call: &str) -> String {
     let line = format!("{call} probe terminal --catch INT,TERM");
     let mut pty = Pty::start(Role::Controlling, &line.split(' ').collect::<Vec<_>>());
@@ -68,7 +96,8 @@ fn ctrl_c(call: &str) -> String {
     pty.state(wrapper, 'T');
     pty.type_keys(CTRL_C);
     pty.see("^C");
-    let pending = u64::from_str_radix(&field(wrapper, "ShdPnd"), 16).expect("a mask") & 1 << (libc::SIGINT - 1);
+    let pending = u64::from_str_radix(&field(wrapper, "ShdPnd"), 16).expect("a mask")
+        & 1 << (libc::SIGINT - 1);
     let has_it = sees(&mut pty, "got 2 ");
     kill(wrapper, libc::SIGCONT);
     if pending == 0 && !has_it {
@@ -76,7 +105,11 @@ fn ctrl_c(call: &str) -> String {
     }
     kill(wrapper, libc::SIGTERM);
     if !sees(&mut pty, "got 15 ") {
-        return if state_of(child).is_some() { "the child has no SIGTERM either".into() } else { "killed".into() };
+        return if state_of(child).is_some() {
+            "the child has no SIGTERM either".into()
+        } else {
+            "killed".into()
+        };
     }
     pty.screen().matches("got 2 ").count().to_string()
 }
@@ -87,7 +120,11 @@ fn ctrl_z(call: &str) -> String {
     let child = shell.0.ready();
     shell.0.type_keys(CTRL_Z);
     if shell.0.comes(|pty| pty.find_prompt(PROMPT)).is_none() {
-        let state = if state_of(child) == Some('T') { "child stopped, shell stuck" } else { "nothing happens" };
+        let state = if state_of(child) == Some('T') {
+            "child stopped, shell stuck"
+        } else {
+            "nothing happens"
+        };
         return state.into();
     }
     shell.line("fg");
@@ -95,17 +132,25 @@ fn ctrl_z(call: &str) -> String {
         return "child stays stopped".into();
     }
     kill(child, libc::SIGUSR1);
-    if sees(&mut shell.0, "got 10 ") { "ok".into() } else { "child does not answer".into() }
+    if sees(&mut shell.0, "got 10 ") {
+        "ok".into()
+    } else {
+        "child does not answer".into()
+    }
 }
 
 fn script(call: &str) -> String {
     let mut shell = shell();
-    shell.line(&format!("sh -c '{call} probe terminal --catch INT,USR1 --read; :'"));
+    shell.line(&format!(
+        "sh -c '{call} probe terminal --catch INT,USR1 --read; :'"
+    ));
     let child = shell.0.ready();
     shell.0.type_keys("hello\r");
     let read = shell.0.comes(|pty| {
         let seen = pty.unread();
-        let found = ["read hello.", "no terminal", "not read"].into_iter().find(|text| seen.contains(text));
+        let found = ["read hello.", "no terminal", "not read"]
+            .into_iter()
+            .find(|text| seen.contains(text));
         found.or_else(|| (state_of(child) == Some('T')).then_some("child stopped"))
     });
     match read {
@@ -114,7 +159,11 @@ fn script(call: &str) -> String {
         other => return other.unwrap_or("nothing is read").into(),
     }
     shell.0.type_keys(CTRL_C);
-    if sees(&mut shell.0, "got 2 ") { "ok".into() } else { "no Ctrl-C".into() }
+    if sees(&mut shell.0, "got 2 ") {
+        "ok".into()
+    } else {
+        "no Ctrl-C".into()
+    }
 }
 
 fn pipeline(call: &str) -> String {
@@ -123,7 +172,9 @@ fn pipeline(call: &str) -> String {
     shell.line(&format!("{call} {command} | (cat; echo the end) & :"));
     let child = shell.0.ready_in("out");
     // While the child lives; it has closed its own copy.
-    let end = shell.0.comes(|pty| pty.unread().contains("the end").then_some(()));
+    let end = shell
+        .0
+        .comes(|pty| pty.unread().contains("the end").then_some(()));
     assert!(runs(child), "{call}");
     if end.is_some() {
         return "ok".into();
@@ -132,20 +183,34 @@ fn pipeline(call: &str) -> String {
     let held = held.is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"));
     kill(child, libc::SIGTERM);
     let late = sees(&mut shell.0, "the end");
-    if held && late { "only when a ends".into() } else { "never".into() }
+    if held && late {
+        "only when a ends".into()
+    } else {
+        "never".into()
+    }
 }
 
 /// SIGTERM through the wrapper comes after SIGHUP.
 fn nohup(call: &str) -> String {
     let mut shell = shell();
-    shell.line(&format!("nohup {call} probe terminal --catch TERM --to out 2>log &"));
+    shell.line(&format!(
+        "nohup {call} probe terminal --catch TERM --to out 2>log &"
+    ));
     let child = shell.0.ready_in("out");
     let wrapper = parent_of(child);
     // As the shell does it at its end, and as an administrator does.
     let held = hold(wrapper).expect("the wrapper");
     kill(-group_of(wrapper), libc::SIGHUP);
     // Some have ended by now, and their number may be another's. SAFETY: no information is passed.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.as_raw_fd(), libc::SIGTERM, 0, 0) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            held.as_raw_fd(),
+            libc::SIGTERM,
+            0,
+            0,
+        )
+    };
     let answer = shell.0.comes(|pty| {
         let answered = pty.file("out").contains("got 15 ").then_some("ok");
         answered.or_else(|| (!runs(child)).then_some("killed"))
@@ -155,11 +220,19 @@ fn nohup(call: &str) -> String {
 
 /// The first word of what it says of itself that begins like a number.
 fn version(wrapper: &Wrapper) -> String {
-    let program = if wrapper.name == "bowout" { common::BOWOUT } else { wrapper.name };
+    let program = if wrapper.name == "bowout" {
+        common::BOWOUT
+    } else {
+        wrapper.name
+    };
     let output = leftovers::output(Command::new(program).arg("--version"));
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let mut words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
-    let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())).unwrap_or_default();
+    let mut words = text
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('v'));
+    let version = words
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+        .unwrap_or_default();
     version.split('_').next().unwrap_or_default().to_owned()
 }
 
@@ -173,14 +246,20 @@ fn main() {
         .iter()
         .filter(|wrapper| {
             let there = wrapper.name == "bowout" || installed(wrapper.name).is_some();
-            assert!(there || std::env::var("CI").as_deref() != Ok("true"), "{} is not installed", wrapper.name);
+            assert!(
+                there || std::env::var("CI").as_deref() != Ok("true"),
+                "{} is not installed",
+                wrapper.name
+            );
             if !there {
                 eprintln!("SKIPPED {}: it is not installed", wrapper.name);
             }
             there
         })
         .collect();
-    let names = there.iter().map(|wrapper| format!("{} {}", wrapper.name, version(wrapper)));
+    let names = there
+        .iter()
+        .map(|wrapper| format!("{} {}", wrapper.name, version(wrapper)));
     row(&[String::new()].into_iter().chain(names).collect::<Vec<_>>());
     row(&vec!["---".into(); there.len() + 1]);
     for (what, check) in CHECKS {

@@ -6,7 +6,8 @@ use std::ptr::{null, null_mut};
 
 use crate::{Words, receive, signal, sys};
 
-/// Does what the words say, one after the other, with every signal blocked; behind `--`, as `signals`.
+/// Does what the words say, one after the other, with every signal blocked; behind `--`, as
+/// `signals`.
 pub(crate) fn hostile(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     // SAFETY: no arguments.
@@ -18,23 +19,36 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "await" => await_signal(signal(&words.text())),
             "name" => name(words.word().unwrap_or_default()),
             // SAFETY: no pointers; the parent is there for as long as we are its child.
-            "tell" => drop(sys::check(unsafe { libc::kill(parent, signal(&words.text())) }, "kill")),
+            "tell" => drop(sys::check(
+                unsafe { libc::kill(parent, signal(&words.text())) },
+                "kill",
+            )),
             "echo" => echo(parent, signal(&words.text())),
             "forge" => forge(parent, words.number(), signal(&words.text())),
             // SAFETY: no pointers. Whoever forbids it has spoiled the act, not the test.
             "all" => drop(unsafe { libc::kill(-1, signal(&words.text())) }),
             "limit" => limit(parent, words.number(), words.number()),
-            "trace" => trace(if words.0.as_slice().first().is_some_and(|word| word == "parent") {
-                words.text();
-                parent
-            } else {
-                words.number()
-            }),
+            "trace" => trace(
+                if words
+                    .0
+                    .as_slice()
+                    .first()
+                    .is_some_and(|word| word == "parent")
+                {
+                    words.text();
+                    parent
+                } else {
+                    words.number()
+                },
+            ),
             "attach" => attach(parent),
             "fill" => fill(words.number()),
             "async" => on_every_line(parent, signal(&words.text())),
             // SAFETY: no pointers.
-            "shutdown" => drop(sys::check(unsafe { libc::shutdown(words.number(), libc::SHUT_RDWR) }, "shutdown")),
+            "shutdown" => drop(sys::check(
+                unsafe { libc::shutdown(words.number(), libc::SHUT_RDWR) },
+                "shutdown",
+            )),
             "reopen" => reopen(parent),
             // SAFETY: no arguments.
             "session" => drop(unsafe { libc::setsid() }),
@@ -43,7 +57,9 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "thread" => thread(std::mem::take(&mut words.0).collect()),
             "proc" => over(c"/proc"),
             "uncover" => uncover(c"/proc"),
-            "task" => over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default()),
+            "task" => {
+                over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default())
+            }
             "mounts" => own_mounts(),
             "uid" => user(words.number() as libc::uid_t),
             other => sys::fail(other),
@@ -55,14 +71,26 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
 fn await_signal(signal: c_int) {
     let set = sys::bit(signal);
     // SAFETY: the set is 8 bytes; nothing is written.
-    while unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, null::<u8>(), null::<u8>(), 8) } < 0 {}
+    while unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const set,
+            null::<u8>(),
+            null::<u8>(),
+            8,
+        )
+    } < 0
+    {}
 }
 
 /// As ps(1) and the log see it: up to 15 bytes.
 fn name(name: OsString) {
     let name = CString::new(name.into_vec()).unwrap_or_default();
     // SAFETY: a string that outlives the call.
-    sys::check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }, "PR_SET_NAME");
+    sys::check(
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) },
+        "PR_SET_NAME",
+    );
 }
 
 /// Sends it to the parent and waits until it comes back.
@@ -81,23 +109,41 @@ fn forge(parent: c_int, pid: c_int, signal: c_int) {
         sender: [c_int; 2],
         rest: [u64; 13],
     }
-    let info = Info { numbers: [signal, 0, libc::SI_QUEUE, 0], sender: [pid, 4242], rest: [0; 13] };
+    let info = Info {
+        numbers: [signal, 0, libc::SI_QUEUE, 0],
+        sender: [pid, 4242],
+        rest: [0; 13],
+    };
     // SAFETY: as many bytes as a siginfo_t has.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, parent, signal, &raw const info) };
     sys::check(done as c_int, "rt_sigqueueinfo");
 }
 
 fn limit(pid: c_int, which: c_int, to: c_int) {
-    let limit = libc::rlimit64 { rlim_cur: to as u64, rlim_max: to as u64 };
+    let limit = libc::rlimit64 {
+        rlim_cur: to as u64,
+        rlim_max: to as u64,
+    };
     // SAFETY: a limit that is only read, and no place to write to.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, pid, which, &raw const limit, null_mut::<u8>()) };
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            which,
+            &raw const limit,
+            null_mut::<u8>(),
+        )
+    };
     sys::check(done as c_int, "prlimit");
 }
 
 /// Never looks at it: a signal stops it, and when it has ended nobody else can reap it.
 fn trace(pid: c_int) {
     // SAFETY: no pointers are read.
-    sys::check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } as c_int, "ptrace");
+    sys::check(
+        unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) } as c_int,
+        "ptrace",
+    );
 }
 
 /// Stops it for as long as we are there.
@@ -105,7 +151,10 @@ fn attach(pid: c_int) {
     trace(pid);
     // SAFETY: no pointers are read; no status is asked for.
     unsafe {
-        sys::check(libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0) as c_int, "ptrace");
+        sys::check(
+            libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0) as c_int,
+            "ptrace",
+        );
         sys::check(libc::waitpid(pid, null_mut(), libc::__WALL), "waitpid");
     }
 }
@@ -113,7 +162,12 @@ fn attach(pid: c_int) {
 fn open(path: &str, flags: c_int) -> c_int {
     let path = CString::new(path).unwrap_or_default();
     // SAFETY: a string that outlives the call.
-    unsafe { libc::open(path.as_ptr(), flags | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY) }
+    unsafe {
+        libc::open(
+            path.as_ptr(),
+            flags | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY,
+        )
+    }
 }
 
 /// Through a description of our own, so that the flags of the shared one stay as they are.
@@ -126,13 +180,21 @@ fn fill(fd: c_int) {
     }
 }
 
-/// Has the kernel signal the parent whenever somebody reads from stderr, which the two share (fcntl(2), `O_ASYNC`).
+/// Has the kernel signal the parent whenever somebody reads from stderr, which the two share
+/// (fcntl(2), `O_ASYNC`).
 fn on_every_line(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
     unsafe {
         sys::check(libc::fcntl(2, libc::F_SETOWN, parent), "F_SETOWN");
         sys::check(libc::fcntl(2, 10 /* F_SETSIG */, signal), "F_SETSIG");
-        sys::check(libc::fcntl(2, libc::F_SETFL, libc::fcntl(2, libc::F_GETFL) | libc::O_ASYNC), "F_SETFL");
+        sys::check(
+            libc::fcntl(
+                2,
+                libc::F_SETFL,
+                libc::fcntl(2, libc::F_GETFL) | libc::O_ASYNC,
+            ),
+            "F_SETFL",
+        );
     }
 }
 
@@ -185,13 +247,24 @@ fn thread(words: Vec<OsString>) -> ! {
 /// An empty directory over this one, for all who share our mounts.
 fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
-    let done = unsafe { libc::mount(c"none".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), 0 as c_ulong, null()) };
+    let done = unsafe {
+        libc::mount(
+            c"none".as_ptr(),
+            place.as_ptr(),
+            c"tmpfs".as_ptr(),
+            0 as c_ulong,
+            null(),
+        )
+    };
     sys::check(done, "mount");
 }
 
 fn uncover(place: &CStr) {
     // SAFETY: a string that outlives the call.
-    sys::check(unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) }, "umount");
+    sys::check(
+        unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) },
+        "umount",
+    );
 }
 
 fn own_mounts() {
@@ -199,7 +272,10 @@ fn own_mounts() {
     unsafe {
         sys::check(libc::unshare(libc::CLONE_NEWNS), "unshare");
         let flags = libc::MS_REC | libc::MS_PRIVATE;
-        sys::check(libc::mount(null(), c"/".as_ptr(), null(), flags, null()), "private mounts");
+        sys::check(
+            libc::mount(null(), c"/".as_ptr(), null(), flags, null()),
+            "private mounts",
+        );
     }
 }
 

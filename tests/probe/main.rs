@@ -1,8 +1,10 @@
 //! The command that the end-to-end tests have bowout run, and the set-ups that they run bowout in.
 //!
-//! A C `main`: Rust's own start-up opens closed descriptors and ignores SIGPIPE, which is what is being measured.
+//! A C `main`: Rust's own start-up opens closed descriptors and ignores SIGPIPE, which is what is
+//! being measured.
 //!
-//! Lines on stdout are `[NAME ]ready PID`, then `[NAME ]SIGNAL CODE SENDER VALUE` for every signal received.
+//! Lines on stdout are `[NAME ]ready PID`, then `[NAME ]SIGNAL CODE SENDER VALUE` for every signal
+//! received.
 #![no_main]
 #![allow(unsafe_code)]
 // Clocks and threads are bowout's concern, not that of its command.
@@ -60,8 +62,11 @@ impl Words {
     }
 
     fn text(&mut self) -> String {
-        let word = self.word().unwrap_or_else(|| sys::fail("a word is missing"));
-        word.into_string().unwrap_or_else(|word| sys::fail(&format!("not text: {}", word.display())))
+        let word = self
+            .word()
+            .unwrap_or_else(|| sys::fail("a word is missing"));
+        word.into_string()
+            .unwrap_or_else(|word| sys::fail(&format!("not text: {}", word.display())))
     }
 
     fn number(&mut self) -> c_int {
@@ -75,7 +80,8 @@ impl Words {
 }
 
 fn number(text: &str) -> c_int {
-    text.parse().unwrap_or_else(|_| sys::fail(&format!("not a number: {text}")))
+    text.parse()
+        .unwrap_or_else(|_| sys::fail(&format!("not a number: {text}")))
 }
 
 /// `TERM`, or any number.
@@ -99,15 +105,20 @@ fn signal(text: &str) -> c_int {
 
 /// `TERM:7`.
 fn pair(text: &str) -> (c_int, &str) {
-    let Some((left, right)) = text.split_once(':') else { sys::fail(&format!("not a pair: {text}")) };
+    let Some((left, right)) = text.split_once(':') else {
+        sys::fail(&format!("not a pair: {text}"))
+    };
     (signal(left), right)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
-    // SAFETY: the C runtime hands over `count` pointers to strings that live as long as the process.
+    // SAFETY: the C runtime hands over `count` pointers to strings that live as long as the
+    // process.
     let all = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) });
-    let all: Vec<OsString> = all.map(|word| OsString::from_vec(word.to_bytes().to_vec())).collect();
+    let all: Vec<OsString> = all
+        .map(|word| OsString::from_vec(word.to_bytes().to_vec()))
+        .collect();
     let mut words = Words(all.into_iter());
     words.word();
     match words.word().unwrap_or_default().as_bytes() {

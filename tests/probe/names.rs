@@ -7,7 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use crate::{Words, sys};
 
 const PIDFD: &str = "LISTEN_PIDFDID";
-const NAMES: [&str; 6] = ["LISTEN_PID", PIDFD, "WATCHDOG_PID", "SYSTEMD_EXEC_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+const NAMES: [&str; 6] = [
+    "LISTEN_PID",
+    PIDFD,
+    "WATCHDOG_PID",
+    "SYSTEMD_EXEC_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
 
 /// The inode of a pidfd on ourselves.
 // 32 bits on 32-bit machines.
@@ -15,7 +22,10 @@ const NAMES: [&str; 6] = ["LISTEN_PID", PIDFD, "WATCHDOG_PID", "SYSTEMD_EXEC_PID
 fn inode() -> u64 {
     // SAFETY: the structure is filled in before it is read.
     unsafe {
-        let fd = sys::check(libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as c_int, "pidfd_open");
+        let fd = sys::check(
+            libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) as c_int,
+            "pidfd_open",
+        );
         let mut stat: libc::stat = zeroed();
         sys::check(libc::fstat(fd, &raw mut stat), "fstat");
         libc::close(fd);
@@ -23,13 +33,18 @@ fn inode() -> u64 {
     }
 }
 
-/// Has each of these variables name this process, then executes the command, which is this process still.
+/// Has each of these variables name this process, then executes the command, which is this process
+/// still.
 pub(crate) fn named(words: &mut Words) -> ! {
     while let Some(name) = words.word() {
         if name == "--" {
             sys::exec(words.command())
         }
-        let value = if name == PIDFD { inode() } else { u64::from(std::process::id()) };
+        let value = if name == PIDFD {
+            inode()
+        } else {
+            u64::from(std::process::id())
+        };
         // SAFETY: the probe has one thread.
         unsafe { std::env::set_var(name, value.to_string()) };
     }
@@ -42,8 +57,11 @@ pub(crate) fn names() -> ! {
     sys::say(&format!("inode {}", inode()));
     for name in NAMES {
         if let Some(value) = std::env::var_os(name) {
-            let value: String =
-                value.as_bytes().iter().map(|byte| std::ascii::escape_default(*byte).to_string()).collect();
+            let value: String = value
+                .as_bytes()
+                .iter()
+                .map(|byte| std::ascii::escape_default(*byte).to_string())
+                .collect();
             sys::say(&format!("{name}={value}"));
         }
     }

@@ -13,7 +13,10 @@ pub(crate) fn kill(words: &mut Words) -> c_int {
     let pid = words.number();
     while let Some(word) = words.word() {
         // SAFETY: no pointers.
-        sys::check(unsafe { libc::kill(pid, signal(&word.to_string_lossy())) }, "kill");
+        sys::check(
+            unsafe { libc::kill(pid, signal(&word.to_string_lossy())) },
+            "kill",
+        );
     }
     0
 }
@@ -27,7 +30,8 @@ pub(crate) fn trace(pid: c_int) -> ! {
     sys::pause()
 }
 
-/// Starts COMMAND from a thread that ends once COMMAND has a child, then waits for SIGTERM as a process that goes on.
+/// Starts COMMAND from a thread that ends once COMMAND has a child, then waits for SIGTERM as a
+/// process that goes on.
 pub(crate) fn thread(words: &mut Words) -> c_int {
     words.word();
     let command = words.command();
@@ -61,8 +65,12 @@ pub(crate) fn with(words: &mut Words) -> ! {
         match option.to_str().unwrap_or_default() {
             "--" => sys::exec(words.command()),
             "--block" => sys::mask(libc::SIG_BLOCK, list(words).into_iter().map(sys::bit).sum()),
-            "--ignore" => list(words).into_iter().for_each(|signal| sys::disposition(signal, libc::SIG_IGN)),
-            "--default" => list(words).into_iter().for_each(|signal| sys::disposition(signal, libc::SIG_DFL)),
+            "--ignore" => list(words)
+                .into_iter()
+                .for_each(|signal| sys::disposition(signal, libc::SIG_IGN)),
+            "--default" => list(words)
+                .into_iter()
+                .for_each(|signal| sys::disposition(signal, libc::SIG_DFL)),
             // SAFETY: no pointers; closing is all that is wanted.
             "--close" => list(words).into_iter().for_each(|fd| unsafe {
                 libc::close(fd);
@@ -86,30 +94,49 @@ pub(crate) fn with(words: &mut Words) -> ! {
             },
             "--raise" => {
                 // SAFETY: no pointers.
-                sys::check(unsafe { libc::kill(libc::getpid(), signal(&words.text())) }, "kill");
+                sys::check(
+                    unsafe { libc::kill(libc::getpid(), signal(&words.text())) },
+                    "kill",
+                );
             }
-            // ITIMER_REAL, VIRTUAL, PROF by number, and after how many ms it expires, once and then.
+            // ITIMER_REAL, VIRTUAL, PROF by number, and after how many ms it expires, once and
+            // then.
             "--timer" => timer(words.number(), words.number(), words.number()),
             // SAFETY: no pointers but to a valid structure.
             "--reset-on-fork" => unsafe {
                 sys::check(libc::setpriority(libc::PRIO_PROCESS, 0, -5), "setpriority");
                 let parameters: libc::sched_param = std::mem::zeroed();
                 let policy = libc::SCHED_BATCH | libc::SCHED_RESET_ON_FORK;
-                let done = libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const parameters);
+                let done = libc::syscall(
+                    libc::SYS_sched_setscheduler,
+                    0,
+                    policy,
+                    &raw const parameters,
+                );
                 sys::check(done as c_int, "sched_setscheduler");
             },
             "--subreaper" => prctl(libc::PR_SET_CHILD_SUBREAPER, 1),
             "--slack" => prctl(libc::PR_SET_TIMERSLACK, words.number() as c_ulong),
             "--no-thp" => prctl(libc::PR_SET_THP_DISABLE, 1),
             "--securebits" => prctl(libc::PR_SET_SECUREBITS, words.number() as c_ulong),
-            "--mce" => prctl2(libc::PR_MCE_KILL, libc::PR_MCE_KILL_SET as c_ulong, words.number() as c_ulong),
+            "--mce" => prctl2(
+                libc::PR_MCE_KILL,
+                libc::PR_MCE_KILL_SET as c_ulong,
+                words.number() as c_ulong,
+            ),
             // SAFETY: no pointers.
             "--ioprio" => unsafe {
-                sys::check(libc::syscall(libc::SYS_ioprio_set, 1, 0, words.number()) as c_int, "ioprio_set");
+                sys::check(
+                    libc::syscall(libc::SYS_ioprio_set, 1, 0, words.number()) as c_int,
+                    "ioprio_set",
+                );
             },
             "--nice" => {
                 // SAFETY: no pointers.
-                sys::check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, words.number()) }, "setpriority");
+                sys::check(
+                    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, words.number()) },
+                    "setpriority",
+                );
             }
             "--refuse" => refuse(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
@@ -149,34 +176,62 @@ fn prctl2(what: c_int, value: c_ulong, more: c_ulong) {
 /// Root loses it at the next exec.
 fn drop_capability(which: c_int) {
     // SAFETY: no pointers.
-    sys::check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) }, "PR_CAPBSET_DROP");
+    sys::check(
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, which) },
+        "PR_CAPBSET_DROP",
+    );
 }
 
-/// A seccomp filter, for good: `CALL:ERRNO`, by their numbers, or `CALL:ERRNO:ARG:VALUE`, which allows the call where that argument, counted from
-/// 0, has that value.
+/// A seccomp filter, for good: `CALL:ERRNO`, by their numbers, or `CALL:ERRNO:ARG:VALUE`, which
+/// allows the call where that argument, counted from 0, has that value.
 fn refuse(text: &str) {
-    let numbers: Vec<u32> = text.split(':').map(|word| crate::number(word) as u32).collect();
+    let numbers: Vec<u32> = text
+        .split(':')
+        .map(|word| crate::number(word) as u32)
+        .collect();
     let (call, errno, but) = match numbers[..] {
         [call, errno] => (call, errno, None),
         [call, errno, argument, value] => (call, errno, Some((argument, value))),
         _ => sys::fail(text),
     };
-    let step = |code: u32, yes, no, k| libc::sock_filter { code: code as u16, jt: yes, jf: no, k };
+    let step = |code: u32, yes, no, k| libc::sock_filter {
+        code: code as u16,
+        jt: yes,
+        jf: no,
+        k,
+    };
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
     let equals = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
     let end = |with| step(libc::BPF_RET | libc::BPF_K, 0, 0, with);
-    // The number comes first in struct seccomp_data, the arguments, of eight bytes each, after 16 bytes (seccomp(2)).
+    // The number comes first in struct seccomp_data, the arguments, of eight bytes each, after 16
+    // bytes (seccomp(2)).
     let mut filter = vec![load(0), equals(call, 0, if but.is_some() { 3 } else { 1 })];
     if let Some((argument, value)) = but {
         let half = if cfg!(target_endian = "big") { 4 } else { 0 };
         filter.extend([load(16 + 8 * argument + half), equals(value, 1, 0)]);
     }
-    filter.extend([end(libc::SECCOMP_RET_ERRNO | errno), end(libc::SECCOMP_RET_ALLOW)]);
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    filter.extend([
+        end(libc::SECCOMP_RET_ERRNO | errno),
+        end(libc::SECCOMP_RET_ALLOW),
+    ]);
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
     // SAFETY: a program that outlives the call, of the length that it says.
     unsafe {
-        sys::check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
-        sys::check(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), "PR_SET_SECCOMP");
+        sys::check(
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            "PR_SET_NO_NEW_PRIVS",
+        );
+        sys::check(
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program,
+            ),
+            "PR_SET_SECCOMP",
+        );
     }
 }
 
@@ -184,9 +239,12 @@ fn write(file: &str, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
 }
 
-/// The soft limit; without a number, as high as the hard one. C libraries have their own types for `which`.
+/// The soft limit; without a number, as high as the hard one. C libraries have their own types for
+/// `which`.
 fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
-    let Ok(which) = which.try_into() else { sys::fail("limit") };
+    let Ok(which) = which.try_into() else {
+        sys::fail("limit")
+    };
     // SAFETY: the structure is valid for both calls.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
@@ -215,11 +273,16 @@ pub(crate) fn ns(words: &mut Words) -> ! {
     let user = if uid == 0 { 0 } else { libc::CLONE_NEWUSER };
     let process = if here { 0 } else { libc::CLONE_NEWPID };
     // SAFETY: no pointers.
-    sys::check(unsafe { libc::unshare(user | process | libc::CLONE_NEWNS) }, "unshare");
+    sys::check(
+        unsafe { libc::unshare(user | process | libc::CLONE_NEWNS) },
+        "unshare",
+    );
     if user != 0 {
-        for (file, text) in
-            [("setgroups", "deny".into()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
-        {
+        for (file, text) in [
+            ("setgroups", "deny".into()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ] {
             fs::write(format!("/proc/self/{file}"), text)
                 .unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
         }
@@ -238,7 +301,8 @@ pub(crate) fn ns(words: &mut Words) -> ! {
         mount(over);
         sys::exec(command)
     }
-    // SAFETY: no pointers but to a valid integer. Our copies of stdout and stderr would keep them from ending with COMMAND.
+    // SAFETY: no pointers but to a valid integer. Our copies of stdout and stderr would keep them
+    // from ending with COMMAND.
     let status = unsafe {
         for fd in 0..3 {
             libc::close(fd);
@@ -259,7 +323,8 @@ pub(crate) fn ns(words: &mut Words) -> ! {
 enum Mount {
     /// The /proc of its PID namespace.
     Proc,
-    /// In which other users' processes cannot be seen (proc(5), `hidepid`), but by members of a group. It is root's where no other is named.
+    /// In which other users' processes cannot be seen (proc(5), `hidepid`), but by members of a
+    /// group. It is root's where no other is named.
     HidingProc,
     /// Nothing is in /proc.
     NoProc,
@@ -272,7 +337,15 @@ enum Mount {
 fn mount(what: Mount) {
     let over = |kind: &CStr, at: &CStr, flags: c_ulong, options: &CStr| {
         // SAFETY: strings that outlive the call.
-        let done = unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+        let done = unsafe {
+            libc::mount(
+                kind.as_ptr(),
+                at.as_ptr(),
+                kind.as_ptr(),
+                flags,
+                options.as_ptr().cast(),
+            )
+        };
         sys::check(done, &at.to_string_lossy());
     };
     over(c"none", c"/", libc::MS_REC | libc::MS_PRIVATE, c"");
@@ -289,18 +362,32 @@ fn mount(what: Mount) {
                 (c"/proc/self/fd/2", c"/dev/stderr"),
             ] {
                 // SAFETY: strings that outlive the call.
-                sys::check(unsafe { libc::symlink(target.as_ptr(), name.as_ptr()) }, "symlink");
+                sys::check(
+                    unsafe { libc::symlink(target.as_ptr(), name.as_ptr()) },
+                    "symlink",
+                );
             }
             // SAFETY: a string that outlives the call.
             sys::check(
-                unsafe { libc::mknod(c"/dev/null".as_ptr(), libc::S_IFCHR | 0o666, libc::makedev(1, 3)) },
+                unsafe {
+                    libc::mknod(
+                        c"/dev/null".as_ptr(),
+                        libc::S_IFCHR | 0o666,
+                        libc::makedev(1, 3),
+                    )
+                },
                 "mknod",
             );
         }
         Mount::NoTty => {
             over(c"/dev/tty", c"/dev/tty", libc::MS_BIND, c"");
             let flags = libc::MS_NODEV | libc::MS_NOSUID | libc::MS_NOEXEC;
-            over(c"none", c"/dev/tty", libc::MS_REMOUNT | libc::MS_BIND | flags, c"");
+            over(
+                c"none",
+                c"/dev/tty",
+                libc::MS_REMOUNT | libc::MS_BIND | flags,
+                c"",
+            );
         }
     }
 }

@@ -52,8 +52,13 @@ pub(crate) fn signals(words: &mut Words) -> ! {
             continue;
         }
         // SAFETY: kill and sigqueue both fill the sender; the value is zero without sigqueue.
-        let (sender, value) = unsafe { (info.si_pid(), info.si_value().sival_ptr as isize as c_int) };
-        let value = if info.si_code == libc::SI_QUEUE { value } else { 0 };
+        let (sender, value) =
+            unsafe { (info.si_pid(), info.si_value().sival_ptr as isize as c_int) };
+        let value = if info.si_code == libc::SI_QUEUE {
+            value
+        } else {
+            0
+        };
         sys::say(&format!("{name}{number} {} {sender} {value}", info.si_code));
         for (_, what) in then.iter().filter(|(on, _)| *on == number) {
             match what {
@@ -80,7 +85,13 @@ pub(crate) fn wait() -> libc::siginfo_t {
         // SAFETY: the kernel fills the structure; its own set is 8 bytes.
         let (info, got) = unsafe {
             let mut info: libc::siginfo_t = zeroed();
-            let got = libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, &raw mut info, 0, 8);
+            let got = libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const all,
+                &raw mut info,
+                0,
+                8,
+            );
             (info, got)
         };
         if got > 0 {

@@ -14,14 +14,20 @@ fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// `COUNT` signals in turn to a process, as fast as its queue takes them: half of it with `half`, all with `full`; each has its own
-/// number as value. Through a pidfd, for the PID may become another's. A full queue is asked again and counted: `kill` would not say that it is
-/// full (signal(7)), so that all are queued. The line at the end says how many were taken.
+/// `COUNT` signals in turn to a process, as fast as its queue takes them: half of it with `half`,
+/// all with `full`; each has its own number as value. Through a pidfd, for the PID may become
+/// another's. A full queue is asked again and counted: `kill` would not say that it is full
+/// (signal(7)), so that all are queued. The line at the end says how many were taken.
 pub(crate) fn send(words: &mut Words) -> c_int {
     let (pid, count, half) = (words.number(), words.number(), words.text() == "half");
-    let signals: Vec<c_int> = std::iter::from_fn(|| words.word()).map(|word| signal(&word.to_string_lossy())).collect();
+    let signals: Vec<c_int> = std::iter::from_fn(|| words.word())
+        .map(|word| signal(&word.to_string_lossy()))
+        .collect();
     // SAFETY: no pointers.
-    let target = sys::check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as c_int, "pidfd_open");
+    let target = sys::check(
+        unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as c_int,
+        "pidfd_open",
+    );
     let mut sent = [0_u64; 65];
     let mut full = 0_u64;
     'all: for (number, signal) in (0..count).zip(signals.iter().cycle()) {
@@ -51,19 +57,29 @@ pub(crate) fn send(words: &mut Words) -> c_int {
 /// `SigQ: 3/1000` in /proc/PID/status, of all processes of its user (proc_pid_status(5)).
 fn is_half_full(pid: c_int) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("SigQ:")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("SigQ:"))
+        .unwrap_or_default();
     let (used, limit) = line.trim().split_once('/').unwrap_or_default();
     used.parse::<u64>().unwrap_or(0) > limit.parse::<u64>().unwrap_or(0) / 2
 }
 
-/// As sigqueue(3) does it (rt_sigqueueinfo(2)): signal, errno and code, then PID, user and value behind the padding.
+/// As sigqueue(3) does it (rt_sigqueueinfo(2)): signal, errno and code, then PID, user and value
+/// behind the padding.
 fn queue(target: c_int, signal: c_int, value: c_int) -> bool {
     let mut info = [0_i32; 32];
     // SAFETY: the structure is of the kernel's size, 128 bytes; the other calls take no arguments.
     unsafe {
         (info[0], info[2], info[6]) = (signal, libc::SI_QUEUE, value);
         (info[4], info[5]) = (libc::getpid(), libc::getuid() as c_int);
-        libc::syscall(libc::SYS_pidfd_send_signal, target, signal, info.as_ptr(), 0) == 0
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            target,
+            signal,
+            info.as_ptr(),
+            0,
+        ) == 0
     }
 }
 
@@ -75,7 +91,8 @@ fn tally(counts: &[u64; 65]) -> String {
     text
 }
 
-/// Counts every signal, with a line for every 10,000; the last real-time one asks for the counts, `--exit SIG:CODE` ends with them.
+/// Counts every signal, with a line for every 10,000; the last real-time one asks for the counts,
+/// `--exit SIG:CODE` ends with them.
 pub(crate) fn count(words: &mut Words) -> ! {
     let mut end = (0, 0);
     if words.word().is_some() {
@@ -119,15 +136,23 @@ extern "C" fn end_at_once(_: *mut c_void) -> c_int {
     0
 }
 
-/// `RATE` orphans a second for `MS`, or until SIGTERM, which `--stubborn` ignores; then says how many they were. An orphan
-/// shares its parent's memory, so that it is cheap, and ends whenever the scheduler has it: some before their parent, some after it.
+/// `RATE` orphans a second for `MS`, or until SIGTERM, which `--stubborn` ignores; then says how
+/// many they were. An orphan shares its parent's memory, so that it is cheap, and ends whenever the
+/// scheduler has it: some before their parent, some after it.
 pub(crate) fn bomb(words: &mut Words) -> c_int {
     let (rate, ms) = (words.number() as u64, words.number());
     let stubborn = words.word().is_some();
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     // SAFETY: a shared page of zeroes, which are an AtomicU64; it stays.
     let made = unsafe {
-        let page = libc::mmap(null_mut(), 4096, 3, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1, 0);
+        let page = libc::mmap(
+            null_mut(),
+            4096,
+            3,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        );
         if page == libc::MAP_FAILED {
             sys::fail_os("mmap");
         }
@@ -144,7 +169,10 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
             for stack in 0..BATCH {
                 // SAFETY: each has a stack of its own, which nobody else uses, and only returns.
                 let pid = unsafe {
-                    let top = addr_of_mut!(STACKS).cast::<u8>().add((stack + 1) * STACK).cast();
+                    let top = addr_of_mut!(STACKS)
+                        .cast::<u8>()
+                        .add((stack + 1) * STACK)
+                        .cast();
                     libc::clone(end_at_once, top, libc::CLONE_VM | libc::SIGCHLD, null_mut())
                 };
                 if pid > 0 {
@@ -181,7 +209,8 @@ fn asked_to_stop() -> bool {
     }
 }
 
-/// Forks until it may not any more, says so, then does as `signals`. What it has forked ends by SIGKILL alone.
+/// Forks until it may not any more, says so, then does as `signals`. What it has forked ends by
+/// SIGKILL alone.
 pub(crate) fn fill(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     let mut made = 0;

@@ -49,7 +49,10 @@ pub(crate) fn disposition(signal: c_int, handler: libc::sighandler_t) {
 }
 
 pub(crate) fn no_core() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the structure is valid.
     unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
 }
@@ -83,8 +86,10 @@ pub(crate) fn pause() -> ! {
 }
 
 pub(crate) fn exec(command: Vec<OsString>) -> ! {
-    let words: Vec<CString> =
-        command.into_iter().map(|word| CString::new(word.into_vec()).unwrap_or_default()).collect();
+    let words: Vec<CString> = command
+        .into_iter()
+        .map(|word| CString::new(word.into_vec()).unwrap_or_default())
+        .collect();
     let mut pointers: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     pointers.push(std::ptr::null());
     // SAFETY: a null-terminated array of strings that outlive the call.

@@ -13,7 +13,8 @@ enum Then {
     Read,
 }
 
-/// Prints `ready PID`, then `got SIGNAL CODE SENDER` for every signal of `--catch`. All others keep their dispositions.
+/// Prints `ready PID`, then `got SIGNAL CODE SENDER` for every signal of `--catch`. All others keep
+/// their dispositions.
 pub(crate) fn terminal(words: &mut Words) -> ! {
     let mut caught = 0_u64;
     let mut exits: Vec<(c_int, c_int)> = Vec::new();
@@ -21,7 +22,11 @@ pub(crate) fn terminal(words: &mut Words) -> ! {
     while let Some(option) = words.word() {
         match option.to_str().unwrap_or_default() {
             "--catch" => {
-                caught = words.text().split(',').map(|word| sys::bit(signal(word))).sum();
+                caught = words
+                    .text()
+                    .split(',')
+                    .map(|word| sys::bit(signal(word)))
+                    .sum();
                 sys::mask(libc::SIG_BLOCK, caught);
             }
             "--exit" => {
@@ -30,16 +35,25 @@ pub(crate) fn terminal(words: &mut Words) -> ! {
                 exits.push((on, number(code)));
             }
             "--to" => {
-                let file = CString::new(words.word().unwrap_or_default().as_bytes()).unwrap_or_default();
+                let file =
+                    CString::new(words.word().unwrap_or_default().as_bytes()).unwrap_or_default();
                 let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_NOCTTY;
                 // SAFETY: a string that outlives the call; descriptors are numbers.
-                unsafe { libc::dup2(sys::check(libc::open(file.as_ptr(), flags, 0o600), "open"), 1) };
+                unsafe {
+                    libc::dup2(
+                        sys::check(libc::open(file.as_ptr(), flags, 0o600), "open"),
+                        1,
+                    )
+                };
             }
             "--group" => own_group(),
             "--foreground" => {
                 own_group();
                 // SAFETY: no pointers.
-                sys::check(unsafe { libc::tcsetpgrp(tty(), libc::getpid()) }, "tcsetpgrp");
+                sys::check(
+                    unsafe { libc::tcsetpgrp(tty(), libc::getpid()) },
+                    "tcsetpgrp",
+                );
             }
             "--raw" => raw(),
             "--stop" => then.push(Then::Stop(signal(&words.text()))),
@@ -67,12 +81,20 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
         // SAFETY: the kernel fills the structure; its own set is 8 bytes.
         let (info, got) = unsafe {
             let mut info: libc::siginfo_t = zeroed();
-            let got = libc::syscall(libc::SYS_rt_sigtimedwait, &raw const caught, &raw mut info, 0, 8);
+            let got = libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const caught,
+                &raw mut info,
+                0,
+                8,
+            );
             (info, got)
         };
         if got > 0 {
             // SAFETY: whoever sends a signal fills the sender.
-            sys::say(&format!("got {got} {} {}", info.si_code, unsafe { info.si_pid() }));
+            sys::say(&format!("got {got} {} {}", info.si_code, unsafe {
+                info.si_pid()
+            }));
             if let Some((_, code)) = exits.iter().find(|(on, _)| libc::c_long::from(*on) == got) {
                 // SAFETY: no pointers.
                 unsafe { libc::_exit(*code) }
@@ -99,7 +121,10 @@ fn raw() {
         let mut modes: libc::termios = zeroed();
         sys::check(libc::tcgetattr(0, &raw mut modes), "tcgetattr");
         libc::cfmakeraw(&raw mut modes);
-        sys::check(libc::tcsetattr(0, libc::TCSANOW, &raw const modes), "tcsetattr");
+        sys::check(
+            libc::tcsetattr(0, libc::TCSANOW, &raw const modes),
+            "tcsetattr",
+        );
     }
 }
 

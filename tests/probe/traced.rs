@@ -1,4 +1,5 @@
-//! `traced`: a process that asks its parent to trace it (ptrace(2), PTRACE_TRACEME), as a program does that was built to be debugged.
+//! `traced`: a process that asks its parent to trace it (ptrace(2), PTRACE_TRACEME), as a program
+//! does that was built to be debugged.
 
 use std::ffi::c_int;
 
@@ -8,7 +9,8 @@ extern "C" fn caught(signal: c_int) {
     sys::say(&format!("caught {signal}"));
 }
 
-/// `raise SIG` sends SIG to the process itself, which catches it where it can. `exec COMMAND` ends the words. After `--`, as `signals`.
+/// `raise SIG` sends SIG to the process itself, which catches it where it can. `exec COMMAND` ends
+/// the words. After `--`, as `signals`.
 pub(crate) fn traced(words: &mut Words) -> ! {
     let mut word = words.text();
     if word == "orphan" {
@@ -16,7 +18,10 @@ pub(crate) fn traced(words: &mut Words) -> ! {
         word = words.text();
     }
     // SAFETY: no pointers are read.
-    sys::check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } as c_int, "PTRACE_TRACEME");
+    sys::check(
+        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } as c_int,
+        "PTRACE_TRACEME",
+    );
     loop {
         match word.as_str() {
             "raise" => raise(signal(&words.text())),

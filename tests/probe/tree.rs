@@ -30,8 +30,8 @@ pub(crate) fn orphans(count: c_int) -> c_int {
         }
         reap(middle);
         if i % 25 == 24 {
-            // On a busy machine the scheduler decides how far the parent lags behind. Whether it reaps at all before the end is
-            // what is asked: the next ones come when these are gone.
+            // On a busy machine the scheduler decides how far the parent lags behind. Whether it
+            // reaps at all before the end is what is asked: the next ones come when these are gone.
             most = most.max(children(parent));
             await_alone(parent);
         }
@@ -44,8 +44,10 @@ pub(crate) fn orphans(count: c_int) -> c_int {
 
 pub(crate) fn children(pid: c_int) -> usize {
     let file = format!("/proc/{pid}/task/{pid}/children");
-    fs::read_to_string(&file)
-        .map_or_else(|error| sys::fail(&format!("{file}: {error}")), |text| text.split_whitespace().count())
+    fs::read_to_string(&file).map_or_else(
+        |error| sys::fail(&format!("{file}: {error}")),
+        |text| text.split_whitespace().count(),
+    )
 }
 
 fn reap(pid: c_int) {

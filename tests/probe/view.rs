@@ -1,4 +1,5 @@
-//! What a process inherits, a fact a line; lines that begin with `id` differ from process to process.
+//! What a process inherits, a fact a line; lines that begin with `id` differ from process to
+//! process.
 
 use std::ffi::{CString, c_int};
 use std::fmt::Write;
@@ -33,19 +34,45 @@ const STATUS: [&str; 21] = [
 
 pub(crate) fn view(words: &mut Words) -> c_int {
     // Descriptors first: reading anything opens one.
-    let open: Vec<c_int> = (0..256).filter(|fd| flags(*fd, libc::F_GETFD) >= 0).collect();
+    let open: Vec<c_int> = (0..256)
+        .filter(|fd| flags(*fd, libc::F_GETFD) >= 0)
+        .collect();
     let mut out = String::new();
     for fd in open {
         let target = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
-        let target = target.to_string_lossy().split(':').next().map(str::to_owned).unwrap_or_default();
-        let _ = writeln!(out, "fd {fd} {target} {:o} {:o}", flags(fd, libc::F_GETFL), flags(fd, libc::F_GETFD));
+        let target = target
+            .to_string_lossy()
+            .split(':')
+            .next()
+            .map(str::to_owned)
+            .unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "fd {fd} {target} {:o} {:o}",
+            flags(fd, libc::F_GETFL),
+            flags(fd, libc::F_GETFD)
+        );
     }
-    for line in fs::read_to_string("/proc/self/status").unwrap_or_default().lines() {
-        if STATUS.iter().any(|name| line.split(':').next() == Some(name)) {
+    for line in fs::read_to_string("/proc/self/status")
+        .unwrap_or_default()
+        .lines()
+    {
+        if STATUS
+            .iter()
+            .any(|name| line.split(':').next() == Some(name))
+        {
             let _ = writeln!(out, "{line}");
         }
     }
-    for file in ["limits", "oom_score_adj", "timerslack_ns", "personality", "coredump_filter", "cgroup", "loginuid"] {
+    for file in [
+        "limits",
+        "oom_score_adj",
+        "timerslack_ns",
+        "personality",
+        "coredump_filter",
+        "cgroup",
+        "loginuid",
+    ] {
         let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         for line in text.lines() {
             let _ = writeln!(out, "{file} {line}");
@@ -54,7 +81,12 @@ pub(crate) fn view(words: &mut Words) -> c_int {
     let cwd = std::env::current_dir().unwrap_or_default();
     let _ = writeln!(out, "cwd {}", hex(cwd.as_os_str().as_bytes()));
     for (name, value) in std::env::vars_os() {
-        let _ = writeln!(out, "env {}={}", hex(name.as_bytes()), hex(value.as_bytes()));
+        let _ = writeln!(
+            out,
+            "env {}={}",
+            hex(name.as_bytes()),
+            hex(value.as_bytes())
+        );
     }
     let mut to = None;
     while let Some(word) = words.word() {
@@ -66,9 +98,18 @@ pub(crate) fn view(words: &mut Words) -> c_int {
     }
     // SAFETY: no pointers.
     let (nice, pid, parent, group, session) = unsafe {
-        (libc::getpriority(libc::PRIO_PROCESS, 0), libc::getpid(), libc::getppid(), libc::getpgrp(), libc::getsid(0))
+        (
+            libc::getpriority(libc::PRIO_PROCESS, 0),
+            libc::getpid(),
+            libc::getppid(),
+            libc::getpgrp(),
+            libc::getsid(0),
+        )
     };
-    let _ = writeln!(out, "nice {nice}\nid pid {pid}\nid parent {parent}\nid group {group}\nid session {session}");
+    let _ = writeln!(
+        out,
+        "nice {nice}\nid pid {pid}\nid parent {parent}\nid group {group}\nid session {session}"
+    );
     out.push_str(&calls());
     // The test's PID 1 has those of processes and mounts for itself.
     for name in ["cgroup", "ipc", "net", "time", "user", "uts"] {
@@ -81,7 +122,10 @@ pub(crate) fn view(words: &mut Words) -> c_int {
             let file = CString::new(file.as_bytes()).unwrap_or_default();
             // SAFETY: a string that outlives the call.
             print(
-                sys::check(unsafe { libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600) }, "open"),
+                sys::check(
+                    unsafe { libc::open(file.as_ptr(), libc::O_WRONLY | libc::O_CREAT, 0o600) },
+                    "open",
+                ),
                 &out,
             );
         }
@@ -107,9 +151,15 @@ fn calls() -> String {
         let policy = libc::syscall(libc::SYS_sched_getscheduler, 0);
         let priority = libc::syscall(libc::SYS_ioprio_get, 1, 0);
         let get = |what: c_int| libc::prctl(what, 0, 0, 0, 0);
-        let (securebits, thp, mce) =
-            (get(libc::PR_GET_SECUREBITS), get(libc::PR_GET_THP_DISABLE), get(libc::PR_MCE_KILL_GET));
-        let _ = writeln!(out, "subreaper {subreaper}\nscheduler {policy:#x}\nioprio {priority}");
+        let (securebits, thp, mce) = (
+            get(libc::PR_GET_SECUREBITS),
+            get(libc::PR_GET_THP_DISABLE),
+            get(libc::PR_MCE_KILL_GET),
+        );
+        let _ = writeln!(
+            out,
+            "subreaper {subreaper}\nscheduler {policy:#x}\nioprio {priority}"
+        );
         let _ = writeln!(out, "securebits {securebits}\nthp {thp}\nmce {mce}");
     }
     out
@@ -124,7 +174,13 @@ fn flags(fd: c_int, which: c_int) -> c_int {
 fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
-        .map(|byte| if byte.is_ascii_graphic() { char::from(*byte).to_string() } else { format!("\\x{byte:02x}") })
+        .map(|byte| {
+            if byte.is_ascii_graphic() {
+                char::from(*byte).to_string()
+            } else {
+                format!("\\x{byte:02x}")
+            }
+        })
         .collect()
 }
 

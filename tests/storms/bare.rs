@@ -1,5 +1,6 @@
-//! bowout without a launcher in between and without a thread on its pipe: a sweep knows when it was executed, to the microsecond, and starts it ten
-//! thousand times. What is started is waited for by the one who has started it; what is left of it holds the pipe open.
+//! bowout without a launcher in between and without a thread on its pipe: a sweep knows when it was
+//! executed, to the microsecond, and starts it ten thousand times. What is started is waited for by
+//! the one who has started it; what is left of it holds the pipe open.
 
 use std::ffi::{CStr, CString};
 use std::io::pipe;
@@ -21,12 +22,23 @@ impl Line {
     /// bowout with these options and this command.
     pub fn new(home: Home, options: &[&str], command: &[&str]) -> Self {
         let words = [&[BOWOUT], options, &["--"], command].concat();
-        Self { words: words.iter().map(|word| CString::new(*word).expect("no NUL")).collect(), home, traced: false }
+        Self {
+            words: words
+                .iter()
+                .map(|word| CString::new(*word).expect("no NUL"))
+                .collect(),
+            home,
+            traced: false,
+        }
     }
 
     /// With the probe as the command.
     pub fn probe(home: Home, words: &[&str]) -> Self {
-        Self::new(home, &["--grace", "never", "-v"], &[&[probe().to_str().expect("text")], words].concat())
+        Self::new(
+            home,
+            &["--grace", "never", "-v"],
+            &[&[probe().to_str().expect("text")], words].concat(),
+        )
     }
 
     /// Stopped at the first instruction, for ptrace(2).
@@ -42,13 +54,23 @@ impl Line {
             (read.into(), write.into(), stdin.into(), kept.into());
         let mut argv: Vec<_> = self.words.iter().map(|word| word.as_ptr()).collect();
         argv.push(std::ptr::null());
-        let path = CString::new([b"PATH=", std::env::var_os("PATH").unwrap_or_default().as_bytes()].concat());
+        let path = CString::new(
+            [
+                b"PATH=",
+                std::env::var_os("PATH").unwrap_or_default().as_bytes(),
+            ]
+            .concat(),
+        );
         let path = path.expect("no NUL");
         let environment = [path.as_ptr(), std::ptr::null()];
-        let space = if self.home == Home::Pid1 { libc::CLONE_NEWPID | libc::CLONE_NEWNS } else { 0 };
+        let space = if self.home == Home::Pid1 {
+            libc::CLONE_NEWPID | libc::CLONE_NEWNS
+        } else {
+            0
+        };
         let flags = space | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: CLONE_VFORK without CLONE_VM is a fork that returns here at the exec of the other; what it does there are system calls
-        // on what is there already.
+        // SAFETY: CLONE_VFORK without CLONE_VM is a fork that returns here at the exec of the
+        // other; what it does there are system calls on what is there already.
         let pid = leftovers::note(|| unsafe {
             let pid = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as i32;
             if pid == 0 {
@@ -60,18 +82,44 @@ impl Line {
         assert!(pid > 0, "clone: {}", std::io::Error::last_os_error());
         // SAFETY: a flag of a descriptor of ours.
         unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-        Bare { pid, at, read, stdin: Some(kept), text: Vec::new(), home: self.home, ended: None }
+        Bare {
+            pid,
+            at,
+            read,
+            stdin: Some(kept),
+            text: Vec::new(),
+            home: self.home,
+            ended: None,
+        }
     }
 
     /// In the forked process.
-    unsafe fn exec(&self, argv: &[*const i8], environment: &[*const i8], stdin: i32, out: i32) -> ! {
+    unsafe fn exec(
+        &self,
+        argv: &[*const i8],
+        environment: &[*const i8],
+        stdin: i32,
+        out: i32,
+    ) -> ! {
         const PROC: &CStr = c"proc";
         // SAFETY: system calls on strings and descriptors that outlive them.
         unsafe {
             let null = std::ptr::null();
             if self.home == Home::Pid1 {
-                libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast());
-                libc::mount(PROC.as_ptr(), c"/proc".as_ptr(), PROC.as_ptr(), 0, null.cast());
+                libc::mount(
+                    null,
+                    c"/".as_ptr(),
+                    null,
+                    libc::MS_REC | libc::MS_PRIVATE,
+                    null.cast(),
+                );
+                libc::mount(
+                    PROC.as_ptr(),
+                    c"/proc".as_ptr(),
+                    PROC.as_ptr(),
+                    0,
+                    null.cast(),
+                );
             }
             super::common::clean_slate();
             libc::dup2(stdin, 0);
@@ -111,15 +159,23 @@ impl Bare {
 
     /// Whether this signal is blocked in it now.
     pub fn blocks(&self, signal: i32) -> bool {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it is not reaped");
-        let blocked = text.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("a set").trim();
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid))
+            .expect("it is not reaped");
+        let blocked = text
+            .lines()
+            .find_map(|line| line.strip_prefix("SigBlk:"))
+            .expect("a set")
+            .trim();
         u64::from_str_radix(blocked, 16).expect("a set") & (1 << (signal - 1)) != 0
     }
 
     /// Its child, and how that is called by now.
     pub fn child(&self) -> Option<(i32, String)> {
         let pid = *crate::common::children(self.pid).first()?;
-        Some((pid, std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default()))
+        Some((
+            pid,
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default(),
+        ))
     }
 
     /// It was waited for.
@@ -133,7 +189,13 @@ impl Bare {
         let mut block = [0; 4096];
         loop {
             // SAFETY: the buffer is valid for its length.
-            match unsafe { libc::read(self.read.as_raw_fd(), block.as_mut_ptr().cast(), block.len()) } {
+            match unsafe {
+                libc::read(
+                    self.read.as_raw_fd(),
+                    block.as_mut_ptr().cast(),
+                    block.len(),
+                )
+            } {
                 0 => return true,
                 n @ 1.. => self.text.extend(&block[..n as usize]),
                 _ => return false,
@@ -153,8 +215,16 @@ impl Bare {
             if self.text().contains(what) || closed {
                 return self.text().contains(what);
             }
-            assert!(Instant::now() < end, "watchdog: {what:?} after {:?}", self.text());
-            let mut poll = libc::pollfd { fd: self.read.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            assert!(
+                Instant::now() < end,
+                "watchdog: {what:?} after {:?}",
+                self.text()
+            );
+            let mut poll = libc::pollfd {
+                fd: self.read.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // SAFETY: one valid structure.
             unsafe { libc::poll(&raw mut poll, 1, 1000) };
         }
@@ -164,8 +234,8 @@ impl Bare {
     pub fn try_wait(&mut self) -> Option<Status> {
         let mut status = 0;
         // SAFETY: one valid integer.
-        let done =
-            self.ended.is_none() && unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) } == self.pid;
+        let done = self.ended.is_none()
+            && unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) } == self.pid;
         if done && (libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {
             self.ended(status);
         }
@@ -176,7 +246,11 @@ impl Bare {
     pub fn wait(&mut self) -> Status {
         if self.ended.is_none() {
             let held = crate::common::hold(self.pid).expect("it is not reaped");
-            let mut poll = libc::pollfd { fd: held.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut poll = libc::pollfd {
+                fd: held.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
             // SAFETY: one valid structure.
             let done = unsafe { libc::poll(&raw mut poll, 1, watchdog().as_millis() as i32) };
             assert_eq!(done, 1, "watchdog: the end after {:?}", self.text());
@@ -199,7 +273,8 @@ impl Bare {
         }
     }
 
-    /// Whether its end is what its log says, where the command can only exit with 7 or die of SIGTERM.
+    /// Whether its end is what its log says, where the command can only exit with 7 or die of
+    /// SIGTERM.
     pub fn assert_explained(&mut self, what: &str) -> Explained {
         let status = self.end();
         let text = self.text();
@@ -213,12 +288,19 @@ impl Bare {
         };
         match explained {
             Explained::BeforeMain => {
-                assert_eq!((status, self.home), (Status::Signal(libc::SIGTERM), Home::Subreaper), "{what}: no log");
+                assert_eq!(
+                    (status, self.home),
+                    (Status::Signal(libc::SIGTERM), Home::Subreaper),
+                    "{what}: no log"
+                );
                 assert_eq!(text, "", "{what}: the command was started");
             }
             Explained::Exited { .. } => assert_eq!(status, Status::Code(7), "{what}: {text}"),
             Explained::Killed => {
-                assert!(asked && text.contains("was killed by SIGTERM after"), "{what}: {status:?}, {text}");
+                assert!(
+                    asked && text.contains("was killed by SIGTERM after"),
+                    "{what}: {status:?}, {text}"
+                );
                 assert_eq!(status, self.died(libc::SIGTERM), "{what}: {text}");
             }
         }
@@ -239,8 +321,8 @@ pub enum Explained {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // SAFETY: it is not reaped, or not ours to be killed any more; its descendants die with it or hold the pipe until a test
-        // fails for it.
+        // SAFETY: it is not reaped, or not ours to be killed any more; its descendants die with it
+        // or hold the pipe until a test fails for it.
         unsafe {
             if self.ended.is_none() {
                 libc::kill(self.pid, libc::SIGKILL);

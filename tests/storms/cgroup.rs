@@ -1,4 +1,5 @@
-//! A control group of the test's own, version 1 or 2, below the one that the test runs in or at the top.
+//! A control group of the test's own, version 1 or 2, below the one that the test runs in or at the
+//! top.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,13 +9,18 @@ use crate::common::{leftovers, until};
 pub struct Group(PathBuf);
 
 impl Group {
-    /// One with this controller and its limit: the file that sets it, in version 1 and in version 2. Else, why there can be none.
+    /// One with this controller and its limit: the file that sets it, in version 1 and in version
+    /// 2. Else, why there can be none.
     pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Result<Self, String> {
         let top = PathBuf::from("/sys/fs/cgroup");
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let own = |controllers: &str| {
-            let path =
-                own.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(controllers)?.strip_prefix(":/"));
+            let path = own.lines().find_map(|line| {
+                line.split_once(':')?
+                    .1
+                    .strip_prefix(controllers)?
+                    .strip_prefix(":/")
+            });
             path.unwrap_or_default().to_owned()
         };
         let (first, second) = (top.join(controller), top.join("cgroup.controllers"));

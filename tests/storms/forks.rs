@@ -1,4 +1,5 @@
-//! Orphans by the thousand, processes that fork while they are killed, and bowout two hundred times over.
+//! Orphans by the thousand, processes that fork while they are killed, and bowout two hundred times
+//! over.
 
 use std::fs;
 use std::time::Duration;
@@ -31,13 +32,22 @@ impl Bomb {
     }
 
     fn orphans(&self) -> u64 {
-        number(&fs::read_to_string(self.user.file("r")).expect("a report"), "orphans_reaped")
+        number(
+            &fs::read_to_string(self.user.file("r")).expect("a report"),
+            "orphans_reaped",
+        )
     }
 
     /// How many the child has made, and in how many ms, as it says.
     fn made(&mut self) -> (u64, u64) {
-        let line = self.bowout.out.find("made", |line| line.starts_with("made "));
-        let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let line = self
+            .bowout
+            .out
+            .find("made", |line| line.starts_with("made "));
+        let numbers: Vec<u64> = line
+            .split(' ')
+            .filter_map(|word| word.parse().ok())
+            .collect();
         (numbers[0], numbers[1])
     }
 }
@@ -46,32 +56,56 @@ impl Bomb {
 fn twenty_thousand_orphans_a_second_are_counted_to_the_last() {
     let ms: u64 = size(1000, 10_000);
     for home in homes() {
-        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), &ms.to_string()]) else { return };
+        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), &ms.to_string()]) else {
+            return;
+        };
         let mut most = 0;
         let pid = bomb.bowout.pid;
         until("the bomb is through", || {
             most = most.max(children(pid).len());
-            bomb.bowout.out.seen().iter().any(|line| line.starts_with("made")).then_some(())
+            bomb.bowout
+                .out
+                .seen()
+                .iter()
+                .any(|line| line.starts_with("made"))
+                .then_some(())
         });
         let (made, took) = bomb.made();
-        assert_eq!(bomb.bowout.end(), Status::Code(0), "{home:?}: {:?}", bomb.bowout.err.seen());
+        assert_eq!(
+            bomb.bowout.end(),
+            Status::Code(0),
+            "{home:?}: {:?}",
+            bomb.bowout.err.seen()
+        );
         println!("{home:?}: {made} orphans in {took} ms, at most {most} children seen at once");
         assert_eq!(bomb.orphans(), made, "{home:?}");
         // On a busy machine it is the bomb that is late.
-        assert!(made >= RATE * ms / 1000 / 4, "{home:?}: {made} in {took} ms is no storm");
+        assert!(
+            made >= RATE * ms / 1000 / 4,
+            "{home:?}: {made} in {took} ms is no storm"
+        );
     }
 }
 
 #[test]
 fn a_stop_request_among_orphans_is_acted_on_in_time() {
     for home in homes() {
-        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), "60000"]) else { return };
-        bomb.bowout.out.find("orphans", |line| line.starts_with("so far"));
+        let Some(mut bomb) = Bomb::start(home, "8s", &[&RATE.to_string(), "60000"]) else {
+            return;
+        };
+        bomb.bowout
+            .out
+            .find("orphans", |line| line.starts_with("so far"));
         let (status, took) = timed(|| {
             bomb.bowout.kill(TERM);
             bomb.bowout.end()
         });
-        assert_eq!(status, Status::Code(0), "{home:?}: {:?}", bomb.bowout.err.seen());
+        assert_eq!(
+            status,
+            Status::Code(0),
+            "{home:?}: {:?}",
+            bomb.bowout.err.seen()
+        );
         let (made, ms) = bomb.made();
         assert_eq!(bomb.orphans(), made, "{home:?}");
         println!("{home:?}: ended {took:?} after the request, {made} orphans in {ms} ms");
@@ -82,15 +116,32 @@ fn a_stop_request_among_orphans_is_acted_on_in_time() {
 #[test]
 fn a_stubborn_bomb_is_killed_in_time() {
     for home in homes() {
-        let Some(mut bomb) = Bomb::start(home, "500ms", &[&RATE.to_string(), "60000", "--stubborn"]) else { return };
-        bomb.bowout.out.find("orphans", |line| line.starts_with("so far"));
+        let Some(mut bomb) =
+            Bomb::start(home, "500ms", &[&RATE.to_string(), "60000", "--stubborn"])
+        else {
+            return;
+        };
+        bomb.bowout
+            .out
+            .find("orphans", |line| line.starts_with("so far"));
         let (status, took) = timed(|| {
             bomb.bowout.kill(TERM);
             bomb.bowout.end()
         });
-        assert_eq!(status, bomb.bowout.died(KILL), "{home:?}: {:?}", bomb.bowout.err.seen());
-        println!("{home:?}: ended {took:?} after the request, {} orphans", bomb.orphans());
-        assert!((Duration::from_millis(500)..Duration::from_secs(10)).contains(&took), "{home:?}: {took:?}");
+        assert_eq!(
+            status,
+            bomb.bowout.died(KILL),
+            "{home:?}: {:?}",
+            bomb.bowout.err.seen()
+        );
+        println!(
+            "{home:?}: ended {took:?} after the request, {} orphans",
+            bomb.orphans()
+        );
+        assert!(
+            (Duration::from_millis(500)..Duration::from_secs(10)).contains(&took),
+            "{home:?}: {took:?}"
+        );
         // Nobody holds the pipe.
         bomb.bowout.out.rest();
     }
@@ -102,32 +153,60 @@ fn what_forks_while_it_is_killed_leaves_nothing() {
     let Some(user) = User::new() else { return };
     for home in homes() {
         for turn in 0..size(10, 200) {
-            let (mode, life) = [("mixed", "0"), ("mixed", "1"), ("group", "0"), ("group", "1")][turn % 4];
+            let (mode, life) = [
+                ("mixed", "0"),
+                ("mixed", "1"),
+                ("group", "0"),
+                ("group", "1"),
+            ][turn % 4];
             let options = ["--grace", "20ms", "--kill-mode", mode];
             let mut bowout = user.probe(user.start(&options, &FEW).at(home), &["breed", "8", life]);
             bowout.ready();
             bowout.kill(TERM);
             // All of them held the pipe.
             bowout.out.rest();
-            assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}, {turn}: {:?}", bowout.err.seen());
+            assert_eq!(
+                bowout.end(),
+                bowout.died(KILL),
+                "{home:?}, {turn}: {:?}",
+                bowout.err.seen()
+            );
             let log = bowout.log();
-            assert!(!log.iter().any(|line| line.contains("cannot kill")), "{home:?}, {turn}: {log:?}");
+            assert!(
+                !log.iter().any(|line| line.contains("cannot kill")),
+                "{home:?}, {turn}: {log:?}"
+            );
         }
     }
 }
 
-/// Half of them are in sessions of their own. The lists and tables of so many take their length in memory and no more: 1,000 bytes for each are a
-/// list of numbers, a table of who they are, and room for its growth.
+/// Half of them are in sessions of their own. The lists and tables of so many take their length in
+/// memory and no more: 1,000 bytes for each are a list of numbers, a table of who they are, and
+/// room for its growth.
 #[test]
 fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
     let count: u64 = size(10_000, 20_000);
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "500ms"]).at(home).probe(["tree", &count.to_string(), "--stubborn"]);
+        let mut bowout = Start::new(["--grace", "500ms"]).at(home).probe([
+            "tree",
+            &count.to_string(),
+            "--stubborn",
+        ]);
         bowout.ready();
         let most = address_space(bowout.pid) + count * 1000;
-        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+        let limit = libc::rlimit {
+            rlim_cur: most,
+            rlim_max: most,
+        };
         // SAFETY: reads the limit that it is given.
-        let set = unsafe { libc::prlimit(bowout.pid, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
+        let set = unsafe {
+            libc::prlimit(
+                bowout.pid,
+                libc::RLIMIT_AS,
+                &raw const limit,
+                std::ptr::null_mut(),
+            )
+        };
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
         let (status, took) = timed(|| {
             bowout.kill(TERM);
@@ -135,9 +214,17 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
             bowout.out.rest();
             bowout.end()
         });
-        assert_eq!(status, bowout.died(KILL), "{home:?}: {:?}", bowout.err.seen());
+        assert_eq!(
+            status,
+            bowout.died(KILL),
+            "{home:?}: {:?}",
+            bowout.err.seen()
+        );
         let log = bowout.log();
-        assert!(!log.iter().any(|line| line.contains("cannot kill")), "{home:?}: {log:?}");
+        assert!(
+            !log.iter().any(|line| line.contains("cannot kill")),
+            "{home:?}: {log:?}"
+        );
         println!("{home:?}: {count} descendants, ended {took:?} after the request");
     }
 }
@@ -145,14 +232,22 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
 /// In bytes (proc_pid_statm(5)).
 fn address_space(pid: i32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("a live process");
-    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    let pages: u64 = statm
+        .split(' ')
+        .next()
+        .and_then(|pages| pages.parse().ok())
+        .expect("a number");
     pages * 4096
 }
 
 #[test]
 fn two_hundred_at_once_end_each_with_its_own_status() {
     for home in homes() {
-        let start = |code: i32| Start::plain().at(home).probe(["signals", "--exit", &format!("TERM:{code}")]);
+        let start = |code: i32| {
+            Start::plain()
+                .at(home)
+                .probe(["signals", "--exit", &format!("TERM:{code}")])
+        };
         let mut all: Vec<_> = (0..200).map(|code| (code, start(code))).collect();
         for (_, bowout) in &mut all {
             bowout.ready();
@@ -162,7 +257,12 @@ fn two_hundred_at_once_end_each_with_its_own_status() {
         }
         for (code, bowout) in &mut all {
             bowout.out.rest();
-            assert_eq!(bowout.wait(), Status::Code(*code), "{home:?}: {:?}", bowout.err.seen());
+            assert_eq!(
+                bowout.wait(),
+                Status::Code(*code),
+                "{home:?}: {:?}",
+                bowout.err.seen()
+            );
         }
         // One look for all of them.
         for (_, bowout) in all.iter_mut().take(1) {

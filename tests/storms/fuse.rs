@@ -1,5 +1,6 @@
-//! A file system that does not answer: the few messages of FUSE (fuse(4), include/uapi/linux/fuse.h) that lead to the execution of a file, and
-//! then silence. Mounted in a mount namespace of the thread that asks for it, and gone with it.
+//! A file system that does not answer: the few messages of FUSE (fuse(4),
+//! include/uapi/linux/fuse.h) that lead to the execution of a file, and then silence. Mounted in a
+//! mount namespace of the thread that asks for it, and gone with it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -44,14 +45,30 @@ pub struct Hanging {
 impl Hanging {
     /// Why there can be none, if so.
     pub fn missing() -> Option<String> {
-        File::options().read(true).write(true).open("/dev/fuse").err().map(|error| format!("/dev/fuse: {error}"))
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .err()
+            .map(|error| format!("/dev/fuse: {error}"))
     }
 
     pub fn mount(silent: Silent) -> Self {
         private_mounts();
         let dir = Dir::new();
-        let device = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
-        mount(&dir, "fuse", &format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd()));
+        let device = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .expect("/dev/fuse");
+        mount(
+            &dir,
+            "fuse",
+            &format!(
+                "fd={},rootmode=40000,user_id=0,group_id=0",
+                device.as_raw_fd()
+            ),
+        );
         let held = Held::default();
         let (tell, came) = channel();
         let server = (device.try_clone().expect("a descriptor"), Arc::clone(&held));
@@ -65,7 +82,12 @@ impl Hanging {
                 }
             }
         });
-        Self { dir, device, held, came }
+        Self {
+            dir,
+            device,
+            held,
+            came,
+        }
     }
 
     /// The file whose execution hangs.
@@ -76,7 +98,10 @@ impl Hanging {
     /// Waits until a child of this process waits for it.
     pub fn hangs(&self, parent: i32) {
         loop {
-            let pid = self.came.recv_timeout(watchdog()).expect("watchdog: nobody asks for the file");
+            let pid = self
+                .came
+                .recv_timeout(watchdog())
+                .expect("watchdog: nobody asks for the file");
             if leftovers::stat(pid).is_some_and(|stat| stat.parent == parent) {
                 return;
             }
@@ -102,18 +127,40 @@ impl Drop for Hanging {
 pub fn private_mounts() {
     // SAFETY: strings that outlive the call.
     unsafe {
-        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(
+            libc::unshare(libc::CLONE_NEWNS),
+            0,
+            "{}",
+            std::io::Error::last_os_error()
+        );
         let null = std::ptr::null();
-        libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast());
+        libc::mount(
+            null,
+            c"/".as_ptr(),
+            null,
+            libc::MS_REC | libc::MS_PRIVATE,
+            null.cast(),
+        );
     }
 }
 
 pub fn mount(dir: &Dir, kind: &str, options: &str) {
     let text = |text: &str| std::ffi::CString::new(text).expect("no NUL");
-    let (dir, kind, options) = (text(dir.0.to_str().expect("text")), text(kind), text(options));
+    let (dir, kind, options) = (
+        text(dir.0.to_str().expect("text")),
+        text(kind),
+        text(options),
+    );
     // SAFETY: strings that outlive the call.
-    let done =
-        unsafe { libc::mount(kind.as_ptr(), dir.as_ptr(), kind.as_ptr(), libc::MS_NODEV, options.as_ptr().cast()) };
+    let done = unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            dir.as_ptr(),
+            kind.as_ptr(),
+            libc::MS_NODEV,
+            options.as_ptr().cast(),
+        )
+    };
     assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
 }
 
@@ -133,9 +180,24 @@ fn answer(device: &mut File, request: &[u8], silent: Silent, held: &Held) -> boo
     let (opcode, unique, node) = (opcode as u32, word(request, 8), word(request, 16));
     match opcode {
         // Version 7.31, no flags, 4 KiB at a time.
-        INIT => reply(device, unique, 0, &words(&[7, 31, 4096, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
-        LOOKUP => reply(device, unique, 0, &[words(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), attributes(2)].concat()),
-        GETATTR => reply(device, unique, 0, &[words(&[0; 4]), attributes(node)].concat()),
+        INIT => reply(
+            device,
+            unique,
+            0,
+            &words(&[7, 31, 4096, 0, 0, 4096, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ),
+        LOOKUP => reply(
+            device,
+            unique,
+            0,
+            &[words(&[2, 0, 0, 0, 0, 0, 0, 0, 0, 0]), attributes(2)].concat(),
+        ),
+        GETATTR => reply(
+            device,
+            unique,
+            0,
+            &[words(&[0; 4]), attributes(node)].concat(),
+        ),
         OPEN if silent == Silent::Read => reply(device, unique, 0, &words(&[0; 4])),
         OPEN | READ => {
             held.lock().expect("no panic holds it").push(unique);
@@ -163,13 +225,45 @@ fn words(words: &[u32]) -> Vec<u8> {
 
 /// `struct fuse_attr`: a directory at the top, a program of 4 KiB in it.
 fn attributes(node: u64) -> Vec<u8> {
-    let mode = if node == 1 { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o755 };
-    words(&[node as u32, 0, 4096, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0])
+    let mode = if node == 1 {
+        libc::S_IFDIR | 0o755
+    } else {
+        libc::S_IFREG | 0o755
+    };
+    words(&[
+        node as u32,
+        0,
+        4096,
+        0,
+        8,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        mode,
+        1,
+        0,
+        0,
+        0,
+        4096,
+        0,
+    ])
 }
 
 fn reply(device: &mut File, unique: u64, error: i32, body: &[u8]) {
     let length = 16 + body.len() as u32;
-    let head = [&length.to_ne_bytes()[..], &error.to_ne_bytes(), &unique.to_ne_bytes()].concat();
+    let head = [
+        &length.to_ne_bytes()[..],
+        &error.to_ne_bytes(),
+        &unique.to_ne_bytes(),
+    ]
+    .concat();
     // ENOENT: nobody waits for it any more.
     let _ = device.write(&[&head, body].concat());
 }

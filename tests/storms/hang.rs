@@ -39,7 +39,10 @@ fn asked_while_it_hangs(silent: Silent, runs: usize) {
                 bare.kill(TERM);
                 let (status, text) = (bare.end(), bare.text());
                 assert_eq!(status, bare.died(TERM), "{home:?}, {run}: {text}");
-                assert!(text.contains("was killed by SIGTERM after"), "{home:?}, {run}: {text}");
+                assert!(
+                    text.contains("was killed by SIGTERM after"),
+                    "{home:?}, {run}: {text}"
+                );
             }
             println!("{home:?}: {runs} requests while the exec hung, {silent:?}");
         }
@@ -61,27 +64,42 @@ fn a_hanging_exec_that_no_stop_signal_ends_is_killed_in_time() {
     with_hanging(Silent::Open, |hanging| {
         for home in homes() {
             // A signal that nobody has ever died of.
-            let mut bare = start(home, hanging, &["--grace", "200ms", "--stop-signal", "WINCH"]);
+            let mut bare = start(
+                home,
+                hanging,
+                &["--grace", "200ms", "--stop-signal", "WINCH"],
+            );
             let (status, took) = timed(|| {
                 bare.kill(TERM);
                 bare.end()
             });
             let text = bare.text();
             assert_eq!(status, bare.died(KILL), "{home:?}: {text}");
-            assert!(text.contains("grace period of 200ms is over: sent SIGKILL"), "{home:?}: {text}");
-            assert!((Duration::from_millis(200)..Duration::from_secs(10)).contains(&took), "{home:?}: {took:?}");
+            assert!(
+                text.contains("grace period of 200ms is over: sent SIGKILL"),
+                "{home:?}: {text}"
+            );
+            assert!(
+                (Duration::from_millis(200)..Duration::from_secs(10)).contains(&took),
+                "{home:?}: {took:?}"
+            );
         }
     });
 }
 
-/// Nobody but the file system can end this wait. Where bowout is PID 1, its own end waits for it, too: the kernel ends all of the namespace.
+/// Nobody but the file system can end this wait. Where bowout is PID 1, its own end waits for it,
+/// too: the kernel ends all of the namespace.
 #[test]
 fn a_hanging_exec_that_cannot_be_killed_is_told_and_left() {
     with_hanging(Silent::Deaf, |hanging| {
         for home in homes() {
             let mut bare = start(home, hanging, &["--grace", "200ms"]);
             bare.kill(TERM);
-            assert!(bare.see("it is in state D and has not answered SIGKILL"), "{home:?}: {}", bare.text());
+            assert!(
+                bare.see("it is in state D and has not answered SIGKILL"),
+                "{home:?}: {}",
+                bare.text()
+            );
             if home == Home::Subreaper {
                 assert_eq!(bare.wait(), Status::Code(137), "{}", bare.text());
             }

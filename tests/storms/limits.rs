@@ -4,14 +4,17 @@ use std::fs::{self, File};
 use std::io::Write;
 
 use crate::cgroup::Group;
-use crate::common::{Dir, Home, NOTHING, Running, Start, Status, field, homes, not_root, probe, skip};
+use crate::common::{
+    Dir, Home, NOTHING, Running, Start, Status, field, homes, not_root, probe, skip,
+};
 use crate::fuse::{mount, private_mounts, unmount};
 use crate::user::User;
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-/// The smallest number with which `works`, between one with which it does not and one with which it does.
+/// The smallest number with which `works`, between one with which it does not and one with which it
+/// does.
 fn smallest(mut fails: i32, mut works: i32, mut does: impl FnMut(i32) -> bool) -> i32 {
     assert!(!does(fails) && does(works), "{fails} to {works}");
     while works - fails > 1 {
@@ -28,7 +31,10 @@ fn refused(bowout: &mut Running, what: &str) -> bool {
     }
     assert_eq!(bowout.out.rest(), NOTHING, "{what}");
     let log = bowout.log();
-    assert!(log.len() == 1 && log[0].starts_with("bowout: "), "{what}: {log:#?}");
+    assert!(
+        log.len() == 1 && log[0].starts_with("bowout: "),
+        "{what}: {log:#?}"
+    );
     true
 }
 
@@ -38,22 +44,40 @@ fn stops_a_tree(start: Start, child: &str, what: &str) {
     bowout.ready();
     bowout.kill(TERM);
     bowout.out.rest();
-    assert_eq!(bowout.end(), bowout.died(KILL), "{what}: {:?}", bowout.err.seen());
+    assert_eq!(
+        bowout.end(),
+        bowout.died(KILL),
+        "{what}: {:?}",
+        bowout.err.seen()
+    );
 }
 
 #[test]
 fn seven_descriptors_are_enough() {
     for home in homes() {
-        let start = |limit: i32| Start::new(["--grace", "100ms"]).at(home).with(["--nofile", &limit.to_string()]);
+        let start = |limit: i32| {
+            Start::new(["--grace", "100ms"])
+                .at(home)
+                .with(["--nofile", &limit.to_string()])
+        };
         let least = smallest(-1, 64, |limit| {
             let mut bowout = start(limit.max(0)).probe(["exit", "7"]);
-            let works = limit >= 0 && !refused(&mut bowout, &format!("{home:?}, {limit} descriptors"));
-            assert!(!works || bowout.end() == Status::Code(7), "{home:?}, {limit}: {:?}", bowout.err.seen());
+            let works =
+                limit >= 0 && !refused(&mut bowout, &format!("{home:?}, {limit} descriptors"));
+            assert!(
+                !works || bowout.end() == Status::Code(7),
+                "{home:?}, {limit}: {:?}",
+                bowout.err.seen()
+            );
             works
         });
         println!("{home:?}: RLIMIT_NOFILE {least} is enough");
         assert!(least <= 8, "{home:?}: {least} descriptors");
-        stops_a_tree(start(least), probe().to_str().expect("text"), &format!("{home:?}, {least} descriptors"));
+        stops_a_tree(
+            start(least),
+            probe().to_str().expect("text"),
+            &format!("{home:?}, {least} descriptors"),
+        );
     }
 }
 
@@ -61,11 +85,18 @@ fn seven_descriptors_are_enough() {
 fn one_process_more_than_its_own_is_enough() {
     for home in homes() {
         let Some(user) = User::new() else { return };
-        let start = |limit: i32| user.start(&["--grace", "100ms"], &["--nproc", &limit.to_string()]).at(home);
+        let start = |limit: i32| {
+            user.start(&["--grace", "100ms"], &["--nproc", &limit.to_string()])
+                .at(home)
+        };
         let least = smallest(0, 8, |limit| {
             let mut bowout = user.probe(start(limit), &["exit", "7"]);
             let works = !refused(&mut bowout, &format!("{home:?}, {limit} processes"));
-            assert!(!works || bowout.end() == Status::Code(7), "{home:?}, {limit}: {:?}", bowout.err.seen());
+            assert!(
+                !works || bowout.end() == Status::Code(7),
+                "{home:?}, {limit}: {:?}",
+                bowout.err.seen()
+            );
             works
         });
         println!("{home:?}: RLIMIT_NPROC {least} is enough");
@@ -73,23 +104,35 @@ fn one_process_more_than_its_own_is_enough() {
     }
 }
 
-/// Whoever fits into the memory that is needed to be executed at all, and into what the C library needs before main, fits into it.
+/// Whoever fits into the memory that is needed to be executed at all, and into what the C library
+/// needs before main, fits into it.
 #[test]
 fn whoever_can_be_executed_has_memory_enough() {
     for home in homes() {
-        let start = |limit: i32| Start::new(["--grace", "100ms"]).at(home).with(["--as", &limit.to_string()]);
+        let start = |limit: i32| {
+            Start::new(["--grace", "100ms"])
+                .at(home)
+                .with(["--as", &limit.to_string()])
+        };
         let least = smallest(0, 65_536, |limit| {
             let mut bowout = start(limit).probe(["exit", "7"]);
             let status = bowout.end();
             // The kernel ends who cannot be executed half-way; so does the C library.
-            let before_main =
-                [Status::Signal(libc::SIGSEGV), bowout.died(libc::SIGSEGV), Status::Code(127), Status::Code(98)];
+            let before_main = [
+                Status::Signal(libc::SIGSEGV),
+                bowout.died(libc::SIGSEGV),
+                Status::Code(127),
+                Status::Code(98),
+            ];
             let log = bowout.log();
             let said = log.iter().any(|line| line.starts_with("bowout: "));
             if said && status == Status::Code(125) {
                 return !refused(&mut bowout, &format!("{home:?}, {limit} KiB"));
             }
-            assert!(status == Status::Code(7) || before_main.contains(&status) && !said, "{status:?}, {log:?}");
+            assert!(
+                status == Status::Code(7) || before_main.contains(&status) && !said,
+                "{status:?}, {log:?}"
+            );
             status == Status::Code(7)
         });
         println!("{home:?}: RLIMIT_AS {least} KiB is enough");
@@ -115,19 +158,29 @@ fn a_file_may_not_grow_and_only_the_report_is_lost() {
         let mut bowout = start.probe(["signals", "--exit", "TERM:7"]);
         bowout.ready();
         bowout.kill(TERM);
-        assert_eq!(bowout.end(), Status::Code(7), "{home:?}: {:?}", bowout.err.seen());
+        assert_eq!(
+            bowout.end(),
+            Status::Code(7),
+            "{home:?}: {:?}",
+            bowout.err.seen()
+        );
         let told = bowout.log();
         assert!(
             told.iter().any(|line| line.contains("cannot write report") && line.contains("File too large")),
             "{home:?}: {told:?}"
         );
-        let start = Start::new(options).at(home).with(["--fsize", "0"]).stderr(log);
+        let start = Start::new(options)
+            .at(home)
+            .with(["--fsize", "0"])
+            .stderr(log);
         let mut bowout = start.probe(["signals", "--exit", "TERM:8"]);
         bowout.ready();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(8), "{home:?}");
-        let left: Vec<_> =
-            fs::read_dir(&dir.0).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+        let left: Vec<_> = fs::read_dir(&dir.0)
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
         assert_eq!(left, ["log"], "{home:?}");
         assert_eq!(fs::read(dir.file("log")).expect("a file"), b"");
     }
@@ -145,7 +198,12 @@ fn no_queued_signal_at_all_is_enough() {
         }
         bowout.kill(TERM);
         bowout.expect(TERM);
-        assert_eq!(bowout.end(), Status::Code(7), "{home:?}: {:?}", bowout.err.seen());
+        assert_eq!(
+            bowout.end(),
+            Status::Code(7),
+            "{home:?}: {:?}",
+            bowout.err.seen()
+        );
         println!("{home:?}: RLIMIT_SIGPENDING 0 is enough");
     }
 }
@@ -154,7 +212,8 @@ fn memory(bytes: &str) -> Result<Group, String> {
     Group::new("memory", ["memory.limit_in_bytes", "memory.max"], bytes)
 }
 
-/// The kernel kills whoever has most (oom_badness in mm/oom_kill.c); a command that grows has more than bowout before long.
+/// The kernel kills whoever has most (oom_badness in mm/oom_kill.c); a command that grows has more
+/// than bowout before long.
 #[test]
 fn two_mebibytes_are_enough_and_the_child_is_the_one_that_runs_out() {
     let (small, large) = match (memory("2097152"), memory("16777216")) {
@@ -162,15 +221,33 @@ fn two_mebibytes_are_enough_and_the_child_is_the_one_that_runs_out() {
         (Err(why), _) | (_, Err(why)) => return assert!(skip(Some(why))),
     };
     for home in homes() {
-        let start = |group: &Group| Start::new(["--grace", "100ms"]).at(home).with(["--cgroup", group.path()]);
+        let start = |group: &Group| {
+            Start::new(["--grace", "100ms"])
+                .at(home)
+                .with(["--cgroup", group.path()])
+        };
         let mut bowout = start(&small).probe(["signals", "--exit", "TERM:7"]);
         bowout.ready();
         bowout.kill(TERM);
-        assert_eq!(bowout.end(), Status::Code(7), "{home:?}: {:?}", bowout.err.seen());
+        assert_eq!(
+            bowout.end(),
+            Status::Code(7),
+            "{home:?}: {:?}",
+            bowout.err.seen()
+        );
         let mut bowout = start(&large).probe(["eat"]);
-        assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}: {:?}", bowout.err.seen());
+        assert_eq!(
+            bowout.end(),
+            bowout.died(KILL),
+            "{home:?}: {:?}",
+            bowout.err.seen()
+        );
         let log = bowout.log();
-        assert!(log.iter().any(|line| line.contains("was killed by SIGKILL after")), "{home:?}: {log:?}");
+        assert!(
+            log.iter()
+                .any(|line| line.contains("was killed by SIGKILL after")),
+            "{home:?}: {log:?}"
+        );
     }
 }
 
@@ -192,15 +269,20 @@ fn a_full_disk_costs_the_report_and_nothing_else() {
         {}
         for home in homes() {
             let report = dir.file("report");
-            let mut bowout = Start::new(["--report", report.to_str().expect("text")]).at(home).probe(["exit", "7"]);
+            let mut bowout = Start::new(["--report", report.to_str().expect("text")])
+                .at(home)
+                .probe(["exit", "7"]);
             assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
             let log = bowout.log();
             assert!(
-                log.iter().any(|line| line.contains("cannot write report") && line.contains("No space left on device")),
+                log.iter().any(|line| line.contains("cannot write report")
+                    && line.contains("No space left on device")),
                 "{home:?}: {log:?}"
             );
-            let left: Vec<_> =
-                fs::read_dir(&dir.0).expect("a directory").map(|entry| entry.expect("an entry").file_name()).collect();
+            let left: Vec<_> = fs::read_dir(&dir.0)
+                .expect("a directory")
+                .map(|entry| entry.expect("an entry").file_name())
+                .collect();
             assert_eq!(left, ["full"], "{home:?}");
         }
         unmount(&dir);
@@ -214,11 +296,19 @@ fn a_full_disk_costs_the_report_and_nothing_else() {
 #[test]
 fn the_oom_score_is_inherited_and_passed_on() {
     for home in homes() {
-        let mut bowout = Start::plain().at(home).with(["--oom", "321"]).probe(["idle"]);
+        let mut bowout = Start::plain()
+            .at(home)
+            .with(["--oom", "321"])
+            .probe(["idle"]);
         bowout.ready();
         for pid in [bowout.pid, bowout.child_pid()] {
-            let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process");
-            assert_eq!((score.trim(), field(pid, "Threads").as_str()), ("321", "1"), "{home:?}");
+            let score =
+                fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("a process");
+            assert_eq!(
+                (score.trim(), field(pid, "Threads").as_str()),
+                ("321", "1"),
+                "{home:?}"
+            );
         }
         bowout.kill(TERM);
         assert_eq!(bowout.end(), bowout.died(TERM), "{home:?}");
@@ -232,9 +322,17 @@ fn drains_without_a_free_pid(start: Start, child: &str, home: Home) {
     bowout.ready();
     bowout.kill(TERM);
     bowout.out.rest();
-    assert_eq!(bowout.end(), Status::Code(7), "{home:?}: {:?}", bowout.err.seen());
+    assert_eq!(
+        bowout.end(),
+        Status::Code(7),
+        "{home:?}: {:?}",
+        bowout.err.seen()
+    );
     let log = bowout.log();
-    assert!(!log.iter().any(|line| line.contains("cannot")), "{home:?}: {log:?}");
+    assert!(
+        !log.iter().any(|line| line.contains("cannot")),
+        "{home:?}: {log:?}"
+    );
     println!("{home:?}: drained, {full}");
 }
 
@@ -242,7 +340,9 @@ fn drains_without_a_free_pid(start: Start, child: &str, home: Home) {
 fn the_drain_needs_no_process() {
     for home in homes() {
         let Some(user) = User::new() else { return };
-        let start = user.start(&["--grace", "200ms"], &["--nproc", "60"]).at(home);
+        let start = user
+            .start(&["--grace", "200ms"], &["--nproc", "60"])
+            .at(home);
         drains_without_a_free_pid(start, user.child(), home);
     }
 }
@@ -254,7 +354,9 @@ fn the_drain_needs_no_pid_of_its_control_group() {
         Err(why) => return assert!(skip(Some(why))),
     };
     for home in homes() {
-        let start = Start::new(["--grace", "200ms"]).at(home).with(["--cgroup", group.path()]);
+        let start = Start::new(["--grace", "200ms"])
+            .at(home)
+            .with(["--cgroup", group.path()]);
         drains_without_a_free_pid(start, probe().to_str().expect("text"), home);
     }
 }

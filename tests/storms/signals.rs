@@ -11,12 +11,21 @@ use crate::user::User;
 const TERM: i32 = libc::SIGTERM;
 const SENDERS: usize = 8;
 
-/// Standard signals that start no stop, and real-time ones; each sender has its own real-time one, and one that it shares.
-const STANDARD: [i32; 6] = [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH, libc::SIGALRM, libc::SIGURG];
+/// Standard signals that start no stop, and real-time ones; each sender has its own real-time one,
+/// and one that it shares.
+const STANDARD: [i32; 6] = [
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+    libc::SIGALRM,
+    libc::SIGURG,
+];
 const SHARED: i32 = 50;
 
-/// Enough for eight senders that keep to half of it; in a longer queue, the kernel takes longer to find the next signal than anyone to
-/// send it (`collect_signal` in kernel/signal.c walks all of it).
+/// Enough for eight senders that keep to half of it; in a longer queue, the kernel takes longer to
+/// find the next signal than anyone to send it (`collect_signal` in kernel/signal.c walks all of
+/// it).
 const ROOM: [&str; 2] = ["--sigpending", "4096"];
 
 struct Sender {
@@ -28,7 +37,10 @@ impl Sender {
     fn start(to: i32, count: usize, room: &str, signals: &[i32]) -> Self {
         let mut command = Command::new(probe());
         command.args(["send", &to.to_string(), &count.to_string(), room]);
-        command.args(signals.iter().map(ToString::to_string)).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(signals.iter().map(ToString::to_string))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut child = leftovers::spawn(&mut command).expect("the probe");
         let out = Lines::of(child.stdout.take().expect("a pipe"));
         Self { child, out }
@@ -39,7 +51,12 @@ impl Sender {
         let line = self.out.find("sent", |line| line.starts_with("sent"));
         assert!(self.child.wait().expect("our child").success());
         leftovers::forget(self.child.id());
-        let full = line.rsplit_once("full=").expect("a number").1.parse().expect("a number");
+        let full = line
+            .rsplit_once("full=")
+            .expect("a number")
+            .1
+            .parse()
+            .expect("a number");
         (counts(&line), full)
     }
 }
@@ -52,19 +69,35 @@ fn counts(line: &str) -> BTreeMap<i32, u64> {
         .collect()
 }
 
-/// What the child has received of a whole storm: all that was sent was taken up before this is asked.
+/// What the child has received of a whole storm: all that was sent was taken up before this is
+/// asked.
 fn received(bowout: &mut Running) -> BTreeMap<i32, u64> {
     bowout.kill(libc::SIGRTMAX());
-    counts(&bowout.out.find("the counts", |line| line.starts_with("got")))
+    counts(
+        &bowout
+            .out
+            .find("the counts", |line| line.starts_with("got")),
+    )
 }
 
 fn resident_kib(pid: i32) -> u64 {
-    crate::common::field(pid, "VmRSS").split(' ').next().and_then(|text| text.parse().ok()).expect("a number")
+    crate::common::field(pid, "VmRSS")
+        .split(' ')
+        .next()
+        .and_then(|text| text.parse().ok())
+        .expect("a number")
 }
 
 /// Of so many signals that take up to `room` of the queue.
-fn storm(bowout: &Running, count: usize, room: &str, signals: impl Fn(usize) -> Vec<i32>) -> Vec<Sender> {
-    (0..SENDERS).map(|i| Sender::start(bowout.pid, count / SENDERS, room, &signals(i))).collect()
+fn storm(
+    bowout: &Running,
+    count: usize,
+    room: &str,
+    signals: impl Fn(usize) -> Vec<i32>,
+) -> Vec<Sender> {
+    (0..SENDERS)
+        .map(|i| Sender::start(bowout.pid, count / SENDERS, room, &signals(i)))
+        .collect()
 }
 
 fn ended(senders: Vec<Sender>) -> (BTreeMap<i32, u64>, u64) {
@@ -80,7 +113,13 @@ fn ended(senders: Vec<Sender>) -> (BTreeMap<i32, u64>, u64) {
 }
 
 fn mixed(sender: usize) -> Vec<i32> {
-    [35 + sender as i32, STANDARD[sender % 6], SHARED, STANDARD[(sender + 1) % 6]].to_vec()
+    [
+        35 + sender as i32,
+        STANDARD[sender % 6],
+        SHARED,
+        STANDARD[(sender + 1) % 6],
+    ]
+    .to_vec()
 }
 
 #[test]
@@ -98,49 +137,85 @@ fn a_million_signals_from_eight_senders_are_counted_exactly() {
         let got = received(&mut bowout);
         let grown = resident_kib(bowout.pid).saturating_sub(memory);
         for (signal, sent) in &sent {
-            let got = got.get(signal).copied().unwrap_or(0) - before.get(signal).copied().unwrap_or(0);
+            let got =
+                got.get(signal).copied().unwrap_or(0) - before.get(signal).copied().unwrap_or(0);
             if *signal >= libc::SIGRTMIN() {
-                assert_eq!(got, *sent, "{home:?}: signal {signal}, queue full {full} times: {:?}", bowout.err.seen());
+                assert_eq!(
+                    got,
+                    *sent,
+                    "{home:?}: signal {signal}, queue full {full} times: {:?}",
+                    bowout.err.seen()
+                );
             } else {
-                assert!((1..=*sent).contains(&got), "{home:?}: signal {signal}: {got} of {sent}");
+                assert!(
+                    (1..=*sent).contains(&got),
+                    "{home:?}: signal {signal}: {got} of {sent}"
+                );
             }
         }
         assert!(grown <= 256, "{home:?}: {grown} KiB more");
-        println!("{home:?}: sent {} signals, queue full {full} times, {grown} KiB more", sent.values().sum::<u64>());
+        println!(
+            "{home:?}: sent {} signals, queue full {full} times, {grown} KiB more",
+            sent.values().sum::<u64>()
+        );
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
     }
 }
 
-/// bowout and its child share the queue with the senders (getrlimit(2)): what bowout takes out, a sender may fill in again before it is
-/// passed on. What finds no room is told, one by one.
+/// bowout and its child share the queue with the senders (getrlimit(2)): what bowout takes out, a
+/// sender may fill in again before it is passed on. What finds no room is told, one by one.
 #[test]
 fn a_full_queue_is_answered_for_signal_by_signal() {
     let Some(user) = User::new() else { return };
     let report = user.file("report");
     for home in homes() {
-        let start = user.start(&["-q", "--grace", "never", "--report", &report], &["--sigpending", "128"]).at(home);
+        let start = user
+            .start(
+                &["-q", "--grace", "never", "--report", &report],
+                &["--sigpending", "128"],
+            )
+            .at(home);
         let mut bowout = user.probe(start, &["count", "--exit", "TERM:7"]);
         bowout.ready();
-        let (sent, full) =
-            ended(storm(&bowout, size(16_000, 200_000), "full", |sender| vec![35 + sender as i32, SHARED]));
+        let (sent, full) = ended(storm(&bowout, size(16_000, 200_000), "full", |sender| {
+            vec![35 + sender as i32, SHARED]
+        }));
         let got: u64 = received(&mut bowout).values().sum();
         let sent: u64 = sent.values().sum();
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
-        let told = bowout.log().iter().filter(|line| line.contains("could not be forwarded")).count() as u64;
-        let lost = number(&fs::read_to_string(&report).expect("a report"), "log_lines_lost");
-        println!("{home:?}: sent {sent}, got {got}, told {told}, lines lost {lost}, queue full {full} times");
+        let told = bowout
+            .log()
+            .iter()
+            .filter(|line| line.contains("could not be forwarded"))
+            .count() as u64;
+        let lost = number(
+            &fs::read_to_string(&report).expect("a report"),
+            "log_lines_lost",
+        );
+        println!(
+            "{home:?}: sent {sent}, got {got}, told {told}, lines lost {lost}, queue full {full} times"
+        );
         assert!(full > 0 && got > 0, "{home:?}: the queue was never full");
-        assert!((sent..=sent + lost).contains(&(got + told + lost)), "{home:?}: {got} + {told} (+ {lost}) of {sent}");
+        assert!(
+            (sent..=sent + lost).contains(&(got + told + lost)),
+            "{home:?}: {got} + {told} (+ {lost}) of {sent}"
+        );
     }
 }
 
 /// A number in a report.
 pub fn number(report: &str, name: &str) -> u64 {
-    let (_, rest) = report.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name} in {report}"));
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().unwrap_or_else(|_| panic!("{name} in {report}"))
+    let (_, rest) = report
+        .split_once(&format!("\"{name}\":"))
+        .unwrap_or_else(|| panic!("{name} in {report}"));
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest[..end]
+        .parse()
+        .unwrap_or_else(|_| panic!("{name} in {report}"))
 }
 
 #[test]
@@ -153,16 +228,28 @@ fn a_stop_request_in_the_midst_is_acted_on_in_time() {
             bowout.ready();
             let senders = storm(&bowout, 1_000_000, "half", mixed);
             // Numbers are taken up lowest first, so that the child can be asked nothing now.
-            bowout.out.find("the storm", |line| line.starts_with("so far"));
+            bowout
+                .out
+                .find("the storm", |line| line.starts_with("so far"));
             let (ended_so, took) = timed(|| {
                 bowout.kill(TERM);
                 bowout.end()
             });
-            assert_eq!(ended_so, status.unwrap_or(bowout.died(libc::SIGKILL)), "{home:?}");
+            assert_eq!(
+                ended_so,
+                status.unwrap_or(bowout.died(libc::SIGKILL)),
+                "{home:?}"
+            );
             assert!(took < Duration::from_secs(10), "{home:?}: {took:?}");
-            assert!(status.is_some() || took >= Duration::from_millis(500), "{home:?}: {took:?}");
+            assert!(
+                status.is_some() || took >= Duration::from_millis(500),
+                "{home:?}: {took:?}"
+            );
             let (sent, _) = ended(senders);
-            println!("{home:?}: ended {took:?} after the request, of {} signals", sent.values().sum::<u64>());
+            println!(
+                "{home:?}: ended {took:?} after the request, of {} signals",
+                sent.values().sum::<u64>()
+            );
         }
     }
 }

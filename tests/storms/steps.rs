@@ -1,5 +1,6 @@
-//! One stop request in each gap between two system calls: bowout, or its child before the exec, is stopped there by ptrace(2), so that every gap is
-//! met, and what has to follow is known from the mask at that moment.
+//! One stop request in each gap between two system calls: bowout, or its child before the exec, is
+//! stopped there by ptrace(2), so that every gap is met, and what has to follow is known from the
+//! mask at that moment.
 //!
 //! Caveat: the tracer is the thread that has started the tracee.
 
@@ -14,9 +15,14 @@ const CALL: i32 = libc::SIGTRAP | 0x80;
 const MOST: usize = 2000;
 
 fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
-    // SAFETY: none of the requests made here takes a pointer but PTRACE_GETEVENTMSG, whose one is valid.
+    // SAFETY: none of the requests made here takes a pointer but PTRACE_GETEVENTMSG, whose one is
+    // valid.
     let done = unsafe { libc::ptrace(request, pid, 0_usize, data) };
-    assert!(done >= 0, "ptrace {request} of {pid}: {}", std::io::Error::last_os_error());
+    assert!(
+        done >= 0,
+        "ptrace {request} of {pid}: {}",
+        std::io::Error::last_os_error()
+    );
 }
 
 /// What a traced process did next.
@@ -31,7 +37,8 @@ enum Next {
     Ended(i32),
 }
 
-/// Lets it run to its next stop. Once it `may_sleep`, waiting for something of the test's is an answer, too.
+/// Lets it run to its next stop. Once it `may_sleep`, waiting for something of the test's is an
+/// answer, too.
 fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) -> Next {
     let mut pass = 0;
     loop {
@@ -42,7 +49,8 @@ fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) ->
             if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG | libc::__WALL) } == pid {
                 return Some(Some(status));
             }
-            (may_sleep() && leftovers::stat(pid).is_some_and(|stat| stat.state == 'S')).then_some(None)
+            (may_sleep() && leftovers::stat(pid).is_some_and(|stat| stat.state == 'S'))
+                .then_some(None)
         });
         match seen {
             None => return Next::Asleep,
@@ -69,16 +77,28 @@ fn stopped(pid: i32) {
 fn start(line: &Line, options: i32) -> Bare {
     let bare = line.start();
     stopped(bare.pid);
-    ptrace(libc::PTRACE_SETOPTIONS, bare.pid, (options | libc::PTRACE_O_TRACESYSGOOD) as usize);
+    ptrace(
+        libc::PTRACE_SETOPTIONS,
+        bare.pid,
+        (options | libc::PTRACE_O_TRACESYSGOOD) as usize,
+    );
     bare
 }
 
-/// Stops bowout `gap` stops behind its first instruction, asks there, and lets it go; whether there were as many.
-fn ask_in_gap(home: Home, line: &Line, gap: usize, has_handlers: bool) -> (bool, Option<Explained>) {
+/// Stops bowout `gap` stops behind its first instruction, asks there, and lets it go; whether there
+/// were as many.
+fn ask_in_gap(
+    home: Home,
+    line: &Line,
+    gap: usize,
+    has_handlers: bool,
+) -> (bool, Option<Explained>) {
     let mut bare = start(line, 0);
     let mut asleep = false;
     for _ in 0..gap {
-        match next(bare.pid, libc::PTRACE_SYSCALL, || has_handlers && bare.has_written()) {
+        match next(bare.pid, libc::PTRACE_SYSCALL, || {
+            has_handlers && bare.has_written()
+        }) {
             Next::Call | Next::Other(_) => {}
             Next::Asleep => {
                 asleep = true;
@@ -105,7 +125,10 @@ fn ask_in_gap(home: Home, line: &Line, gap: usize, has_handlers: bool) -> (bool,
     }
     let explained = bare.assert_explained(&what);
     // The last gap that is not blocked is that before the call which blocks.
-    assert!(explained != Explained::BeforeMain || !blocked, "{what}: lost");
+    assert!(
+        explained != Explained::BeforeMain || !blocked,
+        "{what}: lost"
+    );
     (!asleep, Some(explained))
 }
 
@@ -121,12 +144,19 @@ fn a_stop_request_between_any_two_system_calls_of_the_start_is_not_lost() {
             let gaps = (0..MOST)
                 .take_while(|gap| {
                     let (more, explained) = ask_in_gap(home, &line, *gap, true);
-                    assert_ne!(explained, Some(Explained::Exited { asked: false }), "{home:?}, gap {gap}");
+                    assert_ne!(
+                        explained,
+                        Some(Explained::Exited { asked: false }),
+                        "{home:?}, gap {gap}"
+                    );
                     early += usize::from(explained == Some(Explained::BeforeMain));
                     more
                 })
                 .count();
-            assert!((20..MOST).contains(&gaps), "{home:?}: {gaps} gaps are no start");
+            assert!(
+                (20..MOST).contains(&gaps),
+                "{home:?}: {gaps} gaps are no start"
+            );
             println!("{home:?}, turn {turn}: {gaps} gaps, {early} before main");
         }
     }
@@ -140,8 +170,13 @@ fn a_stop_request_between_any_two_system_calls_changes_no_status() {
     for home in homes() {
         let line = Line::probe(home, &["exit", "7"]).traced();
         for turn in 0..size(1, 10) {
-            let gaps = (0..MOST).take_while(|gap| ask_in_gap(home, &line, *gap, false).0).count();
-            assert!((20..MOST).contains(&gaps), "{home:?}: {gaps} gaps are no run");
+            let gaps = (0..MOST)
+                .take_while(|gap| ask_in_gap(home, &line, *gap, false).0)
+                .count();
+            assert!(
+                (20..MOST).contains(&gaps),
+                "{home:?}: {gaps} gaps are no run"
+            );
             println!("{home:?}, turn {turn}: {gaps} gaps from the exec to the end");
         }
     }
@@ -151,11 +186,17 @@ fn a_stop_request_between_any_two_system_calls_changes_no_status() {
 fn forked(line: &Line) -> (Bare, i32) {
     let bare = start(line, libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEEXEC);
     let mut child = 0_u64;
-    until("the fork", || match next(bare.pid, libc::PTRACE_CONT, || false) {
-        Next::Other(status) => (status >> 16 == libc::PTRACE_EVENT_FORK).then_some(()),
-        other => panic!("{other:?} before the fork"),
+    until("the fork", || {
+        match next(bare.pid, libc::PTRACE_CONT, || false) {
+            Next::Other(status) => (status >> 16 == libc::PTRACE_EVENT_FORK).then_some(()),
+            other => panic!("{other:?} before the fork"),
+        }
     });
-    ptrace(libc::PTRACE_GETEVENTMSG, bare.pid, (&raw mut child) as usize);
+    ptrace(
+        libc::PTRACE_GETEVENTMSG,
+        bare.pid,
+        (&raw mut child) as usize,
+    );
     stopped(child as i32);
     ptrace(libc::PTRACE_DETACH, bare.pid, 0);
     (bare, child as i32)
@@ -186,12 +227,20 @@ fn a_stop_request_between_any_two_system_calls_of_the_child_reaches_it() {
                 }
                 ptrace(libc::PTRACE_DETACH, child, 0);
                 let explained = bare.assert_explained(&what);
-                assert!(matches!(explained, Explained::Killed | Explained::Exited { asked: true }), "{what}");
+                assert!(
+                    matches!(
+                        explained,
+                        Explained::Killed | Explained::Exited { asked: true }
+                    ),
+                    "{what}"
+                );
                 killed += usize::from(explained == Explained::Killed);
                 gap += 1;
             }
             assert!(gap > 10, "{home:?}: {gap} gaps are no start");
-            println!("{home:?}, turn {turn}: {gap} gaps of the child, in {killed} it died of the signal");
+            println!(
+                "{home:?}, turn {turn}: {gap} gaps of the child, in {killed} it died of the signal"
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
-//! One stop request at every moment of the start, and at every moment of the end, to the microsecond.
+//! One stop request at every moment of the start, and at every moment of the end, to the
+//! microsecond.
 //!
-//! A run waits for its offset without sleeping, looks where bowout is, and asks at once. Offsets are drawn around those that have met a
-//! phase before, for the phase that was met least, until each was met often enough.
+//! A run waits for its offset without sleeping, looks where bowout is, and asks at once. Offsets
+//! are drawn around those that have met a phase before, for the phase that was met least, until
+//! each was met often enough.
 
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
@@ -32,17 +34,27 @@ struct Sweep<const PHASES: usize> {
 
 impl<const PHASES: usize> Sweep<PHASES> {
     fn new(names: [&'static str; PHASES]) -> Self {
-        Self { names, met: std::array::from_fn(|_| Vec::new()), lot: Lot(0x9E37_79B9_7F4A_7C15) }
+        Self {
+            names,
+            met: std::array::from_fn(|_| Vec::new()),
+            lot: Lot(0x9E37_79B9_7F4A_7C15),
+        }
     }
 
     fn least(&self) -> usize {
-        (0..PHASES).min_by_key(|phase| self.met[*phase].len()).expect("a phase")
+        (0..PHASES)
+            .min_by_key(|phase| self.met[*phase].len())
+            .expect("a phase")
     }
 
-    /// The next one: near one of the last that met the phase that was met least, and at times anywhere.
+    /// The next one: near one of the last that met the phase that was met least, and at times
+    /// anywhere.
     fn offset(&mut self) -> Duration {
         let met = &self.met[self.least()];
-        let near = met.len().checked_sub(1 + self.lot.below(met.len().min(32) as u64) as usize).map(|at| met[at]);
+        let near = met
+            .len()
+            .checked_sub(1 + self.lot.below(met.len().min(32) as u64) as usize)
+            .map(|at| met[at]);
         let nanos = match near {
             Some(near) if self.lot.below(8) > 0 => near * 3 / 4 + self.lot.below(near / 2 + 20_000),
             Some(_) | None => self.lot.below(4_000_000),
@@ -59,11 +71,22 @@ impl<const PHASES: usize> Sweep<PHASES> {
             self.met[phase].push(offset.as_nanos() as u64);
             runs += 1;
             let missing = self.names[self.least()];
-            assert!(runs < often * PHASES * 20, "{home:?}: {missing:?} is not met");
+            assert!(
+                runs < often * PHASES * 20,
+                "{home:?}: {missing:?} is not met"
+            );
         }
         for (name, met) in self.names.iter().zip(&self.met) {
-            let (first, last) = (met.iter().min().expect("met"), met.iter().max().expect("met"));
-            println!("{home:?}: {:6} requests {name}, {} to {} us", met.len(), first / 1000, last / 1000);
+            let (first, last) = (
+                met.iter().min().expect("met"),
+                met.iter().max().expect("met"),
+            );
+            println!(
+                "{home:?}: {:6} requests {name}, {} to {} us",
+                met.len(),
+                first / 1000,
+                last / 1000
+            );
         }
     }
 }
@@ -91,7 +114,12 @@ fn a_stop_request_at_any_moment_of_the_start_is_not_lost() {
     }
     for home in homes() {
         let line = Line::probe(home, &["signals", "--exit", "TERM:7"]);
-        let names = ["before main", "before the fork", "before the exec", "behind the exec"];
+        let names = [
+            "before main",
+            "before the fork",
+            "before the exec",
+            "behind the exec",
+        ];
         let mut early = 0;
         Sweep::new(names).until_met(size(25, 2_500), home, |offset| {
             let mut bare = line.start();
@@ -100,14 +128,23 @@ fn a_stop_request_at_any_moment_of_the_start_is_not_lost() {
             bare.kill(TERM);
             let what = format!("{home:?}, {} after {offset:?}", names[phase]);
             if phase == 0 && home == Home::Pid1 {
-                // The kernel keeps from PID 1 what it neither blocks nor handles: whoever sends that early asks again.
+                // The kernel keeps from PID 1 what it neither blocks nor handles: whoever sends
+                // that early asks again.
                 if bare.see("ready") && bare.try_wait().is_none() {
                     bare.kill(TERM);
                 }
             }
             let explained = bare.assert_explained(&what);
-            assert_ne!(explained, Explained::Exited { asked: false }, "{what}: {}", bare.text());
-            assert!(explained != Explained::BeforeMain || phase == 0, "{what}: lost");
+            assert_ne!(
+                explained,
+                Explained::Exited { asked: false },
+                "{what}: {}",
+                bare.text()
+            );
+            assert!(
+                explained != Explained::BeforeMain || phase == 0,
+                "{what}: lost"
+            );
             early += usize::from(explained == Explained::BeforeMain);
             phase
         });
@@ -139,7 +176,11 @@ fn a_stop_request_at_any_moment_of_the_end_changes_no_status() {
             let what = format!("{home:?}, {} after {offset:?}", names[phase]);
             let explained = bare.assert_explained(&what);
             assert_ne!(explained, Explained::BeforeMain, "{what}");
-            assert!(explained != Explained::Killed || phase == 0, "{what}: {}", bare.text());
+            assert!(
+                explained != Explained::Killed || phase == 0,
+                "{what}: {}",
+                bare.text()
+            );
             killed += usize::from(explained == Explained::Killed);
             phase
         });

@@ -1,4 +1,5 @@
-//! A user of a test's own: limits on processes and queued signals are counted by user (getrlimit(2)), and each test is to fill its own.
+//! A user of a test's own: limits on processes and queued signals are counted by user
+//! (getrlimit(2)), and each test is to fill its own.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -26,12 +27,19 @@ impl User {
         let dir = Dir::new();
         fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o777)).expect("permissions");
         let (shim, child) = (dir.program(BOWOUT), dir.program(probe()));
-        Some(Self { uid: uid.to_string(), dir, shim, child })
+        Some(Self {
+            uid: uid.to_string(),
+            dir,
+            shim,
+            child,
+        })
     }
 
     /// bowout as this user, under these limits.
     pub fn start(&self, options: &[&str], limits: &[&str]) -> Start {
-        Start::new(options).program(&self.shim).with([limits, &["--uid", &self.uid]].concat())
+        Start::new(options)
+            .program(&self.shim)
+            .with([limits, &["--uid", &self.uid]].concat())
     }
 
     pub fn child(&self) -> &str {

@@ -1,4 +1,5 @@
-//! The journal: one record a line, each with its priority, and no prefix where stderr is something else.
+//! The journal: one record a line, each with its priority, and no prefix where stderr is something
+//! else.
 
 use std::fs;
 
@@ -7,9 +8,16 @@ use crate::unit::{Record, Unit};
 
 /// bowout's own records, in order.
 fn own(unit: &Unit) -> Vec<Record> {
-    let pids: Vec<Record> = unit.journal().into_iter().filter(|record| record.message.contains("bowout: ")).collect();
+    let pids: Vec<Record> = unit
+        .journal()
+        .into_iter()
+        .filter(|record| record.message.contains("bowout: "))
+        .collect();
     for record in &pids {
-        assert!(record.message.starts_with("bowout: "), "a prefix is left, or two lines are one record: {record:?}");
+        assert!(
+            record.message.starts_with("bowout: "),
+            "a prefix is left, or two lines are one record: {record:?}"
+        );
     }
     pids
 }
@@ -17,7 +25,9 @@ fn own(unit: &Unit) -> Vec<Record> {
 #[test]
 fn every_line_is_a_record_with_its_priority() {
     let command = "ExecStart=@B --grace 300ms -v -- @P signals";
-    let Some(unit) = Unit::new("priority", &format!("Type=exec\n{command}")) else { return };
+    let Some(unit) = Unit::new("priority", &format!("Type=exec\n{command}")) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     let bowout = unit.main_pid();
@@ -34,8 +44,18 @@ fn every_line_is_a_record_with_its_priority() {
         ("grace period of 300ms is over: sent SIGKILL", 4),
         ("was killed by SIGKILL after", 4),
     ] {
-        let found: Vec<&Record> = log.iter().filter(|record| record.message.contains(what)).collect();
-        assert_eq!(found.iter().map(|record| record.priority).collect::<Vec<_>>(), [priority], "{what}: {log:#?}");
+        let found: Vec<&Record> = log
+            .iter()
+            .filter(|record| record.message.contains(what))
+            .collect();
+        assert_eq!(
+            found
+                .iter()
+                .map(|record| record.priority)
+                .collect::<Vec<_>>(),
+            [priority],
+            "{what}: {log:#?}"
+        );
     }
     for record in &log {
         tell(&format!("<{}> {}", record.priority, record.message));
@@ -44,27 +64,45 @@ fn every_line_is_a_record_with_its_priority() {
 
 #[test]
 fn a_name_of_two_lines_is_one_record_of_an_error() {
-    let Some(unit) = Unit::new("two-lines", "Type=exec\nExecStart=@B -- \"/no/such\\nbowout: program\"") else {
+    let Some(unit) = Unit::new(
+        "two-lines",
+        "Type=exec\nExecStart=@B -- \"/no/such\\nbowout: program\"",
+    ) else {
         return;
     };
     // Type=exec has started when bowout is there; how it ended is the journal's to tell.
     unit.machine().systemctl(["start", &unit.name]);
     let end = unit.ended();
     let log = own(&unit);
-    let [record] = &log[..] else { panic!("not one record: {log:#?}") };
+    let [record] = &log[..] else {
+        panic!("not one record: {log:#?}")
+    };
     tell(&format!("<{}> {}", record.priority, record.message));
-    assert_eq!((record.priority, end.get("ExecMainStatus")), (3, "127"), "{end:?}");
-    assert!(record.message.contains("No such file or directory"), "{record:?}");
+    assert_eq!(
+        (record.priority, end.get("ExecMainStatus")),
+        (3, "127"),
+        "{end:?}"
+    );
+    assert!(
+        record.message.contains("No such file or directory"),
+        "{record:?}"
+    );
 }
 
 /// JOURNAL_STREAM is set for stdout's sake; stderr is a file.
 #[test]
 fn in_a_file_there_is_no_prefix() {
-    let command = "StandardOutput=journal\nStandardError=append:@D/log\nExecStart=@B -v -- @P exit 3";
-    let Some(unit) = Unit::new("no-prefix", &format!("Type=exec\n{command}")) else { return };
+    let command =
+        "StandardOutput=journal\nStandardError=append:@D/log\nExecStart=@B -v -- @P exit 3";
+    let Some(unit) = Unit::new("no-prefix", &format!("Type=exec\n{command}")) else {
+        return;
+    };
     unit.machine().systemctl(["start", &unit.name]);
     unit.ended();
     let log = fs::read_to_string(unit.file("log")).expect("a log");
     tell(&format!("{log:?}"));
-    assert!(log.lines().all(|line| line.starts_with("bowout: ")) && log.contains("exited with 3"), "{log:?}");
+    assert!(
+        log.lines().all(|line| line.starts_with("bowout: ")) && log.contains("exited with 3"),
+        "{log:?}"
+    );
 }

@@ -29,12 +29,17 @@ pub struct Machine {
 /// The machine; nothing, after the reason was told, where there can be none.
 pub fn machine() -> Option<&'static Machine> {
     static MACHINE: OnceLock<Result<Machine, String>> = OnceLock::new();
-    let reason = not_root().map(|_| "only root can boot a container".into()).or_else(|| {
-        ["debootstrap", "systemd-nspawn", "nsenter"]
-            .into_iter()
-            .find(|program| pty::installed(program).is_none() && !Path::new("/usr/sbin").join(program).exists())
-            .map(|program| format!("{program} is not installed"))
-    });
+    let reason = not_root()
+        .map(|_| "only root can boot a container".into())
+        .or_else(|| {
+            ["debootstrap", "systemd-nspawn", "nsenter"]
+                .into_iter()
+                .find(|program| {
+                    pty::installed(program).is_none()
+                        && !Path::new("/usr/sbin").join(program).exists()
+                })
+                .map(|program| format!("{program} is not installed"))
+        });
     if skip(reason) {
         return None;
     }
@@ -53,16 +58,23 @@ pub fn tell(line: &str) {
 fn run(command: &mut Command) -> Result<String, String> {
     let output = leftovers::output(command);
     let text = both(&output);
-    if output.status.success() { Ok(text) } else { Err(format!("{command:?}: {}\n{text}", output.status)) }
+    if output.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{command:?}: {}\n{text}", output.status))
+    }
 }
 
 pub fn both(output: &Output) -> String {
-    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).trim().to_owned()
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat())
+        .trim()
+        .to_owned()
 }
 
 /// The root file system, built where it is not there yet.
 fn root() -> Result<PathBuf, String> {
-    let cache = std::env::var_os("BOWOUT_SYSTEMD_ROOT").map_or("/var/cache/bowout-systemd-root".into(), PathBuf::from);
+    let cache = std::env::var_os("BOWOUT_SYSTEMD_ROOT")
+        .map_or("/var/cache/bowout-systemd-root".into(), PathBuf::from);
     let root = cache.join(format!("{SUITE}-{}", PACKAGES.join("-")));
     if root.exists() {
         return Ok(root);
@@ -71,11 +83,18 @@ fn root() -> Result<PathBuf, String> {
     fs::create_dir_all(&cache).map_err(|error| format!("{}: {error}", cache.display()))?;
     let new = cache.join(format!(".{}", leftovers::unique()));
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={}", PACKAGES.join(",")), SUITE]).arg(&new);
+    debootstrap
+        .args([
+            "--variant=minbase",
+            &format!("--include={}", PACKAGES.join(",")),
+            SUITE,
+        ])
+        .arg(&new);
     debootstrap.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     let built = run(&mut debootstrap).map(drop).and_then(|()| {
         // As in an image: the first boot makes one up.
-        fs::write(new.join("etc/machine-id"), "").map_err(|error| format!("machine-id: {error}"))?;
+        fs::write(new.join("etc/machine-id"), "")
+            .map_err(|error| format!("machine-id: {error}"))?;
         let _ = fs::remove_dir_all(new.join("var/cache/apt/archives"));
         let _ = fs::remove_dir_all(new.join("var/lib/apt/lists"));
         // Complete, or not there at all.
@@ -84,14 +103,26 @@ fn root() -> Result<PathBuf, String> {
     if built.is_err() {
         let _ = fs::remove_dir_all(&new);
     }
-    if root.exists() { Ok(root) } else { built.map(|()| root) }
+    if root.exists() {
+        Ok(root)
+    } else {
+        built.map(|()| root)
+    }
 }
 
 /// bowout as it is released.
 fn release() -> Result<PathBuf, String> {
-    let target = Path::new(BOWOUT).ancestors().nth(2).expect("the target directory");
+    let target = Path::new(BOWOUT)
+        .ancestors()
+        .nth(2)
+        .expect("the target directory");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--release", "--locked"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "build",
+        "--quiet",
+        "--release",
+        "--locked",
+    ]);
     cargo.args(["--bin", "bowout", "--target-dir"]).arg(target);
     run(&mut cargo).map(|_| target.join("release/bowout"))
 }
@@ -99,26 +130,45 @@ fn release() -> Result<PathBuf, String> {
 /// The command that speaks to a manager; `cargo test --test NAME` does not build it.
 fn notifier() -> Result<PathBuf, String> {
     let notifier = probe().with_file_name("notifier");
-    let target = Path::new(BOWOUT).ancestors().nth(2).expect("the target directory");
+    let target = Path::new(BOWOUT)
+        .ancestors()
+        .nth(2)
+        .expect("the target directory");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--example", "notifier"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--example",
+        "notifier",
+    ]);
     run(cargo.arg("--target-dir").arg(target))?;
     Ok(notifier)
 }
 
 /// The programs under test, in one directory.
 fn programs(into: &Path) -> Result<(), String> {
-    let all = [(release()?, "bowout"), (notifier()?, "notifier"), (probe().clone(), "probe")];
+    let all = [
+        (release()?, "bowout"),
+        (notifier()?, "notifier"),
+        (probe().clone(), "probe"),
+    ];
     let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/server.py");
-    for (from, name) in all.iter().map(|(from, name)| (from.as_path(), *name)).chain([(&*server, "server.py")]) {
+    for (from, name) in all
+        .iter()
+        .map(|(from, name)| (from.as_path(), *name))
+        .chain([(&*server, "server.py")])
+    {
         let to = into.join(name);
         fs::copy(from, &to).map_err(|error| format!("{}: {error}", from.display()))?;
-        fs::set_permissions(&to, Permissions::from_mode(0o755)).map_err(|error| error.to_string())?;
+        fs::set_permissions(&to, Permissions::from_mode(0o755))
+            .map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-/// systemd-nspawn, and what it is to leave behind: the program that runs is ended by its PID, its directories are removed.
+/// systemd-nspawn, and what it is to leave behind: the program that runs is ended by its PID, its
+/// directories are removed.
 static NSPAWN: AtomicI32 = AtomicI32::new(0);
 static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -130,8 +180,8 @@ extern "C" fn end() {
         // SAFETY: nobody has waited for this child, so that the number is still its own.
         unsafe { libc::kill(pid, signal) };
         for _ in 0..200 {
-            // SAFETY: no status is asked for, no descriptors. The last namespace of a process that was adopted here ends with its
-            // being waited for, and the container waits for that.
+            // SAFETY: no status is asked for, no descriptors. The last namespace of a process that
+            // was adopted here ends with its being waited for, and the container waits for that.
             unsafe {
                 loop {
                     match libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) {
@@ -144,7 +194,11 @@ extern "C" fn end() {
             }
         }
     }
-    for directory in DIRECTORIES.lock().map(|mut all| std::mem::take(&mut *all)).unwrap_or_default() {
+    for directory in DIRECTORIES
+        .lock()
+        .map(|mut all| std::mem::take(&mut *all))
+        .unwrap_or_default()
+    {
         remove(&directory);
     }
 }
@@ -163,13 +217,17 @@ fn remove(directory: &Path) {
     }
 }
 
-/// Control groups of our own for the container, in every hierarchy that systemd-nspawn makes groups in. It would take those at the top.
+/// Control groups of our own for the container, in every hierarchy that systemd-nspawn makes groups
+/// in. It would take those at the top.
 fn groups(name: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let ours = mounts.lines().filter_map(|line| {
         let words: Vec<&str> = line.split(' ').collect();
-        let [_, place, kind, options, ..] = words[..] else { return None };
-        let wanted = kind == "cgroup2" || (kind == "cgroup" && options.split(',').any(|o| o == "name=systemd"));
+        let [_, place, kind, options, ..] = words[..] else {
+            return None;
+        };
+        let wanted = kind == "cgroup2"
+            || (kind == "cgroup" && options.split(',').any(|o| o == "name=systemd"));
         (wanted && place.starts_with("/sys/fs/cgroup")).then(|| PathBuf::from(place))
     });
     ours.filter_map(|place| {
@@ -182,7 +240,9 @@ fn groups(name: &str) -> Vec<PathBuf> {
                 line.contains(":name=systemd:")
             }
         })?;
-        let group = place.join(line.rsplit(':').next()?.trim_start_matches('/')).join(name);
+        let group = place
+            .join(line.rsplit(':').next()?.trim_start_matches('/'))
+            .join(name);
         fs::create_dir(&group).ok().map(|()| group)
     })
     .collect()
@@ -194,25 +254,53 @@ fn boot() -> Result<Machine, String> {
     let folder = std::env::temp_dir().join(&name);
     fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     // It is read by services that are not root.
-    fs::set_permissions(&folder, Permissions::from_mode(0o755)).map_err(|error| error.to_string())?;
+    fs::set_permissions(&folder, Permissions::from_mode(0o755))
+        .map_err(|error| error.to_string())?;
     let groups = groups(&name);
-    DIRECTORIES.lock().expect("no panic holds it").extend(groups.iter().cloned().chain([folder.clone()]));
+    DIRECTORIES
+        .lock()
+        .expect("no panic holds it")
+        .extend(groups.iter().cloned().chain([folder.clone()]));
     // SAFETY: a function without arguments.
     unsafe { libc::atexit(end) };
     programs(&folder)?;
     let socket = folder.join("ready");
-    let ready = UnixDatagram::bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-    ready.set_read_timeout(Some(watchdog())).map_err(|error| error.to_string())?;
+    let ready =
+        UnixDatagram::bind(&socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    ready
+        .set_read_timeout(Some(watchdog()))
+        .map_err(|error| error.to_string())?;
     let console = folder.join("console");
     let mut nspawn = Command::new("systemd-nspawn");
-    // A machine without a systemd of its own has none to register with; one with the old control groups has the new ones beside them.
-    nspawn.args(["--quiet", "--boot", "--volatile=overlay", "--register=no", "--keep-unit", "--private-network"]);
-    nspawn.args(["--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe", "--notify-ready=yes"]);
-    nspawn.arg(format!("--machine={name}")).arg(format!("--bind-ro={}:{TEST}", folder.display()));
+    // A machine without a systemd of its own has none to register with; one with the old control
+    // groups has the new ones beside them.
+    nspawn.args([
+        "--quiet",
+        "--boot",
+        "--volatile=overlay",
+        "--register=no",
+        "--keep-unit",
+        "--private-network",
+    ]);
+    nspawn.args([
+        "--link-journal=no",
+        "--resolv-conf=off",
+        "--timezone=off",
+        "--console=pipe",
+        "--notify-ready=yes",
+    ]);
+    nspawn
+        .arg(format!("--machine={name}"))
+        .arg(format!("--bind-ro={}:{TEST}", folder.display()));
     nspawn.arg("--directory").arg(&root);
-    nspawn.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1").env("NOTIFY_SOCKET", &socket);
+    nspawn
+        .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
+        .env("NOTIFY_SOCKET", &socket);
     let output = File::create(&console).map_err(|error| error.to_string())?;
-    nspawn.stdin(Stdio::null()).stdout(output.try_clone().map_err(|error| error.to_string())?).stderr(output);
+    nspawn
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(|error| error.to_string())?)
+        .stderr(output);
     let join = move || {
         // SAFETY: no pointers. An end with the test process, should its own end not come to an end.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -221,7 +309,8 @@ fn boot() -> Result<Machine, String> {
         }
         Ok(())
     };
-    // SAFETY: system calls, and no lock that another thread could hold but the allocator's, which the C library keeps whole.
+    // SAFETY: system calls, and no lock that another thread could hold but the allocator's, which
+    // the C library keeps whole.
     unsafe { nspawn.pre_exec(join) };
     let (started, pid) = channel();
     // A thread that lives as long as the process: its end would be that of the container.
@@ -232,7 +321,10 @@ fn boot() -> Result<Machine, String> {
             std::thread::park();
         }
     });
-    let pid = pid.recv().expect("the thread lives").map_err(|error| format!("systemd-nspawn: {error}"))?;
+    let pid = pid
+        .recv()
+        .expect("the thread lives")
+        .map_err(|error| format!("systemd-nspawn: {error}"))?;
     NSPAWN.store(pid, Ordering::SeqCst);
     let mut leader = None;
     let mut message = [0; 4096];
@@ -242,14 +334,21 @@ fn boot() -> Result<Machine, String> {
             format!("systemd does not boot: {error}\n{console}")
         })?;
         let text = String::from_utf8_lossy(&message[..length]).into_owned();
-        let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+        let number = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.parse().ok())
+        };
         leader = leader.or_else(|| number("X_NSPAWN_LEADER_PID="));
         if let Some(leader) = leader
             && text.lines().any(|line| line == "READY=1")
         {
             let machine = Machine { leader };
             let version = both(&machine.run(["systemctl", "--version"]));
-            tell(&format!("{}, {}", version.lines().next().unwrap_or("?"), machine.systemctl(["is-system-running"])));
+            tell(&format!(
+                "{}, {}",
+                version.lines().next().unwrap_or("?"),
+                machine.systemctl(["is-system-running"])
+            ));
             return Ok(machine);
         }
     }
@@ -259,8 +358,22 @@ impl Machine {
     /// A command in the container, outside every unit.
     pub fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--"]).args(words);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+            .args([
+                "-t",
+                &self.leader.to_string(),
+                "-m",
+                "-u",
+                "-i",
+                "-n",
+                "-p",
+                "-C",
+                "--",
+            ])
+            .args(words);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }
 
@@ -270,14 +383,16 @@ impl Machine {
 
     /// What systemctl says, whether it is content or not.
     pub fn systemctl<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> String {
-        let all = std::iter::once("systemctl".into()).chain(words.into_iter().map(|word| word.as_ref().to_owned()));
+        let all = std::iter::once("systemctl".into())
+            .chain(words.into_iter().map(|word| word.as_ref().to_owned()));
         both(&self.run(all))
     }
 
     /// A file of the container's, from here.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        PathBuf::from(format!("/proc/{}/root", self.leader)).join(path.strip_prefix("/").unwrap_or(path))
+        PathBuf::from(format!("/proc/{}/root", self.leader))
+            .join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The namespace that its loopback is in.

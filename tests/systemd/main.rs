@@ -1,9 +1,10 @@
 //! bowout under a real systemd, booted in a container.
 //!
-//! As root, on a machine with debootstrap, systemd-nspawn and nsenter (Debian: debootstrap, systemd-container, util-linux):
-//! `cargo test --test systemd`. The root file system is built once, with Debian's own packages, and kept in
-//! `/var/cache/bowout-systemd-root`, or where `BOWOUT_SYSTEMD_ROOT` says. It tests the static release binary, which it builds.
-//! What each test has seen is printed, for the figures are worth reading.
+//! As root, on a machine with debootstrap, systemd-nspawn and nsenter (Debian: debootstrap,
+//! systemd-container, util-linux): `cargo test --test systemd`. The root file system is built once,
+//! with Debian's own packages, and kept in `/var/cache/bowout-systemd-root`, or where
+//! `BOWOUT_SYSTEMD_ROOT` says. It tests the static release binary, which it builds. What each test
+//! has seen is printed, for the figures are worth reading.
 #![allow(unsafe_code)]
 // The harness has to read the clock for its watchdog, and pipes in threads.
 #![allow(clippy::disallowed_methods)]

@@ -1,6 +1,8 @@
-//! A command that speaks to a service manager, for the tests of sd_notify: it does what its words say, one after the other.
+//! A command that speaks to a service manager, for the tests of sd_notify: it does what its words
+//! say, one after the other.
 //!
-//! Every signal is blocked from its first instruction on and taken by `wait`, so that none is missed and none interrupts.
+//! Every signal is blocked from its first instruction on and taken by `wait`, so that none is
+//! missed and none interrupts.
 #![allow(unsafe_code)]
 // Clocks and the way to end are bowout's concern, not that of its command.
 #![allow(clippy::disallowed_methods)]
@@ -62,18 +64,38 @@ fn signal(text: &str) -> libc::c_int {
 
 fn block(how: libc::c_int, signals: u64) {
     // SAFETY: the kernel's set is 8 bytes.
-    let done = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals, null_mut::<u64>(), 8) };
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            &raw const signals,
+            null_mut::<u64>(),
+            8,
+        )
+    };
     check(done as libc::c_int, "rt_sigprocmask");
 }
 
-/// The next signal, within this many milliseconds if any; SIGCHLD and SIGCONT are nobody's business here.
+/// The next signal, within this many milliseconds if any; SIGCHLD and SIGCONT are nobody's business
+/// here.
 fn take(within: Option<u64>) -> Option<libc::c_int> {
     let all = !((1_u64 << (libc::SIGCHLD - 1)) | (1 << (libc::SIGCONT - 1)));
-    let wait = within.map(|ms| libc::timespec { tv_sec: (ms / 1000) as _, tv_nsec: (ms % 1000 * 1_000_000) as _ });
+    let wait = within.map(|ms| libc::timespec {
+        tv_sec: (ms / 1000) as _,
+        tv_nsec: (ms % 1000 * 1_000_000) as _,
+    });
     let wait = wait.as_ref().map_or(null(), std::ptr::from_ref);
     loop {
         // SAFETY: the set is 8 bytes, the time valid or none; nothing is written.
-        let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const all, null::<u8>(), wait, 8) };
+        let got = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigtimedwait,
+                &raw const all,
+                null::<u8>(),
+                wait,
+                8,
+            )
+        };
         match (got, Error::last_os_error().raw_os_error()) {
             (1.., _) => return Some(got as libc::c_int),
             (_, Some(libc::EAGAIN)) => return None,
@@ -84,7 +106,9 @@ fn take(within: Option<u64>) -> Option<libc::c_int> {
 
 /// `NOTIFY_SOCKET`.
 fn manager() -> (libc::sockaddr_un, libc::socklen_t) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { fail("no NOTIFY_SOCKET") };
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        fail("no NOTIFY_SOCKET")
+    };
     let name = name.as_bytes();
     // SAFETY: an address of zeroes is one.
     let mut address: libc::sockaddr_un = unsafe { zeroed() };
@@ -105,10 +129,16 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     let (mut address, length) = manager();
     // Room for the most that there can be, aligned as a cmsghdr.
     let mut control = [0_u64; 160];
-    let mut vector = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
+    let mut vector = libc::iovec {
+        iov_base: text.as_ptr().cast_mut().cast(),
+        iov_len: text.len(),
+    };
     // SAFETY: the header points to buffers of the sizes that it names, which outlive the call.
     let sent = unsafe {
-        let socket = check(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0), "socket");
+        let socket = check(
+            libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0),
+            "socket",
+        );
         let mut header: libc::msghdr = zeroed();
         header.msg_name = (&raw mut address).cast();
         header.msg_namelen = length;
@@ -122,7 +152,11 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
             (*part).cmsg_level = libc::SOL_SOCKET;
             (*part).cmsg_type = libc::SCM_RIGHTS;
             (*part).cmsg_len = libc::CMSG_LEN(size as u32) as _;
-            std::ptr::copy_nonoverlapping(descriptors.as_ptr().cast::<u8>(), libc::CMSG_DATA(part), size);
+            std::ptr::copy_nonoverlapping(
+                descriptors.as_ptr().cast::<u8>(),
+                libc::CMSG_DATA(part),
+                size,
+            );
         }
         let sent = libc::sendmsg(socket, &raw const header, flags | libc::MSG_NOSIGNAL);
         let error = Error::last_os_error();
@@ -145,18 +179,32 @@ fn text(word: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them unblocked nowhere: a
-/// descriptor says that they are there.
+/// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them
+/// unblocked nowhere: a descriptor says that they are there.
 fn hung_up(end: &impl AsRawFd) {
     let all = u64::MAX;
     // SAFETY: the set is 8 bytes; the structures are valid.
     unsafe {
-        let signals = libc::syscall(libc::SYS_signalfd4, -1, &raw const all, 8, libc::SOCK_CLOEXEC) as RawFd;
+        let signals = libc::syscall(
+            libc::SYS_signalfd4,
+            -1,
+            &raw const all,
+            8,
+            libc::SOCK_CLOEXEC,
+        ) as RawFd;
         check(signals, "signalfd");
         loop {
             let mut wait = [
-                libc::pollfd { fd: end.as_raw_fd(), events: 0, revents: 0 },
-                libc::pollfd { fd: signals, events: libc::POLLIN, revents: 0 },
+                libc::pollfd {
+                    fd: end.as_raw_fd(),
+                    events: 0,
+                    revents: 0,
+                },
+                libc::pollfd {
+                    fd: signals,
+                    events: libc::POLLIN,
+                    revents: 0,
+                },
             ];
             if libc::poll(wait.as_mut_ptr(), 2, -1) < 0 {
                 continue;
@@ -181,15 +229,28 @@ fn carry(count: usize, message: &[u8]) {
 }
 
 /// A message with credentials that are a lie (unix(7), `SCM_CREDENTIALS`).
-#[allow(clippy::cast_ptr_alignment, reason = "the buffer is aligned as a cmsghdr")]
+#[allow(
+    clippy::cast_ptr_alignment,
+    reason = "the buffer is aligned as a cmsghdr"
+)]
 fn forge(pid: libc::pid_t, text: &[u8]) {
     let (mut address, length) = manager();
     let mut control = [0_u64; 8];
-    let mut vector = libc::iovec { iov_base: text.as_ptr().cast_mut().cast(), iov_len: text.len() };
-    let lie = libc::ucred { pid, uid: 0, gid: 0 };
+    let mut vector = libc::iovec {
+        iov_base: text.as_ptr().cast_mut().cast(),
+        iov_len: text.len(),
+    };
+    let lie = libc::ucred {
+        pid,
+        uid: 0,
+        gid: 0,
+    };
     // SAFETY: the header points to buffers of the sizes that it names, which outlive the call.
     unsafe {
-        let socket = check(libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0), "socket");
+        let socket = check(
+            libc::socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0),
+            "socket",
+        );
         let mut header: libc::msghdr = zeroed();
         header.msg_name = (&raw mut address).cast();
         header.msg_namelen = length;
@@ -201,35 +262,63 @@ fn forge(pid: libc::pid_t, text: &[u8]) {
         (*part).cmsg_level = libc::SOL_SOCKET;
         (*part).cmsg_type = libc::SCM_CREDENTIALS;
         (*part).cmsg_len = libc::CMSG_LEN(size_of_val(&lie) as u32) as _;
-        libc::CMSG_DATA(part).cast::<libc::ucred>().write_unaligned(lie);
-        check(libc::sendmsg(socket, &raw const header, libc::MSG_NOSIGNAL) as libc::c_int, "sendmsg");
+        libc::CMSG_DATA(part)
+            .cast::<libc::ucred>()
+            .write_unaligned(lie);
+        check(
+            libc::sendmsg(socket, &raw const header, libc::MSG_NOSIGNAL) as libc::c_int,
+            "sendmsg",
+        );
         libc::close(socket);
     }
 }
 
 fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
-    let (size, value) = (size_of::<T>() as libc::socklen_t, std::ptr::from_ref(value).cast());
+    let (size, value) = (
+        size_of::<T>() as libc::socklen_t,
+        std::ptr::from_ref(value).cast(),
+    );
     // SAFETY: a value of the size that is named.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) }, "setsockopt");
+    check(
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) },
+        "setsockopt",
+    );
 }
 
-/// A socket that lingers for an hour when its last descriptor is closed, because nothing reads what it has sent.
+/// A socket that lingers for an hour when its last descriptor is closed, because nothing reads what
+/// it has sent.
 fn lingering(listener: &TcpListener) -> OwnedFd {
-    let mut stream = listener.local_addr().and_then(TcpStream::connect).unwrap_or_else(|_| fail("connect"));
+    let mut stream = listener
+        .local_addr()
+        .and_then(TcpStream::connect)
+        .unwrap_or_else(|_| fail("connect"));
     set_option(&stream, libc::SO_SNDBUF, &4096_i32);
-    stream.set_nonblocking(true).unwrap_or_else(|_| fail("nonblocking"));
+    stream
+        .set_nonblocking(true)
+        .unwrap_or_else(|_| fail("nonblocking"));
     while stream.write(&[b'x'; 16384]).is_ok() {}
-    set_option(&stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 3600 });
+    set_option(
+        &stream,
+        libc::SO_LINGER,
+        &libc::linger {
+            l_onoff: 1,
+            l_linger: 3600,
+        },
+    );
     stream.into()
 }
 
-/// The sender exits, so that the message alone holds the sockets: a socket does not linger at a process's exit. The sender stays a zombie: the
-/// receiver can still see whose descendant it is. This process has the listener, which keeps the other ends of the connections.
+/// The sender exits, so that the message alone holds the sockets: a socket does not linger at a
+/// process's exit. The sender stays a zombie: the receiver can still see whose descendant it is.
+/// This process has the listener, which keeps the other ends of the connections.
 fn send_lingering(count: usize, text: &[u8]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|_| fail("bind"));
     set_option(&listener, libc::SO_RCVBUF, &4096_i32);
     // SAFETY: no pointers.
-    check(unsafe { libc::listen(listener.as_raw_fd(), 4096) }, "listen");
+    check(
+        unsafe { libc::listen(listener.as_raw_fd(), 4096) },
+        "listen",
+    );
     let sender = fork();
     if sender == 0 {
         let sockets: Vec<OwnedFd> = (0..count).map(|_| lingering(&listener)).collect();
@@ -241,7 +330,10 @@ fn send_lingering(count: usize, text: &[u8]) {
     unsafe {
         let mut info: libc::siginfo_t = zeroed();
         let flags = libc::WEXITED | libc::WNOWAIT;
-        check(libc::waitid(libc::P_PID, sender as libc::id_t, &raw mut info, flags), "waitid");
+        check(
+            libc::waitid(libc::P_PID, sender as libc::id_t, &raw mut info, flags),
+            "waitid",
+        );
     }
     std::mem::forget(listener);
 }
@@ -249,11 +341,19 @@ fn send_lingering(count: usize, text: &[u8]) {
 fn store(name: &str, content: &str) {
     // SAFETY: a C string; the descriptor is ours.
     let mut file = unsafe {
-        let fd = check(libc::memfd_create(c"store".as_ptr(), libc::MFD_CLOEXEC), "memfd_create");
+        let fd = check(
+            libc::memfd_create(c"store".as_ptr(), libc::MFD_CLOEXEC),
+            "memfd_create",
+        );
         File::from_raw_fd(fd)
     };
-    file.write_all(content.as_bytes()).unwrap_or_else(|_| fail("write"));
-    send(format!("FDSTORE=1\nFDNAME={name}").as_bytes(), &[file.as_raw_fd()], 0);
+    file.write_all(content.as_bytes())
+        .unwrap_or_else(|_| fail("write"));
+    send(
+        format!("FDSTORE=1\nFDNAME={name}").as_bytes(),
+        &[file.as_raw_fd()],
+        0,
+    );
 }
 
 /// The inode of a pidfd on this process.
@@ -276,9 +376,14 @@ fn listen() {
         Some(inode) if own_pidfd().is_some_and(|own| inode == own.to_string()) => "mine",
         Some(_) => "another's",
     };
-    let count: i32 = value("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
+    let count: i32 = value("LISTEN_FDS")
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
     let names = value("LISTEN_FDNAMES").unwrap_or_default();
-    say(&format!("listen {count} names {names} pid {} pidfd {inode}", if mine { "mine" } else { "not mine" }));
+    say(&format!(
+        "listen {count} names {names} pid {} pidfd {inode}",
+        if mine { "mine" } else { "not mine" }
+    ));
     for fd in 3..3 + count {
         // SAFETY: passed to us, and nobody else's.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -326,7 +431,10 @@ fn orphan() {
 fn ping(pause: u64) {
     let us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let every = std::env::var("WATCHDOG_USEC").unwrap_or_default();
-    say(&format!("watchdog {every} pid {}", if us { "mine" } else { "not mine" }));
+    say(&format!(
+        "watchdog {every} pid {}",
+        if us { "mine" } else { "not mine" }
+    ));
     let mut pings = 0_u64;
     let signal = loop {
         send(b"WATCHDOG=1", &[], 0);
@@ -380,7 +488,10 @@ fn main() {
                 for name in words.by_ref().take_while(|name| name != "end") {
                     for variable in environ.split(|byte| *byte == 0) {
                         let variable = String::from_utf8_lossy(variable);
-                        if variable.strip_prefix(&name).is_some_and(|rest| rest.starts_with('=')) {
+                        if variable
+                            .strip_prefix(&name)
+                            .is_some_and(|rest| rest.starts_with('='))
+                        {
                             say(&variable);
                         }
                     }
@@ -419,10 +530,18 @@ fn main() {
                 say("passed");
             }
             "flood" => {
-                let count = words.next_if(|word| word.parse::<usize>().is_ok()).map(number);
-                let flags = if count.is_some() { 0 } else { libc::MSG_DONTWAIT };
+                let count = words
+                    .next_if(|word| word.parse::<usize>().is_ok())
+                    .map(number);
+                let flags = if count.is_some() {
+                    0
+                } else {
+                    libc::MSG_DONTWAIT
+                };
                 let mut sent = 0;
-                while count.is_none_or(|count| sent < count) && send(format!("STATUS={sent}").as_bytes(), &[], flags) {
+                while count.is_none_or(|count| sent < count)
+                    && send(format!("STATUS={sent}").as_bytes(), &[], flags)
+                {
                     sent += 1;
                 }
                 say(&format!("sent {sent}"));
@@ -430,11 +549,18 @@ fn main() {
             "lingering" => send_lingering(number(word()), &text(&word())),
             "store" => store(&word(), &word()),
             "listen" => listen(),
-            "reloading" => drop(send(format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic()).as_bytes(), &[], 0)),
+            "reloading" => drop(send(
+                format!("RELOADING=1\nMONOTONIC_USEC={}", monotonic()).as_bytes(),
+                &[],
+                0,
+            )),
             "ping" => ping(number(word()) as u64),
             "wait" => {
-                let wanted: Vec<_> =
-                    words.by_ref().take_while(|word| word != "end").map(|word| signal(&word)).collect();
+                let wanted: Vec<_> = words
+                    .by_ref()
+                    .take_while(|word| word != "end")
+                    .map(|word| signal(&word))
+                    .collect();
                 while let Some(signal) = take(None) {
                     say(&format!("got {signal}"));
                     if wanted.contains(&signal) {

@@ -1,4 +1,5 @@
-//! The examples in packaging/systemd: systemd finds no fault with them, and they do what their comments say.
+//! The examples in packaging/systemd: systemd finds no fault with them, and they do what their
+//! comments say.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,11 +10,17 @@ use crate::common::until;
 use crate::machine::{Machine, TEST, both, machine, tell};
 use crate::unit::reload;
 
-const SERVICES: [&str; 3] = ["bowout@.service", "redis-server.service.d/bowout.conf", "web.service"];
+const SERVICES: [&str; 3] = [
+    "bowout@.service",
+    "redis-server.service.d/bowout.conf",
+    "web.service",
+];
 const ETC: &str = "/etc/systemd/system";
 
 fn example(name: &str) -> String {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd").join(name);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging/systemd")
+        .join(name);
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
@@ -52,15 +59,47 @@ fn installed() -> Option<&'static Machine> {
 #[test]
 fn systemd_finds_no_fault_with_the_examples() {
     let Some(machine) = installed() else { return };
-    for unit in ["bowout@.service", "redis-server.service", "web.socket", "web.service"] {
-        let output = machine.run(["systemd-analyze", "verify", "--man=no", &format!("{ETC}/{unit}")]);
-        tell(&format!("systemd-analyze verify {unit}: {}, '{}'", output.status, both(&output)));
-        assert!(output.status.success() && both(&output).is_empty(), "{unit}: {}", both(&output));
+    for unit in [
+        "bowout@.service",
+        "redis-server.service",
+        "web.socket",
+        "web.service",
+    ] {
+        let output = machine.run([
+            "systemd-analyze",
+            "verify",
+            "--man=no",
+            &format!("{ETC}/{unit}"),
+        ]);
+        tell(&format!(
+            "systemd-analyze verify {unit}: {}, '{}'",
+            output.status,
+            both(&output)
+        ));
+        assert!(
+            output.status.success() && both(&output).is_empty(),
+            "{unit}: {}",
+            both(&output)
+        );
     }
     // It does find what there is to find.
-    put(machine, "/run/verify/bad.service", "[Service]\nExecStart=/no/such/program\nKillMode=mixd\n", 0o644);
-    let output = machine.run(["systemd-analyze", "verify", "--man=no", "/run/verify/bad.service"]);
-    assert!(!output.status.success() && both(&output).contains("kill mode"), "{}", both(&output));
+    put(
+        machine,
+        "/run/verify/bad.service",
+        "[Service]\nExecStart=/no/such/program\nKillMode=mixd\n",
+        0o644,
+    );
+    let output = machine.run([
+        "systemd-analyze",
+        "verify",
+        "--man=no",
+        "/run/verify/bad.service",
+    ]);
+    assert!(
+        !output.status.success() && both(&output).contains("kill mode"),
+        "{}",
+        both(&output)
+    );
 }
 
 #[test]
@@ -68,10 +107,15 @@ fn every_service_is_stopped_in_mixed_mode_and_says_why() {
     for name in SERVICES {
         let text = example(name);
         let lines: Vec<&str> = text.lines().collect();
-        let at =
-            lines.iter().position(|line| *line == "KillMode=mixed").unwrap_or_else(|| panic!("{name}: KillMode=mixed"));
-        let why =
-            lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| line.starts_with("# mixed: "));
+        let at = lines
+            .iter()
+            .position(|line| *line == "KillMode=mixed")
+            .unwrap_or_else(|| panic!("{name}: KillMode=mixed"));
+        let why = lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| line.starts_with('#'))
+            .any(|line| line.starts_with("# mixed: "));
         assert!(why, "{name}: no comment says why");
     }
 }
@@ -82,15 +126,22 @@ fn get(machine: &Machine, unit: &str, name: &str) -> String {
 
 fn ends_well(machine: &Machine, unit: &str) {
     assert_eq!(machine.systemctl(["stop", unit]), "");
-    let end = (get(machine, unit, "ActiveState"), get(machine, unit, "Result"));
+    let end = (
+        get(machine, unit, "ActiveState"),
+        get(machine, unit, "Result"),
+    );
     tell(&format!("{unit}: {end:?}"));
     assert_eq!(end, ("inactive".into(), "success".into()));
 }
 
 fn main_is_bowout(machine: &Machine, unit: &str) {
     let pid = get(machine, unit, "MainPID");
-    let name = fs::read_to_string(machine.path(format!("/proc/{pid}/comm"))).expect("a main process");
-    assert_eq!((name.trim(), get(machine, unit, "ActiveState").as_str()), ("bowout", "active"));
+    let name =
+        fs::read_to_string(machine.path(format!("/proc/{pid}/comm"))).expect("a main process");
+    assert_eq!(
+        (name.trim(), get(machine, unit, "ActiveState").as_str()),
+        ("bowout", "active")
+    );
 }
 
 #[test]
@@ -102,7 +153,9 @@ fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
     let logged = |what: &str| {
         until(&format!("{unit} logs {what}"), || {
             machine.run(["journalctl", "--sync"]);
-            both(&machine.run(["journalctl", "--no-pager", "-u", unit])).contains(what).then_some(())
+            both(&machine.run(["journalctl", "--no-pager", "-u", unit]))
+                .contains(what)
+                .then_some(())
         });
     };
     logged("ready");
@@ -111,7 +164,9 @@ fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
     ends_well(machine, unit);
     let unit = "bowout@missing.service";
     assert!(machine.systemctl(["start", unit]).contains("failed"));
-    until("the last of its tries has failed", || (get(machine, unit, "ActiveState") == "failed").then_some(()));
+    until("the last of its tries has failed", || {
+        (get(machine, unit, "ActiveState") == "failed").then_some(())
+    });
     assert_eq!(get(machine, unit, "ExecMainStatus"), "127");
     machine.systemctl(["reset-failed", unit]);
 }
@@ -121,10 +176,16 @@ fn the_drop_in_puts_bowout_before_the_services_own_command() {
     let Some(machine) = installed() else { return };
     let unit = "redis-server.service";
     let start = get(machine, unit, "ExecStart");
-    assert!(start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/local/bin/bowout"), "{start}");
+    assert!(
+        start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/local/bin/bowout"),
+        "{start}"
+    );
     assert_eq!(machine.systemctl(["start", unit]), "");
     main_is_bowout(machine, unit);
-    assert_eq!(get(machine, unit, "StatusText"), "Ready to accept connections");
+    assert_eq!(
+        get(machine, unit, "StatusText"),
+        "Ready to accept connections"
+    );
     ends_well(machine, unit);
 }
 
@@ -137,7 +198,8 @@ fn the_pair_hands_its_socket_to_the_server() {
     until("the server has its socket", || {
         machine.run(["journalctl", "--sync"]);
         let log = both(&machine.run(["journalctl", "--no-pager", "-u", "web.service"]));
-        log.contains("listen 1 names web.socket pid mine").then_some(())
+        log.contains("listen 1 names web.socket pid mine")
+            .then_some(())
     });
     assert_eq!(machine.systemctl(["stop", "web.socket"]), "");
     ends_well(machine, "web.service");

@@ -1,4 +1,5 @@
-//! No connection is lost over a restart: systemd keeps the socket, the old process finishes what it has within its grace period.
+//! No connection is lost over a restart: systemd keeps the socket, the old process finishes what it
+//! has within its grace period.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -44,7 +45,8 @@ fn request(path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// One client: a request at each of its moments, or as soon behind it as the one before was answered.
+/// One client: a request at each of its moments, or as soon behind it as the one before was
+/// answered.
 fn client(number: u32, network: &File, load: &Load, start: Instant) {
     // SAFETY: no pointers; the namespace of this thread alone.
     let joined = unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) };
@@ -67,8 +69,16 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
         let mut longest = load.longest.lock().expect("no panic holds it");
         *longest = took.max(*longest);
         drop(longest);
-        match answer.as_ref().ok().and_then(|text| text.split("answered by ").nth(1)) {
-            Some(pid) if answer.as_ref().is_ok_and(|text| text.starts_with("HTTP/1.0 200 ")) => {
+        match answer
+            .as_ref()
+            .ok()
+            .and_then(|text| text.split("answered by ").nth(1))
+        {
+            Some(pid)
+                if answer
+                    .as_ref()
+                    .is_ok_and(|text| text.starts_with("HTTP/1.0 200 ")) =>
+            {
                 let pid = pid.trim().to_owned();
                 let mut servers = load.servers.lock().expect("no panic holds it");
                 match servers.iter_mut().find(|(known, _)| *known == pid) {
@@ -78,7 +88,11 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
                 drop(servers);
                 load.answered.fetch_add(1, Ordering::SeqCst);
             }
-            _ => load.failures.lock().expect("no panic holds it").push(format!("{path}: {answer:?}")),
+            _ => load
+                .failures
+                .lock()
+                .expect("no panic holds it")
+                .push(format!("{path}: {answer:?}")),
         }
     }
 }
@@ -87,7 +101,9 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
 fn no_connection_is_lost_over_five_restarts_under_load() {
     let service = "[Service]\nKillMode=mixed\nType=exec\nLimitNPROC=infinity\nTasksMax=infinity\nExecStart=@B --grace 20s -- /usr/bin/python3 /opt/test/server.py\n[Unit]\nStartLimitIntervalSec=0";
     let socket = format!("[Socket]\nListenStream=127.0.0.1:{PORT}");
-    let Some(unit) = Unit::with("http", service, &[("socket", &socket)]) else { return };
+    let Some(unit) = Unit::with("http", service, &[("socket", &socket)]) else {
+        return;
+    };
     let socket = format!("{}.socket", unit.name);
     assert_eq!(unit.machine().systemctl(["start", &socket]), "");
     let load = Arc::new(Load::default());
@@ -102,10 +118,13 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
     let ended = End(Arc::clone(&load));
     // Each time under load: some hundred answers of the process that is there now.
     let answers = |servers: usize| {
-        until(&format!("server {servers} has answered {ANSWERS} requests"), || {
-            let all = load.servers.lock().expect("no panic holds it");
-            (all.len() == servers && all.last()?.1 >= ANSWERS).then_some(())
-        });
+        until(
+            &format!("server {servers} has answered {ANSWERS} requests"),
+            || {
+                let all = load.servers.lock().expect("no panic holds it");
+                (all.len() == servers && all.last()?.1 >= ANSWERS).then_some(())
+            },
+        );
     };
     for restart in 1..=RESTARTS {
         answers(restart);
@@ -120,17 +139,31 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
     }
     let failures = load.failures.lock().expect("no panic holds it").clone();
     let servers = load.servers.lock().expect("no panic holds it").clone();
-    let (all, answered) = (load.asked.load(Ordering::SeqCst), load.answered.load(Ordering::SeqCst));
+    let (all, answered) = (
+        load.asked.load(Ordering::SeqCst),
+        load.answered.load(Ordering::SeqCst),
+    );
     let longest = *load.longest.lock().expect("no panic holds it");
     tell(&format!(
         "{all} requests, {rate} a second, {answered} answered, {} failed, {RESTARTS} restarts, answered by {servers:?}, longest {longest:?}",
         failures.len()
     ));
     assert_eq!((failures.as_slice(), answered), (&[][..], all));
-    assert_eq!(servers.iter().map(|(pid, _)| pid).collect::<BTreeSet<_>>().len(), RESTARTS + 1);
+    assert_eq!(
+        servers
+            .iter()
+            .map(|(pid, _)| pid)
+            .collect::<BTreeSet<_>>()
+            .len(),
+        RESTARTS + 1
+    );
     assert!(rate >= 200, "{rate} requests a second are no load");
     // Every one of the old processes has ended by itself.
-    let drained = unit.out().iter().filter(|line| line.starts_with("drained ")).count();
+    let drained = unit
+        .out()
+        .iter()
+        .filter(|line| line.starts_with("drained "))
+        .count();
     assert_eq!(drained, RESTARTS, "{:?}", unit.out());
     assert_eq!(unit.machine().systemctl(["stop", &socket, &unit.name]), "");
     assert_eq!(unit.ended().get("Result"), "success");

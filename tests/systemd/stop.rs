@@ -24,7 +24,9 @@ fn finish(unit: &Unit) -> crate::unit::Shown {
 fn in_mixed_mode_the_command_is_told_once_and_in_control_group_mode_at_most_by_both() {
     for (mode, most) in [("mixed", 1), ("control-group", 2)] {
         let lines = format!("Type=exec\nKillMode={mode}\nExecStart=@B --grace 60s -- {PROBE}");
-        let Some(unit) = Unit::new(mode, &lines) else { return };
+        let Some(unit) = Unit::new(mode, &lines) else {
+            return;
+        };
         unit.start();
         unit.says("ready ");
         let bowout = unit.main_pid();
@@ -32,37 +34,65 @@ fn in_mixed_mode_the_command_is_told_once_and_in_control_group_mode_at_most_by_b
         // bowout has forwarded, and whatever else was to come from systemd has come with it.
         unit.logs("stop request SIGTERM");
         let end = finish(&unit);
-        let terms: Vec<String> = unit.out().into_iter().filter(|line| line.starts_with("15 ")).collect();
-        tell(&format!("KillMode={mode}: {} SIGTERM in the command: {terms:?} (bowout is {bowout})", terms.len()));
+        let terms: Vec<String> = unit
+            .out()
+            .into_iter()
+            .filter(|line| line.starts_with("15 "))
+            .collect();
+        tell(&format!(
+            "KillMode={mode}: {} SIGTERM in the command: {terms:?} (bowout is {bowout})",
+            terms.len()
+        ));
         assert!((1..=most).contains(&terms.len()), "{terms:?}");
         if mode == "mixed" {
             // Signal, code, sender: bowout's.
             assert_eq!(terms, [format!("15 0 {bowout} 0")]);
         }
-        assert_eq!((end.get("Result"), end.get("ExecMainStatus")), ("success", "0"), "{end:?}");
+        assert_eq!(
+            (end.get("Result"), end.get("ExecMainStatus")),
+            ("success", "0"),
+            "{end:?}"
+        );
     }
 }
 
 #[test]
 fn a_hang_up_beside_the_stop_request_is_no_second_one() {
     let lines = format!("Type=exec\nSendSIGHUP=yes\nExecStart=@B --grace 60s -- {PROBE}");
-    let Some(unit) = Unit::new("sighup", &lines) else { return };
+    let Some(unit) = Unit::new("sighup", &lines) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     begin(&unit);
     unit.says("15 ");
     unit.says("1 ");
     let end = finish(&unit);
-    tell(&format!("SendSIGHUP=yes: {} TERM, {} HUP; {end:?}", unit.had(15), unit.had(1)));
-    assert_eq!((unit.had(15), unit.had(1), end.get("Result"), end.get("ExecMainStatus")), (1, 1, "success", "0"));
+    tell(&format!(
+        "SendSIGHUP=yes: {} TERM, {} HUP; {end:?}",
+        unit.had(15),
+        unit.had(1)
+    ));
+    assert_eq!(
+        (
+            unit.had(15),
+            unit.had(1),
+            end.get("Result"),
+            end.get("ExecMainStatus")
+        ),
+        (1, 1, "success", "0")
+    );
 }
 
 #[test]
 fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
-    // Until the command has it: what is still pending when systemd's own comes would be one with it.
+    // Until the command has it: what is still pending when systemd's own comes would be one with
+    // it.
     let stop = "ExecStop=/bin/sh -c 'kill -TERM $MAINPID; until grep -q \"^15 \" out; do sleep 0.02; done'";
     let lines = format!("Type=exec\n{stop}\nExecStart=@B --grace 60s -- {PROBE}");
-    let Some(unit) = Unit::new("exec-stop", &lines) else { return };
+    let Some(unit) = Unit::new("exec-stop", &lines) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     begin(&unit);
@@ -70,8 +100,16 @@ fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
     unit.logs("stop request SIGTERM");
     let second = unit.logs("not forwarded");
     let end = finish(&unit);
-    tell(&format!("ExecStop=kill: {} TERM; '{}'; {end:?}", unit.had(15), second.message));
-    assert_eq!((unit.had(15), end.get("Result"), end.get("ExecMainStatus")), (1, "success", "0"), "{end:?}");
+    tell(&format!(
+        "ExecStop=kill: {} TERM; '{}'; {end:?}",
+        unit.had(15),
+        second.message
+    ));
+    assert_eq!(
+        (unit.had(15), end.get("Result"), end.get("ExecMainStatus")),
+        (1, "success", "0"),
+        "{end:?}"
+    );
 }
 
 /// The command needs three seconds, systemd would give it one, bowout gives it four.
@@ -79,7 +117,9 @@ fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
 fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
     let command = "--grace 4s -- @P signals --pause TERM:3000 --exit TERM:0";
     let unit = format!("Type=notify\nTimeoutStopSec=1\nExecStart=@B --notify exec {command}");
-    let Some(unit) = Unit::new("grace", &unit) else { return };
+    let Some(unit) = Unit::new("grace", &unit) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     let quiet = no_reload();
@@ -88,32 +128,50 @@ fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
     let shown = unit.show(&["ActiveState", "SubState", "StatusText"]);
     assert_eq!(shown.get("ActiveState"), "deactivating", "{shown:?}");
     let status = shown.get("StatusText").to_owned();
-    assert!(status.contains("probe' (pid ") && status.contains("SIGKILL in"), "{status}");
+    assert!(
+        status.contains("probe' (pid ") && status.contains("SIGKILL in"),
+        "{status}"
+    );
     let end = unit.ended();
     drop(quiet);
-    tell(&format!("TimeoutStopSec=1, --grace 4s, 3 s needed, StatusText='{status}': {end:?}"));
+    tell(&format!(
+        "TimeoutStopSec=1, --grace 4s, 3 s needed, StatusText='{status}': {end:?}"
+    ));
     assert_eq!(
-        (end.get("Result"), end.get("ExecMainCode"), end.get("ExecMainStatus")),
+        (
+            end.get("Result"),
+            end.get("ExecMainCode"),
+            end.get("ExecMainStatus")
+        ),
         ("success", "1", "0"),
         "{end:?}"
     );
 
     // Nobody has told systemd.
     let unit = format!("Type=exec\nTimeoutStopSec=1\nExecStart=@B {command}");
-    let Some(unit) = Unit::new("no-socket", &unit) else { return };
+    let Some(unit) = Unit::new("no-socket", &unit) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     unit.stop();
     let end = unit.ended();
     tell(&format!("the same without NOTIFY_SOCKET: {end:?}"));
-    assert_eq!((end.get("Result"), end.get("ExecMainStatus")), ("timeout", "9"), "{end:?}");
+    assert_eq!(
+        (end.get("Result"), end.get("ExecMainStatus")),
+        ("timeout", "9"),
+        "{end:?}"
+    );
 }
 
-/// bowout recognises the unit, whose timeout is 90 s by default; a shorter one stays in force, because the user did not ask bowout for more.
+/// bowout recognises the unit, whose timeout is 90 s by default; a shorter one stays in force,
+/// because the user did not ask bowout for more.
 #[test]
 fn without_a_grace_period_systemds_own_timeout_decides() {
     let unit = format!("Type=notify\nTimeoutStopSec=2\nExecStart=@B --notify exec -- {PROBE}");
-    let Some(unit) = Unit::new("default-grace", &unit) else { return };
+    let Some(unit) = Unit::new("default-grace", &unit) else {
+        return;
+    };
     unit.start();
     unit.says("ready ");
     let quiet = no_reload();
@@ -121,43 +179,79 @@ fn without_a_grace_period_systemds_own_timeout_decides() {
     let end = unit.ended();
     drop(quiet);
     let request = unit.logs("SIGKILL in ");
-    tell(&format!("TimeoutStopSec=2, no --grace: '{}': {end:?} after {took:?}", request.message));
-    assert!(request.message.ends_with("SIGKILL in 1m 25s (default)"), "{}", request.message);
-    assert_eq!((end.get("Result"), end.get("ExecMainStatus")), ("timeout", "9"), "{end:?}");
+    tell(&format!(
+        "TimeoutStopSec=2, no --grace: '{}': {end:?} after {took:?}",
+        request.message
+    ));
+    assert!(
+        request.message.ends_with("SIGKILL in 1m 25s (default)"),
+        "{}",
+        request.message
+    );
+    assert_eq!(
+        (end.get("Result"), end.get("ExecMainStatus")),
+        ("timeout", "9"),
+        "{end:?}"
+    );
 }
 
 #[test]
 fn the_command_can_ask_for_more_time_and_has_it_up_to_the_most() {
-    // The grace period is 1 s, the most of it 20 s; the command takes 3 s, of which systemd alone would give it 1.
+    // The grace period is 1 s, the most of it 20 s; the command takes 3 s, of which systemd alone
+    // would give it 1.
     let words = "send READY=1 wait TERM end send EXTEND_TIMEOUT_USEC=15000000 linger 3000 exit 0";
-    let lines = format!("Type=notify\nTimeoutStopSec=1\nExecStart=@B --grace 1s --grace-max 20s -- @N {words}");
-    let Some(unit) = Unit::new("extend", &lines) else { return };
+    let lines = format!(
+        "Type=notify\nTimeoutStopSec=1\nExecStart=@B --grace 1s --grace-max 20s -- @N {words}"
+    );
+    let Some(unit) = Unit::new("extend", &lines) else {
+        return;
+    };
     unit.start();
     let quiet = no_reload();
     unit.stop();
     let end = unit.ended();
     drop(quiet);
     let asked = unit.logs("asks for 15s");
-    tell(&format!("EXTEND_TIMEOUT_USEC by the command: '{}': {end:?}", asked.message));
+    tell(&format!(
+        "EXTEND_TIMEOUT_USEC by the command: '{}': {end:?}",
+        asked.message
+    ));
     assert_eq!(
-        (end.get("Result"), end.get("ExecMainCode"), end.get("ExecMainStatus")),
+        (
+            end.get("Result"),
+            end.get("ExecMainCode"),
+            end.get("ExecMainStatus")
+        ),
         ("success", "1", "0"),
         "{end:?}"
     );
 
     // It asks for an hour and has 3 s: killed by bowout, not by systemd.
     let words = "send READY=1 wait TERM end send EXTEND_TIMEOUT_USEC=3600000000 wait end";
-    let lines = format!("Type=notify\nTimeoutStopSec=1\nExecStart=@B --grace 1s --grace-max 3s -- @N {words}");
-    let Some(unit) = Unit::new("extend-most", &lines) else { return };
+    let lines = format!(
+        "Type=notify\nTimeoutStopSec=1\nExecStart=@B --grace 1s --grace-max 3s -- @N {words}"
+    );
+    let Some(unit) = Unit::new("extend-most", &lines) else {
+        return;
+    };
     unit.start();
     let _quiet = no_reload();
     let ((), took) = timed(|| unit.stop());
     let end = unit.ended();
-    tell(&format!("an hour asked for, --grace-max 3s: {end:?} after {took:?}"));
-    assert!((Duration::from_secs(3)..Duration::from_secs(60)).contains(&took), "{took:?}");
+    tell(&format!(
+        "an hour asked for, --grace-max 3s: {end:?} after {took:?}"
+    ));
+    assert!(
+        (Duration::from_secs(3)..Duration::from_secs(60)).contains(&took),
+        "{took:?}"
+    );
     // bowout sent SIGKILL to its child and died as it did: no timeout of systemd's.
     assert_eq!(
-        (end.get("Result"), end.get("ExecMainCode"), end.get("ExecMainStatus")),
+        (
+            end.get("Result"),
+            end.get("ExecMainCode"),
+            end.get("ExecMainStatus")
+        ),
         ("signal", "2", "9"),
         "{end:?}"
     );

@@ -12,7 +12,11 @@ fn ended_well(unit: &Unit, what: &str) {
     let end = unit.ended();
     unit.tell(what);
     assert_eq!(
-        (end.get("Result"), end.get("ActiveState"), end.get("NRestarts")),
+        (
+            end.get("Result"),
+            end.get("ActiveState"),
+            end.get("NRestarts")
+        ),
         ("success", "inactive", "0"),
         "{end:?}"
     );
@@ -21,7 +25,10 @@ fn ended_well(unit: &Unit, what: &str) {
 #[test]
 fn simple_and_exec_start_and_end_as_the_command_does() {
     for kind in ["simple", "exec"] {
-        let Some(unit) = Unit::new(kind, &format!("Type={kind}\nExecStart=@B -- @P signals --die TERM")) else {
+        let Some(unit) = Unit::new(
+            kind,
+            &format!("Type={kind}\nExecStart=@B -- @P signals --die TERM"),
+        ) else {
             return;
         };
         unit.start();
@@ -32,14 +39,27 @@ fn simple_and_exec_start_and_end_as_the_command_does() {
         ended_well(&unit, kind);
         // It died of SIGTERM, as the command did.
         let end = unit.ended();
-        assert_eq!((end.get("ExecMainCode"), end.get("ExecMainStatus"), unit.had(15)), ("2", "15", 1), "{end:?}");
+        assert_eq!(
+            (
+                end.get("ExecMainCode"),
+                end.get("ExecMainStatus"),
+                unit.had(15)
+            ),
+            ("2", "15", 1),
+            "{end:?}"
+        );
     }
 }
 
 #[test]
 fn notify_waits_for_the_commands_own_word_and_the_main_process_stays() {
     let words = "wait USR1 end fork send 'READY=1\\nMAINPID=^PID\\nSTATUS=up' say told wait TERM end exit 0";
-    let Some(unit) = Unit::new("notify", &format!("Type=notify\nExecStart=@B -- @N say ready {words}")) else { return };
+    let Some(unit) = Unit::new(
+        "notify",
+        &format!("Type=notify\nExecStart=@B -- @N say ready {words}"),
+    ) else {
+        return;
+    };
     unit.systemctl(&["start", "--no-block"]);
     unit.says("ready");
     assert_eq!(unit.get("SubState"), "start");
@@ -54,8 +74,15 @@ fn notify_waits_for_the_commands_own_word_and_the_main_process_stays() {
 #[test]
 fn notify_reload_is_confirmed_by_the_command() {
     let reload = |n: i32| format!("wait HUP end reloading send 'READY=1\\nSTATUS=reloaded {n}' ");
-    let words = format!("send READY=1 {}{}wait TERM end exit 0", reload(1), reload(2));
-    let Some(unit) = Unit::new("reload", &format!("Type=notify-reload\nExecStart=@B --grace 3s -- @N {words}")) else {
+    let words = format!(
+        "send READY=1 {}{}wait TERM end exit 0",
+        reload(1),
+        reload(2)
+    );
+    let Some(unit) = Unit::new(
+        "reload",
+        &format!("Type=notify-reload\nExecStart=@B --grace 3s -- @N {words}"),
+    ) else {
         return;
     };
     unit.start();
@@ -63,11 +90,18 @@ fn notify_reload_is_confirmed_by_the_command() {
         // Back when systemd has the time of the reload and, behind it, READY=1.
         unit.systemctl(&["reload"]);
         let shown = unit.show(&["ActiveState", "StatusText"]);
-        assert_eq!((shown.get("ActiveState"), shown.get("StatusText")), ("active", format!("reloaded {n}").as_str()));
+        assert_eq!(
+            (shown.get("ActiveState"), shown.get("StatusText")),
+            ("active", format!("reloaded {n}").as_str())
+        );
         assert_eq!(unit.had(1), n);
     }
     // No stop was under way: nothing but the two forwarded signals was logged.
-    let stops = unit.journal().into_iter().filter(|record| record.message.contains("stop request")).count();
+    let stops = unit
+        .journal()
+        .into_iter()
+        .filter(|record| record.message.contains("stop request"))
+        .count();
     assert_eq!(stops, 0);
     unit.stop();
     ended_well(&unit, "notify-reload, two reloads");
@@ -75,8 +109,11 @@ fn notify_reload_is_confirmed_by_the_command() {
 
 #[test]
 fn a_program_that_daemonises_is_supervised_to_its_last_descendant() {
-    let script = "ExecStart=@B --wait-tree -- sh -c 'setsid @P signals --name d --exit TERM:0 & exit 0'";
-    let Some(unit) = Unit::new("forking", &format!("Type=exec\n{script}")) else { return };
+    let script =
+        "ExecStart=@B --wait-tree -- sh -c 'setsid @P signals --name d --exit TERM:0 & exit 0'";
+    let Some(unit) = Unit::new("forking", &format!("Type=exec\n{script}")) else {
+        return;
+    };
     unit.start();
     unit.says("d ready ");
     unit.logs("waiting for");
@@ -84,25 +121,55 @@ fn a_program_that_daemonises_is_supervised_to_its_last_descendant() {
     main_is_bowout(&unit);
     unit.stop();
     ended_well(&unit, "daemonising, --wait-tree");
-    assert_eq!(unit.out().iter().filter(|line| line.starts_with("d 15 ")).count(), 1, "{:?}", unit.out());
+    assert_eq!(
+        unit.out()
+            .iter()
+            .filter(|line| line.starts_with("d 15 "))
+            .count(),
+        1,
+        "{:?}",
+        unit.out()
+    );
 }
 
 #[test]
 fn a_command_that_is_missing_fails_the_start_at_once_with_the_reason() {
     let unit = "Type=notify\nTimeoutStartSec=45\nExecStart=@B --notify exec -- /no/such/program";
-    let Some(unit) = Unit::new("missing", unit) else { return };
+    let Some(unit) = Unit::new("missing", unit) else {
+        return;
+    };
     let said = unit.fail_to_start();
     assert!(said.contains("failed"), "{said}");
-    let shown = unit.show(&["Result", "ExecMainStatus", "StatusText", "StatusErrno", "NRestarts", "ActiveState"]);
+    let shown = unit.show(&[
+        "Result",
+        "ExecMainStatus",
+        "StatusText",
+        "StatusErrno",
+        "NRestarts",
+        "ActiveState",
+    ]);
     crate::machine::tell(&format!("missing program: {shown:?}"));
     let text = shown.get("StatusText");
-    assert!(text.contains("cannot run '/no/such/program': No such file or directory"), "{shown:?}");
-    assert_eq!((shown.get("Result"), shown.get("ExecMainStatus"), shown.get("StatusErrno")), ("exit-code", "127", "2"));
+    assert!(
+        text.contains("cannot run '/no/such/program': No such file or directory"),
+        "{shown:?}"
+    );
+    assert_eq!(
+        (
+            shown.get("Result"),
+            shown.get("ExecMainStatus"),
+            shown.get("StatusErrno")
+        ),
+        ("exit-code", "127", "2")
+    );
 }
 
 #[test]
 fn for_a_command_that_does_not_speak_to_systemd_bowout_says_that_it_runs() {
-    let Some(unit) = Unit::new("says-ready", "Type=notify\nExecStart=@B --notify exec -- @P signals --die TERM") else {
+    let Some(unit) = Unit::new(
+        "says-ready",
+        "Type=notify\nExecStart=@B --notify exec -- @P signals --die TERM",
+    ) else {
         return;
     };
     unit.start();

@@ -42,15 +42,21 @@ impl Shown {
 
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let all: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         f.write_str(&all.join(" "))
     }
 }
 
-/// systemd that reads its units anew winds every timer up as the unit says, and forgets that a service has asked for more time.
+/// systemd that reads its units anew winds every timer up as the unit says, and forgets that a
+/// service has asked for more time.
 static RELOAD: RwLock<()> = RwLock::new(());
 
-/// As long as this is there, no test has systemd read its units anew. To be let go of before the next unit is made.
+/// As long as this is there, no test has systemd read its units anew. To be let go of before the
+/// next unit is made.
 pub fn no_reload() -> RwLockReadGuard<'static, ()> {
     RELOAD.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -61,7 +67,8 @@ pub fn reload(machine: &Machine) -> String {
     machine.systemctl(["daemon-reload"])
 }
 
-/// Waits for a fact that only asking tells. Every look starts a program: between two, the machine is left to what is looked at.
+/// Waits for a fact that only asking tells. Every look starts a program: between two, the machine
+/// is left to what is looked at.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     common::until(what, || {
         fact().or_else(|| {
@@ -73,11 +80,19 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
 }
 
 /// How a service ended.
-pub const END: &[&str] = &["ActiveState", "SubState", "Result", "ExecMainCode", "ExecMainStatus", "NRestarts"];
+pub const END: &[&str] = &[
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "NRestarts",
+];
 
 impl Unit {
-    /// A service with these lines, behind what all have: stdout to a file, a directory of its own, KillMode=mixed. `@B` is
-    /// bowout, `@N` the notifier, `@P` the probe, `@D` the directory, `@U` the unit's name.
+    /// A service with these lines, behind what all have: stdout to a file, a directory of its own,
+    /// KillMode=mixed. `@B` is bowout, `@N` the notifier, `@P` the probe, `@D` the directory, `@U`
+    /// the unit's name.
     pub fn new(what: &str, lines: &str) -> Option<Self> {
         Self::with(what, &format!("[Service]\nKillMode=mixed\n{lines}"), &[])
     }
@@ -87,16 +102,29 @@ impl Unit {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let machine = machine()?;
         let name = format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut unit = Self { machine, name, files: vec![] };
+        let mut unit = Self {
+            machine,
+            name,
+            files: vec![],
+        };
         let directory = machine.path(unit.directory());
         fs::create_dir_all(&directory).expect("a directory");
         fs::set_permissions(&directory, Permissions::from_mode(0o777)).expect("permissions");
-        let output = format!("[Service]\nStandardOutput=append:{}/out\nStandardError=journal\n", unit.directory());
+        let output = format!(
+            "[Service]\nStandardOutput=append:{}/out\nStandardError=journal\n",
+            unit.directory()
+        );
         let service = format!("{output}WorkingDirectory={}\n{service}\n", unit.directory());
-        for (suffix, text) in std::iter::once(("service", service.as_str())).chain(others.iter().copied()) {
+        for (suffix, text) in
+            std::iter::once(("service", service.as_str())).chain(others.iter().copied())
+        {
             let file = machine.path(format!("/run/systemd/system/{}.{suffix}", unit.name));
-            let text = text.replace("@B", &format!("{TEST}/bowout")).replace("@N", &format!("{TEST}/notifier"));
-            let text = text.replace("@P", &format!("{TEST}/probe")).replace("@U", &unit.name);
+            let text = text
+                .replace("@B", &format!("{TEST}/bowout"))
+                .replace("@N", &format!("{TEST}/notifier"));
+            let text = text
+                .replace("@P", &format!("{TEST}/probe"))
+                .replace("@U", &unit.name);
             fs::create_dir_all(file.parent().expect("a directory")).expect("a directory");
             fs::write(&file, text.replace("@D", &unit.directory())).expect("a unit");
             unit.files.push(file);
@@ -106,8 +134,16 @@ impl Unit {
         assert_eq!(said, "", "daemon-reload");
         // A unit that nobody refers to is forgotten when it is over, and how it ended with it.
         let keep = unit.keeper();
-        let output =
-            unit.machine.run(["systemd-run", "--quiet", "--unit", &keep, "--property", &after, "sleep", "infinity"]);
+        let output = unit.machine.run([
+            "systemd-run",
+            "--quiet",
+            "--unit",
+            &keep,
+            "--property",
+            &after,
+            "sleep",
+            "infinity",
+        ]);
         assert!(output.status.success(), "{keep}: {}", both(&output));
         Some(unit)
     }
@@ -131,7 +167,9 @@ impl Unit {
     }
 
     fn call(&self, words: &[&str]) -> Output {
-        let all = std::iter::once("systemctl").chain(words.iter().copied()).chain([self.name.as_str()]);
+        let all = std::iter::once("systemctl")
+            .chain(words.iter().copied())
+            .chain([self.name.as_str()]);
         self.machine.run(all)
     }
 
@@ -157,7 +195,9 @@ impl Unit {
 
     /// To a process, from outside the unit and not from systemd.
     pub fn signal(&self, signal: &str, pid: i32) {
-        let output = self.machine.run(["sh", "-c", &format!("kill -{signal} {pid}")]);
+        let output = self
+            .machine
+            .run(["sh", "-c", &format!("kill -{signal} {pid}")]);
         assert!(output.status.success(), "kill: {}", both(&output));
     }
 
@@ -171,7 +211,10 @@ impl Unit {
         let output = self.call(&["show", &list]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let all = text.lines().filter_map(|line| line.split_once('='));
-        Shown(all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Shown(
+            all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
     }
 
     pub fn get(&self, name: &str) -> String {
@@ -179,9 +222,10 @@ impl Unit {
     }
 
     pub fn wait(&self, name: &str, value: &str) {
-        until(&format!("{}: {name}={value}, not {}", self.name, self.get(name)), || {
-            (self.get(name) == value).then_some(())
-        });
+        until(
+            &format!("{}: {name}={value}, not {}", self.name, self.get(name)),
+            || (self.get(name) == value).then_some(()),
+        );
     }
 
     /// Waits until nothing of it runs; how it ended.
@@ -206,7 +250,13 @@ impl Unit {
     pub fn child_pid(&self) -> i32 {
         let main = self.main_pid();
         let file = format!("task/{main}/children");
-        until("bowout has a child", || self.proc(main, &file).split_whitespace().next()?.parse().ok())
+        until("bowout has a child", || {
+            self.proc(main, &file)
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
     }
 
     /// What it has written to stdout.
@@ -214,7 +264,10 @@ impl Unit {
         let bytes = fs::read(self.file("out")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         // A line that is not whole is none yet.
-        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+        text.split_inclusive('\n')
+            .filter_map(|line| line.strip_suffix('\n'))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Waits for a line on its stdout.
@@ -226,7 +279,10 @@ impl Unit {
     pub fn says_often(&self, what: &str, count: usize) -> String {
         until(&format!("{} says {what}", self.name), || {
             let lines = self.out();
-            lines.into_iter().filter(|line| line.starts_with(what)).nth(count - 1)
+            lines
+                .into_iter()
+                .filter(|line| line.starts_with(what))
+                .nth(count - 1)
         })
     }
 
@@ -234,13 +290,24 @@ impl Unit {
     pub fn had(&self, signal: i32) -> usize {
         let probe = format!("{signal} ");
         let notifier = format!("got {signal}");
-        self.out().iter().filter(|line| line.starts_with(&probe) || **line == notifier).count()
+        self.out()
+            .iter()
+            .filter(|line| line.starts_with(&probe) || **line == notifier)
+            .count()
     }
 
     /// All that the journal has of it: what it wrote, and what systemd did.
     pub fn journal(&self) -> Vec<Record> {
         self.machine.run(["journalctl", "--sync"]);
-        let output = self.machine.run(["journalctl", "--no-pager", "--all", "-o", "json", "-u", &self.name]);
+        let output = self.machine.run([
+            "journalctl",
+            "--no-pager",
+            "--all",
+            "-o",
+            "json",
+            "-u",
+            &self.name,
+        ]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines()
             .filter_map(|line| {
@@ -259,7 +326,9 @@ impl Unit {
     /// Waits for a record of bowout's that contains this.
     pub fn logs(&self, what: &str) -> Record {
         until(&format!("{} logs {what}", self.name), || {
-            self.journal().into_iter().find(|record| record.message.contains(what))
+            self.journal()
+                .into_iter()
+                .find(|record| record.message.contains(what))
         })
     }
 
@@ -270,7 +339,10 @@ impl Unit {
     /// How many cores there are in its directory.
     pub fn cores(&self) -> usize {
         let entries = fs::read_dir(self.file(".")).expect("its directory");
-        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("core")).count()
+        entries
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("core"))
+            .count()
     }
 }
 
@@ -278,13 +350,25 @@ impl Drop for Unit {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let properties = self.show(&[END, &["StatusText", "MainPID"]].concat());
-            let line = |record: Record| format!("{} <{}> {}", record.at, record.priority, record.message);
+            let line =
+                |record: Record| format!("{} <{}> {}", record.at, record.priority, record.message);
             let log: Vec<String> = self.journal().into_iter().map(line).collect();
-            eprintln!("{properties:?}\nstdout: {:#?}\njournal: {log:#?}", self.out());
+            eprintln!(
+                "{properties:?}\nstdout: {:#?}\njournal: {log:#?}",
+                self.out()
+            );
         }
-        let name = |file: &PathBuf| file.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = |file: &PathBuf| {
+            file.file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        };
         let all: Vec<String> = self.files.iter().map(name).chain([self.keeper()]).collect();
-        let call = |words: &[&str]| self.machine.systemctl(words.iter().copied().chain(all.iter().map(String::as_str)));
+        let call = |words: &[&str]| {
+            self.machine
+                .systemctl(words.iter().copied().chain(all.iter().map(String::as_str)))
+        };
         call(&["kill", "--signal=KILL", "--kill-whom=all"]);
         call(&["stop"]);
         call(&["reset-failed"]);
@@ -294,9 +378,14 @@ impl Drop for Unit {
     }
 }
 
-/// Why a core cannot be counted, if so: the pattern is the whole machine's, and none of ours to change.
+/// Why a core cannot be counted, if so: the pattern is the whole machine's, and none of ours to
+/// change.
 pub fn no_cores() -> Option<String> {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    (!pattern.trim().starts_with("core"))
-        .then(|| format!("cores go elsewhere: kernel.core_pattern is {}", pattern.trim()))
+    (!pattern.trim().starts_with("core")).then(|| {
+        format!(
+            "cores go elsewhere: kernel.core_pattern is {}",
+            pattern.trim()
+        )
+    })
 }

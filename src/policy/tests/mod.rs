@@ -1,5 +1,6 @@
-//! The machine without a process: the table of all states and events, scenarios with exact times, a walk over every sequence of
-//! events to a length, and random ones that are far longer; `world` judges the last two.
+//! The machine without a process: the table of all states and events, scenarios with exact times, a
+//! walk over every sequence of events to a length, and random ones that are far longer; `world`
+//! judges the last two.
 
 mod random;
 mod scenarios;
@@ -55,27 +56,51 @@ fn settings() -> Settings {
 
 /// `signal` from `side`, with no value, to a child in its own group.
 fn from(side: Side, signal: Signal) -> Event {
-    Event::Signal(Received { signal, side, value: None, shared_group: false })
+    Event::Signal(Received {
+        signal,
+        side,
+        value: None,
+        shared_group: false,
+    })
 }
 
 /// `signal` from `side`, which has reached the whole group and the child in it.
 fn to_group(side: Side, signal: Signal) -> Event {
-    Event::Signal(Received { signal, side, value: None, shared_group: true })
+    Event::Signal(Received {
+        signal,
+        side,
+        value: None,
+        shared_group: true,
+    })
 }
 
 /// `signal` stops the child, in the group of bowout, and a shell watches.
 fn stopped(signal: Signal) -> Event {
-    Event::ChildStopped { signal, wants_terminal: false, watched: true, shared_group: true }
+    Event::ChildStopped {
+        signal,
+        wants_terminal: false,
+        watched: true,
+        shared_group: true,
+    }
 }
 
 /// `signal` stops the child, and no shell watches.
 fn stopped_alone(signal: Signal, shared_group: bool) -> Event {
-    Event::ChildStopped { signal, wants_terminal: false, watched: false, shared_group }
+    Event::ChildStopped {
+        signal,
+        wants_terminal: false,
+        watched: false,
+        shared_group,
+    }
 }
 
 /// The kernel stops the child in a group of its own, because it wants the terminal.
-const WANTS_TERMINAL: Event =
-    Event::ChildStopped { signal: Signal::TTIN, wants_terminal: true, watched: true, shared_group: false };
+const WANTS_TERMINAL: Event = Event::ChildStopped {
+    signal: Signal::TTIN,
+    wants_terminal: true,
+    watched: true,
+    shared_group: false,
+};
 
 const PROMPT: Event = Event::TerminalSeen { prompt: true };
 const NO_PROMPT: Event = Event::TerminalSeen { prompt: false };
@@ -87,7 +112,12 @@ fn usr1() -> Signal {
 /// An action as a person would write it: `TERM+CONT>child`.
 fn show(action: Action) -> String {
     match action {
-        Action::Send { signal, value, to, wake } => {
+        Action::Send {
+            signal,
+            value,
+            to,
+            wake,
+        } => {
             let name = signal.to_string().trim_start_matches("SIG").to_owned();
             let value = value.map(|value| format!("={value}")).unwrap_or_default();
             let to = match to {
@@ -119,22 +149,51 @@ fn show_exit(exit: Exit) -> String {
 }
 
 fn show_all(actions: &[Action]) -> String {
-    actions.iter().map(|action| show(*action)).collect::<Vec<_>>().join(" ")
+    actions
+        .iter()
+        .map(|action| show(*action))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A state as a person would write it, with times in milliseconds after the origin.
 fn show_state(state: State) -> String {
-    let until = |until: Option<Instant>| until.map_or("never".into(), |until| millis(until).to_string());
-    let gone = |ended: Option<Exit>| ended.map(|exit| format!(" gone:{}", show_exit(exit))).unwrap_or_default();
+    let until =
+        |until: Option<Instant>| until.map_or("never".into(), |until| millis(until).to_string());
+    let gone = |ended: Option<Exit>| {
+        ended
+            .map(|exit| format!(" gone:{}", show_exit(exit)))
+            .unwrap_or_default()
+    };
     match state {
         State::Running { ended } => format!("Running{}", gone(ended)),
-        State::Preparing { hook, until: t, grace, ended } => {
+        State::Preparing {
+            hook,
+            until: t,
+            grace,
+            ended,
+        } => {
             let step = hook.map_or("delay".into(), |hook| format!("hook#{hook}"));
-            format!("Preparing {step}@{}/{}{}", until(t), until(grace), gone(ended))
+            format!(
+                "Preparing {step}@{}/{}{}",
+                until(t),
+                until(grace),
+                gone(ended)
+            )
         }
-        State::Stopping { rung, until: t, ended } => format!("Stopping#{rung}@{}{}", until(t), gone(ended)),
-        State::Draining { exit, until: t } => format!("Draining@{} gone:{}", until(t), show_exit(exit)),
-        State::Killing { ended, again, until } => format!("Killing@{}/{}{}", millis(again), millis(until), gone(ended)),
+        State::Stopping {
+            rung,
+            until: t,
+            ended,
+        } => format!("Stopping#{rung}@{}{}", until(t), gone(ended)),
+        State::Draining { exit, until: t } => {
+            format!("Draining@{} gone:{}", until(t), show_exit(exit))
+        }
+        State::Killing {
+            ended,
+            again,
+            until,
+        } => format!("Killing@{}/{}{}", millis(again), millis(until), gone(ended)),
         State::Done(exit) => format!("Done:{}", show_exit(exit)),
     }
 }

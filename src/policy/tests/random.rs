@@ -1,8 +1,9 @@
-//! Long random sequences of events at random times, under random settings, held to the same as the walk; what fails is shrunk to
-//! the fewest events by proptest.
+//! Long random sequences of events at random times, under random settings, held to the same as the
+//! walk; what fails is shrunk to the fewest events by proptest.
 //!
-//! `cargo test` tries the same few every time: the seed is fixed. `PROPTEST_CASES=20000 cargo test --release random` tries as many as
-//! are wanted, and `PROPTEST_RNG_SEED=7` others. What is found is written down as a scenario, and so nothing is kept in files.
+//! `cargo test` tries the same few every time: the seed is fixed. `PROPTEST_CASES=20000 cargo test
+//! --release random` tries as many as are wanted, and `PROPTEST_RNG_SEED=7` others. What is found
+//! is written down as a scenario, and so nothing is kept in files.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -19,8 +20,16 @@ fn config() -> Config {
     let defaults = Config::default();
     let said = |name| std::env::var_os(name).is_some();
     Config {
-        cases: if said("PROPTEST_CASES") { defaults.cases } else { CASES },
-        rng_seed: if said("PROPTEST_RNG_SEED") { defaults.rng_seed } else { RngSeed::Fixed(0) },
+        cases: if said("PROPTEST_CASES") {
+            defaults.cases
+        } else {
+            CASES
+        },
+        rng_seed: if said("PROPTEST_RNG_SEED") {
+            defaults.rng_seed
+        } else {
+            RngSeed::Fixed(0)
+        },
         failure_persistence: None,
         // A sequence of hundreds is worth some patience.
         max_shrink_iters: 20_000,
@@ -29,7 +38,15 @@ fn config() -> Config {
 }
 
 fn any_signal() -> impl Strategy<Value = Signal> {
-    let usual = vec![Signal::TERM, Signal::INT, Signal::QUIT, Signal::ABRT, Signal::HUP, Signal::CONT, Signal::WINCH];
+    let usual = vec![
+        Signal::TERM,
+        Signal::INT,
+        Signal::QUIT,
+        Signal::ABRT,
+        Signal::HUP,
+        Signal::CONT,
+        Signal::WINCH,
+    ];
     prop_oneof![
         prop::sample::select(usual),
         (1..=64).prop_filter_map("a number of a signal that can be caught", |number| {
@@ -39,7 +56,13 @@ fn any_signal() -> impl Strategy<Value = Signal> {
 }
 
 fn any_side() -> impl Strategy<Value = Side> {
-    prop::sample::select(vec![Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree])
+    prop::sample::select(vec![
+        Side::Terminal,
+        Side::Outside,
+        Side::Manager,
+        Side::Process,
+        Side::Tree,
+    ])
 }
 
 /// Up to some seconds, most of them short.
@@ -48,9 +71,20 @@ fn any_wait() -> impl Strategy<Value = Duration> {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let received = (any_signal(), any_side(), prop::option::of(any::<u64>()), any::<bool>());
-    let signal = received
-        .prop_map(|(signal, side, value, shared_group)| Event::Signal(Received { signal, side, value, shared_group }));
+    let received = (
+        any_signal(),
+        any_side(),
+        prop::option::of(any::<u64>()),
+        any::<bool>(),
+    );
+    let signal = received.prop_map(|(signal, side, value, shared_group)| {
+        Event::Signal(Received {
+            signal,
+            side,
+            value,
+            shared_group,
+        })
+    });
     let stops = prop::sample::select(vec![Signal::TSTP, Signal::STOP, Signal::TTIN, Signal::TTOU]);
     prop_oneof![
         12 => signal,
@@ -83,15 +117,23 @@ fn any_time() -> impl Strategy<Value = When> {
     prop_oneof![
         Just(When::After(Duration::ZERO)),
         any_wait().prop_map(When::After),
-        (0..60u64, any::<bool>()).prop_map(|(millis, early)| When::Deadline(Duration::from_millis(millis), early)),
+        (0..60u64, any::<bool>())
+            .prop_map(|(millis, early)| When::Deadline(Duration::from_millis(millis), early)),
     ]
 }
 
 fn any_ladder() -> impl Strategy<Value = Ladder> {
-    let rung =
-        (any_signal(), any_wait()).prop_map(|(signal, wait)| format!("{}/{}ms/", signal.number(), wait.as_millis()));
-    let rungs = (prop::collection::vec(rung, 0..4), prop::bool::weighted(0.1))
-        .prop_map(|(rungs, never)| format!("{}{}", rungs.concat(), if never { "TERM/never" } else { "KILL" }));
+    let rung = (any_signal(), any_wait())
+        .prop_map(|(signal, wait)| format!("{}/{}ms/", signal.number(), wait.as_millis()));
+    let rungs = (prop::collection::vec(rung, 0..4), prop::bool::weighted(0.1)).prop_map(
+        |(rungs, never)| {
+            format!(
+                "{}{}",
+                rungs.concat(),
+                if never { "TERM/never" } else { "KILL" }
+            )
+        },
+    );
     prop_oneof![
         rungs.prop_map(|text| text.parse().expect("a ladder as it is written")),
         (prop::option::of(any_signal()), prop::option::of(any_wait()))
@@ -102,8 +144,11 @@ fn any_ladder() -> impl Strategy<Value = Ladder> {
 /// Not to SIGKILL, which is then the user's own, at any time and as often as he likes.
 fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
     let to = (0..=64i32).prop_filter("not SIGKILL", |to| *to != Signal::KILL.number());
-    (any_signal(), to)
-        .prop_map(|(from, to)| format!("{}:{to}", from.number()).parse().expect("a rule as it is written"))
+    (any_signal(), to).prop_map(|(from, to)| {
+        format!("{}:{to}", from.number())
+            .parse()
+            .expect("a rule as it is written")
+    })
 }
 
 prop_compose! {

@@ -1,5 +1,5 @@
-//! Stops as they happen, with exact times. Each ends with the armed deadline: a deadline that is left armed is the classic
-//! defect here.
+//! Stops as they happen, with exact times. Each ends with the armed deadline: a deadline that is
+//! left armed is the classic defect here.
 
 use super::*;
 
@@ -16,20 +16,33 @@ impl Play {
         // That the manager is told of the stop is asserted where it matters.
         let mut done = self.0.step(at(time), event);
         done.retain(|action| *action != Action::NotifyStopping);
-        assert_eq!(show_all(&done), actions, "at {time}: {event:?} in {}", show_state(self.0.state()));
+        assert_eq!(
+            show_all(&done),
+            actions,
+            "at {time}: {event:?} in {}",
+            show_state(self.0.state())
+        );
         self
     }
 
-    /// The next deadline is at `time`, and it leads to `actions`; a millisecond earlier nothing happens.
+    /// The next deadline is at `time`, and it leads to `actions`; a millisecond earlier nothing
+    /// happens.
     fn deadline(mut self, time: u64, actions: &str) -> Self {
         assert_eq!(self.0.deadline().map(millis), Some(u128::from(time)));
-        assert_eq!(self.0.step(at(time - 1), Event::Timeout), [], "a deadline before its time");
+        assert_eq!(
+            self.0.step(at(time - 1), Event::Timeout),
+            [],
+            "a deadline before its time"
+        );
         self.then(time, Event::Timeout, actions)
     }
 
     /// Nothing more is to come.
     fn idle(self, state: &str) {
-        assert_eq!((show_state(self.0.state()), self.0.deadline()), (state.into(), None));
+        assert_eq!(
+            (show_state(self.0.state()), self.0.deadline()),
+            (state.into(), None)
+        );
     }
 }
 
@@ -43,24 +56,46 @@ fn process(signal: Signal) -> Event {
 }
 
 fn with_ladder(ladder: &str) -> Settings {
-    Settings { ladder: ladder.parse().unwrap(), ..settings() }
+    Settings {
+        ladder: ladder.parse().unwrap(),
+        ..settings()
+    }
 }
 
 #[test]
 fn a_child_that_ends_by_itself() {
-    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>descendants").then(5, Event::NoChildren, "exit 3").idle("Done:3");
+    Play::new(settings())
+        .then(5, EXIT_3, "TERM+CONT>descendants")
+        .then(5, Event::NoChildren, "exit 3")
+        .idle("Done:3");
 }
 
 /// With `--parent-death-signal KILL`, whatever the stop has come to.
 #[test]
 fn the_parents_exit_kills_all_at_once() {
     let exited = || from(Side::Manager, Signal::KILL);
-    Play::new(settings()).then(5, exited(), "KILL>all").then(6, KILLED, "").then(7, Event::NoChildren, "exit SIGKILL");
-    Play::new(settings()).then(5, process(Signal::TERM), "TERM+CONT>child").then(6, exited(), "KILL>all");
-    Play::new(settings()).then(5, EXIT_3, "TERM+CONT>descendants").then(6, exited(), "KILL>all").then(7, exited(), "");
-    let hooks = Settings { hooks: 1, ..settings() };
-    Play::new(hooks).then(5, process(Signal::TERM), "hook#0").then(6, exited(), "end-hook KILL>all");
-    let alone = Settings { kill_mode: KillMode::Process, ..settings() };
+    Play::new(settings())
+        .then(5, exited(), "KILL>all")
+        .then(6, KILLED, "")
+        .then(7, Event::NoChildren, "exit SIGKILL");
+    Play::new(settings())
+        .then(5, process(Signal::TERM), "TERM+CONT>child")
+        .then(6, exited(), "KILL>all");
+    Play::new(settings())
+        .then(5, EXIT_3, "TERM+CONT>descendants")
+        .then(6, exited(), "KILL>all")
+        .then(7, exited(), "");
+    let hooks = Settings {
+        hooks: 1,
+        ..settings()
+    };
+    Play::new(hooks)
+        .then(5, process(Signal::TERM), "hook#0")
+        .then(6, exited(), "end-hook KILL>all");
+    let alone = Settings {
+        kill_mode: KillMode::Process,
+        ..settings()
+    };
     Play::new(alone).then(5, exited(), "KILL>child");
 }
 
@@ -125,7 +160,13 @@ fn the_drain_has_the_rest_of_the_whole_ladder() {
 
 #[test]
 fn a_second_request_from_the_same_side_kills_at_once() {
-    for side in [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree] {
+    for side in [
+        Side::Terminal,
+        Side::Outside,
+        Side::Manager,
+        Side::Process,
+        Side::Tree,
+    ] {
         for first in [Signal::TERM, Signal::INT, Signal::ABRT] {
             for second in [Signal::TERM, Signal::INT, Signal::ABRT] {
                 let mut machine = Machine::new(settings(), at(0));
@@ -142,7 +183,13 @@ fn a_second_request_from_the_same_side_kills_at_once() {
 
 #[test]
 fn a_request_from_another_side_is_no_repeat() {
-    let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree];
+    let sides = [
+        Side::Terminal,
+        Side::Outside,
+        Side::Manager,
+        Side::Process,
+        Side::Tree,
+    ];
     for one in sides {
         for other in sides.into_iter().filter(|other| *other != one) {
             Play::new(settings())
@@ -194,48 +241,77 @@ fn cont_and_hup_are_never_a_repeat() {
 
 #[test]
 fn a_repeat_can_be_forwarded_or_ignored() {
-    Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
-        .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(9000, LAST);
-    Play::new(Settings { on_repeat: OnRepeat::Ignore, ..settings() })
-        .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(1800, process(Signal::INT), "")
-        .deadline(9000, LAST);
-    // Another signal of the same burst is not a duplicate, even where both are forwarded as the same.
+    Play::new(Settings {
+        on_repeat: OnRepeat::Forward,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .then(2000, process(Signal::TERM), "TERM+CONT>child")
+    .deadline(9000, LAST);
+    Play::new(Settings {
+        on_repeat: OnRepeat::Ignore,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .then(1800, process(Signal::INT), "")
+    .deadline(9000, LAST);
+    // Another signal of the same burst is not a duplicate, even where both are forwarded as the
+    // same.
     let remap = Remap::new(vec!["TERM:INT".parse().unwrap()]);
-    Play::new(Settings { on_repeat: OnRepeat::Forward, remap, ..settings() })
-        .then(1000, process(Signal::TERM), "INT+CONT>child")
-        .then(1010, process(Signal::TERM), "")
-        .then(1020, process(Signal::INT), "INT+CONT>child");
+    Play::new(Settings {
+        on_repeat: OnRepeat::Forward,
+        remap,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "INT+CONT>child")
+    .then(1010, process(Signal::TERM), "")
+    .then(1020, process(Signal::INT), "INT+CONT>child");
     // The terminal repeats itself to the child, too.
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
-    Play::new(Settings { on_repeat: OnRepeat::Forward, ..settings() })
-        .then(1000, ctrl_c, "")
-        .then(2000, ctrl_c, "")
-        .deadline(9000, LAST);
+    Play::new(Settings {
+        on_repeat: OnRepeat::Forward,
+        ..settings()
+    })
+    .then(1000, ctrl_c, "")
+    .then(2000, ctrl_c, "")
+    .deadline(9000, LAST);
 }
 
 #[test]
 fn a_hang_up_that_somebody_sends_can_be_a_request_and_a_repeat() {
-    Play::new(Settings { stop_on: SignalSet::of(&[Signal::HUP]), ..settings() })
-        .then(1000, process(Signal::HUP), "HUP+CONT>child")
-        .then(2000, process(Signal::HUP), "KILL>all");
+    Play::new(Settings {
+        stop_on: SignalSet::of(&[Signal::HUP]),
+        ..settings()
+    })
+    .then(1000, process(Signal::HUP), "HUP+CONT>child")
+    .then(2000, process(Signal::HUP), "KILL>all");
 }
 
 #[test]
 fn a_side_is_weighed_where_it_makes_a_difference() {
     for (job_control, pid1) in [(false, false), (false, true), (true, false), (true, true)] {
-        let settings = Settings { job_control, pid1, ..settings() };
-        for signal in (1..=64).filter_map(Signal::new).filter(|signal| signal.catchable()) {
+        let settings = Settings {
+            job_control,
+            pid1,
+            ..settings()
+        };
+        for signal in (1..=64)
+            .filter_map(Signal::new)
+            .filter(|signal| signal.catchable())
+        {
             // The child is in our group where there is job control.
             let send = if job_control { to_group } else { from };
-            let sent_by = |side| Machine::new(settings.clone(), at(0)).step(at(1000), send(side, signal));
+            let sent_by =
+                |side| Machine::new(settings.clone(), at(0)).step(at(1000), send(side, signal));
             let differ = sent_by(Side::Tree) != sent_by(Side::Process);
             // The next from the same side is a repeat.
             let asks = settings.stop_on.contains(signal);
             let machine = Machine::new(settings.clone(), at(0));
-            assert_eq!(machine.weighs_side(signal), asks || differ, "{signal}, {job_control}, {pid1}");
+            assert_eq!(
+                machine.weighs_side(signal),
+                asks || differ,
+                "{signal}, {job_control}, {pid1}"
+            );
         }
     }
 }
@@ -243,39 +319,70 @@ fn a_side_is_weighed_where_it_makes_a_difference() {
 #[test]
 fn the_machine_says_what_asks_and_the_settings_what_is_dropped() {
     let rules = Remap::new(vec!["TERM:0".parse().unwrap(), "INT:TERM".parse().unwrap()]);
-    let settings = Settings { remap: rules, ..settings() };
-    assert_eq!([Signal::TERM, Signal::INT, Signal::HUP].map(|signal| settings.drops(signal)), [true, false, false]);
+    let settings = Settings {
+        remap: rules,
+        ..settings()
+    };
+    assert_eq!(
+        [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| settings.drops(signal)),
+        [true, false, false]
+    );
     let machine = Machine::new(settings, at(0));
-    let asks =
-        |signal| machine.is_stop_request(Received { signal, side: Side::Process, value: None, shared_group: false });
+    let asks = |signal| {
+        machine.is_stop_request(Received {
+            signal,
+            side: Side::Process,
+            value: None,
+            shared_group: false,
+        })
+    };
     assert_eq!([Signal::INT, Signal::HUP].map(asks), [true, false]);
 }
 
-/// The two signals of timeout(1) come a millisecond apart, and the second waits for as long as the first takes.
+/// The two signals of timeout(1) come a millisecond apart, and the second waits for as long as the
+/// first takes.
 #[test]
 fn what_waits_behind_the_first_request_is_no_repeat() {
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     play.0.acted(at(1000), at(1150));
-    let mut play = play.then(1160, process(Signal::TERM), "").then(1199, process(Signal::TERM), "");
+    let mut play = play
+        .then(1160, process(Signal::TERM), "")
+        .then(1199, process(Signal::TERM), "");
     // Only the first.
     play.0.acted(at(1199), at(1300));
     play.then(1200, process(Signal::TERM), "KILL>all");
     // bowout was stopped meanwhile.
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     play.0.acted(at(1000), at(6000));
-    play.then(1249, process(Signal::TERM), "").then(1250, process(Signal::TERM), "KILL>all");
+    play.then(1249, process(Signal::TERM), "")
+        .then(1250, process(Signal::TERM), "KILL>all");
 }
 
 #[test]
 fn a_stop_that_is_asked_for_in_the_drain_is_announced() {
-    let mut machine = Machine::new(Settings { announces: true, ..settings() }, at(0));
+    let mut machine = Machine::new(
+        Settings {
+            announces: true,
+            ..settings()
+        },
+        at(0),
+    );
     let _ = machine.step(at(1000), EXIT_3);
     assert_eq!(machine.deadline(), Some(at(9000)));
-    assert_eq!(machine.step(at(2000), process(Signal::TERM)), [Action::NotifyStopping]);
+    assert_eq!(
+        machine.step(at(2000), process(Signal::TERM)),
+        [Action::NotifyStopping]
+    );
     assert_eq!(machine.deadline(), Some(at(2500)));
-    assert_eq!(machine.step(at(2500), Event::Timeout), [Action::NotifyStopping]);
+    assert_eq!(
+        machine.step(at(2500), Event::Timeout),
+        [Action::NotifyStopping]
+    );
     // It has begun once.
-    assert_eq!(machine.step(at(2600), from(Side::Manager, Signal::TERM)), []);
+    assert_eq!(
+        machine.step(at(2600), from(Side::Manager, Signal::TERM)),
+        []
+    );
 }
 
 #[test]
@@ -304,32 +411,65 @@ fn nobody_is_killed_twice_for_impatience() {
 #[test]
 fn ctrl_c_reaches_the_child_once() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
-    Play::new(settings()).then(1000, ctrl_c, "").deadline(9000, LAST);
-    Play::new(settings()).then(1000, ctrl_c, "").then(2000, ctrl_c, "KILL>all");
-    // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child lacks.
-    Play::new(settings()).then(1000, ctrl_c, "").then(1001, from(Side::Manager, Signal::INT), "").deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, ctrl_c, "")
+        .deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, ctrl_c, "")
+        .then(2000, ctrl_c, "KILL>all");
+    // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child
+    // lacks.
+    Play::new(settings())
+        .then(1000, ctrl_c, "")
+        .then(1001, from(Side::Manager, Signal::INT), "")
+        .deadline(9000, LAST);
     // A stop signal of the user's choice is sent, for the terminal has sent another.
-    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
-    Play::new(chosen).then(1000, ctrl_c, "pause QUIT+CONT>child").deadline(9000, LAST);
+    let chosen = Settings {
+        ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
+        ..settings()
+    };
+    Play::new(chosen)
+        .then(1000, ctrl_c, "pause QUIT+CONT>child")
+        .deadline(9000, LAST);
     // A child that has left our group has not had it.
-    Play::new(settings()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child")
+        .deadline(9000, LAST);
 }
 
 #[test]
 fn the_keys_can_be_left_to_the_child() {
-    let init = || Settings { keys_stop: false, job_control: true, ..settings() };
-    Play::new(init()).then(1000, to_group(Side::Terminal, Signal::INT), "").idle("Running");
+    let init = || Settings {
+        keys_stop: false,
+        job_control: true,
+        ..settings()
+    };
+    Play::new(init())
+        .then(1000, to_group(Side::Terminal, Signal::INT), "")
+        .idle("Running");
     Play::new(init()).then(1000, from(Side::Outside, Signal::INT), "INT+CONT>child");
-    let quit = Settings { stop_on: settings().stop_on.with(Signal::QUIT), ..init() };
-    Play::new(quit.clone()).then(1000, to_group(Side::Terminal, Signal::QUIT), "").idle("Running");
+    let quit = Settings {
+        stop_on: settings().stop_on.with(Signal::QUIT),
+        ..init()
+    };
+    Play::new(quit.clone())
+        .then(1000, to_group(Side::Terminal, Signal::QUIT), "")
+        .idle("Running");
     Play::new(quit).then(1000, from(Side::Outside, Signal::QUIT), "QUIT+CONT>child");
 }
 
 #[test]
 fn ctrl_z_stops_the_clock() {
     let stopped = stopped(Signal::TSTP);
-    let woken = Event::Resumed { suspended: true, stopped: true };
-    let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    let woken = Event::Resumed {
+        suspended: true,
+        stopped: true,
+    };
+    let job = || Settings {
+        job_control: true,
+        max_runtime: Some(Duration::from_secs(60)),
+        ..settings()
+    };
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
         .then(3000, stopped, "suspend SIGTSTP")
@@ -340,13 +480,22 @@ fn ctrl_z_stops_the_clock() {
         .then(500_000, woken, "wake")
         .deadline(550_000, "TERM+CONT>child");
     // `fg` wakes the whole group, and the child once.
-    Play::new(job()).then(10_000, stopped, "suspend SIGTSTP").then(
-        500_000,
-        Event::Resumed { suspended: true, stopped: false },
-        "",
-    );
+    Play::new(job())
+        .then(10_000, stopped, "suspend SIGTSTP")
+        .then(
+            500_000,
+            Event::Resumed {
+                suspended: true,
+                stopped: false,
+            },
+            "",
+        );
     // Never is shifted to never.
-    let never = Settings { ladder: Ladder::new(None, None), job_control: true, ..settings() };
+    let never = Settings {
+        ladder: Ladder::new(None, None),
+        job_control: true,
+        ..settings()
+    };
     Play::new(never)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, stopped, "suspend SIGTSTP")
@@ -356,98 +505,204 @@ fn ctrl_z_stops_the_clock() {
 
 #[test]
 fn a_job_that_nobody_can_wake_goes_on() {
-    let job = || Settings { job_control: true, ..settings() };
+    let job = || Settings {
+        job_control: true,
+        ..settings()
+    };
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
-            .then(1000, Event::Resumed { suspended: false, stopped: true }, "wake")
+            .then(
+                1000,
+                Event::Resumed {
+                    suspended: false,
+                    stopped: true,
+                },
+                "wake",
+            )
             .idle("Running");
     }
     // Whoever has sent SIGSTOP means it.
     Play::new(job())
         .then(1000, stopped(Signal::STOP), "suspend SIGSTOP")
-        .then(1000, Event::Resumed { suspended: false, stopped: true }, "")
+        .then(
+            1000,
+            Event::Resumed {
+                suspended: false,
+                stopped: true,
+            },
+            "",
+        )
         .idle("Running");
     // Without a terminal there is no job control.
-    Play::new(settings()).then(1000, stopped(Signal::TSTP), "wake").idle("Running");
-    Play::new(settings()).then(1000, stopped(Signal::STOP), "").idle("Running");
+    Play::new(settings())
+        .then(1000, stopped(Signal::TSTP), "wake")
+        .idle("Running");
+    Play::new(settings())
+        .then(1000, stopped(Signal::STOP), "")
+        .idle("Running");
 }
 
 #[test]
 fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
-    Play::new(Settings { job_control: true, ..settings() }).then(1000, WANTS_TERMINAL, "lend wake").idle("Running");
+    Play::new(Settings {
+        job_control: true,
+        ..settings()
+    })
+    .then(1000, WANTS_TERMINAL, "lend wake")
+    .idle("Running");
 }
 
 #[test]
 fn a_hang_up_stops_and_a_reload_does_not() {
-    Play::new(settings()).then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child").deadline(9000, LAST);
-    Play::new(settings()).then(1000, from(Side::Manager, Signal::HUP), "HUP>child").idle("Running");
-    // Only the session's leader is told; anyone else in the foreground group has had it together with the child.
+    Play::new(settings())
+        .then(1000, from(Side::Terminal, Signal::HUP), "HUP+CONT>child")
+        .deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, from(Side::Manager, Signal::HUP), "HUP>child")
+        .idle("Running");
+    // Only the session's leader is told; anyone else in the foreground group has had it together
+    // with the child.
     let hangup = to_group(Side::Terminal, Signal::HUP);
-    Play::new(settings()).then(1000, hangup, "").deadline(9000, LAST);
-    let leader = Settings { leader: true, ..settings() };
-    Play::new(leader).then(1000, hangup, "HUP+CONT>child").deadline(9000, LAST);
-    let nohup = Settings { hangup_stops: false, leader: true, ..settings() };
-    Play::new(nohup).then(1000, hangup, "HUP>child").idle("Running");
+    Play::new(settings())
+        .then(1000, hangup, "")
+        .deadline(9000, LAST);
+    let leader = Settings {
+        leader: true,
+        ..settings()
+    };
+    Play::new(leader)
+        .then(1000, hangup, "HUP+CONT>child")
+        .deadline(9000, LAST);
+    let nohup = Settings {
+        hangup_stops: false,
+        leader: true,
+        ..settings()
+    };
+    Play::new(nohup)
+        .then(1000, hangup, "HUP>child")
+        .idle("Running");
     // The shell tells its jobs, and when it ends, the kernel tells them again.
-    Play::new(settings()).then(1000, hangup, "").then(1005, hangup, "").deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, hangup, "")
+        .then(1005, hangup, "")
+        .deadline(9000, LAST);
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
-    Play::new(settings()).then(1000, ctrl_c, "").then(1005, hangup, "").then(2000, ctrl_c, "KILL>all");
+    Play::new(settings())
+        .then(1000, ctrl_c, "")
+        .then(1005, hangup, "")
+        .then(2000, ctrl_c, "KILL>all");
 }
 
 #[test]
 fn a_resize_never_stops_but_a_winch_can() {
-    let winch = Settings { stop_on: SignalSet::of(&[Signal::WINCH]), ..settings() };
-    Play::new(winch.clone()).then(1000, from(Side::Terminal, Signal::WINCH), "WINCH>child").idle("Running");
-    Play::new(winch.clone()).then(1000, from(Side::Outside, Signal::WINCH), "WINCH+CONT>child").deadline(9000, LAST);
-    Play::new(winch).then(1000, process(Signal::TERM), "TERM>child").idle("Running");
+    let winch = Settings {
+        stop_on: SignalSet::of(&[Signal::WINCH]),
+        ..settings()
+    };
+    Play::new(winch.clone())
+        .then(1000, from(Side::Terminal, Signal::WINCH), "WINCH>child")
+        .idle("Running");
+    Play::new(winch.clone())
+        .then(1000, from(Side::Outside, Signal::WINCH), "WINCH+CONT>child")
+        .deadline(9000, LAST);
+    Play::new(winch)
+        .then(1000, process(Signal::TERM), "TERM>child")
+        .idle("Running");
 }
 
 /// Whoever has left the foreground group has not heard of it.
 #[test]
 fn a_stop_of_the_whole_tree_reaches_whom_the_terminal_does_not() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
-    for settings in [Settings { wait_tree: true, ..settings() }, Settings { kill_mode: KillMode::Group, ..settings() }]
-    {
-        Play::new(settings.clone()).then(1000, ctrl_c, "INT+CONT>others").deadline(9000, "KILL>all");
+    for settings in [
+        Settings {
+            wait_tree: true,
+            ..settings()
+        },
+        Settings {
+            kill_mode: KillMode::Group,
+            ..settings()
+        },
+    ] {
+        Play::new(settings.clone())
+            .then(1000, ctrl_c, "INT+CONT>others")
+            .deadline(9000, "KILL>all");
         Play::new(settings.clone()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>all");
-        let delayed = Settings { stop_delay: Duration::from_secs(1), ..settings };
-        Play::new(delayed).then(1000, ctrl_c, "").deadline(2000, "INT+CONT>others");
+        let delayed = Settings {
+            stop_delay: Duration::from_secs(1),
+            ..settings
+        };
+        Play::new(delayed)
+            .then(1000, ctrl_c, "")
+            .deadline(2000, "INT+CONT>others");
     }
-    let tree = Settings { wait_tree: true, ..settings() };
+    let tree = Settings {
+        wait_tree: true,
+        ..settings()
+    };
     Play::new(tree)
         .then(10, EXIT_3, "")
         .then(500, to_group(Side::Terminal, Signal::WINCH), "WINCH>others")
         .then(1000, ctrl_c, "INT+CONT>others")
         .deadline(9000, "KILL>all");
-    let forward = Settings { on_repeat: OnRepeat::Forward, kill_mode: KillMode::Group, ..settings() };
-    Play::new(forward).then(1000, ctrl_c, "INT+CONT>others").then(2000, ctrl_c, "INT+CONT>others");
+    let forward = Settings {
+        on_repeat: OnRepeat::Forward,
+        kill_mode: KillMode::Group,
+        ..settings()
+    };
+    Play::new(forward)
+        .then(1000, ctrl_c, "INT+CONT>others")
+        .then(2000, ctrl_c, "INT+CONT>others");
 }
 
 #[test]
 fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
     for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {
-        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").deadline(9000, LAST);
+        Play::new(settings())
+            .then(1000, to_group(Side::Tree, signal), "")
+            .deadline(9000, LAST);
     }
     for signal in [Signal::HUP, usr1()] {
-        Play::new(settings()).then(1000, to_group(Side::Tree, signal), "").idle("Running");
+        Play::new(settings())
+            .then(1000, to_group(Side::Tree, signal), "")
+            .idle("Running");
     }
-    // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the child.
-    let pid1 = Settings { pid1: true, ..settings() };
-    Play::new(pid1).then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
-    Play::new(settings()).then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
+    // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the
+    // child.
+    let pid1 = Settings {
+        pid1: true,
+        ..settings()
+    };
+    Play::new(pid1)
+        .then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, LAST);
 }
 
 #[test]
 fn the_kill_modes() {
-    Play::new(Settings { kill_mode: KillMode::Process, ..settings() })
-        .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .deadline(9000, "KILL>child")
-        .then(9001, KILLED, "exit SIGKILL")
-        .idle("Done:SIGKILL");
-    Play::new(Settings { kill_mode: KillMode::Process, ..settings() }).then(1000, EXIT_3, "exit 3").idle("Done:3");
+    Play::new(Settings {
+        kill_mode: KillMode::Process,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .deadline(9000, "KILL>child")
+    .then(9001, KILLED, "exit SIGKILL")
+    .idle("Done:SIGKILL");
+    Play::new(Settings {
+        kill_mode: KillMode::Process,
+        ..settings()
+    })
+    .then(1000, EXIT_3, "exit 3")
+    .idle("Done:3");
     // The stop signal to all; who has had SIGTERM is not sent it again.
-    let group = Settings { kill_mode: KillMode::Group, ..settings() };
+    let group = Settings {
+        kill_mode: KillMode::Group,
+        ..settings()
+    };
     Play::new(group.clone())
         .then(1000, process(usr1()), "USR1>group")
         .then(1000, to_group(Side::Terminal, Signal::WINCH), "")
@@ -462,8 +717,14 @@ fn the_kill_modes() {
 
 #[test]
 fn wait_tree_outlives_the_child() {
-    let tree = Settings { wait_tree: true, ..settings() };
-    Play::new(tree.clone()).then(10, EXIT_3, "").then(60_000, Event::NoChildren, "exit 3").idle("Done:3");
+    let tree = Settings {
+        wait_tree: true,
+        ..settings()
+    };
+    Play::new(tree.clone())
+        .then(10, EXIT_3, "")
+        .then(60_000, Event::NoChildren, "exit 3")
+        .idle("Done:3");
     Play::new(tree.clone())
         .then(10, EXIT_3, "")
         .then(500, process(usr1()), "USR1>all")
@@ -480,13 +741,22 @@ fn wait_tree_outlives_the_child() {
 
 #[test]
 fn the_run_time_is_bounded() {
-    let bounded = Settings { max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    let bounded = Settings {
+        max_runtime: Some(Duration::from_secs(60)),
+        ..settings()
+    };
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
-        .then(60_500, Event::ChildExited(Exit::Signal(Signal::TERM)), "TERM+CONT>descendants")
+        .then(
+            60_500,
+            Event::ChildExited(Exit::Signal(Signal::TERM)),
+            "TERM+CONT>descendants",
+        )
         .then(60_500, Event::NoChildren, "exit 124")
         .idle("Done:124");
-    Play::new(bounded.clone()).deadline(60_000, "TERM+CONT>child").deadline(68_000, LAST);
+    Play::new(bounded.clone())
+        .deadline(60_000, "TERM+CONT>child")
+        .deadline(68_000, LAST);
     // Nobody has asked twice yet.
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
@@ -503,22 +773,36 @@ fn the_run_time_is_bounded() {
 
 #[test]
 fn no_grace_is_no_wait_and_never_is_never() {
-    let none = Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), ..settings() };
+    let none = Settings {
+        ladder: Ladder::new(None, Some(Duration::ZERO)),
+        ..settings()
+    };
     Play::new(none.clone())
         .then(1000, process(Signal::TERM), "KILL>all")
         .then(1001, KILLED, "")
         .then(1001, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
-    Play::new(none).then(1000, EXIT_3, "KILL>all").then(1001, Event::NoChildren, "exit 3").idle("Done:3");
-    let never = Settings { ladder: Ladder::new(None, None), ..settings() };
-    Play::new(never.clone()).then(1000, process(Signal::TERM), "TERM+CONT>child").idle("Stopping#0@never");
-    Play::new(never).then(1000, process(Signal::TERM), "TERM+CONT>child").then(
-        9_000_000,
-        process(Signal::TERM),
-        "KILL>all",
-    );
-    let beyond = Settings { ladder: Ladder::new(None, Some(Duration::MAX)), ..settings() };
-    Play::new(beyond).then(1000, process(Signal::TERM), "TERM+CONT>child").idle("Stopping#0@never");
+    Play::new(none)
+        .then(1000, EXIT_3, "KILL>all")
+        .then(1001, Event::NoChildren, "exit 3")
+        .idle("Done:3");
+    let never = Settings {
+        ladder: Ladder::new(None, None),
+        ..settings()
+    };
+    Play::new(never.clone())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .idle("Stopping#0@never");
+    Play::new(never)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(9_000_000, process(Signal::TERM), "KILL>all");
+    let beyond = Settings {
+        ladder: Ladder::new(None, Some(Duration::MAX)),
+        ..settings()
+    };
+    Play::new(beyond)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .idle("Stopping#0@never");
 }
 
 #[test]
@@ -527,25 +811,39 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
         remap: Remap::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()),
         ..settings()
     };
-    Play::new(remap(&["TERM:QUIT"])).then(1000, process(Signal::TERM), "QUIT+CONT>child").then(
-        2000,
-        process(Signal::TERM),
-        "KILL>all",
-    );
-    Play::new(remap(&["TERM:0"])).then(1000, process(Signal::TERM), "").idle("Running");
-    Play::new(remap(&["USR1:TERM"])).then(1000, process(usr1()), "TERM>child").idle("Running");
+    Play::new(remap(&["TERM:QUIT"]))
+        .then(1000, process(Signal::TERM), "QUIT+CONT>child")
+        .then(2000, process(Signal::TERM), "KILL>all");
+    Play::new(remap(&["TERM:0"]))
+        .then(1000, process(Signal::TERM), "")
+        .idle("Running");
+    Play::new(remap(&["USR1:TERM"]))
+        .then(1000, process(usr1()), "TERM>child")
+        .idle("Running");
     // The terminal has told the child INT, and the user wants TERM.
-    Play::new(remap(&["INT:TERM"])).then(1000, to_group(Side::Terminal, Signal::INT), "pause TERM+CONT>child");
+    Play::new(remap(&["INT:TERM"])).then(
+        1000,
+        to_group(Side::Terminal, Signal::INT),
+        "pause TERM+CONT>child",
+    );
 }
 
 #[test]
 fn who_cannot_be_killed_is_given_up_on() {
     let killing = || {
-        let group = Settings { kill_mode: KillMode::Group, ..settings() };
-        Play::new(group).then(1000, process(Signal::TERM), "TERM+CONT>all").deadline(9000, "KILL>all")
+        let group = Settings {
+            kill_mode: KillMode::Group,
+            ..settings()
+        };
+        Play::new(group)
+            .then(1000, process(Signal::TERM), "TERM+CONT>all")
+            .deadline(9000, "KILL>all")
     };
     // PID 1 kills by ending; anyone else waits for what may end by itself.
-    let pid1 = Settings { pid1: true, ..settings() };
+    let pid1 = Settings {
+        pid1: true,
+        ..settings()
+    };
     Play::new(pid1)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST)
@@ -563,126 +861,184 @@ fn who_cannot_be_killed_is_given_up_on() {
         stuck = stuck.deadline(9000 + n * 20, "KILL>all");
     }
     stuck.deadline(11_000, "exit 137").idle("Done:137");
-    // The time that it took to find them all is not theirs; later passes find the same ones again, or as many others.
+    // The time that it took to find them all is not theirs; later passes find the same ones again,
+    // or as many others.
     let killed = |left| Event::Killed { left };
     let mut many = killing().then(12_000, killed(2000), "");
     for n in 1..100 {
-        many = many.deadline(12_000 + n * 20, "KILL>all").then(12_000 + n * 20, killed(2000), "");
+        many = many
+            .deadline(12_000 + n * 20, "KILL>all")
+            .then(12_000 + n * 20, killed(2000), "");
     }
     many.deadline(14_000, "exit 137").idle("Done:137");
     // One has ended, and so the others may.
     let mut fewer = killing().then(9000, killed(2000), "");
     for n in 1..99 {
-        fewer = fewer.deadline(9000 + n * 20, "KILL>all").then(9000 + n * 20, killed(2001), "");
+        fewer = fewer
+            .deadline(9000 + n * 20, "KILL>all")
+            .then(9000 + n * 20, killed(2001), "");
     }
-    fewer = fewer.deadline(10_980, "KILL>all").then(10_990, killed(1999), "");
+    fewer = fewer
+        .deadline(10_980, "KILL>all")
+        .then(10_990, killed(1999), "");
     for n in 1..100 {
-        fewer = fewer.deadline(10_990 + n * 20, "KILL>all").then(10_990 + n * 20, killed(1999), "");
+        fewer = fewer
+            .deadline(10_990 + n * 20, "KILL>all")
+            .then(10_990 + n * 20, killed(1999), "");
     }
     fewer.deadline(12_990, "exit 137").idle("Done:137");
     let mut foreign = killing().then(10_000, Event::Refused, "");
     for n in 1..100 {
-        foreign = foreign.deadline(10_000 + n * 20, "KILL>all").then(10_000 + n * 20, Event::Refused, "");
+        foreign =
+            foreign
+                .deadline(10_000 + n * 20, "KILL>all")
+                .then(10_000 + n * 20, Event::Refused, "");
     }
     foreign.deadline(12_000, "exit 137").idle("Done:137");
     // A descendant that is left running is no good end, whatever the child's was.
-    let mut left = killing().then(9000, Event::Refused, "").then(9001, EXIT_3, "");
+    let mut left = killing()
+        .then(9000, Event::Refused, "")
+        .then(9001, EXIT_3, "");
     for n in 1..100 {
-        left = left.deadline(9000 + n * 20, "KILL>all").then(9000 + n * 20, Event::Refused, "");
+        left = left
+            .deadline(9000 + n * 20, "KILL>all")
+            .then(9000 + n * 20, Event::Refused, "");
     }
     left.deadline(11_000, "exit 137").idle("Done:137");
 }
 
 #[test]
 fn hooks_run_in_order_then_the_delay_passes_then_the_stop_signal_is_sent() {
-    let prepared = || Settings { hooks: 2, stop_delay: Duration::from_secs(1), ..settings() };
+    let prepared = || Settings {
+        hooks: 2,
+        stop_delay: Duration::from_secs(1),
+        ..settings()
+    };
     Play::new(prepared())
         .then(1000, process(Signal::TERM), "hook#0")
         .then(2000, Event::HookExited, "hook#1")
         .then(2500, Event::HookExited, "")
         .deadline(3500, "TERM+CONT>child")
         .deadline(9000, LAST);
-    Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
-        .then(1000, process(Signal::TERM), "")
-        .then(1500, process(usr1()), "USR1>child")
-        .then(1600, from(Side::Manager, Signal::INT), "")
-        .deadline(4000, "TERM+CONT>child INT+CONT>child")
-        .deadline(9000, LAST);
+    Play::new(Settings {
+        stop_delay: Duration::from_secs(3),
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "")
+    .then(1500, process(usr1()), "USR1>child")
+    .then(1600, from(Side::Manager, Signal::INT), "")
+    .deadline(4000, "TERM+CONT>child INT+CONT>child")
+    .deadline(9000, LAST);
 }
 
 #[test]
 fn the_run_time_and_a_request_bring_one_stop_signal() {
-    Play::new(Settings { hooks: 1, max_runtime: Some(Duration::from_secs(60)), ..settings() })
-        .deadline(60_000, "hook#0")
-        .then(61_000, process(Signal::TERM), "")
-        .then(62_000, Event::HookExited, "TERM+CONT>child")
-        .deadline(68_000, LAST);
+    Play::new(Settings {
+        hooks: 1,
+        max_runtime: Some(Duration::from_secs(60)),
+        ..settings()
+    })
+    .deadline(60_000, "hook#0")
+    .then(61_000, process(Signal::TERM), "")
+    .then(62_000, Event::HookExited, "TERM+CONT>child")
+    .deadline(68_000, LAST);
 }
 
 #[test]
 fn a_hook_that_hangs_leaves_the_child_a_quarter() {
-    Play::new(Settings { hooks: 2, ..settings() })
-        .then(1000, process(Signal::TERM), "hook#0")
-        .deadline(7000, "end-hook TERM+CONT>child")
-        .then(7001, Event::HookExited, "")
-        .deadline(9000, LAST);
+    Play::new(Settings {
+        hooks: 2,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "hook#0")
+    .deadline(7000, "end-hook TERM+CONT>child")
+    .then(7001, Event::HookExited, "")
+    .deadline(9000, LAST);
     // Or what the delay leaves of it, if that was asked for.
-    Play::new(Settings { hooks: 1, stop_delay: Duration::from_secs(7), ..settings() })
-        .then(1000, process(Signal::TERM), "hook#0")
-        .then(1500, Event::HookExited, "")
-        .deadline(8000, "TERM+CONT>child")
-        .deadline(9000, LAST);
+    Play::new(Settings {
+        hooks: 1,
+        stop_delay: Duration::from_secs(7),
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "hook#0")
+    .then(1500, Event::HookExited, "")
+    .deadline(8000, "TERM+CONT>child")
+    .deadline(9000, LAST);
 }
 
 #[test]
 fn preparations_are_cut_short() {
-    let prepared = || Settings { hooks: 1, stop_delay: Duration::from_secs(1), ..settings() };
+    let prepared = || Settings {
+        hooks: 1,
+        stop_delay: Duration::from_secs(1),
+        ..settings()
+    };
     Play::new(prepared())
         .then(1000, process(Signal::TERM), "hook#0")
         .then(2000, EXIT_3, "end-hook TERM+CONT>descendants")
         .then(2001, Event::HookExited, "")
         .deadline(9000, "KILL>all");
-    Play::new(prepared()).then(1000, process(Signal::TERM), "hook#0").then(
-        2000,
-        process(Signal::TERM),
-        "end-hook KILL>all",
-    );
-    Play::new(Settings { kill_mode: KillMode::Process, ..prepared() })
+    Play::new(prepared())
         .then(1000, process(Signal::TERM), "hook#0")
-        .then(2000, EXIT_3, "end-hook exit 3")
-        .idle("Done:3");
-    Play::new(Settings { wait_tree: true, ..prepared() })
-        .then(1000, process(Signal::TERM), "hook#0")
-        .then(2000, EXIT_3, "")
-        .then(3000, Event::HookExited, "")
-        .deadline(4000, "TERM+CONT>all")
-        .then(4001, Event::NoChildren, "exit 3")
-        .idle("Done:3");
+        .then(2000, process(Signal::TERM), "end-hook KILL>all");
+    Play::new(Settings {
+        kill_mode: KillMode::Process,
+        ..prepared()
+    })
+    .then(1000, process(Signal::TERM), "hook#0")
+    .then(2000, EXIT_3, "end-hook exit 3")
+    .idle("Done:3");
+    Play::new(Settings {
+        wait_tree: true,
+        ..prepared()
+    })
+    .then(1000, process(Signal::TERM), "hook#0")
+    .then(2000, EXIT_3, "")
+    .then(3000, Event::HookExited, "")
+    .deadline(4000, "TERM+CONT>all")
+    .then(4001, Event::NoChildren, "exit 3")
+    .idle("Done:3");
 }
 
 #[test]
 fn a_hook_that_is_alone_is_ended() {
-    Play::new(Settings { hooks: 2, wait_tree: true, ..settings() })
-        .then(1000, process(Signal::TERM), "hook#0")
-        .then(2000, EXIT_3, "")
-        .then(2001, Event::HookAlone, "end-hook")
-        .then(2002, Event::HookExited, "")
-        .then(2002, Event::NoChildren, "exit 3")
-        .idle("Done:3");
+    Play::new(Settings {
+        hooks: 2,
+        wait_tree: true,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "hook#0")
+    .then(2000, EXIT_3, "")
+    .then(2001, Event::HookAlone, "end-hook")
+    .then(2002, Event::HookExited, "")
+    .then(2002, Event::NoChildren, "exit 3")
+    .idle("Done:3");
 }
 
 #[test]
 fn without_a_grace_period_nothing_is_prepared() {
-    let none = Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), hooks: 1, ..settings() };
+    let none = Settings {
+        ladder: Ladder::new(None, Some(Duration::ZERO)),
+        hooks: 1,
+        ..settings()
+    };
     Play::new(none).then(1000, process(Signal::TERM), "KILL>all");
-    let never =
-        Settings { ladder: Ladder::new(None, None), hooks: 1, stop_delay: Duration::from_secs(1), ..settings() };
+    let never = Settings {
+        ladder: Ladder::new(None, None),
+        hooks: 1,
+        stop_delay: Duration::from_secs(1),
+        ..settings()
+    };
     Play::new(never)
         .then(1000, process(Signal::TERM), "hook#0")
         .then(5000, Event::HookExited, "")
         .deadline(6000, "TERM+CONT>child")
         .idle("Stopping#0@never");
-    let hangs = Settings { ladder: Ladder::new(None, None), hooks: 1, ..settings() };
+    let hangs = Settings {
+        ladder: Ladder::new(None, None),
+        hooks: 1,
+        ..settings()
+    };
     Play::new(hangs)
         .then(1000, process(Signal::TERM), "hook#0")
         .deadline(61_000, "end-hook TERM+CONT>child")
@@ -691,18 +1047,32 @@ fn without_a_grace_period_nothing_is_prepared() {
 
 #[test]
 fn the_preparations_wait_for_a_stopped_job() {
-    let job = Settings { stop_delay: Duration::from_secs(2), job_control: true, ..settings() };
+    let job = Settings {
+        stop_delay: Duration::from_secs(2),
+        job_control: true,
+        ..settings()
+    };
     Play::new(job)
         .then(1000, process(Signal::TERM), "")
         .then(2000, stopped(Signal::TSTP), "suspend SIGTSTP")
-        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "wake")
+        .then(
+            102_000,
+            Event::Resumed {
+                suspended: true,
+                stopped: true,
+            },
+            "wake",
+        )
         .deadline(103_000, "TERM+CONT>child")
         .deadline(109_000, LAST);
 }
 
 #[test]
 fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
-    let job = Settings { job_control: true, ..settings() };
+    let job = Settings {
+        job_control: true,
+        ..settings()
+    };
     let mut machine = Machine::new(job, at(0));
     let mut step = |time, event| {
         let actions = machine.step(at(time), event);
@@ -710,37 +1080,79 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     };
     let (term, usr1) = (process(Signal::TERM), process(usr1()));
     assert_eq!(step(500, usr1), ("USR1>child".into(), None));
-    assert_eq!(step(1000, term), ("TERM+CONT>child notify".into(), Some(12_000)));
-    assert_eq!(step(1500, from(Side::Manager, Signal::TERM)), (String::new(), Some(12_000)));
+    assert_eq!(
+        step(1000, term),
+        ("TERM+CONT>child notify".into(), Some(12_000))
+    );
+    assert_eq!(
+        step(1500, from(Side::Manager, Signal::TERM)),
+        (String::new(), Some(12_000))
+    );
     let stopped = stopped(Signal::TSTP);
-    assert_eq!(step(2000, stopped), ("suspend SIGTSTP".into(), Some(12_000)));
-    assert_eq!(step(3000, Event::Resumed { suspended: true, stopped: true }), ("wake notify".into(), Some(13_000)));
+    assert_eq!(
+        step(2000, stopped),
+        ("suspend SIGTSTP".into(), Some(12_000))
+    );
+    assert_eq!(
+        step(
+            3000,
+            Event::Resumed {
+                suspended: true,
+                stopped: true
+            }
+        ),
+        ("wake notify".into(), Some(13_000))
+    );
     assert_eq!(step(10_000, Event::Timeout), (LAST.into(), Some(13_000)));
 }
 
 /// A manager that reads its units anew forgets what it was told.
 #[test]
 fn the_manager_is_told_again_and_again() {
-    let mut machine = Machine::new(Settings { announces: true, ..settings() }, at(0));
+    let mut machine = Machine::new(
+        Settings {
+            announces: true,
+            ..settings()
+        },
+        at(0),
+    );
     assert_eq!(machine.deadline(), None);
     let _ = machine.step(at(1000), process(Signal::TERM));
     for time in (1500..9000).step_by(500) {
         assert_eq!(machine.deadline().map(millis), Some(u128::from(time)));
-        assert_eq!(machine.step(at(time - 1), Event::Timeout), [], "a deadline before its time");
-        assert_eq!(machine.step(at(time), Event::Timeout), [Action::NotifyStopping]);
+        assert_eq!(
+            machine.step(at(time - 1), Event::Timeout),
+            [],
+            "a deadline before its time"
+        );
+        assert_eq!(
+            machine.step(at(time), Event::Timeout),
+            [Action::NotifyStopping]
+        );
     }
     assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), LAST);
     let _ = machine.step(at(9001), KILLED);
     let _ = machine.step(at(9001), Event::NoChildren);
-    assert_eq!((show_state(machine.state()), machine.deadline()), ("Done:SIGKILL".into(), None));
-    assert_eq!(machine.step(at(20_000), Event::Timeout), [], "told behind the end");
+    assert_eq!(
+        (show_state(machine.state()), machine.deadline()),
+        ("Done:SIGKILL".into(), None)
+    );
+    assert_eq!(
+        machine.step(at(20_000), Event::Timeout),
+        [],
+        "told behind the end"
+    );
 }
 
 #[test]
 fn the_child_can_ask_for_more_time_up_to_the_most() {
     let more = |secs| Event::ExtendGrace(Duration::from_secs(secs));
     let mut machine = Machine::new(settings(), at(0));
-    assert_eq!(machine.step(at(500), more(60)), [], "nothing is being stopped");
+    assert_eq!(
+        machine.step(at(500), more(60)),
+        [],
+        "nothing is being stopped"
+    );
     let _ = machine.step(at(1000), process(Signal::TERM));
     for (time, secs, actions, until) in [
         // Less than it has.
@@ -756,38 +1168,65 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
     assert_eq!(show_all(&machine.step(at(17_000), Event::Timeout)), LAST);
     assert_eq!(machine.step(at(17_001), more(60)), []);
     // The steps that follow keep their time.
-    let ladder = Settings { grace_max: Some(Duration::from_secs(40)), ..with_ladder("TERM/30s/QUIT/5s/KILL") };
+    let ladder = Settings {
+        grace_max: Some(Duration::from_secs(40)),
+        ..with_ladder("TERM/30s/QUIT/5s/KILL")
+    };
     Play::new(ladder)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, more(600), "")
         .deadline(36_000, "QUIT+CONT>child")
         .deadline(41_000, LAST);
     // The drain, too; and no limit is no limit.
-    Play::new(Settings { grace_max: None, ..settings() })
-        .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>descendants")
-        .then(3000, more(600), "")
-        .deadline(603_000, "KILL>all");
+    Play::new(Settings {
+        grace_max: None,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .then(2000, EXIT_3, "TERM+CONT>descendants")
+    .then(3000, more(600), "")
+    .deadline(603_000, "KILL>all");
 }
 
 #[test]
 fn a_value_is_passed_on() {
-    let queued = Event::Signal(Received { signal: usr1(), side: Side::Process, value: Some(42), shared_group: false });
-    Play::new(settings()).then(1000, queued, "USR1=42>child").idle("Running");
-    let term =
-        |value| Event::Signal(Received { signal: Signal::TERM, side: Side::Process, value, shared_group: false });
-    Play::new(settings()).then(1000, term(Some(42)), "TERM=42+CONT>child").deadline(9000, LAST);
+    let queued = Event::Signal(Received {
+        signal: usr1(),
+        side: Side::Process,
+        value: Some(42),
+        shared_group: false,
+    });
+    Play::new(settings())
+        .then(1000, queued, "USR1=42>child")
+        .idle("Running");
+    let term = |value| {
+        Event::Signal(Received {
+            signal: Signal::TERM,
+            side: Side::Process,
+            value,
+            shared_group: false,
+        })
+    };
+    Play::new(settings())
+        .then(1000, term(Some(42)), "TERM=42+CONT>child")
+        .deadline(9000, LAST);
     // The stop signal of the user's choice was queued by nobody.
-    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
+    let chosen = Settings {
+        ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
+        ..settings()
+    };
     Play::new(chosen).then(1000, term(Some(42)), "QUIT+CONT>child");
 }
 
 #[test]
 fn a_child_that_vanishes_is_our_own_failure() {
-    Play::new(settings()).then(1000, Event::NoChildren, "exit 125").idle("Done:125");
+    Play::new(settings())
+        .then(1000, Event::NoChildren, "exit 125")
+        .idle("Done:125");
 }
 
-/// start-stop-daemon --retry INT/2/TERM/5/KILL, parallel --termseq and CI runners escalate by themselves.
+/// start-stop-daemon --retry INT/2/TERM/5/KILL, parallel --termseq and CI runners escalate by
+/// themselves.
 #[test]
 fn a_sender_that_escalates_is_not_impatient() {
     Play::new(settings())
@@ -796,34 +1235,39 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(2800, process(Signal::ABRT), "ABRT+CONT>child")
         .then(9000, process(Signal::INT), "KILL>all");
     // Sooner than a script waits, it is a person who wants it over.
-    Play::new(settings()).then(1000, process(Signal::INT), "INT+CONT>child").then(
-        1899,
-        process(Signal::TERM),
-        "KILL>all",
-    );
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1899, process(Signal::TERM), "KILL>all");
     // The time counts from the sender's previous request.
-    Play::new(settings()).then(1000, process(Signal::INT), "INT+CONT>child").then(1040, process(Signal::INT), "").then(
-        1939,
-        process(Signal::TERM),
-        "KILL>all",
-    );
-    // --stop-signal translates the first alone, --remap each; a signal that was sent is not sent again.
-    let quit = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..settings() };
+    Play::new(settings())
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(1040, process(Signal::INT), "")
+        .then(1939, process(Signal::TERM), "KILL>all");
+    // --stop-signal translates the first alone, --remap each; a signal that was sent is not sent
+    // again.
+    let quit = Settings {
+        ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
+        ..settings()
+    };
     Play::new(quit)
         .then(1000, process(Signal::INT), "QUIT+CONT>child")
         .then(2000, process(Signal::TERM), "TERM+CONT>child")
         .then(2500, process(Signal::TERM), "KILL>all");
-    let remap = Settings { remap: Remap::new(vec!["TERM:INT".parse().unwrap()]), ..settings() };
+    let remap = Settings {
+        remap: Remap::new(vec!["TERM:INT".parse().unwrap()]),
+        ..settings()
+    };
     Play::new(remap)
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(2000, process(Signal::TERM), "")
         .deadline(9000, LAST);
     for on_repeat in [OnRepeat::Forward, OnRepeat::Ignore] {
-        Play::new(Settings { on_repeat, ..settings() }).then(1000, process(Signal::INT), "INT+CONT>child").then(
-            2000,
-            process(Signal::TERM),
-            "TERM+CONT>child",
-        );
+        Play::new(Settings {
+            on_repeat,
+            ..settings()
+        })
+        .then(1000, process(Signal::INT), "INT+CONT>child")
+        .then(2000, process(Signal::TERM), "TERM+CONT>child");
     }
     // timeout(1) sends each signal to its child and then to its group.
     Play::new(settings())
@@ -842,10 +1286,13 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(3000, "TERM+CONT>child");
     // During the preparations it waits for the first; the drain goes on.
-    Play::new(Settings { stop_delay: Duration::from_secs(3), ..settings() })
-        .then(1000, process(Signal::INT), "")
-        .then(2000, process(Signal::TERM), "")
-        .deadline(4000, "INT+CONT>child TERM+CONT>child");
+    Play::new(Settings {
+        stop_delay: Duration::from_secs(3),
+        ..settings()
+    })
+    .then(1000, process(Signal::INT), "")
+    .then(2000, process(Signal::TERM), "")
+    .deadline(4000, "INT+CONT>child TERM+CONT>child");
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1500, EXIT_3, "TERM+CONT>descendants")
@@ -856,7 +1303,11 @@ fn a_sender_that_escalates_is_not_impatient() {
 /// mariadbd below a mysqld_safe that ignores SIGTERM.
 #[test]
 fn a_descendant_is_asked_before_it_is_killed() {
-    let stubborn = || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
+    let stubborn = || {
+        Play::new(settings())
+            .then(1000, process(Signal::TERM), "TERM+CONT>child")
+            .deadline(9000, LAST)
+    };
     stubborn()
         .then(9001, KILLED, "")
         .then(9001, Event::Killed { left: 1 }, "")
@@ -865,13 +1316,14 @@ fn a_descendant_is_asked_before_it_is_killed() {
         .deadline(10_000, "KILL>all")
         .then(10_001, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
-    stubborn().then(9001, KILLED, "").then(9500, Event::NoChildren, "exit SIGKILL").idle("Done:SIGKILL");
+    stubborn()
+        .then(9001, KILLED, "")
+        .then(9500, Event::NoChildren, "exit SIGKILL")
+        .idle("Done:SIGKILL");
     stubborn().then(9500, process(Signal::TERM), "KILL>all");
-    stubborn().then(9500, from(Side::Outside, Signal::TERM), "").then(
-        9600,
-        from(Side::Outside, Signal::TERM),
-        "KILL>all",
-    );
+    stubborn()
+        .then(9500, from(Side::Outside, Signal::TERM), "")
+        .then(9600, from(Side::Outside, Signal::TERM), "KILL>all");
     // The child exits at the deadline, and is seen first.
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
@@ -882,8 +1334,13 @@ fn a_descendant_is_asked_before_it_is_killed() {
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(3000, "QUIT+CONT>child")
         .deadline(4000, LAST);
-    let tree = Settings { wait_tree: true, ..settings() };
-    Play::new(tree).then(1000, process(Signal::INT), "INT+CONT>all").deadline(9000, "KILL>all");
+    let tree = Settings {
+        wait_tree: true,
+        ..settings()
+    };
+    Play::new(tree)
+        .then(1000, process(Signal::INT), "INT+CONT>all")
+        .deadline(9000, "KILL>all");
 }
 
 /// A freezer, SIGSTOP or a suspended machine held the command, too.
@@ -891,7 +1348,9 @@ fn a_descendant_is_asked_before_it_is_killed() {
 fn a_deadline_that_is_noticed_late_leaves_a_second() {
     let stopping = || Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     stopping().then(10_000, Event::Timeout, LAST);
-    stopping().then(10_001, Event::Timeout, "").deadline(11_001, LAST);
+    stopping()
+        .then(10_001, Event::Timeout, "")
+        .deadline(11_001, LAST);
     stopping()
         .then(60_000, Event::Timeout, "")
         .then(60_001, EXIT_3, "TERM+CONT>descendants")
@@ -900,7 +1359,8 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
         .then(2000, EXIT_3, "TERM+CONT>descendants")
         .then(60_000, Event::Timeout, "")
         .deadline(61_000, "KILL>all");
-    // A step before the last has a wait of its own; descendants have their second, and SIGKILL its time to work.
+    // A step before the last has a wait of its own; descendants have their second, and SIGKILL its
+    // time to work.
     Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(60_000, Event::Timeout, "QUIT+CONT>child")
@@ -926,60 +1386,104 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
 fn the_child_has_what_the_terminal_sent_and_nothing_else() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
-    let dumped = Settings { stop_on: SignalSet::of(&[Signal::TERM]), remap: remap.clone(), ..settings() };
-    Play::new(dumped.clone()).then(1000, ctrl_c, "pause USR1>child").idle("Running");
+    let dumped = Settings {
+        stop_on: SignalSet::of(&[Signal::TERM]),
+        remap: remap.clone(),
+        ..settings()
+    };
+    Play::new(dumped.clone())
+        .then(1000, ctrl_c, "pause USR1>child")
+        .idle("Running");
     // A program at its prompt has SIGINT, and not the signal that it is to be sent.
-    let asks = Settings { stop_on: SignalSet::of(&[Signal::INT]), stdout_is_terminal: true, ..dumped };
-    Play::new(asks).then(1000, ctrl_c, "pause USR1+CONT>child").deadline(9000, LAST);
-    Play::new(Settings { remap, wait_tree: true, ..settings() }).then(10, EXIT_3, "").then(
-        1000,
-        ctrl_c,
-        "pause USR1+CONT>all",
-    );
+    let asks = Settings {
+        stop_on: SignalSet::of(&[Signal::INT]),
+        stdout_is_terminal: true,
+        ..dumped
+    };
+    Play::new(asks)
+        .then(1000, ctrl_c, "pause USR1+CONT>child")
+        .deadline(9000, LAST);
+    Play::new(Settings {
+        remap,
+        wait_tree: true,
+        ..settings()
+    })
+    .then(10, EXIT_3, "")
+    .then(1000, ctrl_c, "pause USR1+CONT>all");
     let quit = Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8)));
-    Play::new(Settings { ladder: quit, on_repeat: OnRepeat::Forward, ..settings() })
-        .then(1000, ctrl_c, "pause QUIT+CONT>child")
-        .then(2000, ctrl_c, "pause QUIT+CONT>child");
+    Play::new(Settings {
+        ladder: quit,
+        on_repeat: OnRepeat::Forward,
+        ..settings()
+    })
+    .then(1000, ctrl_c, "pause QUIT+CONT>child")
+    .then(2000, ctrl_c, "pause QUIT+CONT>child");
 }
 
 #[test]
 fn a_pause_does_not_count_against_the_most() {
     let stopped = stopped(Signal::TSTP);
-    Play::new(Settings { job_control: true, ..settings() })
-        .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, stopped, "suspend SIGTSTP")
-        .then(102_000, Event::Resumed { suspended: true, stopped: true }, "wake")
-        .then(103_000, Event::ExtendGrace(Duration::from_secs(600)), "")
-        .deadline(117_000, LAST);
+    Play::new(Settings {
+        job_control: true,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .then(2000, stopped, "suspend SIGTSTP")
+    .then(
+        102_000,
+        Event::Resumed {
+            suspended: true,
+            stopped: true,
+        },
+        "wake",
+    )
+    .then(103_000, Event::ExtendGrace(Duration::from_secs(600)), "")
+    .deadline(117_000, LAST);
 }
 
 /// `kill -3` and jattach make a JVM print its threads.
 #[test]
 fn quit_is_forwarded_and_stops_nothing() {
-    for event in [process(Signal::QUIT), from(Side::Tree, Signal::QUIT), from(Side::Terminal, Signal::QUIT)] {
-        Play::new(settings()).then(1000, event, "QUIT>child").idle("Running");
+    for event in [
+        process(Signal::QUIT),
+        from(Side::Tree, Signal::QUIT),
+        from(Side::Terminal, Signal::QUIT),
+    ] {
+        Play::new(settings())
+            .then(1000, event, "QUIT>child")
+            .idle("Running");
     }
     for side in [Side::Terminal, Side::Tree] {
-        Play::new(settings()).then(1000, to_group(side, Signal::QUIT), "").idle("Running");
+        Play::new(settings())
+            .then(1000, to_group(side, Signal::QUIT), "")
+            .idle("Running");
     }
 }
 
 /// Stopped with the child, bowout would never see SIGCONT to the child alone.
 #[test]
 fn a_stop_of_the_child_alone_leaves_bowout_awake() {
-    let job = || Settings { job_control: true, max_runtime: Some(Duration::from_secs(60)), ..settings() };
+    let job = || Settings {
+        job_control: true,
+        max_runtime: Some(Duration::from_secs(60)),
+        ..settings()
+    };
     for signal in [Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU] {
-        // The deadlines hold: no user has stopped the job. During a stop, the child has to act on the stop signal.
+        // The deadlines hold: no user has stopped the job. During a stop, the child has to act on
+        // the stop signal.
         let wakes = if signal == Signal::STOP { "wake" } else { "" };
         Play::new(job())
             .then(1000, to_group(Side::Terminal, Signal::INT), "")
             .then(2000, stopped_alone(signal, true), wakes)
             .deadline(9000, LAST);
-        Play::new(job()).then(1000, stopped_alone(signal, true), "").deadline(60_000, "TERM+CONT>child");
+        Play::new(job())
+            .then(1000, stopped_alone(signal, true), "")
+            .deadline(60_000, "TERM+CONT>child");
         // A shell that watches has to see it.
         Play::new(job()).then(1000, stopped(signal), &format!("suspend {signal}"));
     }
-    // Ctrl-Z to a child that leads a group of its own, where no shell watches: only bowout can continue it.
+    // Ctrl-Z to a child that leads a group of its own, where no shell watches: only bowout can
+    // continue it.
     Play::new(job()).then(1000, stopped_alone(Signal::TSTP, false), "wake");
     // Woken, it would read the terminal again, and stop again.
     Play::new(job()).then(1000, stopped_alone(Signal::TTIN, false), "");
@@ -988,45 +1492,91 @@ fn a_stop_of_the_child_alone_leaves_bowout_awake() {
 /// The kernel signals one after the other, and a child may catch the signal first.
 #[test]
 fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
-    let job = || Settings { job_control: true, ..settings() };
+    let job = || Settings {
+        job_control: true,
+        ..settings()
+    };
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         let suspend = format!("suspend {signal}");
         for side in [Side::Terminal, Side::Tree] {
             let group = to_group(side, signal);
-            Play::new(job()).then(1000, group, "").then(1000, stopped_alone(signal, true), &suspend);
-            Play::new(job()).then(1000, group, "").then(9000, stopped_alone(signal, true), &suspend);
-            Play::new(job()).then(1000, stopped_alone(signal, true), "").then(1001, group, &suspend);
+            Play::new(job()).then(1000, group, "").then(
+                1000,
+                stopped_alone(signal, true),
+                &suspend,
+            );
+            Play::new(job()).then(1000, group, "").then(
+                9000,
+                stopped_alone(signal, true),
+                &suspend,
+            );
+            Play::new(job())
+                .then(1000, stopped_alone(signal, true), "")
+                .then(1001, group, &suspend);
             // Another signal than the one that stopped the child, or one that is over.
-            Play::new(job()).then(1000, group, "").then(2000, stopped_alone(Signal::STOP, true), "");
+            Play::new(job()).then(1000, group, "").then(
+                2000,
+                stopped_alone(Signal::STOP, true),
+                "",
+            );
             for over in [stopped(signal), from(Side::Process, Signal::CONT)] {
                 let mut play = Play::new(job());
                 let _ = play.0.step(at(1000), group);
                 let _ = play.0.step(at(1500), over);
-                let _ = play.0.step(at(1600), Event::Resumed { suspended: true, stopped: false });
+                let _ = play.0.step(
+                    at(1600),
+                    Event::Resumed {
+                        suspended: true,
+                        stopped: false,
+                    },
+                );
                 play.then(2000, stopped_alone(signal, true), "");
             }
         }
         // The child alone has it: sent by a process, or forwarded.
         Play::new(job())
-            .then(1000, to_group(Side::Process, signal), &format!("{}>child", &signal.to_string()[3..]))
+            .then(
+                1000,
+                to_group(Side::Process, signal),
+                &format!("{}>child", &signal.to_string()[3..]),
+            )
             .then(1001, stopped_alone(signal, true), "");
     }
     // The user's pause does not count.
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
         .then(2000, stopped_alone(Signal::TSTP, true), "")
-        .then(2000, to_group(Side::Terminal, Signal::TSTP), "suspend SIGTSTP")
-        .then(12_000, Event::Resumed { suspended: true, stopped: false }, "")
+        .then(
+            2000,
+            to_group(Side::Terminal, Signal::TSTP),
+            "suspend SIGTSTP",
+        )
+        .then(
+            12_000,
+            Event::Resumed {
+                suspended: true,
+                stopped: false,
+            },
+            "",
+        )
         .deadline(19_000, LAST);
 }
 
 /// Standard output is the terminal.
 fn interactive() -> Settings {
-    Settings { job_control: true, stdout_is_terminal: true, ..settings() }
+    Settings {
+        job_control: true,
+        stdout_is_terminal: true,
+        ..settings()
+    }
 }
 
-const CTRL_C: Event =
-    Event::Signal(Received { signal: Signal::INT, side: Side::Terminal, value: None, shared_group: true });
+const CTRL_C: Event = Event::Signal(Received {
+    signal: Signal::INT,
+    side: Side::Terminal,
+    value: None,
+    shared_group: true,
+});
 
 impl Play {
     /// Looks from `time` on, every so many milliseconds, that find no prompt.
@@ -1049,16 +1599,23 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
             .idle("Running");
     }
     // As long as the stop takes, on every rung.
-    Play::new(Settings { ladder: "INT/1s/QUIT/5s/KILL".parse().unwrap(), ..interactive() })
-        .then(1000, CTRL_C, "")
-        .no_prompt((1020..=1100).step_by(20).chain((1200..2000).step_by(100)))
-        .deadline(2000, "QUIT+CONT>child")
-        .no_prompt((2000..4000).step_by(100))
-        .deadline(4000, "look")
-        .then(4000, PROMPT, "")
-        .idle("Running");
-    // It is forgotten: the next Ctrl-C is a first one, and what the cancelled stop has sent is sent again.
-    let chosen = Settings { ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))), ..interactive() };
+    Play::new(Settings {
+        ladder: "INT/1s/QUIT/5s/KILL".parse().unwrap(),
+        ..interactive()
+    })
+    .then(1000, CTRL_C, "")
+    .no_prompt((1020..=1100).step_by(20).chain((1200..2000).step_by(100)))
+    .deadline(2000, "QUIT+CONT>child")
+    .no_prompt((2000..4000).step_by(100))
+    .deadline(4000, "look")
+    .then(4000, PROMPT, "")
+    .idle("Running");
+    // It is forgotten: the next Ctrl-C is a first one, and what the cancelled stop has sent is sent
+    // again.
+    let chosen = Settings {
+        ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
+        ..interactive()
+    };
     let mut play = Play::new(chosen);
     for time in [1000, 2000] {
         play = play
@@ -1071,32 +1628,51 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
     }
     play.idle("Running");
     // A child that has not received it is sent it at once.
-    Play::new(interactive()).then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child").deadline(9000, LAST);
+    Play::new(interactive())
+        .then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child")
+        .deadline(9000, LAST);
 }
 
 #[test]
 fn a_program_that_hangs_is_killed_at_the_deadline_or_by_the_second_ctrl_c() {
     let hung = || Play::new(interactive()).then(1000, CTRL_C, "");
     hung().then(1049, CTRL_C, "").then(1050, CTRL_C, "KILL>all");
-    hung().no_prompt((1020..=1100).step_by(20)).then(1150, CTRL_C, "KILL>all");
+    hung()
+        .no_prompt((1020..=1100).step_by(20))
+        .then(1150, CTRL_C, "KILL>all");
     hung()
         .no_prompt((1020..=1100).step_by(20).chain((1200..9000).step_by(100)))
         .deadline(9000, LAST)
         .then(9001, KILLED, "")
         .then(9001, Event::NoChildren, "exit SIGKILL")
         .idle("Done:SIGKILL");
-    hung().then(1010, EXIT_3, "TERM+CONT>descendants").deadline(9000, "KILL>all");
+    hung()
+        .then(1010, EXIT_3, "TERM+CONT>descendants")
+        .deadline(9000, "KILL>all");
     // A grace period that is shorter than the wait for the prompt.
-    let short = |millis| Settings { ladder: Ladder::new(None, Some(Duration::from_millis(millis))), ..interactive() };
+    let short = |millis| Settings {
+        ladder: Ladder::new(None, Some(Duration::from_millis(millis))),
+        ..interactive()
+    };
     Play::new(short(0)).then(1000, CTRL_C, "KILL>all");
-    Play::new(short(30)).then(1000, CTRL_C, "").no_prompt([1020]).deadline(1030, "").deadline(1030, LAST);
+    Play::new(short(30))
+        .then(1000, CTRL_C, "")
+        .no_prompt([1020])
+        .deadline(1030, "")
+        .deadline(1030, LAST);
 }
 
 #[test]
 fn another_stop_request_is_not_cancelled_by_a_prompt() {
     let term = || process(Signal::TERM);
-    Play::new(interactive()).then(1000, term(), "TERM+CONT>child").then(2000, CTRL_C, "").deadline(9000, LAST);
-    Play::new(interactive()).then(1000, CTRL_C, "").then(1050, term(), "TERM+CONT>child").deadline(9000, LAST);
+    Play::new(interactive())
+        .then(1000, term(), "TERM+CONT>child")
+        .then(2000, CTRL_C, "")
+        .deadline(9000, LAST);
+    Play::new(interactive())
+        .then(1000, CTRL_C, "")
+        .then(1050, term(), "TERM+CONT>child")
+        .deadline(9000, LAST);
     Play::new(interactive())
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1100).step_by(20))
@@ -1107,15 +1683,24 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
         .then(1000, CTRL_C, "")
         .then(1010, to_group(Side::Terminal, Signal::HUP), "")
         .deadline(9000, LAST);
-    let bounded = || Settings { max_runtime: Some(Duration::from_secs(60)), ..interactive() };
-    Play::new(bounded()).deadline(60_000, "TERM+CONT>child").then(61_000, CTRL_C, "").deadline(68_000, LAST);
-    Play::new(bounded()).then(59_990, CTRL_C, "").deadline(60_010, "look").then(60_010, PROMPT, "").then(
-        60_010,
-        Event::Timeout,
-        "TERM+CONT>child",
-    );
+    let bounded = || Settings {
+        max_runtime: Some(Duration::from_secs(60)),
+        ..interactive()
+    };
+    Play::new(bounded())
+        .deadline(60_000, "TERM+CONT>child")
+        .then(61_000, CTRL_C, "")
+        .deadline(68_000, LAST);
+    Play::new(bounded())
+        .then(59_990, CTRL_C, "")
+        .deadline(60_010, "look")
+        .then(60_010, PROMPT, "")
+        .then(60_010, Event::Timeout, "TERM+CONT>child");
     // A signal that is dropped asks for nothing.
-    let dropped = Settings { remap: Remap::new(vec!["TERM:0".parse().unwrap()]), ..interactive() };
+    let dropped = Settings {
+        remap: Remap::new(vec!["TERM:0".parse().unwrap()]),
+        ..interactive()
+    };
     Play::new(dropped)
         .then(1000, CTRL_C, "")
         .then(1010, term(), "")
@@ -1124,11 +1709,19 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
         .idle("Running");
 }
 
-/// No cancelled stop takes back what a hook has done, and a stop signal would end the program at its prompt.
+/// No cancelled stop takes back what a hook has done, and a stop signal would end the program at
+/// its prompt.
 #[test]
 fn nothing_is_prepared_before_a_prompt_is_looked_for() {
-    let hooks = || Settings { hooks: 1, ..interactive() };
-    Play::new(hooks()).then(1000, CTRL_C, "").deadline(1020, "look").then(1020, PROMPT, "").idle("Running");
+    let hooks = || Settings {
+        hooks: 1,
+        ..interactive()
+    };
+    Play::new(hooks())
+        .then(1000, CTRL_C, "")
+        .deadline(1020, "look")
+        .then(1020, PROMPT, "")
+        .idle("Running");
     Play::new(hooks())
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1080).step_by(20))
@@ -1136,49 +1729,87 @@ fn nothing_is_prepared_before_a_prompt_is_looked_for() {
         .then(1100, NO_PROMPT, "hook#0")
         .deadline(7000, "end-hook")
         .deadline(9000, LAST);
-    Play::new(hooks()).then(1000, CTRL_C, "").then(1010, process(Signal::TERM), "hook#0");
-    let delay = Settings { stop_delay: Duration::from_secs(2), ..interactive() };
+    Play::new(hooks())
+        .then(1000, CTRL_C, "")
+        .then(1010, process(Signal::TERM), "hook#0");
+    let delay = Settings {
+        stop_delay: Duration::from_secs(2),
+        ..interactive()
+    };
     Play::new(delay)
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1100).step_by(20).chain([1200]))
         .deadline(1300, "look")
         .then(1300, PROMPT, "")
         .idle("Running");
-    let chosen = Settings { ladder: Ladder::new(Some(Signal::TERM), Some(Duration::from_secs(8))), ..interactive() };
-    Play::new(chosen).then(1000, CTRL_C, "").no_prompt((1020..=1080).step_by(20)).deadline(1100, "look").then(
-        1100,
-        NO_PROMPT,
-        "TERM+CONT>child",
-    );
+    let chosen = Settings {
+        ladder: Ladder::new(Some(Signal::TERM), Some(Duration::from_secs(8))),
+        ..interactive()
+    };
+    Play::new(chosen)
+        .then(1000, CTRL_C, "")
+        .no_prompt((1020..=1080).step_by(20))
+        .deadline(1100, "look")
+        .then(1100, NO_PROMPT, "TERM+CONT>child");
 }
 
-/// Elsewhere than on the terminal, stdout is a pipeline's: a Ctrl-C is a stop, whatever is at its prompt.
+/// Elsewhere than on the terminal, stdout is a pipeline's: a Ctrl-C is a stop, whatever is at its
+/// prompt.
 #[test]
 fn a_pipeline_is_stopped_by_ctrl_c() {
-    let pipeline = Settings { stdout_is_terminal: false, ..interactive() };
-    Play::new(pipeline).then(1000, CTRL_C, "").deadline(9000, LAST);
-    let init = Settings { keys_stop: false, ..interactive() };
+    let pipeline = Settings {
+        stdout_is_terminal: false,
+        ..interactive()
+    };
+    Play::new(pipeline)
+        .then(1000, CTRL_C, "")
+        .deadline(9000, LAST);
+    let init = Settings {
+        keys_stop: false,
+        ..interactive()
+    };
     Play::new(init).then(1000, CTRL_C, "").idle("Running");
 }
 
 /// It would wait for the end of a stop that is none.
 #[test]
 fn the_manager_is_not_told_of_what_a_prompt_can_cancel() {
-    let mut machine = Machine::new(Settings { announces: true, ..interactive() }, at(0));
+    let mut machine = Machine::new(
+        Settings {
+            announces: true,
+            ..interactive()
+        },
+        at(0),
+    );
     assert_eq!(machine.step(at(1000), CTRL_C), []);
-    assert_eq!(machine.step(at(1010), Event::ExtendGrace(Duration::from_secs(20))), []);
+    assert_eq!(
+        machine.step(at(1010), Event::ExtendGrace(Duration::from_secs(20))),
+        []
+    );
     for time in [1020, 1040, 1060, 1080] {
-        assert_eq!(machine.step(at(time), Event::Timeout), [Action::LookAtTerminal]);
+        assert_eq!(
+            machine.step(at(time), Event::Timeout),
+            [Action::LookAtTerminal]
+        );
         assert_eq!(machine.step(at(time), NO_PROMPT), []);
     }
     let mut cancelled = machine.clone();
     assert_eq!(cancelled.step(at(1090), PROMPT), []);
     assert_eq!(cancelled.deadline(), None);
     let mut ended = machine.clone();
-    assert_eq!(show_all(&ended.step(at(1090), EXIT_3)), "TERM+CONT>descendants notify");
-    assert_eq!(machine.step(at(1100), Event::Timeout), [Action::LookAtTerminal]);
+    assert_eq!(
+        show_all(&ended.step(at(1090), EXIT_3)),
+        "TERM+CONT>descendants notify"
+    );
+    assert_eq!(
+        machine.step(at(1100), Event::Timeout),
+        [Action::LookAtTerminal]
+    );
     assert_eq!(machine.step(at(1100), NO_PROMPT), [Action::NotifyStopping]);
-    assert_eq!(machine.over_at().map(millis), Some(1000 + 16_000 + 1000 + 2000));
+    assert_eq!(
+        machine.over_at().map(millis),
+        Some(1000 + 16_000 + 1000 + 2000)
+    );
 }
 
 /// `trap 'kill $child; exit' TERM` in a script: its exit is not impatience.
@@ -1188,5 +1819,7 @@ fn the_exit_of_a_parent_that_has_asked_is_not_a_second_request() {
         .then(1000, from(Side::Manager, Signal::TERM), "TERM+CONT>child")
         .then(2000, from(Side::Parent, Signal::TERM), "")
         .deadline(9000, LAST);
-    Play::new(settings()).then(1000, from(Side::Parent, Signal::TERM), "TERM+CONT>child").deadline(9000, LAST);
+    Play::new(settings())
+        .then(1000, from(Side::Parent, Signal::TERM), "TERM+CONT>child")
+        .deadline(9000, LAST);
 }

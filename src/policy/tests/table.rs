@@ -1,5 +1,5 @@
-//! Every state meets every event, and the result is a file that is checked in: a change of behaviour is a diff to be read.
-//! `BLESS=1 cargo test table` writes it anew.
+//! Every state meets every event, and the result is a file that is checked in: a change of
+//! behaviour is a diff to be read. `BLESS=1 cargo test table` writes it anew.
 
 use std::fmt::Write;
 
@@ -10,34 +10,119 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
     vec![
         ("defaults: own group, mixed, 8s", settings()),
-        ("terminal: shared group, job control", Settings { job_control: true, ..settings() }),
-        ("terminal, stdout is it", Settings { job_control: true, stdout_is_terminal: true, ..settings() }),
+        (
+            "terminal: shared group, job control",
+            Settings {
+                job_control: true,
+                ..settings()
+            },
+        ),
+        (
+            "terminal, stdout is it",
+            Settings {
+                job_control: true,
+                stdout_is_terminal: true,
+                ..settings()
+            },
+        ),
         (
             "terminal, PID 1, session leader, called docker-init",
-            Settings { job_control: true, pid1: true, leader: true, keys_stop: false, ..settings() },
+            Settings {
+                job_control: true,
+                pid1: true,
+                leader: true,
+                keys_stop: false,
+                ..settings()
+            },
         ),
-        ("--kill-mode process", Settings { kill_mode: KillMode::Process, ..settings() }),
-        ("--kill-mode group", Settings { kill_mode: KillMode::Group, ..settings() }),
-        ("--wait-tree", Settings { wait_tree: true, ..settings() }),
+        (
+            "--kill-mode process",
+            Settings {
+                kill_mode: KillMode::Process,
+                ..settings()
+            },
+        ),
+        (
+            "--kill-mode group",
+            Settings {
+                kill_mode: KillMode::Group,
+                ..settings()
+            },
+        ),
+        (
+            "--wait-tree",
+            Settings {
+                wait_tree: true,
+                ..settings()
+            },
+        ),
         (
             "--escalate TERM/2s/QUIT/1s/KILL --max-runtime 5s",
-            Settings { ladder, max_runtime: Some(Duration::from_secs(5)), ..settings() },
+            Settings {
+                ladder,
+                max_runtime: Some(Duration::from_secs(5)),
+                ..settings()
+            },
         ),
-        ("--grace 0", Settings { ladder: Ladder::new(None, Some(Duration::ZERO)), ..settings() }),
-        ("--grace never", Settings { ladder: Ladder::new(None, None), ..settings() }),
-        ("--on-repeat forward", Settings { on_repeat: OnRepeat::Forward, ..settings() }),
-        ("--on-repeat ignore", Settings { on_repeat: OnRepeat::Ignore, ..settings() }),
-        ("two --pre-stop, --stop-delay 1s", Settings { hooks: 2, stop_delay: Duration::from_secs(1), ..settings() }),
-        ("--pre-stop --kill-mode process", Settings { hooks: 1, kill_mode: KillMode::Process, ..settings() }),
+        (
+            "--grace 0",
+            Settings {
+                ladder: Ladder::new(None, Some(Duration::ZERO)),
+                ..settings()
+            },
+        ),
+        (
+            "--grace never",
+            Settings {
+                ladder: Ladder::new(None, None),
+                ..settings()
+            },
+        ),
+        (
+            "--on-repeat forward",
+            Settings {
+                on_repeat: OnRepeat::Forward,
+                ..settings()
+            },
+        ),
+        (
+            "--on-repeat ignore",
+            Settings {
+                on_repeat: OnRepeat::Ignore,
+                ..settings()
+            },
+        ),
+        (
+            "two --pre-stop, --stop-delay 1s",
+            Settings {
+                hooks: 2,
+                stop_delay: Duration::from_secs(1),
+                ..settings()
+            },
+        ),
+        (
+            "--pre-stop --kill-mode process",
+            Settings {
+                hooks: 1,
+                kill_mode: KillMode::Process,
+                ..settings()
+            },
+        ),
         (
             "--remap TERM:QUIT,USR1:0",
-            Settings { remap: Remap::new(vec!["TERM:QUIT".parse().unwrap(), "USR1:0".parse().unwrap()]), ..settings() },
+            Settings {
+                remap: Remap::new(vec![
+                    "TERM:QUIT".parse().unwrap(),
+                    "USR1:0".parse().unwrap(),
+                ]),
+                ..settings()
+            },
         ),
     ]
 }
 
-/// The ways into each state, as events with their times; those that a variant cannot take lead to another state, which the table
-/// shows.
+/// The ways into each state, as events with their times; those that a variant cannot take lead to
+/// another state, which the table shows.
 fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
     let term = from(Side::Process, Signal::TERM);
     let exited = Event::ChildExited(Exit::Code(3));
@@ -50,17 +135,33 @@ fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
         ("TERM stopped", vec![(100, term), (200, stopped)]),
         ("exit", vec![(100, exited)]),
         ("TERM exit", vec![(100, term), (200, exited)]),
-        ("TERM hooks", vec![(100, term), (200, Event::HookExited), (300, Event::HookExited)]),
+        (
+            "TERM hooks",
+            vec![
+                (100, term),
+                (200, Event::HookExited),
+                (300, Event::HookExited),
+            ],
+        ),
         ("TERM TERM", vec![(100, term), (200, term)]),
-        ("TERM TERM exit", vec![(100, term), (200, term), (300, exited)]),
+        (
+            "TERM TERM exit",
+            vec![(100, term), (200, term), (300, exited)],
+        ),
         ("exit alone", vec![(100, exited), (100, Event::NoChildren)]),
     ];
     if settings.job_control {
-        states.push(("stopped alone", vec![(100, stopped_alone(Signal::TSTP, true))]));
+        states.push((
+            "stopped alone",
+            vec![(100, stopped_alone(Signal::TSTP, true))],
+        ));
     }
     if settings.stdout_is_terminal {
         states.push(("Ctrl-C", vec![(100, ctrl_c)]));
-        states.push(("Ctrl-C no prompt", vec![(100, ctrl_c), (200, Event::Timeout), (200, NO_PROMPT)]));
+        states.push((
+            "Ctrl-C no prompt",
+            vec![(100, ctrl_c), (200, Event::Timeout), (200, NO_PROMPT)],
+        ));
     }
     states
 }
@@ -98,11 +199,35 @@ pub(super) fn events(settings: &Settings) -> Vec<(&'static str, Event)> {
         ("stopped by TSTP", stopped(Signal::TSTP)),
         ("stopped by STOP", stopped(Signal::STOP)),
         ("wants the terminal", WANTS_TERMINAL),
-        ("woken", Event::Resumed { suspended: true, stopped: true }),
-        ("woken with the child", Event::Resumed { suspended: true, stopped: false }),
-        ("never suspended", Event::Resumed { suspended: false, stopped: true }),
-        ("child exits", Event::ChildExited(Exit::Signal(Signal::TERM))),
-        ("wants 20s more", Event::ExtendGrace(Duration::from_secs(20))),
+        (
+            "woken",
+            Event::Resumed {
+                suspended: true,
+                stopped: true,
+            },
+        ),
+        (
+            "woken with the child",
+            Event::Resumed {
+                suspended: true,
+                stopped: false,
+            },
+        ),
+        (
+            "never suspended",
+            Event::Resumed {
+                suspended: false,
+                stopped: true,
+            },
+        ),
+        (
+            "child exits",
+            Event::ChildExited(Exit::Signal(Signal::TERM)),
+        ),
+        (
+            "wants 20s more",
+            Event::ExtendGrace(Duration::from_secs(20)),
+        ),
         ("hook alone", Event::HookAlone),
         ("hook exits", Event::HookExited),
         ("no children", Event::NoChildren),
@@ -137,14 +262,26 @@ fn table() -> String {
             for (name, event) in events(&settings) {
                 let mut machine = machine.clone();
                 let before = machine.state();
-                let now = if event == Event::Timeout { machine.deadline().unwrap_or(at(1000)) } else { at(1000) };
+                let now = if event == Event::Timeout {
+                    machine.deadline().unwrap_or(at(1000))
+                } else {
+                    at(1000)
+                };
                 let actions = machine.step(now, event);
-                let state = if machine.state() == before { "=".into() } else { show_state(machine.state()) };
+                let state = if machine.state() == before {
+                    "=".into()
+                } else {
+                    show_state(machine.state())
+                };
                 writeln!(text, "  {:<20}{:<28}{}", name, state, show_all(&actions)).unwrap();
             }
         }
     }
-    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n") + "\n"
+    text.lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+        + "\n"
 }
 
 #[test]

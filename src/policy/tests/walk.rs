@@ -1,20 +1,26 @@
-//! Every sequence of events to a length, in every variant of the settings, held to what must never be otherwise.
+//! Every sequence of events to a length, in every variant of the settings, held to what must never
+//! be otherwise.
 //!
-//! The events are the table's 33, and some come at two times: there are more than 33^8 sequences. Worlds that nothing can tell apart
-//! any more are therefore one, and each is walked on from once. That loses nothing:
+//! The events are the table's 33, and some come at two times: there are more than 33^8 sequences.
+//! Worlds that nothing can tell apart any more are therefore one, and each is walked on from once.
+//! That loses nothing:
 //!
-//! - A key ([`World::key`]) holds every field of the machine, of the facts and of the monitor, with times as they lie from now. The
-//!   machine takes no other input than the event and the time, and does no more with times than compare and add; so what follows from
-//!   two worlds of one key is the same, and so is every judgement on it.
-//! - What is left out is the age of a request that is too old for a burst, the order of what waits to be sent together, and what
-//!   [`World::forget`] drops because the state that is reached never reads it. That is tried and not believed: `what_is_forgotten_is_not_missed`
-//!   takes each event with it and without it, and compares what is done and what is left.
-//! - The walk goes in breadth: it meets a world on one of the shortest ways to it and walks on for all the length that is left. Who
-//!   comes there later has less of it left.
-//! - That a world can still end ([`World::ends`]) is tried where the walk stops; the others lead there by the events that it tries.
+//! - A key ([`World::key`]) holds every field of the machine, of the facts and of the monitor, with
+//!   times as they lie from now. The machine takes no other input than the event and the time, and
+//!   does no more with times than compare and add; so what follows from two worlds of one key is
+//!   the same, and so is every judgement on it.
+//! - What is left out is the age of a request that is too old for a burst, the order of what waits
+//!   to be sent together, and what [`World::forget`] drops because the state that is reached never
+//!   reads it. That is tried and not believed: `what_is_forgotten_is_not_missed` takes each event
+//!   with it and without it, and compares what is done and what is left.
+//! - The walk goes in breadth: it meets a world on one of the shortest ways to it and walks on for
+//!   all the length that is left. Who comes there later has less of it left.
+//! - That a world can still end ([`World::ends`]) is tried where the walk stops; the others lead
+//!   there by the events that it tries.
 //!
-//! Time moves where the machine weighs it: a side that has asked asks again in the same burst and behind it, a pause lasts, the child
-//! ends before the deadline and at it, and a deadline comes when it is armed, or late.
+//! Time moves where the machine weighs it: a side that has asked asks again in the same burst and
+//! behind it, a pause lasts, the child ends before the deadline and at it, and a deadline comes
+//! when it is armed, or late.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,18 +50,32 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
     let (now, later) = (world.now, world.now + BURST);
     let deadline = world.machine.deadline().map(|deadline| deadline.max(later));
     match event {
-        Event::Signal(received) if world.machine.is_stop_request(received) && world.has_asked(received.side) => {
-            [Some(now), Some(if world.has_sent(received) { later } else { now + CLIMB })]
+        Event::Signal(received)
+            if world.machine.is_stop_request(received) && world.has_asked(received.side) =>
+        {
+            [
+                Some(now),
+                Some(if world.has_sent(received) {
+                    later
+                } else {
+                    now + CLIMB
+                }),
+            ]
         }
         Event::ChildExited(_) => [Some(now), deadline],
-        Event::Resumed { suspended: true, .. } | Event::Killed { .. } => [Some(later), None],
+        Event::Resumed {
+            suspended: true, ..
+        }
+        | Event::Killed { .. } => [Some(later), None],
         Event::Timeout => [deadline, None],
         Event::Signal(_)
         | Event::HookExited
         | Event::ExtendGrace(_)
         | Event::ChildStopped { .. }
         | Event::TerminalSeen { .. }
-        | Event::Resumed { suspended: false, .. }
+        | Event::Resumed {
+            suspended: false, ..
+        }
         | Event::HookAlone
         | Event::NoChildren
         | Event::Refused => [Some(now), None],
@@ -65,23 +85,40 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
 /// What can happen next.
 fn possible(world: &World, events: &[Event]) -> Vec<(Instant, Event)> {
     let possible = events.iter().filter(|event| world.is_possible(**event));
-    possible.flat_map(|&event| times(world, event).into_iter().flatten().map(move |now| (now, event))).collect()
+    possible
+        .flat_map(|&event| {
+            times(world, event)
+                .into_iter()
+                .flatten()
+                .map(move |now| (now, event))
+        })
+        .collect()
 }
 
 /// What job control goes by is kept until the other half of it comes.
 fn asks_for_nothing(world: &World, event: Event) -> bool {
     let job_control = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::CONT]);
-    let Event::Signal(received) = event else { return false };
+    let Event::Signal(received) = event else {
+        return false;
+    };
     let kept = world.machine.settings.job_control && job_control.contains(received.signal);
     !kept && !world.machine.is_stop_request(received)
 }
 
 impl Walk {
     fn through(settings: &Settings) -> Self {
-        let events = events(settings).into_iter().map(|(_, event)| event).collect();
+        let events = events(settings)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
         let start = World::new(settings);
         let worlds = HashMap::from([(start.key(), 0)]);
-        let mut walk = Self { worlds, ways: vec![(0, None)], events, taken: 0 };
+        let mut walk = Self {
+            worlds,
+            ways: vec![(0, None)],
+            events,
+            taken: 0,
+        };
         let mut edge = vec![(0, start)];
         for _ in 0..LENGTH {
             let mut beyond = vec![];
@@ -115,11 +152,22 @@ impl Walk {
                 beyond.push((next, after));
             }
         }
-        self.holds(number, None, || assert_eq!(same.key(), world.key(), "what asks for nothing changes something"));
+        self.holds(number, None, || {
+            assert_eq!(
+                same.key(),
+                world.key(),
+                "what asks for nothing changes something"
+            )
+        });
     }
 
     /// Shows the way to where something does not hold.
-    fn holds<T>(&self, mut number: usize, last: Option<(Instant, Event)>, check: impl FnOnce() -> T) {
+    fn holds<T>(
+        &self,
+        mut number: usize,
+        last: Option<(Instant, Event)>,
+        check: impl FnOnce() -> T,
+    ) {
         if catch_unwind(AssertUnwindSafe(check)).is_ok() {
             return;
         }
@@ -128,16 +176,29 @@ impl Walk {
             way.push(event);
             number = before;
         }
-        let way: Vec<_> = way.iter().rev().map(|(time, event)| format!("at {}: {event:?}", millis(*time))).collect();
+        let way: Vec<_> = way
+            .iter()
+            .rev()
+            .map(|(time, event)| format!("at {}: {event:?}", millis(*time)))
+            .collect();
         panic!("after\n{}", way.join("\n"));
     }
 }
 
-/// Walks through the variants whose number leaves this remainder, so that two tests can share the work.
+/// Walks through the variants whose number leaves this remainder, so that two tests can share the
+/// work.
 fn walk(remainder: usize) {
-    for (_, (name, settings)) in variants().into_iter().enumerate().filter(|(number, _)| number % 2 == remainder) {
+    for (_, (name, settings)) in variants()
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| number % 2 == remainder)
+    {
         let walk = Walk::through(&settings);
-        println!("{name}: {} worlds, {} events taken", walk.worlds.len(), walk.taken);
+        println!(
+            "{name}: {} worlds, {} events taken",
+            walk.worlds.len(),
+            walk.taken
+        );
         assert!(walk.taken > 100, "walked nowhere");
     }
 }
@@ -155,7 +216,10 @@ fn every_sequence_keeps_the_invariants_in_the_other_half() {
 #[test]
 fn what_is_forgotten_is_not_missed() {
     for (name, settings) in variants() {
-        let events: Vec<_> = events(&settings).into_iter().map(|(_, event)| event).collect();
+        let events: Vec<_> = events(&settings)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
         let start = World::new(&settings);
         let mut met = HashSet::from([start.key()]);
         let mut edge = vec![start];
@@ -174,7 +238,11 @@ fn what_is_forgotten_is_not_missed() {
                     assert_eq!(done[0], done[1], "{name}: {event:?} in {world:#?}");
                     let mut left = [one.clone(), other];
                     left.iter_mut().for_each(World::forget);
-                    assert_eq!(left[0].key(), left[1].key(), "{name}: {event:?} in {world:#?}");
+                    assert_eq!(
+                        left[0].key(),
+                        left[1].key(),
+                        "{name}: {event:?} in {world:#?}"
+                    );
                     if met.insert(one.key()) {
                         beyond.push(one);
                     }

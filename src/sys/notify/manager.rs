@@ -28,8 +28,8 @@ pub(super) struct Manager {
 }
 
 impl Manager {
-    /// Reads a NOTIFY_SOCKET: `/path`, `@abstract`, `vsock[-TYPE]:CID:PORT`. Nothing for anything else, of which sd_notify(3)
-    /// makes nothing either.
+    /// Reads a NOTIFY_SOCKET: `/path`, `@abstract`, `vsock[-TYPE]:CID:PORT`. Nothing for anything
+    /// else, of which sd_notify(3) makes nothing either.
     pub(super) fn new(address: &OsStr) -> Option<Self> {
         let mut manager = Self::read(address)?;
         manager.connect();
@@ -53,7 +53,11 @@ impl Manager {
                 (Address::vsock(cid.parse().ok()?, port.parse().ok()?), kinds)
             }
         };
-        Some(Self { address, kinds, socket: None })
+        Some(Self {
+            address,
+            kinds,
+            socket: None,
+        })
     }
 
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
@@ -65,7 +69,8 @@ impl Manager {
         self.kinds.is_empty()
     }
 
-    /// Connects to a manager on this machine; that there is none yet is seen when there is something to say.
+    /// Connects to a manager on this machine; that there is none yet is seen when there is
+    /// something to say.
     fn connect(&mut self) {
         self.socket = None;
         if self.is_local()
@@ -76,8 +81,8 @@ impl Manager {
         }
     }
 
-    /// Sends a message without waiting; one that comes back is sent again over a new connection, for a manager that was executed anew has
-    /// another socket at the same place.
+    /// Sends a message without waiting; one that comes back is sent again over a new connection,
+    /// for a manager that was executed anew has another socket at the same place.
     pub(super) fn send(&mut self, datagram: &Datagram) -> io::Result<()> {
         if !self.is_local() {
             // Not WouldBlock: no descriptor is left that could be waited for.
@@ -104,7 +109,8 @@ impl Manager {
         Err(Errno::ECONNREFUSED.into())
     }
 
-    /// To the host of a virtual machine: a connection for each message, and its end as the receipt (sd_notify(3)).
+    /// To the host of a virtual machine: a connection for each message, and its end as the receipt
+    /// (sd_notify(3)).
     fn send_far(&self, datagram: &Datagram) -> io::Result<()> {
         let mut last = Errno::EAFNOSUPPORT.into();
         for &kind in self.kinds {
@@ -116,10 +122,18 @@ impl Manager {
                 }
             };
             match self.address.connect(&socket) {
-                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => settle(&socket, PollFlags::POLLOUT),
+                Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                    settle(&socket, PollFlags::POLLOUT)
+                }
                 result => result?,
             }
-            send(&socket, &Datagram { text: datagram.text.clone(), descriptors: vec![] })?;
+            send(
+                &socket,
+                &Datagram {
+                    text: datagram.text.clone(),
+                    descriptors: vec![],
+                },
+            )?;
             if kind != libc::SOCK_DGRAM {
                 // SAFETY: numbers only.
                 unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
@@ -133,16 +147,27 @@ impl Manager {
 
 /// Waits for a socket, but never long.
 fn settle(socket: &OwnedFd, flags: PollFlags) {
-    let _ = poll(&mut [PollFd::new(socket.as_fd(), flags)], PollTimeout::try_from(REMOTE).unwrap_or(PollTimeout::ZERO));
+    let _ = poll(
+        &mut [PollFd::new(socket.as_fd(), flags)],
+        PollTimeout::try_from(REMOTE).unwrap_or(PollTimeout::ZERO),
+    );
 }
 
 /// `sendmsg(2)`.
 fn send(socket: &OwnedFd, datagram: &Datagram) -> io::Result<()> {
-    let raw: Vec<libc::c_int> = datagram.descriptors.iter().take(DESCRIPTORS).map(AsRawFd::as_raw_fd).collect();
+    let raw: Vec<libc::c_int> = datagram
+        .descriptors
+        .iter()
+        .take(DESCRIPTORS)
+        .map(AsRawFd::as_raw_fd)
+        .collect();
     let mut control = Control([0; 1200]);
-    let mut vector = libc::iovec { iov_base: datagram.text.as_ptr().cast_mut().cast(), iov_len: datagram.text.len() };
-    // SAFETY: the header points to buffers of the sizes that it names, which outlive the call; the control buffer has room for
-    // the most descriptors that there can be.
+    let mut vector = libc::iovec {
+        iov_base: datagram.text.as_ptr().cast_mut().cast(),
+        iov_len: datagram.text.len(),
+    };
+    // SAFETY: the header points to buffers of the sizes that it names, which outlive the call; the
+    // control buffer has room for the most descriptors that there can be.
     let sent = unsafe {
         let mut header: libc::msghdr = mem::zeroed();
         header.msg_iov = &raw mut vector;
@@ -157,7 +182,11 @@ fn send(socket: &OwnedFd, datagram: &Datagram) -> io::Result<()> {
             (*part).cmsg_len = libc::CMSG_LEN(size as u32) as _;
             std::ptr::copy_nonoverlapping(raw.as_ptr().cast::<u8>(), libc::CMSG_DATA(part), size);
         }
-        libc::sendmsg(socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+        libc::sendmsg(
+            socket.as_raw_fd(),
+            &raw const header,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
     };
     check(sent as libc::c_int)
 }
@@ -170,17 +199,31 @@ fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: numbers only; no other code owns the descriptor that is returned.
     unsafe {
         let fd = libc::socket(family, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
-        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+        if fd < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(OwnedFd::from_raw_fd(fd))
+        }
     }
 }
 
 pub(super) fn bind(socket: &OwnedFd, address: &Address) -> io::Result<()> {
     // SAFETY: as many bytes as are named can be read.
-    check(unsafe { libc::bind(socket.as_raw_fd(), address.bytes.as_ptr().cast(), address.length) })
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            address.bytes.as_ptr().cast(),
+            address.length,
+        )
+    })
 }
 
 pub(super) fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// A socket address of either family, as the kernel reads it.
@@ -200,7 +243,8 @@ impl Address {
         let mut address = Self::autobind();
         let room = mem::size_of::<libc::sockaddr_un>() - FAMILY;
         let is_abstract = name.first() == Some(&b'@');
-        // A path ends with a NUL byte; in an abstract name the first byte is one, and the length says where it ends.
+        // A path ends with a NUL byte; in an abstract name the first byte is one, and the length
+        // says where it ends.
         if name.len() + usize::from(!is_abstract) > room {
             return None;
         }
@@ -216,7 +260,10 @@ impl Address {
     pub(super) fn autobind() -> Self {
         let mut bytes = [0; 128];
         bytes[..FAMILY].copy_from_slice(&(libc::AF_UNIX as libc::sa_family_t).to_ne_bytes());
-        Self { bytes, length: FAMILY as libc::socklen_t }
+        Self {
+            bytes,
+            length: FAMILY as libc::socklen_t,
+        }
     }
 
     fn vsock(cid: u32, port: u32) -> Self {
@@ -225,11 +272,17 @@ impl Address {
         bytes[..FAMILY].copy_from_slice(&(libc::AF_VSOCK as libc::sa_family_t).to_ne_bytes());
         bytes[4..8].copy_from_slice(&port.to_ne_bytes());
         bytes[8..12].copy_from_slice(&cid.to_ne_bytes());
-        Self { bytes, length: mem::size_of::<libc::sockaddr_vm>() as libc::socklen_t }
+        Self {
+            bytes,
+            length: mem::size_of::<libc::sockaddr_vm>() as libc::socklen_t,
+        }
     }
 
     fn family(&self) -> libc::c_int {
-        libc::c_int::from(libc::sa_family_t::from_ne_bytes([self.bytes[0], self.bytes[1]]))
+        libc::c_int::from(libc::sa_family_t::from_ne_bytes([
+            self.bytes[0],
+            self.bytes[1],
+        ]))
     }
 
     fn connect(&self, socket: &OwnedFd) -> io::Result<()> {
@@ -240,9 +293,14 @@ impl Address {
 
 #[cfg(test)]
 impl Manager {
-    /// One that is treated as if it were on another machine: not every kernel of a test has `AF_VSOCK`.
+    /// One that is treated as if it were on another machine: not every kernel of a test has
+    /// `AF_VSOCK`.
     pub(super) fn far(name: &[u8], kinds: &'static [libc::c_int]) -> Self {
-        Self { address: Address::unix(name).unwrap(), kinds, socket: None }
+        Self {
+            address: Address::unix(name).unwrap(),
+            kinds,
+            socket: None,
+        }
     }
 }
 
@@ -258,12 +316,26 @@ mod tests {
     fn addresses_have_the_kernels_layout() {
         assert_eq!(Address::unix(b"/a").unwrap().length as usize, FAMILY + 3);
         let name = Address::unix(b"@a").unwrap();
-        assert_eq!((name.length as usize, &name.bytes[FAMILY..FAMILY + 2]), (FAMILY + 2, &b"\0a"[..]));
+        assert_eq!(
+            (name.length as usize, &name.bytes[FAMILY..FAMILY + 2]),
+            (FAMILY + 2, &b"\0a"[..])
+        );
         assert!(Address::unix(&[b'/'; 107]).is_some() && Address::unix(&[b'/'; 108]).is_none());
-        for bad in ["", "x", "vsock", "vsock:2", "vsock:a:1", "tcp:1:2", "vsock-raw:1:2"] {
+        for bad in [
+            "",
+            "x",
+            "vsock",
+            "vsock:2",
+            "vsock:a:1",
+            "tcp:1:2",
+            "vsock-raw:1:2",
+        ] {
             assert!(Manager::new(OsStr::new(bad)).is_none(), "{bad}");
         }
         let far = Manager::new(OsStr::new("vsock-stream:2:1234")).unwrap();
-        assert_eq!((far.address.family(), far.kinds), (libc::AF_VSOCK, &[libc::SOCK_STREAM][..]));
+        assert_eq!(
+            (far.address.family(), far.kinds),
+            (libc::AF_VSOCK, &[libc::SOCK_STREAM][..])
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Where the relay's socket is: at a path that the child can reach wherever it could reach the manager's.
+//! Where the relay's socket is: at a path that the child can reach wherever it could reach the
+//! manager's.
 //!
 //! The socket is in a new directory in the first of these folders that can be written to:
 //!
@@ -7,8 +8,9 @@
 //! 3. `XDG_RUNTIME_DIR`, for a user's own services;
 //! 4. `TMPDIR` and `/tmp`: with `ProtectSystem=strict`, a unit can often write only there.
 //!
-//! As root, bowout skips folders that other users cannot pass through, because the child may become another user. Where no folder is
-//! left, the address is abstract. That is the last choice: an abstract address exists in one network namespace only (unix(7)).
+//! As root, bowout skips folders that other users cannot pass through, because the child may become
+//! another user. Where no folder is left, the address is abstract. That is the last choice: an
+//! abstract address exists in one network namespace only (unix(7)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -38,7 +40,8 @@ const MODE: u32 = 0o711;
 #[derive(Debug)]
 pub(super) struct Place {
     path: PathBuf,
-    /// What is changed in the directory is changed through this: other users may own the folder above it, and rename it.
+    /// What is changed in the directory is changed through this: other users may own the folder
+    /// above it, and rename it.
     directory: OwnedFd,
 }
 
@@ -52,8 +55,8 @@ impl Place {
         place
     }
 
-    /// The directory's name cannot be guessed, and `mkdir(2)` takes no name that exists. The descriptor then shows whether the
-    /// directory is still the one that was made.
+    /// The directory's name cannot be guessed, and `mkdir(2)` takes no name that exists. The
+    /// descriptor then shows whether the directory is still the one that was made.
     fn new(socket: &OwnedFd, folder: &Path) -> io::Result<Self> {
         if user() == 0 && !folder.ancestors().all(lets_others_through) {
             return Err(Errno::EACCES.into());
@@ -63,13 +66,15 @@ impl Place {
         Address::unix(path.join(NAME).as_os_str().as_bytes()).ok_or(Errno::ENAMETOOLONG)?;
         DirBuilder::new().mode(MODE).create(&path)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let bound = open(&path, flags, Mode::empty()).map_err(io::Error::from).and_then(|directory| {
-            let stat = fstat(&directory)?;
-            if (stat.st_uid, stat.st_mode & 0o777) != (user(), MODE) {
-                return Err(Errno::EPERM.into());
-            }
-            bind_in(socket, &directory).map(|()| directory)
-        });
+        let bound = open(&path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .and_then(|directory| {
+                let stat = fstat(&directory)?;
+                if (stat.st_uid, stat.st_mode & 0o777) != (user(), MODE) {
+                    return Err(Errno::EPERM.into());
+                }
+                bind_in(socket, &directory).map(|()| directory)
+            });
         match bound {
             Ok(directory) => Ok(Self { path, directory }),
             Err(error) => {
@@ -99,38 +104,62 @@ impl Drop for Place {
 
 fn folders() -> impl Iterator<Item = PathBuf> {
     let listed = environment::value("RUNTIME_DIRECTORY").map(OsStr::as_bytes);
-    let first = listed.and_then(|folders| folders.split(|&byte| byte == b':').next()).map(OsStr::from_bytes);
+    let first = listed
+        .and_then(|folders| folders.split(|&byte| byte == b':').next())
+        .map(OsStr::from_bytes);
     let fixed = |folder| Some(OsStr::new(folder));
     let variable = environment::value;
-    [first, fixed("/run"), variable("XDG_RUNTIME_DIR"), variable("TMPDIR"), fixed("/tmp")]
-        .into_iter()
-        .flatten()
-        .map(PathBuf::from)
-        .filter(|folder| folder.is_absolute())
+    [
+        first,
+        fixed("/run"),
+        variable("XDG_RUNTIME_DIR"),
+        variable("TMPDIR"),
+        fixed("/tmp"),
+    ]
+    .into_iter()
+    .flatten()
+    .map(PathBuf::from)
+    .filter(|folder| folder.is_absolute())
 }
 
 fn lets_others_through(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 != 0)
 }
 
-/// Binds the socket in a directory. The socket has its permissions from the start; chmod(2) could change another file's.
+/// Binds the socket in a directory. The socket has its permissions from the start; chmod(2) could
+/// change another file's.
 fn bind_in(socket: &OwnedFd, directory: &OwnedFd) -> io::Result<()> {
-    umask(Mode::from_bits_truncate(if user() == 0 { 0o111 } else { 0o177 }));
+    umask(Mode::from_bits_truncate(if user() == 0 {
+        0o111
+    } else {
+        0o177
+    }));
     let path = format!("/proc/self/fd/{}/{NAME}", directory.as_raw_fd());
-    let bound = bind(socket, &Address::unix(path.as_bytes()).ok_or(Errno::ENAMETOOLONG)?);
+    let bound = bind(
+        socket,
+        &Address::unix(path.as_bytes()).ok_or(Errno::ENAMETOOLONG)?,
+    );
     umask(Mode::empty());
     bound
 }
 
-/// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with `@`.
+/// An abstract address that the kernel picks (unix(7), "autobind"); as NOTIFY_SOCKET takes it, with
+/// `@`.
 pub(super) fn bind_anywhere(socket: &OwnedFd) -> io::Result<OsString> {
     bind(socket, &Address::autobind())?;
     let mut address = Address::autobind();
     address.length = mem::size_of_val(&address.bytes) as libc::socklen_t;
     // SAFETY: as many bytes as are named can be written.
     check(unsafe {
-        libc::getsockname(socket.as_raw_fd(), address.bytes.as_mut_ptr().cast(), &raw mut address.length)
+        libc::getsockname(
+            socket.as_raw_fd(),
+            address.bytes.as_mut_ptr().cast(),
+            &raw mut address.length,
+        )
     })?;
     let name = &address.bytes[FAMILY + 1..address.length as usize];
-    Ok(OsString::from(format!("@{}", String::from_utf8_lossy(name))))
+    Ok(OsString::from(format!(
+        "@{}",
+        String::from_utf8_lossy(name)
+    )))
 }

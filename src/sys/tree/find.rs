@@ -1,4 +1,5 @@
-//! Who is there: our children, all descendants, and those who were there before us. Looks; signals nobody.
+//! Who is there: our children, all descendants, and those who were there before us. Looks; signals
+//! nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::process::{Process, again, open_in_proc, open_proc, proc_is_ours, read_in_proc};
-use crate::sys::{child, process};
+use crate::sys::{child, this_process};
 
 /// How far up a sender's parents are followed.
 const DEPTH: usize = 1024;
@@ -17,18 +18,24 @@ const DEPTH: usize = 1024;
 /// How often a walk is begun anew. A parent that /proc hides is missed each time.
 const WALKS: usize = 3;
 
-/// Whether `pid` is a descendant of ours. A sender that has ended meanwhile is not. Where /proc does not show a process, the kernel says
-/// whether it is our child; whether it is our child's, nobody does.
+/// Whether `pid` is a descendant of ours. A sender that has ended meanwhile is not. Where /proc
+/// does not show a process, the kernel says whether it is our child; whether it is our child's,
+/// nobody does.
 pub(crate) fn descends(pid: libc::pid_t) -> bool {
     let parent = |pid| Process::read(pid).map(|process| process.parent);
     (0..WALKS).find_map(|_| walk(pid, parent)).unwrap_or(false)
 }
 
-/// Up from parent to parent to us; nothing where one of them has ended on the way, whose children have another parent by now.
-fn walk(pid: libc::pid_t, mut parent: impl FnMut(libc::pid_t) -> Option<libc::pid_t>) -> Option<bool> {
-    let us = process::id();
+/// Up from parent to parent to us; nothing where one of them has ended on the way, whose children
+/// have another parent by now.
+fn walk(
+    pid: libc::pid_t,
+    mut parent: impl FnMut(libc::pid_t) -> Option<libc::pid_t>,
+) -> Option<bool> {
+    let us = this_process::id();
     let mut above = pid;
-    // Parents do not go in circles, but /proc is read one file at a time while processes come and go.
+    // Parents do not go in circles, but /proc is read one file at a time while processes come and
+    // go.
     for _ in 0..DEPTH {
         match parent(above) {
             Some(parent) if parent == us => return Some(true),
@@ -42,8 +49,8 @@ fn walk(pid: libc::pid_t, mut parent: impl FnMut(libc::pid_t) -> Option<libc::pi
     Some(false)
 }
 
-/// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee log); exec bowout ...`). Not ours to
-/// end, nor are their own children. Nearly always none.
+/// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee
+/// log); exec bowout ...`). Not ours to end, nor are their own children. Nearly always none.
 static INHERITED: Mutex<Vec<libc::pid_t>> = Mutex::new(vec![]);
 
 fn inherited() -> MutexGuard<'static, Vec<libc::pid_t>> {
@@ -65,7 +72,8 @@ pub(crate) fn note_inherited() {
     *inherited() = children().unwrap_or_default();
 }
 
-/// Notes a process of bowout's own, which is not the command's: it is neither signalled nor waited for.
+/// Notes a process of bowout's own, which is not the command's: it is neither signalled nor waited
+/// for.
 pub(in crate::sys) fn note_own(pid: libc::pid_t) {
     inherited().push(pid);
 }
@@ -83,10 +91,15 @@ pub(in crate::sys) fn forget_inherited(pid: libc::pid_t) {
 /// How many threads one search looks at.
 const THREADS: usize = 4096;
 
-/// Whether `is` holds for a thread of the tree, its process and its folder in /proc, searched from parents to children by the kernel's lists
-/// of them (proc_tid_children(5)), or, where the kernel has none, for the threads of the `child`. The cost is the tree's, not the machine's.
-/// A process that gets another parent meanwhile can be missed: this is for a look that is repeated, and not for a signal.
-pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::pid_t, &str) -> bool) -> bool {
+/// Whether `is` holds for a thread of the tree, its process and its folder in /proc, searched from
+/// parents to children by the kernel's lists of them (proc_tid_children(5)), or, where the kernel
+/// has none, for the threads of the `child`. The cost is the tree's, not the machine's. A process
+/// that gets another parent meanwhile can be missed: this is for a look that is repeated, and not
+/// for a signal.
+pub(in crate::sys) fn any_thread(
+    child: Option<libc::pid_t>,
+    is: impl Fn(libc::pid_t, &str) -> bool,
+) -> bool {
     if !proc_is_ours() {
         return false;
     }
@@ -102,7 +115,11 @@ pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::p
                 return true;
             }
             let below = read_in_proc(&format!("{thread}/children")).unwrap_or_default();
-            found.extend(below.split_ascii_whitespace().filter_map(|pid| pid.parse::<libc::pid_t>().ok()));
+            found.extend(
+                below
+                    .split_ascii_whitespace()
+                    .filter_map(|pid| pid.parse::<libc::pid_t>().ok()),
+            );
         }
     }
     false
@@ -112,7 +129,12 @@ pub(in crate::sys) fn any_thread(child: Option<libc::pid_t>, is: impl Fn(libc::p
 fn numbers(path: &str) -> io::Result<Vec<libc::pid_t>> {
     let mut numbers = vec![];
     for entry in Dir::from_fd(open_in_proc(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)? {
-        if let Some(number) = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+        if let Some(number) = entry?
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|name| name.parse().ok())
+        {
             numbers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
             numbers.push(number);
         }
@@ -123,28 +145,39 @@ fn numbers(path: &str) -> io::Result<Vec<libc::pid_t>> {
 /// What a read of a list in /proc gives at the most, in bytes.
 const PAGE: usize = 4096;
 
-/// What a look at one process takes, in bytes, at the most: its line in a table that doubles as it grows, twice, and its name.
+/// What a look at one process takes, in bytes, at the most: its line in a table that doubles as it
+/// grows, twice, and its name.
 const ROOM: usize = 768;
 
-/// Whether there is memory for a look at so many processes. What cannot be had later would end us (`handle_alloc_error`), and the
-/// descendants would be nobody's.
+/// Whether there is memory for a look at so many processes. What cannot be had later would end us
+/// (`handle_alloc_error`), and the descendants would be nobody's.
 fn has_room(processes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(processes.saturating_mul(ROOM)).is_ok()
+    Vec::<u8>::new()
+        .try_reserve_exact(processes.saturating_mul(ROOM))
+        .is_ok()
 }
 
-/// All live descendants, the child included, parents before their children; nothing where there is no /proc, or no memory to read it.
-/// Of those that /proc hides, our own children alone, and who is seen below them: the others when they become ours.
+/// All live descendants, the child included, parents before their children; nothing where there is
+/// no /proc, or no memory to read it. Of those that /proc hides, our own children alone, and who is
+/// seen below them: the others when they become ours.
 pub(crate) fn descendants() -> Option<Vec<Process>> {
     if child::all_have_ended() {
-        // The usual end, when nothing is left, and no reason to look into /proc: it would make files for us, and take them down with us.
+        // The usual end, when nothing is left, and no reason to look into /proc: it would make
+        // files for us, and take them down with us.
         return Some(vec![]);
     }
     if !proc_is_ours() {
         return None;
     }
-    // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is read.
+    // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is
+    // read.
     let known = children();
-    let dead: BTreeSet<_> = known.iter().flatten().copied().filter(|&pid| child::has_ended(pid)).collect();
+    let dead: BTreeSet<_> = known
+        .iter()
+        .flatten()
+        .copied()
+        .filter(|&pid| child::has_ended(pid))
+        .collect();
     let mut pids = again(|| numbers("."))?;
     pids.retain(|pid| !dead.contains(pid));
     if !has_room(pids.len()) {
@@ -155,7 +188,11 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     table.retain(|process| !is_inherited(process.pid));
     let mut there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
     for &pid in known.iter().flatten() {
-        if !there.contains(&pid) && !dead.contains(&pid) && !is_inherited(pid) && child::is_alive(pid) {
+        if !there.contains(&pid)
+            && !dead.contains(&pid)
+            && !is_inherited(pid)
+            && child::is_alive(pid)
+        {
             table.push(Process::hidden(pid));
             there.insert(pid);
         }
@@ -163,13 +200,15 @@ pub(crate) fn descendants() -> Option<Vec<Process>> {
     // Whoever lost its parent between the reading of the two has a new one by now.
     for process in &mut table {
         if !there.contains(&process.parent)
-            && let Some(now) = Process::read(process.pid).filter(|now| now.started == process.started)
+            && let Some(now) =
+                Process::read(process.pid).filter(|now| now.started == process.started)
         {
             *process = now;
         }
     }
-    let tree = below(process::id(), table);
-    // Somebody lives, and neither /proc says who, nor the list of our children, which not every kernel has.
+    let tree = below(this_process::id(), table);
+    // Somebody lives, and neither /proc says who, nor the list of our children, which not every
+    // kernel has.
     let hidden = tree.is_empty() && known.is_none() && !has_inherited() && !child::all_have_ended();
     (!hidden).then_some(tree)
 }
@@ -192,12 +231,17 @@ fn below(root: libc::pid_t, table: Vec<Process>) -> Vec<Process> {
     tree
 }
 
-/// Our direct children, zombies included: the `children` file is exact for them, because nobody else reaps them
-/// (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is of a PID namespace in which we are not; in another one
-/// that we are in, the numbers are not ours, and kill(2) and waitid(2) say so.
+/// Our direct children, zombies included: the `children` file is exact for them, because nobody
+/// else reaps them (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is
+/// of a PID namespace in which we are not; in another one that we are in, the numbers are not ours,
+/// and kill(2) and waitid(2) say so.
 pub(super) fn children() -> Option<Vec<libc::pid_t>> {
     let text = again(read_children)?;
-    Some(text.split(|&b| b == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok()).collect())
+    Some(
+        text.split(|&b| b == b' ')
+            .filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok())
+            .collect(),
+    )
 }
 
 fn read_children() -> io::Result<Vec<u8>> {
@@ -205,7 +249,8 @@ fn read_children() -> io::Result<Vec<u8>> {
     read_list(|room| Ok(nix::unistd::read(&file, room)?))
 }
 
-/// Reads a list of /proc to its end, from a `read` that gives a page of it at the most, however much room there is.
+/// Reads a list of /proc to its end, from a `read` that gives a page of it at the most, however
+/// much room there is.
 fn read_list(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
     // Most lists are a few numbers, and the page of them would be one more to touch.
     let mut text = vec![0; 512];
@@ -240,7 +285,7 @@ mod tests {
             walked.push(pid);
             match (pid == sender, walked.len()) {
                 (true, 1) => Some(between),
-                (true, _) => Some(process::id()),
+                (true, _) => Some(this_process::id()),
                 (false, _) => None,
             }
         };
@@ -267,7 +312,12 @@ mod tests {
         })
         .unwrap();
         assert_eq!(text, list);
-        assert!(text.capacity() < 3 * list.len(), "{} for {}", text.capacity(), list.len());
+        assert!(
+            text.capacity() < 3 * list.len(),
+            "{} for {}",
+            text.capacity(),
+            list.len()
+        );
     }
 
     /// In a process of its own, which it ended (`handle_alloc_error`).
@@ -280,12 +330,18 @@ mod tests {
             return;
         }
         let output = std::process::Command::new("sh")
-            .args(["-c", r#"ulimit -v 300000 && exec "$0" a_list_that_memory_does_not_hold"#])
+            .args([
+                "-c",
+                r#"ulimit -v 300000 && exec "$0" a_list_that_memory_does_not_hold"#,
+            ])
             .arg(std::env::current_exe().unwrap())
             .env(LIMITED, "1")
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        assert!(
+            output.status.success() && said.contains("1 passed"),
+            "{output:?}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The report and the termination message, when the child has put something else into their places: nothing hangs, and nobody
-//! else's file is written to.
+//! The report and the termination message, when the child has put something else into their places:
+//! nothing hangs, and nobody else's file is written to.
 
 use std::fs;
 
@@ -7,8 +7,8 @@ use crate::common::{Dir, Home, Start, Status, homes, not_root, skip};
 
 const VICTIM: &str = "the words of somebody else\n";
 
-/// Runs bowout with this option in a folder with two files of somebody else's; the child does what the script says. What is left
-/// but these two, and the log.
+/// Runs bowout with this option in a folder with two files of somebody else's; the child does what
+/// the script says. What is left but these two, and the log.
 fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>) {
     let dir = Dir::new();
     dir.write("victim", VICTIM, 0o600);
@@ -16,29 +16,54 @@ fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>
     dir.write("t", "", 0o600);
     fs::create_dir(dir.file("f")).expect("a directory");
     let script = format!("set -e; {script}; exit 3");
-    let mut bowout = Start::new(["-v", option]).at(home).dir(&dir.0).command(["sh", "-c", &script]);
+    let mut bowout = Start::new(["-v", option])
+        .at(home)
+        .dir(&dir.0)
+        .command(["sh", "-c", &script]);
     assert_eq!(bowout.end(), Status::Code(3), "{script}");
     let mut log = bowout.log();
-    assert!(log.iter().any(|line| line.contains("exited with 3")), "{script}: {log:#?}");
+    assert!(
+        log.iter().any(|line| line.contains("exited with 3")),
+        "{script}: {log:#?}"
+    );
     log.retain(|line| !line.contains("debug") && !line.contains("exited with 3"));
-    assert_eq!(fs::read_to_string(dir.file("victim")).expect("there"), VICTIM, "{script}");
-    assert_eq!(fs::read_to_string(dir.file("empty")).expect("there"), "", "{script}");
+    assert_eq!(
+        fs::read_to_string(dir.file("victim")).expect("there"),
+        VICTIM,
+        "{script}"
+    );
+    assert_eq!(
+        fs::read_to_string(dir.file("empty")).expect("there"),
+        "",
+        "{script}"
+    );
     let entries = fs::read_dir(&dir.0).expect("a directory").flatten();
-    let mut left: Vec<_> = entries.map(|entry| entry.file_name().into_string().expect("text")).collect();
-    left.retain(|name| !["victim", "empty", "t"].contains(&name.as_str()) && (name != "f" || option.contains("f/")));
+    let mut left: Vec<_> = entries
+        .map(|entry| entry.file_name().into_string().expect("text"))
+        .collect();
+    left.retain(|name| {
+        !["victim", "empty", "t"].contains(&name.as_str()) && (name != "f" || option.contains("f/"))
+    });
     left.sort();
     (dir, left, log)
 }
 
 /// Scripts that put another file, or a link to one, at this name.
 fn others(name: &str) -> Vec<String> {
-    let links = ["ln -s victim", "ln -s nowhere", "ln -s .", "ln -s /dev/full"];
+    let links = [
+        "ln -s victim",
+        "ln -s nowhere",
+        "ln -s .",
+        "ln -s /dev/full",
+    ];
     links.map(|what| format!("{what} {name}")).into()
 }
 
 /// Likewise what is neither.
 fn no_files(name: &str) -> Vec<String> {
-    let mut all: Vec<String> = ["mkfifo", "mkdir"].map(|what| format!("{what} {name}")).into();
+    let mut all: Vec<String> = ["mkfifo", "mkdir"]
+        .map(|what| format!("{what} {name}"))
+        .into();
     if not_root().is_none() {
         all.extend(["c 1 7", "c 5 0"].map(|device| format!("mknod {name} {device}")));
     }
@@ -49,10 +74,23 @@ fn no_files(name: &str) -> Vec<String> {
 #[test]
 fn a_report_takes_the_place_of_another_file_and_harms_none() {
     for home in homes() {
-        for script in ["ln victim r", "echo another >r", "echo another >r; chmod 0 r"] {
+        for script in [
+            "ln victim r",
+            "echo another >r",
+            "echo another >r; chmod 0 r",
+        ] {
             let (dir, left, log) = run(home, "--report=r", script);
-            assert_eq!((&left[..], log.len()), (&["r".to_owned()][..], 0), "{script}: {log:#?}");
-            assert!(fs::read_to_string(dir.file("r")).expect("there").starts_with('{'), "{script}");
+            assert_eq!(
+                (&left[..], log.len()),
+                (&["r".to_owned()][..], 0),
+                "{script}: {log:#?}"
+            );
+            assert!(
+                fs::read_to_string(dir.file("r"))
+                    .expect("there")
+                    .starts_with('{'),
+                "{script}"
+            );
         }
     }
 }
@@ -62,10 +100,27 @@ fn what_is_no_file_in_the_reports_place_is_left_alone_and_the_report_is_beside_i
     for home in homes() {
         for script in [others("r"), no_files("r")].concat() {
             let (dir, left, log) = run(home, "--report=r", &script);
-            assert!(matches!(&left[..], [_, r] if r == "r"), "{script}: {left:?}");
-            assert!(log.iter().any(|line| line.contains("cannot write report") && line.contains(&left[0])), "{log:#?}");
-            assert!(fs::read_to_string(dir.file(&left[0])).expect("there").starts_with('{'), "{script}");
-            assert!(!fs::symlink_metadata(dir.file("r")).expect("there").is_file(), "{script}");
+            assert!(
+                matches!(&left[..], [_, r] if r == "r"),
+                "{script}: {left:?}"
+            );
+            assert!(
+                log.iter()
+                    .any(|line| line.contains("cannot write report") && line.contains(&left[0])),
+                "{log:#?}"
+            );
+            assert!(
+                fs::read_to_string(dir.file(&left[0]))
+                    .expect("there")
+                    .starts_with('{'),
+                "{script}"
+            );
+            assert!(
+                !fs::symlink_metadata(dir.file("r"))
+                    .expect("there")
+                    .is_file(),
+                "{script}"
+            );
         }
     }
 }
@@ -76,9 +131,14 @@ fn a_report_whose_folder_the_child_has_taken_away_is_one_line() {
     for home in homes() {
         let (_dir, left, log) = run(home, "--report=f/r", "rmdir f");
         assert_eq!((left.len(), log.len()), (0, 1), "{log:#?}");
-        // The folder is the one that it was at the start: neither the name nor a link leads elsewhere.
+        // The folder is the one that it was at the start: neither the name nor a link leads
+        // elsewhere.
         let (dir, left, log) = run(home, "--report=f/r", "mv f g; mkdir h; ln -s h f");
-        assert_eq!((left, log.len()), (["f", "g", "h"].map(String::from).to_vec(), 0), "{log:#?}");
+        assert_eq!(
+            (left, log.len()),
+            (["f", "g", "h"].map(String::from).to_vec(), 0),
+            "{log:#?}"
+        );
         assert!(dir.file("g/r").is_file() && !dir.file("h/r").exists());
     }
 }
@@ -96,7 +156,10 @@ fn a_termination_message_goes_into_nothing_that_the_child_has_put_there() {
             assert_eq!(left.len(), 0, "{script}");
             assert!(log.is_empty(), "{script}: {log:#?}");
             let there = fs::symlink_metadata(dir.file("t"));
-            assert!(there.is_err() || script != "true", "{script}: it is not made");
+            assert!(
+                there.is_err() || script != "true",
+                "{script}: it is not made"
+            );
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is not what it was, threads without
-//! their first, processes that move all the time.
+//! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is
+//! not what it was, threads without their first, processes that move all the time.
 
 use super::{KILL, TERM, USR1, USR2, all_ready, hostile};
 use crate::common::pty::kill;
 use crate::common::{
-    BOWOUT, Dir, NOTHING, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe, signals_of, skip, timed,
+    BOWOUT, Dir, NOTHING, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe,
+    signals_of, skip, timed,
 };
 
 #[test]
@@ -14,7 +15,9 @@ fn what_lives_in_a_pid_namespace_of_the_childs_own_is_gone_after_the_stop() {
     }
     for home in homes() {
         for nested in ["\"$PROBE\" ns --", "\"$PROBE\" ns -- \"$PROBE\" ns --"] {
-            let script = format!("{nested} \"$PROBE\" tree 20 --stubborn --name n & exec \"$PROBE\" signals --name c");
+            let script = format!(
+                "{nested} \"$PROBE\" tree 20 --stubborn --name n & exec \"$PROBE\" signals --name c"
+            );
             let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(&script);
             all_ready(&mut bowout, &["n", "c"]);
             bowout.kill(TERM);
@@ -23,7 +26,8 @@ fn what_lives_in_a_pid_namespace_of_the_childs_own_is_gone_after_the_stop() {
     }
 }
 
-/// The namespace's own PID 1 takes in all that lose their parent there, and none of them is bowout's child.
+/// The namespace's own PID 1 takes in all that lose their parent there, and none of them is
+/// bowout's child.
 #[test]
 fn what_a_child_leaves_behind_in_a_pid_namespace_is_drained() {
     if skip(no_namespaces()) {
@@ -48,12 +52,19 @@ fn in_mounts(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
     words.extend(with);
     words.push("--");
     words.extend(command);
-    Start::new(words).program(probe).env("SHIM", BOWOUT).bare(NOTHING)
+    Start::new(words)
+        .program(probe)
+        .env("SHIM", BOWOUT)
+        .bare(NOTHING)
 }
 
 /// bowout in such mounts, with an hour or 300 ms of grace.
 fn with_proc(proc: &[&str], with: &[&str], grace: &str, command: &[&str]) -> Running {
-    in_mounts(proc, with, &[&[BOWOUT, "--grace", grace, "--"], command].concat())
+    in_mounts(
+        proc,
+        with,
+        &[&[BOWOUT, "--grace", grace, "--"], command].concat(),
+    )
 }
 
 /// `hidepid`, root without `CAP_SYS_PTRACE` as in a container, and descendants of another user.
@@ -66,7 +77,12 @@ fn descendants_that_proc_does_not_show_are_gone_after_the_stop() {
     let program = dir.program(probe());
     let hidden = format!("{} hostile uid 65534 -- --name", program.display());
     let script = format!("{hidden} a & {hidden} b & exec {hidden} c");
-    let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], "300ms", &["sh", "-c", &script]);
+    let mut bowout = with_proc(
+        &["--hide"],
+        &["--no-cap-ptrace"],
+        "300ms",
+        &["sh", "-c", &script],
+    );
     all_ready(&mut bowout, &["a", "b", "c"]);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
@@ -78,11 +94,15 @@ fn assert_asked(bowout: &mut Running, line: &str) {
     assert_eq!(bowout.end(), Status::Code(7));
     assert_eq!(seen.first(), Some(&TERM), "{seen:?}");
     let log = bowout.log();
-    assert!(log.iter().any(|said| said.contains(line)), "{line}: {log:#?}");
+    assert!(
+        log.iter().any(|said| said.contains(line)),
+        "{line}: {log:#?}"
+    );
 }
 
-/// The same, by a drain: as workers that a server of root's leaves in a unit with `ProtectProc=invisible`. The last one lives in a kernel
-/// without `CONFIG_PROC_CHILDREN`, too: nobody says that it is there.
+/// The same, by a drain: as workers that a server of root's leaves in a unit with
+/// `ProtectProc=invisible`. The last one lives in a kernel without `CONFIG_PROC_CHILDREN`, too:
+/// nobody says that it is there.
 #[test]
 fn descendants_that_proc_does_not_show_are_asked_and_counted() {
     if skip(not_root()) {
@@ -90,7 +110,10 @@ fn descendants_that_proc_does_not_show_are_asked_and_counted() {
     }
     let dir = Dir::new();
     let program = dir.program(probe());
-    let hidden = format!("{} hostile session uid 65534 -- --name a", program.display());
+    let hidden = format!(
+        "{} hostile session uid 65534 -- --name a",
+        program.display()
+    );
     let asked = format!("{hidden} --exit TERM:0");
     for (hidden, acts, grace, line) in [
         (&asked, "", "1h", "1 descendant left"),
@@ -98,7 +121,12 @@ fn descendants_that_proc_does_not_show_are_asked_and_counted() {
         (&asked, "task", "1h", "1 descendant left"),
     ] {
         let script = format!("{hidden} & exec \"$PROBE\" hostile {acts} -- --name c --exit USR1:7");
-        let mut bowout = with_proc(&["--hide"], &["--no-cap-ptrace"], grace, &["sh", "-c", &script]);
+        let mut bowout = with_proc(
+            &["--hide"],
+            &["--no-cap-ptrace"],
+            grace,
+            &["sh", "-c", &script],
+        );
         all_ready(&mut bowout, &["a", "c"]);
         bowout.kill(USR1);
         assert_asked(&mut bowout, line);
@@ -127,7 +155,8 @@ fn a_descendant_that_proc_does_not_show_is_not_left_behind_for_an_inherited_chil
     assert_asked(&mut bowout, "1 descendant left");
 }
 
-/// By the child, in its own mounts or in bowout's. The second is as if there were none from then on.
+/// By the child, in its own mounts or in bowout's. The second is as if there were none from then
+/// on.
 #[test]
 fn an_empty_directory_over_proc_saves_nobody() {
     if skip(not_root()) {
@@ -150,7 +179,9 @@ fn an_empty_directory_over_proc_saves_nobody() {
     }
 }
 
-/// The first signal whose sender has to be looked for comes in just that moment, and when the second comes back, it was looked for. The descendant is no child of ours, for we find these without their files.
+/// The first signal whose sender has to be looked for comes in just that moment, and when the
+/// second comes back, it was looked for. The descendant is no child of ours, for we find these
+/// without their files.
 #[test]
 fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
     if skip(not_root()) {
@@ -164,19 +195,24 @@ fn an_empty_directory_that_was_over_proc_for_a_moment_hides_nobody_later() {
     assert_asked(&mut bowout, "2 descendants left");
 }
 
-/// The child makes FIFOs without a writer in bowout's mounts, in the place of files that bowout reads. Opening one waits for ever.
+/// The child makes FIFOs without a writer in bowout's mounts, in the place of files that bowout
+/// reads. Opening one waits for ever.
 #[test]
 fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
     if skip(not_root()) {
         return;
     }
-    // The shell and what it waits for: the second is no child of bowout's, and is found by its files alone.
+    // The shell and what it waits for: the second is no child of bowout's, and is found by its
+    // files alone.
     let below = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' &";
     let over_all = "mount -t tmpfs none /proc && mkdir /proc/thread-self && mkfifo /proc/thread-self/children && ln -s $PPID /proc/self && \
                     for pid in $all; do mkdir /proc/$pid && mkfifo /proc/$pid/stat || exit 1; done &&";
     let over_each = "mkfifo $DIR/fifo && for pid in $all; do mount --bind $DIR/fifo /proc/$pid/stat || exit 1; done &&";
     // What is hidden and no child of bowout's is met when it has become one, by SIGKILL.
-    for (mount, grace, line) in [(over_all, "1h", "2 descendants left: sent SIGTERM"), (over_each, "300ms", "killed")] {
+    for (mount, grace, line) in [
+        (over_all, "1h", "2 descendants left: sent SIGTERM"),
+        (over_each, "300ms", "killed"),
+    ] {
         let dir = Dir::new();
         let script = format!(
             "{below} while [ -z \"$a\" ]; do a=$(cat /proc/$!/task/$!/children); done; all=\"$$ $! $a\"; DIR={}; \
@@ -190,7 +226,11 @@ fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
         bowout.out.find("SIGHUP", |line| line.starts_with("c 1 "));
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(7), "{mount}");
-        assert!(bowout.log().iter().any(|said| said.contains(line)), "{mount}: {:#?}", bowout.log());
+        assert!(
+            bowout.log().iter().any(|said| said.contains(line)),
+            "{mount}: {:#?}",
+            bowout.log()
+        );
     }
 }
 
@@ -212,8 +252,10 @@ fn a_proc_that_is_mounted_later_is_found() {
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
     for home in homes() {
-        for (grace, options, asked) in [("1h", "--exit TERM:0", "1 descendant left"), ("3s", "", "killed 1 descendant")]
-        {
+        for (grace, options, asked) in [
+            ("1h", "--exit TERM:0", "1 descendant left"),
+            ("3s", "", "killed 1 descendant"),
+        ] {
             let script = format!(
                 "\"$PROBE\" hostile thread -- --name t {options} & exec \"$PROBE\" signals --name c --exit USR1:7"
             );
@@ -224,7 +266,10 @@ fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
             let seen = signals_of("t", &bowout.out.rest());
             assert_eq!(seen.first(), Some(&TERM), "{home:?}: {seen:?}");
             let log = bowout.log();
-            assert!(log.iter().any(|line| line.contains(asked)), "{home:?}: {log:#?}");
+            assert!(
+                log.iter().any(|line| line.contains(asked)),
+                "{home:?}: {log:#?}"
+            );
         }
     }
 }
@@ -242,7 +287,9 @@ fn a_descendant_that_may_not_be_signalled_is_named_and_holds_nobody() {
             "{} hostile name hermit uid 65534 -- --name d & exec \"$PROBE\" signals --name c --exit TERM:7",
             program.display()
         );
-        let start = Start::new(["--grace", "300ms"]).at(home).with(["--no-cap-kill"]);
+        let start = Start::new(["--grace", "300ms"])
+            .at(home)
+            .with(["--no-cap-kill"]);
         let mut bowout = start.sh(&script);
         all_ready(&mut bowout, &["d", "c"]);
         let (status, took) = timed(|| {
@@ -252,11 +299,14 @@ fn a_descendant_that_may_not_be_signalled_is_named_and_holds_nobody() {
         assert_eq!(status, Status::Code(137), "{home:?}");
         assert!(took < SOON, "{took:?}");
         // Not to the end of the pipe: off PID 1 the descendant lives on, and holds it.
-        bowout.err.find("the reason", |line| line.contains("cannot kill 'hermit'") && line.contains("not permitted"));
+        bowout.err.find("the reason", |line| {
+            line.contains("cannot kill 'hermit'") && line.contains("not permitted")
+        });
     }
 }
 
-/// Forks its successor and ends, over and over, each in a session of its own and under another name; the child has long ended.
+/// Forks its successor and ends, over and over, each in a session of its own and under another
+/// name; the child has long ended.
 #[test]
 fn a_chain_of_processes_that_moves_all_the_time_is_gone_after_the_drain() {
     for home in homes() {
@@ -272,7 +322,9 @@ fn a_chain_of_processes_that_moves_all_the_time_is_gone_after_the_drain() {
 #[test]
 fn an_orphan_in_its_own_session_is_gone_after_the_drain() {
     for home in homes() {
-        let acts = ["session", "leave", "session", "leave", "session", "--", "--name", "o"];
+        let acts = [
+            "session", "leave", "session", "leave", "session", "--", "--name", "o",
+        ];
         let mut bowout = hostile(Start::new(["--grace", "300ms"]).at(home), &acts);
         assert_eq!(bowout.end(), Status::Code(0), "{home:?}");
     }

@@ -15,30 +15,41 @@ fn options() -> [String; 2] {
 }
 
 fn stopped(bowout: &Running) {
-    until("bowout is stopped", || (bowout.state() == 'T').then_some(()));
+    until("bowout is stopped", || {
+        (bowout.state() == 'T').then_some(())
+    });
 }
 
 /// That the grace period of a request that was answered before is over.
 fn expired() {
     let since = Instant::now();
-    until("the grace period is over", || (since.elapsed() > GRACE).then_some(()));
+    until("the grace period is over", || {
+        (since.elapsed() > GRACE).then_some(())
+    });
 }
 
 /// The child stops bowout as it is asked to end, and ends when its time has long been over.
 #[test]
 fn an_end_is_judged_before_the_grace_period_that_is_over() {
-    let mut bowout = Start::new(options()).probe(["signals", "--tell", "TERM:19", "--exit", "USR1:7"]);
+    let mut bowout =
+        Start::new(options()).probe(["signals", "--tell", "TERM:19", "--exit", "USR1:7"]);
     let child = bowout.ready();
     bowout.kill(TERM);
     bowout.expect(TERM);
     stopped(&bowout);
     expired();
     kill(child, USR1);
-    until("the child has ended", || (state_of(child) == Some('Z')).then_some(()));
+    until("the child has ended", || {
+        (state_of(child) == Some('Z')).then_some(())
+    });
     bowout.kill(libc::SIGCONT);
     assert_eq!(bowout.end(), Status::Code(7));
     let log = bowout.log();
-    assert!(!log.iter().any(|line| line.contains("killed") || line.contains("is over")), "{log:#?}");
+    assert!(
+        !log.iter()
+            .any(|line| line.contains("killed") || line.contains("is over")),
+        "{log:#?}"
+    );
 }
 
 /// Dead either way, but not of the same reason.
@@ -54,7 +65,11 @@ fn a_second_request_is_judged_before_the_grace_period_that_is_over() {
     bowout.kill(libc::SIGCONT);
     assert_eq!(bowout.end(), Status::Signal(KILL));
     let log = bowout.log();
-    assert!(log.last().is_some_and(|line| line.contains("was a second stop request")), "{log:#?}");
+    assert!(
+        log.last()
+            .is_some_and(|line| line.contains("was a second stop request")),
+        "{log:#?}"
+    );
 }
 
 #[test]
@@ -63,18 +78,25 @@ fn a_wish_for_more_time_is_judged_before_the_grace_period_that_is_over() {
     let words = "say ready | wait TERM end | wait USR1 end | send EXTEND_TIMEOUT_USEC=60000000 | say sent | wait USR2 end \
                  | exit 9";
     let grace = options();
-    let mut bowout = say(manager.start(&[&grace[0], &grace[1], "--grace-max", "1h"]), words);
+    let mut bowout = say(
+        manager.start(&[&grace[0], &grace[1], "--grace-max", "1h"]),
+        words,
+    );
     ready(&mut bowout);
     let child = bowout.child_pid();
     bowout.kill(TERM);
-    bowout.out.find("the request", |line| line == format!("got {TERM}"));
+    bowout
+        .out
+        .find("the request", |line| line == format!("got {TERM}"));
     bowout.kill(libc::SIGSTOP);
     stopped(&bowout);
     kill(child, USR1);
     bowout.out.find("the wish", |line| line == "sent");
     expired();
     bowout.kill(libc::SIGCONT);
-    bowout.err.find("more time", |line| line.contains("asks for 1m"));
+    bowout
+        .err
+        .find("more time", |line| line.contains("asks for 1m"));
     bowout.kill(USR2);
     assert_eq!(bowout.end(), Status::Code(9));
 }
@@ -96,10 +118,18 @@ fn a_relay_whose_socket_is_full_has_lost_nothing_when_bowout_goes_on() {
     bowout.kill(libc::SIGCONT);
     let mut heard = vec![];
     until("all is heard", || {
-        heard.extend(manager.heard().map(|message| message.text()).filter(|text| !text.starts_with("STOPPING=1")));
+        heard.extend(
+            manager
+                .heard()
+                .map(|message| message.text())
+                .filter(|text| !text.starts_with("STOPPING=1")),
+        );
         (heard.len() == sent).then_some(())
     });
-    assert_eq!(heard, (0..sent).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+    assert_eq!(
+        heard,
+        (0..sent).map(|n| format!("STATUS={n}")).collect::<Vec<_>>()
+    );
     // bowout does not wait for long for a manager that has no room.
     bowout.kill(USR2);
     assert_eq!(bowout.end(), Status::Code(5));

@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use super::{KILL, TERM, USR1};
 use crate::common::pty::kill;
 use crate::common::{
-    Dir, Home, Running, SOON, Start, Status, homes, no_strace, not_root, notifier, size, skip, timed, until,
+    Dir, Home, Running, SOON, Start, Status, homes, no_strace, not_root, notifier, size, skip,
+    timed, until,
 };
 use crate::notify::{Manager, dropped, ready, relay, say};
 
@@ -27,15 +28,21 @@ fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
         for n in 0..count {
             if n == count / 2 {
                 bowout.kill(TERM);
-                bowout.err.find("the request", |line| line.contains("stop request SIGTERM"));
+                bowout
+                    .err
+                    .find("the request", |line| line.contains("stop request SIGTERM"));
             }
             let text = until("a message of the child's", || {
                 Some(manager.hear().text()).filter(|text| !text.starts_with("STOPPING=1\n"))
             });
             assert_eq!(text, format!("STATUS={n}"));
         }
-        bowout.out.find("all", |line| line == format!("sent {count}"));
-        bowout.out.find("the request", |line| line == format!("got {TERM}"));
+        bowout
+            .out
+            .find("all", |line| line == format!("sent {count}"));
+        bowout
+            .out
+            .find("the request", |line| line == format!("got {TERM}"));
         let log = bowout.err.seen();
         assert_eq!(dropped(&log), 0, "{home:?}: {log:#?}");
     }
@@ -45,7 +52,8 @@ fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
 fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_heard_in_it() {
     let count = size(5_000, 100_000);
     let manager = Manager::new();
-    let words = format!("say ready | wait USR1 end | refused {count} | send STATUS=after | wait KILL end");
+    let words =
+        format!("say ready | wait USR1 end | refused {count} | send STATUS=after | wait KILL end");
     let mut bowout = say(manager.start(&["--grace", "200ms"]), &words);
     ready(&mut bowout);
     bowout.kill(USR1);
@@ -59,12 +67,15 @@ fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_hea
     let mut bowout = say(manager.start(&["--grace", "200ms"]), words);
     ready(&mut bowout);
     bowout.kill(USR1);
-    bowout.err.find("the flood", |line| line.contains("dropped"));
+    bowout
+        .err
+        .find("the flood", |line| line.contains("dropped"));
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
 }
 
-/// Root may send another process's credentials; bowout drops messages of a process that is not a descendant.
+/// Root may send another process's credentials; bowout drops messages of a process that is not a
+/// descendant.
 #[test]
 fn a_descendant_that_says_it_is_somebody_else_is_judged_by_that() {
     if skip(not_root()) {
@@ -95,14 +106,29 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
     }
     let manager = Manager::new();
     fs::set_permissions(&manager.dir.0, Permissions::from_mode(0o755)).expect("permissions");
-    let mut bowout = say(manager.start(&[]), "say ready | wait USR1 end | send STATUS=mine | wait TERM end | exit 0");
+    let mut bowout = say(
+        manager.start(&[]),
+        "say ready | wait USR1 end | send STATUS=mine | wait TERM end | exit 0",
+    );
     ready(&mut bowout);
     let (address, child) = (relay(&bowout), bowout.child_pid());
     let program = manager.dir.program(notifier());
-    let line = [program.to_str().expect("text"), "uid", "65534", "forge", &child.to_string(), "STATUS=forged"];
+    let line = [
+        program.to_str().expect("text"),
+        "uid",
+        "65534",
+        "forge",
+        &child.to_string(),
+        "STATUS=forged",
+    ];
     let mut stranger = Start::direct().env("NOTIFY_SOCKET", &address).command(line);
     assert_eq!(stranger.end(), Status::Code(98));
-    assert!(stranger.log().iter().any(|line| line.contains("not permitted")));
+    assert!(
+        stranger
+            .log()
+            .iter()
+            .any(|line| line.contains("not permitted"))
+    );
     bowout.kill(USR1);
     manager.hears("STATUS=mine");
     bowout.kill(TERM);
@@ -134,12 +160,17 @@ fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
 #[test]
 fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     let manager = Manager::new();
-    let mut bowout = say(manager.start(&[]), "say ready | wait USR1 end | flood 20 | wait TERM end | exit 0");
+    let mut bowout = say(
+        manager.start(&[]),
+        "say ready | wait USR1 end | flood 20 | wait TERM end | exit 0",
+    );
     ready(&mut bowout);
     let address = relay(&bowout);
     let flood = "flood 1000000000";
     let stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), flood);
-    bowout.err.find("the flood", |line| line.contains("is not a descendant"));
+    bowout
+        .err
+        .find("the flood", |line| line.contains("is not a descendant"));
     bowout.kill(USR1);
     for n in 0..20 {
         manager.hears(&format!("STATUS={n}"));
@@ -149,7 +180,8 @@ fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// Another user who owns the folder can put something else in the directory's place. bowout then removes its own socket only.
+/// Another user who owns the folder can put something else in the directory's place. bowout then
+/// removes its own socket only.
 #[test]
 fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
     for home in homes() {
@@ -157,18 +189,38 @@ fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("permissions");
         let precious = victim.write("notify", "mine", 0o600);
         let start = manager.start(&[]).at(home).env("RUNTIME_DIRECTORY", &dir.0);
-        let mut bowout = say(start, "say ready | wait USR1 end | send STATUS=here | exit 0");
+        let mut bowout = say(
+            start,
+            "say ready | wait USR1 end | send STATUS=here | exit 0",
+        );
         ready(&mut bowout);
-        let entry = || fs::read_dir(&dir.0).expect("a directory").next().expect("an entry").expect("an entry").path();
+        let entry = || {
+            fs::read_dir(&dir.0)
+                .expect("a directory")
+                .next()
+                .expect("an entry")
+                .expect("an entry")
+                .path()
+        };
         let (directory, elsewhere) = (entry(), dir.file("elsewhere"));
         fs::rename(&directory, &elsewhere).expect("renamed");
         std::os::unix::fs::symlink(&victim.0, &directory).expect("a link");
         bowout.kill(USR1);
         // The socket is not at its address.
-        bowout.out.find("not sent", |line| line.starts_with("not sent"));
+        bowout
+            .out
+            .find("not sent", |line| line.starts_with("not sent"));
         assert_eq!(bowout.end(), Status::Code(0));
-        assert_eq!(fs::read_to_string(&precious).expect("there"), "mine", "{home:?}");
-        assert_eq!(fs::read_dir(&elsewhere).expect("there").count(), 0, "{home:?}: the socket is left");
+        assert_eq!(
+            fs::read_to_string(&precious).expect("there"),
+            "mine",
+            "{home:?}"
+        );
+        assert_eq!(
+            fs::read_dir(&elsewhere).expect("there").count(),
+            0,
+            "{home:?}: the socket is left"
+        );
     }
 }
 
@@ -181,30 +233,48 @@ fn the_relays_socket_has_its_permissions_from_the_start() {
     let (manager, dir) = (Manager::new(), Dir::new());
     let trace = dir.file("trace");
     let calls = "trace=?chmod,fchmod,fchmodat,?fchmodat2,bind,?mkdir,mkdirat";
-    let line = ["-o", trace.to_str().expect("text"), "-e", calls, crate::common::BOWOUT, "--notify", "relay"];
-    let start = Start::new(line).program("strace").env("RUNTIME_DIRECTORY", &manager.dir.0);
+    let line = [
+        "-o",
+        trace.to_str().expect("text"),
+        "-e",
+        calls,
+        crate::common::BOWOUT,
+        "--notify",
+        "relay",
+    ];
+    let start = Start::new(line)
+        .program("strace")
+        .env("RUNTIME_DIRECTORY", &manager.dir.0);
     let mut bowout = start.command(["sh", "-c", "umask"]);
     assert_eq!(bowout.end(), Status::Code(0));
     let text = fs::read_to_string(&trace).expect("a trace");
-    assert!(text.contains("/notify") && text.contains("0711") && !text.contains("chmod"), "{text}");
+    assert!(
+        text.contains("/notify") && text.contains("0711") && !text.contains("chmod"),
+        "{text}"
+    );
     // The child's is as it was.
     let mut direct = Start::direct().command(["sh", "-c", "umask"]);
     assert_eq!(bowout.out.rest(), direct.out.rest());
 }
 
-/// Sends messages while bowout is stopped, so that the messages alone hold what is in them when bowout reads them.
+/// Sends messages while bowout is stopped, so that the messages alone hold what is in them when
+/// bowout reads them.
 fn while_stopped(bowout: &mut Running, send: impl FnOnce(&mut Running)) {
     bowout.kill(libc::SIGSTOP);
-    until("bowout is stopped", || (bowout.state() == 'T').then_some(()));
+    until("bowout is stopped", || {
+        (bowout.state() == 'T').then_some(())
+    });
     send(bowout);
     bowout.kill(libc::SIGCONT);
 }
 
-/// Such a descriptor is a socket that lingers. The test's machine need not have a file system that hangs.
+/// Such a descriptor is a socket that lingers. The test's machine need not have a file system that
+/// hangs.
 #[test]
 fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
     for home in homes() {
-        // From the child: in a message that is refused, and in one whose descriptors are not passed on.
+        // From the child: in a message that is refused, and in one whose descriptors are not passed
+        // on.
         for text in ["lingering 2 \\0\\0", "lingering 1 MAINPIDFD=1"] {
             let manager = Manager::new();
             let words = format!("say ready | wait USR1 end | {text} | say sent | wait KILL end");
@@ -217,13 +287,18 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
                 bowout.kill(TERM);
             });
             let (ended, took) = timed(|| bowout.end());
-            let killed = if home == Home::Pid1 { Status::Code(137) } else { Status::Signal(KILL) };
+            let killed = if home == Home::Pid1 {
+                Status::Code(137)
+            } else {
+                Status::Signal(KILL)
+            };
             assert_eq!(ended, killed, "{home:?} {text}");
             assert!(took < SOON, "{home:?} {text}: {took:?}");
         }
         // From a stranger, in as many messages as the socket takes: the child is still heard.
         let manager = Manager::new();
-        let words = "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
+        let words =
+            "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
         let mut bowout = say(manager.start(&["-v"]).at(home), words);
         ready(&mut bowout);
         let address = relay(&bowout);
@@ -237,7 +312,8 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
         bowout.kill(USR1);
         drop(manager.hears("BARRIER=1"));
         manager.hears("STATUS=after");
-        // More than bowout can close until its exit, and more than it may read: the rest ends with the socket.
+        // More than bowout can close until its exit, and more than it may read: the rest ends with
+        // the socket.
         while_stopped(&mut bowout, |bowout| {
             let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
             let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
@@ -251,7 +327,11 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
         // The process that closes them is not a descendant and no orphan.
         let log = bowout.log();
         assert!((6..=10).contains(&dropped(&log)), "{home:?}: {log:#?}");
-        let counted = |line: &&String| ["orphan", "killed", "left"].iter().any(|word| line.contains(word));
+        let counted = |line: &&String| {
+            ["orphan", "killed", "left"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
         assert_eq!(log.iter().find(counted), None, "{home:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! When two worlds are one: what they are compared by, and what is dropped because nothing can read it any more.
+//! When two worlds are one: what they are compared by, and what is dropped because nothing can read
+//! it any more.
 
 use std::hash::{Hash, Hasher};
 
@@ -16,13 +17,19 @@ impl World {
                 if machine.watch.is_none() {
                     (machine.runs_until, self.runs_until) = (None, None);
                 }
-                machine
-                    .waiting
-                    .sort_unstable_by_key(|pending| (pending.signal.number(), pending.value, pending.group_has));
+                machine.waiting.sort_unstable_by_key(|pending| {
+                    (pending.signal.number(), pending.value, pending.group_has)
+                });
             }
             State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
                 (machine.runs_until, self.runs_until) = (None, None);
-                (machine.sent, machine.forwarded, machine.told, self.stopped_by, self.told_all) = Default::default();
+                (
+                    machine.sent,
+                    machine.forwarded,
+                    machine.told,
+                    self.stopped_by,
+                    self.told_all,
+                ) = Default::default();
                 machine.waiting.clear();
                 (machine.halted, machine.group_stop) = (None, None);
                 self.terminal.forget_stops();
@@ -36,9 +43,17 @@ impl World {
             self.last_second = None;
         }
 
-        if matches!(state, State::Killing { .. }) && !machine.last_second || matches!(state, State::Done(_)) {
+        if matches!(state, State::Killing { .. }) && !machine.last_second
+            || matches!(state, State::Done(_))
+        {
             (machine.begun, machine.asked) = Default::default();
-            (self.asked, self.since, self.requested, self.late, self.extended) = Default::default();
+            (
+                self.asked,
+                self.since,
+                self.requested,
+                self.late,
+                self.extended,
+            ) = Default::default();
         }
         if matches!(state, State::Done(_)) {
             (machine.last_second, self.last_second) = Default::default();
@@ -48,22 +63,74 @@ impl World {
         }
     }
 
-    /// All that what follows can depend on, with times as they lie from now. Nothing is left out but the age of a request once it is
-    /// too old to be of one burst with the next: the machine and the monitor ask no more of it.
+    /// All that what follows can depend on, with times as they lie from now. Nothing is left out
+    /// but the age of a request once it is too old to be of one burst with the next: the machine
+    /// and the monitor ask no more of it.
     pub(in super::super) fn key(&self) -> Key {
-        let Self { machine, now, child, nobody_left, suspended, hook, hook_ended, next_hook, .. } = self;
-        let Self { asked, since, late, extended, runs_until, timed_out, stopped_by, told_all, killed, over, .. } = self;
-        let Self { exited, requested, last_second, killed_all, .. } = self;
-        let mut key = Key { now: *now, numbers: Vec::with_capacity(48) };
+        let Self {
+            machine,
+            now,
+            child,
+            nobody_left,
+            suspended,
+            hook,
+            hook_ended,
+            next_hook,
+            ..
+        } = self;
+        let Self {
+            asked,
+            since,
+            late,
+            extended,
+            runs_until,
+            timed_out,
+            stopped_by,
+            told_all,
+            killed,
+            over,
+            ..
+        } = self;
+        let Self {
+            exited,
+            requested,
+            last_second,
+            killed_all,
+            ..
+        } = self;
+        let mut key = Key {
+            now: *now,
+            numbers: Vec::with_capacity(48),
+        };
         key.machine(machine);
-        let switches =
-            [*nobody_left, *hook, *hook_ended, *extended, *timed_out, *told_all, *killed, *killed_all, *over];
-        key.push(switches.iter().fold(0, |bits, &on| bits << 1 | i64::from(on)));
+        let switches = [
+            *nobody_left,
+            *hook,
+            *hook_ended,
+            *extended,
+            *timed_out,
+            *told_all,
+            *killed,
+            *killed_all,
+            *over,
+        ];
+        key.push(
+            switches
+                .iter()
+                .fold(0, |bits, &on| bits << 1 | i64::from(on)),
+        );
         key.push(*next_hook as i64);
         key.push(late.as_micros() as i64);
         key.push(stopped_by.bits() as i64);
         key.exit(*child);
-        key.times([*suspended, *since, *requested, *runs_until, *exited, *last_second]);
+        key.times([
+            *suspended,
+            *since,
+            *requested,
+            *runs_until,
+            *exited,
+            *last_second,
+        ]);
         key.asked(asked);
         let (numbers, times) = self.terminal.numbers();
         key.numbers.extend(numbers);
@@ -90,7 +157,9 @@ impl Eq for Key {}
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // One number to hash in the place of forty, for the sake of a debug build.
-        let mix = |sum: u64, number: &i64| (sum.rotate_left(5) ^ *number as u64).wrapping_mul(0x517c_c1b7_2722_0a95);
+        let mix = |sum: u64, number: &i64| {
+            (sum.rotate_left(5) ^ *number as u64).wrapping_mul(0x517c_c1b7_2722_0a95)
+        };
         self.numbers.iter().fold(0, mix).hash(state);
     }
 }
@@ -111,7 +180,8 @@ impl Key {
         }
     }
 
-    /// Of the last request of a side it counts alone whether it is [`CLIMB`] old; the walk's other steps are far shorter or longer.
+    /// Of the last request of a side it counts alone whether it is [`CLIMB`] old; the walk's other
+    /// steps are far shorter or longer.
     fn asked(&mut self, asked: &[Option<Asked>; Side::COUNT]) {
         let burst = self.now.checked_sub(BURST);
         let first = |asked: Asked| burst.map_or(asked.first, |burst| asked.first.max(burst));
@@ -154,7 +224,9 @@ impl Key {
         } = machine;
         self.state(*state);
         // It is compared with the deadline that is armed, and with nothing else.
-        self.push(i64::from(put_off.is_some() && *put_off == machine.next_step()));
+        self.push(i64::from(
+            put_off.is_some() && *put_off == machine.next_step(),
+        ));
         self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
         self.asked(asked);
         self.push(sent.bits() as i64);
@@ -164,9 +236,17 @@ impl Key {
         for signal in [paused.map(|(_, signal)| signal), *halted, *group_stop] {
             self.push(signal.map_or(0, |signal| i64::from(signal.number())));
         }
-        self.times([watch.map(|watch| watch.next), watch.and_then(|watch| watch.prepares)]);
+        self.times([
+            watch.map(|watch| watch.next),
+            watch.and_then(|watch| watch.prepares),
+        ]);
         self.push(waiting.len() as i64);
-        for Pending { signal, value, group_has } in waiting {
+        for Pending {
+            signal,
+            value,
+            group_has,
+        } in waiting
+        {
             self.push(i64::from(signal.number()));
             self.push(value.map_or(-1, |value| value as i64));
             self.push(i64::from(*group_has));
@@ -176,10 +256,19 @@ impl Key {
     fn state(&mut self, state: State) {
         let (kind, index, times, ended) = match state {
             State::Running { ended } => (0, None, [None; 2], ended),
-            State::Preparing { hook, until, grace, ended } => (1, hook, [until, grace], ended),
+            State::Preparing {
+                hook,
+                until,
+                grace,
+                ended,
+            } => (1, hook, [until, grace], ended),
             State::Stopping { rung, until, ended } => (2, Some(rung), [until, None], ended),
             State::Draining { exit, until } => (3, None, [until, None], Some(exit)),
-            State::Killing { ended, again, until } => (4, None, [Some(again), Some(until)], ended),
+            State::Killing {
+                ended,
+                again,
+                until,
+            } => (4, None, [Some(again), Some(until)], ended),
             State::Done(exit) => (5, None, [None; 2], Some(exit)),
         };
         self.push(kind);

@@ -1,5 +1,5 @@
-//! What the monitor knows of the terminal from the events alone: the stops of the child and of the whole group, and the looks that a Ctrl-C
-//! brings.
+//! What the monitor knows of the terminal from the events alone: the stops of the child and of the
+//! whole group, and the looks that a Ctrl-C brings.
 
 use super::*;
 
@@ -40,8 +40,15 @@ impl Terminal {
         let number = |signal: Option<Signal>| signal.map_or(0, |signal| i64::from(signal.number()));
         let times = self.ctrl_c.map(|ctrl_c| (ctrl_c.next, ctrl_c.prepares));
         (
-            [number(self.halted), number(self.group), i64::from(self.looking)],
-            [times.map(|(next, _)| next), times.and_then(|(_, prepares)| prepares)],
+            [
+                number(self.halted),
+                number(self.group),
+                i64::from(self.looking),
+            ],
+            [
+                times.map(|(next, _)| next),
+                times.and_then(|(_, prepares)| prepares),
+            ],
         )
     }
 
@@ -59,38 +66,82 @@ fn is_ctrl_c(settings: &Settings, received: Received) -> bool {
 
 impl World {
     /// What the machine had to do about job control and about the looks, and did.
-    pub(super) fn judge_terminal(&mut self, before: State, event: Event, due: bool, actions: &[Action]) {
+    pub(super) fn judge_terminal(
+        &mut self,
+        before: State,
+        event: Event,
+        due: bool,
+        actions: &[Action],
+    ) {
         let expected = self.expected_suspension(before, event);
         let suspended = actions.iter().find_map(|action| match *action {
             Action::SuspendSelf(signal) => Some(signal),
             _ => None,
         });
-        assert_eq!(suspended, expected, "stops itself for no watcher, or stays awake before one");
-        let looks = event == Event::Timeout && !due && self.terminal.ctrl_c.is_some_and(|it| it.next <= self.now);
-        assert_eq!(actions.contains(&Action::LookAtTerminal), looks, "looks without need, or not when it has to");
+        assert_eq!(
+            suspended, expected,
+            "stops itself for no watcher, or stays awake before one"
+        );
+        let looks = event == Event::Timeout
+            && !due
+            && self.terminal.ctrl_c.is_some_and(|it| it.next <= self.now);
+        assert_eq!(
+            actions.contains(&Action::LookAtTerminal),
+            looks,
+            "looks without need, or not when it has to"
+        );
         self.follow_ctrl_c(before, event, looks, actions);
         if self.terminal.is_unprepared() {
             let prepares = |action: &Action| {
-                matches!(action, Action::Send { wake: true, .. } | Action::RunHook(_) | Action::NotifyStopping)
+                matches!(
+                    action,
+                    Action::Send { wake: true, .. } | Action::RunHook(_) | Action::NotifyStopping
+                )
             };
-            assert!(!actions.iter().any(prepares), "prepares what a prompt can cancel");
+            assert!(
+                !actions.iter().any(prepares),
+                "prepares what a prompt can cancel"
+            );
         }
         if let Some(Cancellable { next, .. }) = self.terminal.ctrl_c {
-            assert!(self.machine.deadline().is_some_and(|deadline| deadline <= next), "does not look again");
+            assert!(
+                self.machine
+                    .deadline()
+                    .is_some_and(|deadline| deadline <= next),
+                "does not look again"
+            );
         }
     }
 
     fn expected_suspension(&mut self, before: State, event: Event) -> Option<Signal> {
-        let over = |state| matches!(state, State::Draining { .. } | State::Killing { .. } | State::Done(_));
-        let Self { machine, terminal, .. } = self;
+        let over = |state| {
+            matches!(
+                state,
+                State::Draining { .. } | State::Killing { .. } | State::Done(_)
+            )
+        };
+        let Self {
+            machine, terminal, ..
+        } = self;
         if !machine.settings.job_control || over(before) || over(machine.state()) {
             return None;
         }
         let both = match event {
-            Event::ChildStopped { wants_terminal: true, .. } => None,
-            Event::ChildStopped { signal, watched: true, .. } => Some(signal),
+            Event::ChildStopped {
+                wants_terminal: true,
+                ..
+            } => None,
+            Event::ChildStopped {
+                signal,
+                watched: true,
+                ..
+            } => Some(signal),
             Event::ChildStopped { signal, .. } if terminal.group == Some(signal) => Some(signal),
-            Event::ChildStopped { signal: Signal::TSTP, shared_group: false, .. } => None,
+            Event::ChildStopped {
+                signal: Signal::TSTP,
+                shared_group: false,
+                ..
+            } => None,
             Event::ChildStopped { signal, .. } => {
                 terminal.halted = Some(signal);
                 None
@@ -103,7 +154,9 @@ impl World {
                 terminal.forget_stops();
                 None
             }
-            Event::Signal(received) if is_stop(received.signal) && machine.child_has(received, received.signal) => {
+            Event::Signal(received)
+                if is_stop(received.signal) && machine.child_has(received, received.signal) =>
+            {
                 terminal.group = Some(received.signal);
                 terminal.group.filter(|_| terminal.halted == terminal.group)
             }
@@ -121,15 +174,25 @@ impl World {
         let was = self.terminal.ctrl_c;
         let unprepared = was.is_some_and(|ctrl_c| ctrl_c.prepares.is_some());
         match event {
-            Event::Signal(received) if settings.is_stop_request(received) && !settings.drops(received.signal) => {
+            Event::Signal(received)
+                if settings.is_stop_request(received) && !settings.drops(received.signal) =>
+            {
                 if !is_ctrl_c(settings, received) {
                     self.terminal.ctrl_c = None;
                     let killed = matches!(after, State::Killing { .. });
                     let proceeds = actions.contains(&Action::NotifyStopping);
-                    assert!(!unprepared || killed || proceeds, "another request does not start the stop");
-                } else if matches!(before, State::Running { .. }) && settings.ladder.rung(0).is_some() {
+                    assert!(
+                        !unprepared || killed || proceeds,
+                        "another request does not start the stop"
+                    );
+                } else if matches!(before, State::Running { .. })
+                    && settings.ladder.rung(0).is_some()
+                {
                     let prepares = Some(now + LOOKS[1]);
-                    self.terminal.ctrl_c = Some(Cancellable { next: now + LOOKS[0], prepares });
+                    self.terminal.ctrl_c = Some(Cancellable {
+                        next: now + LOOKS[0],
+                        prepares,
+                    });
                 }
             }
             Event::Timeout if looks => {
@@ -153,19 +216,33 @@ impl World {
 
     /// A prompt leaves nothing of the stop; no prompt, after a while, lets it begin.
     fn judge_look(&mut self, before: State, prompt: bool, actions: &[Action]) {
-        let Some(ctrl_c) = self.terminal.ctrl_c else { panic!("looks though the stop cannot be cancelled") };
+        let Some(ctrl_c) = self.terminal.ctrl_c else {
+            panic!("looks though the stop cannot be cancelled")
+        };
         let after = self.machine.state();
         if prompt {
-            assert!(matches!(after, State::Running { .. }) && actions.is_empty(), "is not cancelled");
+            assert!(
+                matches!(after, State::Running { .. }) && actions.is_empty(),
+                "is not cancelled"
+            );
             assert!(self.next_hook == 0, "cancels what a hook has begun");
             (self.asked, self.since, self.late, self.extended) = Default::default();
             (self.stopped_by, self.told_all) = Default::default();
         } else if ctrl_c.prepares.is_some_and(|prepares| prepares <= self.now) {
-            assert!(actions.contains(&Action::NotifyStopping), "does not begin to stop");
-            self.terminal.ctrl_c =
-                (self.machine.settings.hooks == 0).then_some(Cancellable { prepares: None, ..ctrl_c });
+            assert!(
+                actions.contains(&Action::NotifyStopping),
+                "does not begin to stop"
+            );
+            self.terminal.ctrl_c = (self.machine.settings.hooks == 0).then_some(Cancellable {
+                prepares: None,
+                ..ctrl_c
+            });
         } else {
-            assert_eq!((actions, after), (&[][..], before), "a look that finds no prompt changes something");
+            assert_eq!(
+                (actions, after),
+                (&[][..], before),
+                "a look that finds no prompt changes something"
+            );
         }
     }
 }

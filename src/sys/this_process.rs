@@ -38,8 +38,8 @@ pub(crate) fn parent() -> i32 {
     nix::unistd::getppid().as_raw()
 }
 
-/// Has every descendant that loses its parent become our child (PR_SET_CHILD_SUBREAPER(2const)). To be called before the fork: it is not
-/// retroactive (contract K11).
+/// Has every descendant that loses its parent become our child (PR_SET_CHILD_SUBREAPER(2const)). To
+/// be called before the fork: it is not retroactive (contract K11).
 ///
 /// # Errors
 /// As prctl(2): a kernel before 3.4, or a filter.
@@ -53,13 +53,15 @@ pub(crate) struct Parent {
     pub(crate) pid: libc::pid_t,
     /// What its exit sends.
     pub(crate) signal: Signal,
-    /// Readable once the process has exited (pidfd_open(2)); `None` where it had exited before it could be opened.
+    /// Readable once the process has exited (pidfd_open(2)); `None` where it had exited before it
+    /// could be opened.
     handle: Option<OwnedFd>,
 }
 
 impl Parent {
-    /// Watches `pid`, the parent that bowout was started by. Without a parent in its PID namespace, or without pidfds (Linux before 5.3, a filter),
-    /// the kernel sends the signal, and there is nothing to watch. It does so when the *thread* that started bowout ends
+    /// Watches `pid`, the parent that bowout was started by. Without a parent in its PID namespace,
+    /// or without pidfds (Linux before 5.3, a filter), the kernel sends the signal, and there is
+    /// nothing to watch. It does so when the *thread* that started bowout ends
     /// (PR_SET_PDEATHSIG(2const)), and the process may go on.
     ///
     /// # Errors
@@ -68,12 +70,18 @@ impl Parent {
         // 0 is a parent outside the PID namespace.
         let handle = if pid == 0 { None } else { pidfd_open(pid).ok() };
         // nix takes its own enum here, which ends at 31. SAFETY: numbers only.
-        if handle.is_none() && unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) } != 0 {
+        if handle.is_none() && unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) } != 0
+        {
             return Err(io::Error::last_os_error());
         }
-        // An exited parent's number may be another process's by now, and the kernel sends the signal only for a later exit.
+        // An exited parent's number may be another process's by now, and the kernel sends the
+        // signal only for a later exit.
         let exited = parent() != pid;
-        Ok((exited || handle.is_some()).then(|| Self { pid, signal, handle: handle.filter(|_| !exited) }))
+        Ok((exited || handle.is_some()).then(|| Self {
+            pid,
+            signal,
+            handle: handle.filter(|_| !exited),
+        }))
     }
 
     /// What to wait for.
@@ -84,7 +92,8 @@ impl Parent {
     /// Whether all threads of it have ended.
     pub(crate) fn has_exited(&self) -> bool {
         let look = |fd| poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO);
-        self.handle().is_none_or(|fd| look(fd).is_ok_and(|ready| ready > 0))
+        self.handle()
+            .is_none_or(|fd| look(fd).is_ok_and(|ready| ready > 0))
     }
 }
 
@@ -100,18 +109,34 @@ pub(super) fn pidfd_open(pid: libc::pid_t) -> nix::Result<OwnedFd> {
     }
 }
 
-/// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these closed. The child must find it
-/// closed, too: what is opened here closes at its exec.
+/// Sees that none of our own descriptors becomes 0, 1 or 2 where we were started with one of these
+/// closed. The child must find it closed, too: what is opened here closes at its exec.
 ///
-/// Ends us where that fails (`EMFILE`, `ENFILE`, `ENOMEM`, a filter): `release` would put /dev/null in the place of the signalfd that
-/// has the number, and no signal and no child's end would be seen.
+/// Ends us where that fails (`EMFILE`, `ENFILE`, `ENOMEM`, a filter): `release` would put /dev/null
+/// in the place of the signalfd that has the number, and no signal and no child's end would be
+/// seen.
 pub(super) fn occupy_standard_descriptors() {
-    let look = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+    let look = |fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    };
     let mut standard = [look(0), look(1), look(2)];
-    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // By the call that the loop waits in, so that a filter that refuses it is known before the command starts.
+    let at_once = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // By the call that the loop waits in, so that a filter that refuses it is known before the
+    // command starts.
     // SAFETY: three entries, and as many are said; a valid time, and no mask.
-    let closed = unsafe { libc::ppoll(standard.as_mut_ptr(), 3, &raw const at_once, std::ptr::null()) };
+    let closed = unsafe {
+        libc::ppoll(
+            standard.as_mut_ptr(),
+            3,
+            &raw const at_once,
+            std::ptr::null(),
+        )
+    };
     if closed < 0 {
         wait::failed("ppoll", Errno::last());
     }
@@ -119,16 +144,20 @@ pub(super) fn occupy_standard_descriptors() {
     if closed >= 0 && standard.iter().all(|fd| fd.revents & libc::POLLNVAL == 0) {
         return;
     }
-    // open(2) takes the lowest free number, so that three are the most it can need. O_PATH works on `/` without any device
-    // file, and reads and writes on it fail with EBADF, as they would on a closed one.
+    // open(2) takes the lowest free number, so that three are the most it can need. O_PATH works on
+    // `/` without any device file, and reads and writes on it fail with EBADF, as they would on a
+    // closed one.
     for _ in 0..3 {
         match open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Ok(fd) if fd.as_raw_fd() <= 2 => mem::forget(fd),
             Ok(_) => return,
             Err(error) => {
-                // There is no log yet; and stderr itself may be what is closed, which only the exit code tells then.
-                let line =
-                    format!("bowout: cannot take the place of a closed stdin, stdout or stderr: {}\n", error.desc());
+                // There is no log yet; and stderr itself may be what is closed, which only the exit
+                // code tells then.
+                let line = format!(
+                    "bowout: cannot take the place of a closed stdin, stdout or stderr: {}\n",
+                    error.desc()
+                );
                 let _ = super::stderr::Stderr::new(|_| String::new()).write_all(line.as_bytes());
                 super::end::end(Exit::OWN_FAILURE)
             }
@@ -136,7 +165,8 @@ pub(super) fn occupy_standard_descriptors() {
     }
 }
 
-/// Writes what the user asked to see, to stdout, before anything is started. A reader that does not wait for all of it is no failure.
+/// Writes what the user asked to see, to stdout, before anything is started. A reader that does not
+/// wait for all of it is no failure.
 pub(crate) fn print(text: &str) -> Exit {
     let mut rest = text.as_bytes();
     while let Ok(written @ 1..) = nix::unistd::write(std::io::stdout(), rest) {
@@ -145,9 +175,10 @@ pub(crate) fn print(text: &str) -> Exit {
     Exit::Code(0)
 }
 
-/// Lets go of what belongs to the child: stdin and stdout become /dev/null, so that a pipe ends when the child's copy does
-/// (contract T12); what is open from 3 up, but for `ours`, is closed; the working directory pins no mount. Best effort: what
-/// fails here costs the user an open file, not the supervision.
+/// Lets go of what belongs to the child: stdin and stdout become /dev/null, so that a pipe ends
+/// when the child's copy does (contract T12); what is open from 3 up, but for `ours`, is closed;
+/// the working directory pins no mount. Best effort: what fails here costs the user an open file,
+/// not the supervision.
 pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
     // First: the command may look where bowout is.
     let _ = nix::unistd::chdir("/");
@@ -159,8 +190,15 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
         // None of ours, and closed with the rest.
         mem::forget(null);
     }
-    let own = super::stderr::own_descriptor().into_iter().chain(super::tree::proc_descriptor());
-    let mut kept: Vec<u32> = ours.iter().copied().chain(own).map(|fd| fd.as_raw_fd() as u32).collect();
+    let own = super::stderr::own_descriptor()
+        .into_iter()
+        .chain(super::tree::proc_descriptor());
+    let mut kept: Vec<u32> = ours
+        .iter()
+        .copied()
+        .chain(own)
+        .map(|fd| fd.as_raw_fd() as u32)
+        .collect();
     kept.sort_unstable();
     let mut from = 3;
     for fd in kept.into_iter().chain([u32::MAX]) {
@@ -173,7 +211,8 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
 
 /// `close_range(2)`, or close(2) one by one where a kernel before 5.9 or a filter refuses it.
 fn close_range(first: u32, last: u32) {
-    // SAFETY: closes descriptors that nothing in this process holds; `release` has left out those that something does.
+    // SAFETY: closes descriptors that nothing in this process holds; `release` has left out those
+    // that something does.
     unsafe {
         if libc::syscall(libc::SYS_close_range, first, last, 0) != 0 {
             let limit = libc::sysconf(libc::_SC_OPEN_MAX).clamp(0, MOST_DESCRIPTORS) as u32;
@@ -184,5 +223,6 @@ fn close_range(first: u32, last: u32) {
     }
 }
 
-/// How far descriptors are closed one by one: a limit of a billion is no reason to make a billion calls.
+/// How far descriptors are closed one by one: a limit of a billion is no reason to make a billion
+/// calls.
 const MOST_DESCRIPTORS: libc::c_long = 65_536;

@@ -1,12 +1,15 @@
-//! The sd_notify relay: a socket of bowout's own for the child. Each message is sent on to the manager from bowout's PID, because the manager
-//! accepts messages of its main process only (sd_notify(3), `NotifyAccess=main`).
+//! The sd_notify relay: a socket of bowout's own for the child. Each message is sent on to the
+//! manager from bowout's PID, because the manager accepts messages of its main process only
+//! (sd_notify(3), `NotifyAccess=main`).
 //!
-//! Owns both sockets, and the messages that the manager has no room for. Never waits: when the manager's socket is full, bowout sends once it has
-//! room, and reads nothing from the child until then. The child then waits as it would without bowout. A manager on another machine is
-//! the exception: each message waits for it for at most 0.2 s, and a turn sends one message.
+//! Owns both sockets, and the messages that the manager has no room for. Never waits: when the
+//! manager's socket is full, bowout sends once it has room, and reads nothing from the child until
+//! then. The child then waits as it would without bowout. A manager on another machine is the
+//! exception: each message waits for it for at most 0.2 s, and a turn sends one message.
 //!
-//! Caveat: a sender that has ended before bowout looks is not known to be a descendant. It is believed if it was of bowout's user. As root, bowout
-//! opens the socket to all users, because the child may have become another one. Credentials decide which sender is accepted, not the mode.
+//! Caveat: a sender that has ended before bowout looks is not known to be a descendant. It is
+//! believed if it was of bowout's user. As root, bowout opens the socket to all users, because the
+//! child may have become another one. Credentials decide which sender is accepted, not the mode.
 
 mod closer;
 mod manager;
@@ -28,12 +31,12 @@ use manager::{Manager, check, datagram_socket};
 use message::{Datagram, Message, Received, receive};
 use place::{Place, bind_anywhere};
 
-use super::{process, wait};
+use super::{this_process, wait};
 
 /// How long the manager is waited for at the end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting. A manager on another machine, which each
-/// message may wait for, is sent one.
+/// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
+/// A manager on another machine, which each message may wait for, is sent one.
 const AT_ONCE: usize = 64;
 
 /// What the child said that concerns the stop.
@@ -48,7 +51,8 @@ pub(crate) struct Heard {
 /// Both ends.
 #[derive(Debug)]
 pub(crate) struct Relay {
-    /// Closed by the exit of bowout: messages in it may hold descriptors whose close(2) waits, but not at an exit.
+    /// Closed by the exit of bowout: messages in it may hold descriptors whose close(2) waits, but
+    /// not at an exit.
     socket: ManuallyDrop<OwnedFd>,
     /// The child's NOTIFY_SOCKET.
     address: OsString,
@@ -70,20 +74,45 @@ impl Relay {
     pub(crate) fn open(manager: Option<&OsStr>) -> io::Result<Self> {
         let socket = datagram_socket(libc::AF_UNIX)?;
         let enable: libc::c_int = 1;
-        let (size, on) = (mem::size_of_val(&enable) as libc::socklen_t, (&raw const enable).cast());
+        let (size, on) = (
+            mem::size_of_val(&enable) as libc::socklen_t,
+            (&raw const enable).cast(),
+        );
         // SAFETY: an int of the size that is named.
-        check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PASSCRED, on, size) })?;
+        check(unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PASSCRED,
+                on,
+                size,
+            )
+        })?;
         let place = Place::find(&socket);
         let address = match &place {
             Some(place) => place.address(),
             None => bind_anywhere(&socket)?,
         };
         let manager = manager.and_then(Manager::new);
-        // Where another process is the service's main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set it.
+        // Where another process is the service's main process, STOPPING=1 from bowout would stop
+        // that service. Managers before 248 do not set it.
         let main = std::env::var("SYSTEMD_EXEC_PID").ok();
-        let speaks = main.is_none_or(|pid| pid == process::id().to_string());
-        let (socket, waiting, closer) = (ManuallyDrop::new(socket), VecDeque::new(), Closer::default());
-        Ok(Self { socket, address, place, manager, speaks, lost: 0, waiting, closer })
+        let speaks = main.is_none_or(|pid| pid == this_process::id().to_string());
+        let (socket, waiting, closer) = (
+            ManuallyDrop::new(socket),
+            VecDeque::new(),
+            Closer::default(),
+        );
+        Ok(Self {
+            socket,
+            address,
+            place,
+            manager,
+            speaks,
+            lost: 0,
+            waiting,
+            closer,
+        })
     }
 
     /// Whether a manager listens to what we say of the service.
@@ -99,10 +128,17 @@ impl Relay {
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let manager = self.manager.as_ref().and_then(Manager::descriptor);
-        [Some(self.socket.as_fd()), manager, self.place.as_ref().map(Place::descriptor)].into_iter().flatten()
+        [
+            Some(self.socket.as_fd()),
+            manager,
+            self.place.as_ref().map(Place::descriptor),
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// What to wait for: a message of the child's, unless another one still waits for the manager; and the closing of descriptors.
+    /// What to wait for: a message of the child's, unless another one still waits for the manager;
+    /// and the closing of descriptors.
     pub(crate) fn readable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let socket = self.reads().then(|| self.socket.as_fd());
         socket.into_iter().chain(self.closer.descriptor())
@@ -115,7 +151,11 @@ impl Relay {
 
     /// See [`Relay::readable`].
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
-        if self.waiting.is_empty() { None } else { self.manager.as_ref().and_then(Manager::descriptor) }
+        if self.waiting.is_empty() {
+            None
+        } else {
+            self.manager.as_ref().and_then(Manager::descriptor)
+        }
     }
 
     /// A message of our own.
@@ -127,13 +167,20 @@ impl Relay {
         if self.waiting.len() >= AT_ONCE {
             self.lost += 1;
         } else {
-            self.waiting.push_back(Datagram { text: text.as_bytes().to_vec(), descriptors: vec![] });
+            self.waiting.push_back(Datagram {
+                text: text.as_bytes().to_vec(),
+                descriptors: vec![],
+            });
             self.flush();
         }
     }
 
-    /// Passes on the last words: all that the child has said, as far as the manager takes it within [`LAST_WORDS`].
-    #[allow(clippy::disallowed_methods, reason = "a bound on a wait that happens once, at the end")]
+    /// Passes on the last words: all that the child has said, as far as the manager takes it within
+    /// [`LAST_WORDS`].
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a bound on a wait that happens once, at the end"
+    )]
     pub(crate) fn finish(&mut self) -> Heard {
         let end = Instant::now() + LAST_WORDS;
         let mut heard = Heard::default();
@@ -151,8 +198,13 @@ impl Relay {
                 break;
             }
             if !self.reads() {
-                let manager = self.writable().map(|manager| PollFd::new(manager, PollFlags::POLLOUT));
-                let closer = self.closer.descriptor().map(|closer| PollFd::new(closer, PollFlags::POLLIN));
+                let manager = self
+                    .writable()
+                    .map(|manager| PollFd::new(manager, PollFlags::POLLOUT));
+                let closer = self
+                    .closer
+                    .descriptor()
+                    .map(|closer| PollFd::new(closer, PollFlags::POLLIN));
                 let mut fds: Vec<_> = manager.into_iter().chain(closer).collect();
                 let _ = poll(&mut fds, PollTimeout::from(10_u8));
             }
@@ -168,7 +220,10 @@ impl Relay {
                 break;
             }
             match receive(&self.socket) {
-                Ok(Received::Message(Datagram { descriptors, .. }) | Received::Refused(descriptors, _)) => {
+                Ok(
+                    Received::Message(Datagram { descriptors, .. })
+                    | Received::Refused(descriptors, _),
+                ) => {
                     self.closer.close(descriptors);
                     drop_message(&mut heard, "the manager is too slow for it".into());
                 }
@@ -189,7 +244,10 @@ impl Relay {
         let mut heard = Heard::default();
         self.closer.turn();
         self.flush();
-        let far = self.manager.as_ref().is_some_and(|manager| !manager.is_local());
+        let far = self
+            .manager
+            .as_ref()
+            .is_some_and(|manager| !manager.is_local());
         for _ in 0..if far { 1 } else { AT_ONCE } {
             if !self.reads() {
                 break;
@@ -202,7 +260,10 @@ impl Relay {
                     drop_message(&mut heard, why);
                 }
                 Err(error) => {
-                    wait::failed("recvmsg", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+                    wait::failed(
+                        "recvmsg",
+                        Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+                    );
                     drop_message(&mut heard, error.to_string());
                     break;
                 }
@@ -220,21 +281,31 @@ impl Relay {
         if self.manager.is_none() || message.text.is_empty() {
             return self.closer.close(descriptors);
         }
-        let (sent, closed) = if message.keeps_descriptors { (descriptors, vec![]) } else { (vec![], descriptors) };
+        let (sent, closed) = if message.keeps_descriptors {
+            (descriptors, vec![])
+        } else {
+            (vec![], descriptors)
+        };
         self.closer.close(closed);
-        self.waiting.push_back(Datagram { text: message.text, descriptors: sent });
+        self.waiting.push_back(Datagram {
+            text: message.text,
+            descriptors: sent,
+        });
         self.flush();
     }
 
     fn flush(&mut self) {
-        let Some(manager) = &mut self.manager else { return };
+        let Some(manager) = &mut self.manager else {
+            return;
+        };
         while let Some(datagram) = self.waiting.front() {
             match manager.send(datagram) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 result => {
                     self.lost += usize::from(result.is_err());
                     let sent = self.waiting.pop_front();
-                    self.closer.close(sent.map_or(vec![], |datagram| datagram.descriptors));
+                    self.closer
+                        .close(sent.map_or(vec![], |datagram| datagram.descriptors));
                 }
             }
         }
@@ -278,30 +349,47 @@ mod tests {
                 Err(_) => relay.flush(),
             }
         }
-        assert_eq!(read, (0..1000 - lost).map(|n| format!("STATUS={n}")).collect::<Vec<_>>());
+        assert_eq!(
+            read,
+            (0..1000 - lost)
+                .map(|n| format!("STATUS={n}"))
+                .collect::<Vec<_>>()
+        );
         assert!(lost > 0 && relay.waiting.is_empty());
         drop(manager);
         relay.tell("STATUS=unread");
         assert!(relay.waiting.is_empty() && relay.reads());
     }
 
-    /// It may be waited for at each message: what else there is to do comes between two of them, and the end does not wait for all.
+    /// It may be waited for at each message: what else there is to do comes between two of them,
+    /// and the end does not wait for all.
     #[test]
     fn a_manager_on_another_machine_that_accepts_nothing_is_sent_one_message_a_turn() {
         let name = format!("bowout-test-far-{}", std::process::id());
-        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         listener.set_nonblocking(true).unwrap();
         let mut relay = Relay::open(None).unwrap();
-        relay.manager = Some(Manager::far(format!("@{name}").as_bytes(), &[libc::SOCK_STREAM]));
+        relay.manager = Some(Manager::far(
+            format!("@{name}").as_bytes(),
+            &[libc::SOCK_STREAM],
+        ));
         let mut sender = Manager::new(relay.address()).unwrap();
-        let messages: Vec<_> =
-            (0..8).map(|n| Datagram { text: format!("STATUS={n}").into_bytes(), descriptors: vec![] }).collect();
+        let messages: Vec<_> = (0..8)
+            .map(|n| Datagram {
+                text: format!("STATUS={n}").into_bytes(),
+                descriptors: vec![],
+            })
+            .collect();
         // Of ourselves nothing would be heard: we are no descendant.
-        // SAFETY: the child calls nothing of the test harness and ends by _exit; the allocator's lock is taken by fork(3) itself.
+        // SAFETY: the child calls nothing of the test harness and ends by _exit; the allocator's
+        // lock is taken by fork(3) itself.
         let status = unsafe {
             let pid = libc::fork();
             if pid == 0 {
-                libc::_exit(i32::from(!messages.iter().all(|message| sender.send(message).is_ok())));
+                libc::_exit(i32::from(
+                    !messages.iter().all(|message| sender.send(message).is_ok()),
+                ));
             }
             let mut status = 0;
             assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
@@ -312,7 +400,10 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), 1);
         let dropped = relay.finish().dropped.map_or(0, |(count, _)| count);
         let taken = std::iter::from_fn(|| listener.accept().ok()).count();
-        assert!(dropped > 0 && taken + dropped == 7, "{taken} taken, {dropped} dropped");
+        assert!(
+            dropped > 0 && taken + dropped == 7,
+            "{taken} taken, {dropped} dropped"
+        );
     }
 
     /// The relay slept on a message with no descriptor to wait for.
@@ -321,7 +412,13 @@ mod tests {
         let manager = datagram_socket(libc::AF_UNIX).unwrap();
         let name = bind_anywhere(&manager).unwrap();
         let mut near = Manager::new(&name).unwrap();
-        while near.send(&Datagram { text: b"full".into(), descriptors: vec![] }).is_ok() {}
+        while near
+            .send(&Datagram {
+                text: b"full".into(),
+                descriptors: vec![],
+            })
+            .is_ok()
+        {}
         let mut relay = Relay::open(None).unwrap();
         relay.manager = Some(Manager::far(name.as_bytes(), &[libc::SOCK_DGRAM]));
         relay.tell("STATUS=none");

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use super::{Notify, ReportTo, TERMINATION_LOG, Wait};
 use crate::exit::{Mirror, Recode};
-use crate::logging::Format;
+use crate::log::Format;
 use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
 use crate::signal::{Rewrite, Signal, SignalSet, catchable};
 
@@ -73,12 +73,17 @@ fn option(name: &'static str, value: &'static str, env: &'static str, help: &'st
 
 /// --help-all names the variable; --help has no room for it.
 fn explained(arg: Arg, env: &'static str, help: &'static str) -> Arg {
-    arg.env(env).hide_env(true).long_help(format!("{help} [env: {env}]"))
+    arg.env(env)
+        .hide_env(true)
+        .long_help(format!("{help} [env: {env}]"))
 }
 
 /// A switch without a variable.
 fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(ArgAction::SetTrue).long_help(help)
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .long_help(help)
 }
 
 /// A switch with its variable, which takes true and false, yes and no, on and off, 1 and 0.
@@ -88,7 +93,11 @@ fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg 
 
 /// An option that is given once for each time it is to count.
 fn count(name: &'static str, short: char, env: &'static str, help: &'static str) -> Arg {
-    let count = Arg::new(name).short(short).long(name).action(ArgAction::Count).value_parser(parse_count);
+    let count = Arg::new(name)
+        .short(short)
+        .long(name)
+        .action(ArgAction::Count)
+        .value_parser(parse_count);
     explained(count, env, help)
 }
 
@@ -100,8 +109,7 @@ fn usual() -> [Arg; 10] {
     let runtime = "Stop COMMAND when it has run so long; exit with 124";
     let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
                 COMMAND's process group, the stop signal to every descendant [default: mixed]";
-    let remap =
-        "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
     let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
     [
         option("grace", "DURATION", "BOWOUT_GRACE", grace)
@@ -125,31 +133,65 @@ fn usual() -> [Arg; 10] {
             .action(ArgAction::Append)
             .value_delimiter(',')
             .value_parser(|text: &str| text.parse::<Recode>()),
-        count("verbose", 'v', "BOWOUT_VERBOSE", "Say more: -v debug, -vv trace").help("Say more; -vv everything"),
+        count(
+            "verbose",
+            'v',
+            "BOWOUT_VERBOSE",
+            "Say more: -v debug, -vv trace",
+        )
+        .help("Say more; -vv everything"),
         count("quiet", 'q', "BOWOUT_QUIET", quiet).help("Say less; -qqq nothing"),
-        asked("help", ArgAction::HelpShort, "Print this", "Print what most people need").short('h'),
-        asked("help-all", ArgAction::HelpLong, "Print all options, and their variables", "Print this"),
-        asked("version", ArgAction::Version, "Print the version", "Print the version").short('V'),
+        asked(
+            "help",
+            ArgAction::HelpShort,
+            "Print this",
+            "Print what most people need",
+        )
+        .short('h'),
+        asked(
+            "help-all",
+            ArgAction::HelpLong,
+            "Print all options, and their variables",
+            "Print this",
+        ),
+        asked(
+            "version",
+            ArgAction::Version,
+            "Print the version",
+            "Print the version",
+        )
+        .short('V'),
     ]
 }
 
 /// What is answered in place of running anything.
-fn asked(name: &'static str, action: ArgAction, help: &'static str, long_help: &'static str) -> Arg {
-    Arg::new(name).long(name).action(action).help(help).long_help(long_help)
+fn asked(
+    name: &'static str,
+    action: ArgAction,
+    help: &'static str,
+    long_help: &'static str,
+) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(action)
+        .help(help)
+        .long_help(long_help)
 }
 
 fn stopping() -> [Arg; 6] {
-    let ladder = "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
+    let ladder =
+        "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
     let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
                    signal of --stop-signal or --escalate]";
     let repeat = "What a second request from the same side does [default: kill]";
     let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
-    let delay = "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
-    let most =
-        "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
+    let delay =
+        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
     [
         option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_grace),
-        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder).value_parser(|text: &str| text.parse::<Ladder>()),
+        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder)
+            .value_parser(|text: &str| text.parse::<Ladder>()),
         option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
         option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
         option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
@@ -160,7 +202,8 @@ fn stopping() -> [Arg; 6] {
 }
 
 fn signals() -> [Arg; 6] {
-    let tree = "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
+    let tree =
+        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
     let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
     let death = "Act as if the process that started bowout sent SIGNAL when it exits";
     [
@@ -173,9 +216,14 @@ fn signals() -> [Arg; 6] {
             .action(ArgAction::Append)
             .value_delimiter(',')
             .value_parser(|text: &str| text.parse::<Rewrite>()),
-        option("parent-death-signal", "SIGNAL", "BOWOUT_PARENT_DEATH_SIGNAL", death)
-            .short('p')
-            .value_parser(|text: &str| text.parse::<Signal>()),
+        option(
+            "parent-death-signal",
+            "SIGNAL",
+            "BOWOUT_PARENT_DEATH_SIGNAL",
+            death,
+        )
+        .short('p')
+        .value_parser(|text: &str| text.parse::<Signal>()),
         switch("subreaper", "Accepted for tini's sake: always on").short('s'),
     ]
 }
@@ -186,7 +234,8 @@ fn ending() -> [Arg; 4] {
     let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
                   when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
     let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
-    let message = "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
+    let message =
+        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
     [
         option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
         option("notify", "HOW", "BOWOUT_NOTIFY", notify).value_parser(choice(NOTIFY)),
@@ -204,7 +253,12 @@ fn log() -> [Arg; 2] {
     let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
     [
         option("log-format", "FORMAT", "BOWOUT_LOG_FORMAT", format).value_parser(choice(FORMATS)),
-        env_switch("warn-on-reap", "BOWOUT_WARN_ON_REAP", "Warn of each orphan that is reaped").short('w'),
+        env_switch(
+            "warn-on-reap",
+            "BOWOUT_WARN_ON_REAP",
+            "Warn of each orphan that is reaped",
+        )
+        .short('w'),
     ]
 }
 
@@ -215,7 +269,9 @@ fn parse_grace(text: &str) -> Result<Wait, String> {
 /// Of `-v` and `-q`, as their variables say it.
 fn parse_count(text: &str) -> Result<u8, String> {
     let number = text.parse().or_else(|_| parse_switch(text).map(u8::from));
-    number.map_err(|_| format!("'{text}' is not a number: write how often the option would be given, such as 1"))
+    number.map_err(|_| {
+        format!("'{text}' is not a number: write how often the option would be given, such as 1")
+    })
 }
 
 /// Of a switch, as its variable says it.
@@ -223,26 +279,33 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "y" | "yes" | "t" | "true" | "on" | "1" => Ok(true),
         "n" | "no" | "f" | "false" | "off" | "0" => Ok(false),
-        _ => Err(format!("'{text}' is neither yes nor no: write true or false")),
+        _ => Err(format!(
+            "'{text}' is neither yes nor no: write true or false"
+        )),
     }
 }
 
 fn parse_runtime(text: &str) -> Result<Wait, String> {
     match parse_wait(text)? {
-        Some(Duration::ZERO) => Err("no command can run in no time: write never for no limit".into()),
+        Some(Duration::ZERO) => {
+            Err("no command can run in no time: write never for no limit".into())
+        }
         wait => Ok(Wait(wait)),
     }
 }
 
 fn parse_delay(text: &str) -> Result<Duration, String> {
-    parse_wait(text)?.ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
+    parse_wait(text)?
+        .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
-/// The names of an open descriptor are taken as text: whatever such a link leads to is not looked at by name.
-/// The first signal of a stop: one that the command can act on.
+/// The names of an open descriptor are taken as text: whatever such a link leads to is not looked
+/// at by name. The first signal of a stop: one that the command can act on.
 fn parse_stop_signal(text: &str) -> Result<Signal, String> {
     match text.parse()? {
-        Signal::KILL => Err("no process can act on SIGKILL: write --grace 0 to kill at once".into()),
+        Signal::KILL => {
+            Err("no process can act on SIGKILL: write --grace 0 to kill at once".into())
+        }
         Signal::STOP => Err("no process can act on SIGSTOP: write one such as TERM".into()),
         signal => Ok(signal),
     }
@@ -253,33 +316,65 @@ fn parse_report(text: OsString) -> Result<ReportTo, String> {
     let number = match word {
         "-" | "/dev/stdout" => "1",
         "/dev/stderr" => "2",
-        _ => match ["fd:", "/dev/fd/", "/proc/self/fd/"].iter().find_map(|prefix| word.strip_prefix(prefix)) {
+        _ => match ["fd:", "/dev/fd/", "/proc/self/fd/"]
+            .iter()
+            .find_map(|prefix| word.strip_prefix(prefix))
+        {
             Some(number) => number,
             None => return Ok(ReportTo::File(text.into())),
         },
     };
     let fd = number.parse().ok().filter(|fd| *fd >= 0);
-    fd.map(ReportTo::Descriptor)
-        .ok_or_else(|| format!("'{number}' is not a descriptor: write fd:3, or ./fd:{number} for a file"))
+    fd.map(ReportTo::Descriptor).ok_or_else(|| {
+        format!("'{number}' is not a descriptor: write fd:3, or ./fd:{number} for a file")
+    })
 }
 
 fn parse_set(text: &str) -> Result<SignalSet, String> {
-    text.split(',').try_fold(SignalSet::default(), |set, word| Ok(set.with(catchable(word)?)))
+    text.split(',').try_fold(SignalSet::default(), |set, word| {
+        Ok(set.with(catchable(word)?))
+    })
 }
 
 /// One of a few words, each with its meaning.
-fn choice<T: Copy + Send + Sync + 'static>(words: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T> {
+fn choice<T: Copy + Send + Sync + 'static>(
+    words: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words.iter().map(|(word, _)| *word))
         // clap lets no other word through.
-        .map(move |given| words.iter().find(|(word, _)| *word == given).unwrap_or(&words[0]).1)
+        .map(move |given| {
+            words
+                .iter()
+                .find(|(word, _)| *word == given)
+                .unwrap_or(&words[0])
+                .1
+        })
 }
 
-const KILL_MODES: &[(&str, KillMode)] =
-    &[("process", KillMode::Process), ("mixed", KillMode::Mixed), ("group", KillMode::Group)];
-const REPEATS: &[(&str, OnRepeat)] =
-    &[("kill", OnRepeat::Kill), ("forward", OnRepeat::Forward), ("ignore", OnRepeat::Ignore)];
-const MIRRORS: &[(&str, Mirror)] = &[("auto", Mirror::Auto), ("code", Mirror::Code), ("signal", Mirror::Signal)];
-const NOTIFY: &[(&str, Notify)] =
-    &[("auto", Notify::Auto), ("exec", Notify::Exec), ("relay", Notify::Relay), ("off", Notify::Off)];
-pub(super) const FORMATS: &[(&str, Format)] =
-    &[("auto", Format::Auto), ("text", Format::Text), ("journal", Format::Journal), ("json", Format::Json)];
+const KILL_MODES: &[(&str, KillMode)] = &[
+    ("process", KillMode::Process),
+    ("mixed", KillMode::Mixed),
+    ("group", KillMode::Group),
+];
+const REPEATS: &[(&str, OnRepeat)] = &[
+    ("kill", OnRepeat::Kill),
+    ("forward", OnRepeat::Forward),
+    ("ignore", OnRepeat::Ignore),
+];
+const MIRRORS: &[(&str, Mirror)] = &[
+    ("auto", Mirror::Auto),
+    ("code", Mirror::Code),
+    ("signal", Mirror::Signal),
+];
+const NOTIFY: &[(&str, Notify)] = &[
+    ("auto", Notify::Auto),
+    ("exec", Notify::Exec),
+    ("relay", Notify::Relay),
+    ("off", Notify::Off),
+];
+pub(super) const FORMATS: &[(&str, Format)] = &[
+    ("auto", Format::Auto),
+    ("text", Format::Text),
+    ("journal", Format::Journal),
+    ("json", Format::Json),
+];

@@ -1,12 +1,12 @@
-//! The command line: exactly what was typed, or came from a `BOWOUT_…` variable. Checks words one by one; what they mean
-//! together is `config`'s. Does nothing but read.
+//! The command line: exactly what was typed, or came from a `BOWOUT_…` variable. Checks words one
+//! by one; what they mean together is `config`'s. Does nothing but read.
 
-mod complaint;
 #[cfg(test)]
 mod completions;
-mod definition;
+mod options;
 #[cfg(test)]
 mod tests;
+mod usage_error;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -16,21 +16,33 @@ use std::time::Duration;
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use complaint::{NO_COMMAND, explain, misread, misspelt};
-use definition::{FORMATS, definition};
+use options::{FORMATS, definition};
+use usage_error::{NO_COMMAND, explain, misread, misspelt};
 
 use crate::exit::{Mirror, Recode};
-use crate::logging::{Format, Verbosity};
+use crate::log::{Format, Verbosity};
 use crate::policy::{KillMode, Ladder, OnRepeat};
 use crate::signal::{Rewrite, Signal, SignalSet};
 
-/// The names of those that bowout can be installed in the place of. Whoever uses them at a terminal means the command by Ctrl-C.
-const INITS: [&str; 5] = ["docker-init", "podman-init", "tini", "dumb-init", "catatonit"];
+/// The names of those that bowout can be installed in the place of. Whoever uses them at a terminal
+/// means the command by Ctrl-C.
+const INITS: [&str; 5] = [
+    "docker-init",
+    "podman-init",
+    "tini",
+    "dumb-init",
+    "catatonit",
+];
 
 /// What dockerd parses of its init for `docker info` (contract C13).
-const DOCKER_VERSION: &str = concat!("tini version ", env!("CARGO_PKG_VERSION"), " - git.bowout\n");
+const DOCKER_VERSION: &str = concat!(
+    "tini version ",
+    env!("CARGO_PKG_VERSION"),
+    " - git.bowout\n"
+);
 
-/// The environment variables that set no option: the log's filter, and those that bowout sets for hooks, which a bowout in a hook inherits.
+/// The environment variables that set no option: the log's filter, and those that bowout sets for
+/// hooks, which a bowout in a hook inherits.
 const OTHER_VARIABLES: [&str; 7] = [
     "BOWOUT_LOG",
     "BOWOUT_CHILD_PID",
@@ -49,7 +61,8 @@ pub(crate) struct Given<T> {
     pub(crate) typed: bool,
 }
 
-/// What is done for a command that speaks to a service manager, or for a manager whose service does not (sd_notify(3)).
+/// What is done for a command that speaks to a service manager, or for a manager whose service does
+/// not (sd_notify(3)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Notify {
     /// A relay where there is a NOTIFY_SOCKET.
@@ -74,7 +87,8 @@ pub(crate) enum ReportTo {
 /// Where Kubernetes looks for a message by default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// A duration or `never`; a type of its own, for clap takes an `Option` to be an option that was not given.
+/// A duration or `never`; a type of its own, for clap takes an `Option` to be an option that was
+/// not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait(pub(crate) Option<Duration>);
 
@@ -111,7 +125,8 @@ pub(crate) struct Cli {
     pub(crate) termination_log: Option<PathBuf>,
     pub(crate) verbosity: Verbosity,
     pub(crate) log_format: Format,
-    /// Variables that are probably misspelt, and what was meant: a warning, which can be logged once the log is set up.
+    /// Variables that are probably misspelt, and what was meant: a warning, which can be logged
+    /// once the log is set up.
     pub(crate) misspelt: Option<String>,
 }
 
@@ -127,7 +142,8 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    /// What is said of [`Stop::Alone`]: to a person, who has room for more than a line, what bowout is and how it is used.
+    /// What is said of [`Stop::Alone`]: to a person, who has room for more than a line, what bowout
+    /// is and how it is used.
     pub(crate) fn alone(to_a_person: bool) -> &'static str {
         if to_a_person { WELCOME } else { NO_COMMAND }
     }
@@ -146,8 +162,14 @@ See 'bowout --help'.";
 ///
 /// # Errors
 /// [`Stop`]: there is nothing to run.
-pub(crate) fn parse<'a>(args: &[OsString], variables: impl Iterator<Item = &'a CStr> + Clone) -> Result<Cli, Stop> {
-    let name = args.first().and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next()).map(OsStr::from_bytes);
+pub(crate) fn parse<'a>(
+    args: &[OsString],
+    variables: impl Iterator<Item = &'a CStr> + Clone,
+) -> Result<Cli, Stop> {
+    let name = args
+        .first()
+        .and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next())
+        .map(OsStr::from_bytes);
     let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
     if let Some(cli) = without_options(args, variables.clone()) {
         return Ok(Cli { as_init, ..cli });
@@ -173,21 +195,36 @@ fn with_options<'a>(
         Some(value) if value.is_empty() => arg.env(None::<&str>),
         _ => arg,
     });
-    let matches = definition.try_get_matches_from(args).map_err(|error| match error.kind() {
-        ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => Stop::Info(DOCKER_VERSION.into()),
-        _ => explain(&error),
-    })?;
-    let cli = Cli { misspelt, ..collect(matches) };
+    let matches = definition
+        .try_get_matches_from(args)
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => {
+                Stop::Info(DOCKER_VERSION.into())
+            }
+            _ => explain(&error),
+        })?;
+    let cli = Cli {
+        misspelt,
+        ..collect(matches)
+    };
     misread(args, &cli).map_or(Ok(cli), |text| Err(Stop::Usage(text)))
 }
 
-/// How an error is to be logged that prevents the words from being read as a whole: by the option or the variable, if that is valid.
+/// How an error is to be logged that prevents the words from being read as a whole: by the option
+/// or the variable, if that is valid.
 pub(crate) fn log_format(args: &[OsString]) -> Format {
     const OPTION: &str = "--log-format";
-    let words = args.iter().skip(1).take_while(|word| *word != "--").map(|word| word.to_string_lossy());
+    let words = args
+        .iter()
+        .skip(1)
+        .take_while(|word| *word != "--")
+        .map(|word| word.to_string_lossy());
     let (mut typed, mut is_value) = (None, false);
     for word in words {
-        match word.strip_prefix(OPTION).and_then(|rest| rest.strip_prefix('=')) {
+        match word
+            .strip_prefix(OPTION)
+            .and_then(|rest| rest.strip_prefix('='))
+        {
             Some(value) => typed = Some(value.to_owned()),
             None if is_value => typed = Some(word.clone().into_owned()),
             None => {}
@@ -196,12 +233,19 @@ pub(crate) fn log_format(args: &[OsString]) -> Format {
     }
     let variable = || std::env::var("BOWOUT_LOG_FORMAT").unwrap_or_default();
     let given = typed.unwrap_or_else(variable);
-    FORMATS.iter().find(|(name, _)| *name == given).map(|(_, format)| *format).unwrap_or_default()
+    FORMATS
+        .iter()
+        .find(|(name, _)| *name == given)
+        .map(|(_, format)| *format)
+        .unwrap_or_default()
 }
 
-/// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the start-up to find that nothing was
-/// said. `None` is for clap to judge.
-fn without_options<'a>(args: &[OsString], mut variables: impl Iterator<Item = &'a CStr>) -> Option<Cli> {
+/// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the
+/// start-up to find that nothing was said. `None` is for clap to judge.
+fn without_options<'a>(
+    args: &[OsString],
+    mut variables: impl Iterator<Item = &'a CStr>,
+) -> Option<Cli> {
     let (command, rest) = match args.get(1..)? {
         [dashes, command, rest @ ..] if dashes == "--" => (command, rest),
         [command, rest @ ..] if !command.as_encoded_bytes().starts_with(b"-") => (command, rest),
@@ -213,30 +257,49 @@ fn without_options<'a>(args: &[OsString], mut variables: impl Iterator<Item = &'
     }
     let is_set = |variable: &[u8]| {
         variable.starts_with(b"BOWOUT_")
-            && variable.iter().position(|&b| b == b'=').is_some_and(|at| at + 1 < variable.len())
+            && variable
+                .iter()
+                .position(|&b| b == b'=')
+                .is_some_and(|at| at + 1 < variable.len())
     };
     if variables.any(|variable| is_set(variable.to_bytes())) {
         return None;
     }
-    Some(Cli { command: command.clone(), args: rest.to_vec(), ..Cli::default() })
+    Some(Cli {
+        command: command.clone(),
+        args: rest.to_vec(),
+        ..Cli::default()
+    })
 }
 
 #[cold]
 fn collect(mut matches: ArgMatches) -> Cli {
-    let mut words = matches.remove_many::<OsString>("command").into_iter().flatten();
+    let mut words = matches
+        .remove_many::<OsString>("command")
+        .into_iter()
+        .flatten();
     Cli {
         command: words.next().unwrap_or_default(),
         args: words.collect(),
         as_init: false,
-        grace: given::<Wait>(&mut matches, "grace").map(|wait| Given { value: wait.value.0, typed: wait.typed }),
+        grace: given::<Wait>(&mut matches, "grace").map(|wait| Given {
+            value: wait.value.0,
+            typed: wait.typed,
+        }),
         escalate: given(&mut matches, "escalate"),
         stop_signal: given(&mut matches, "stop-signal"),
         kill_mode: given(&mut matches, "kill-mode"),
         stop_on: matches.remove_one("stop-on"),
         on_repeat: matches.remove_one("on-repeat").unwrap_or_default(),
-        max_runtime: matches.remove_one::<Wait>("max-runtime").and_then(|wait| wait.0),
+        max_runtime: matches
+            .remove_one::<Wait>("max-runtime")
+            .and_then(|wait| wait.0),
         stop_delay: given(&mut matches, "stop-delay"),
-        pre_stop: matches.remove_many("pre-stop").into_iter().flatten().collect(),
+        pre_stop: matches
+            .remove_many("pre-stop")
+            .into_iter()
+            .flatten()
+            .collect(),
         grace_max: given(&mut matches, "grace-max"),
         notify: matches.remove_one("notify").unwrap_or_default(),
         report: matches.remove_one("report"),
@@ -245,7 +308,11 @@ fn collect(mut matches: ArgMatches) -> Cli {
         single_child: matches.get_flag("single-child"),
         wait_tree: given(&mut matches, "wait-tree").filter(|given| given.value),
         remap: matches.remove_many("remap").into_iter().flatten().collect(),
-        remap_exit: matches.remove_many("remap-exit").into_iter().flatten().collect(),
+        remap_exit: matches
+            .remove_many("remap-exit")
+            .into_iter()
+            .flatten()
+            .collect(),
         exit_status: matches.remove_one("exit-status").unwrap_or_default(),
         parent_death_signal: matches.remove_one("parent-death-signal"),
         warn_on_reap: matches.get_flag("warn-on-reap"),
@@ -259,11 +326,24 @@ fn collect(mut matches: ArgMatches) -> Cli {
 fn verbosity(matches: &ArgMatches) -> Verbosity {
     let is_typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
     let typed = is_typed("verbose") || is_typed("quiet");
-    let count = |id| if typed && !is_typed(id) { 0 } else { matches.get_count(id) };
-    Verbosity { more: count("verbose"), less: count("quiet"), typed }
+    let count = |id| {
+        if typed && !is_typed(id) {
+            0
+        } else {
+            matches.get_count(id)
+        }
+    };
+    Verbosity {
+        more: count("verbose"),
+        less: count("quiet"),
+        typed,
+    }
 }
 
-fn given<T: Clone + Send + Sync + 'static>(matches: &mut ArgMatches, name: &str) -> Option<Given<T>> {
+fn given<T: Clone + Send + Sync + 'static>(
+    matches: &mut ArgMatches,
+    name: &str,
+) -> Option<Given<T>> {
     let typed = matches.value_source(name) == Some(ValueSource::CommandLine);
     matches.remove_one(name).map(|value| Given { value, typed })
 }

@@ -1,14 +1,16 @@
-//! Who sent a signal: its sender, and the side that the sender is on. Decides only; what it has to know is handed to it.
+//! Who sent a signal: its sender, and the side that the sender is on. Decides only; what it has to
+//! know is handed to it.
 
 use std::fmt;
 
-/// Where a stop request came from. Two requests from one side mean "now"; requests from two sides are one wish told twice
-/// (contracts S2, S3, C6, C7).
+/// Where a stop request came from. Two requests from one side mean "now"; requests from two sides
+/// are one wish told twice (contracts S2, S3, C6, C7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     /// The kernel: Ctrl-C, Ctrl-\, a hang-up (`SI_KERNEL`, contract T1).
     Terminal,
-    /// Another PID namespace, where the sender has no number in ours (`si_pid` 0): a container runtime.
+    /// Another PID namespace, where the sender has no number in ours (`si_pid` 0): a container
+    /// runtime.
     Outside,
     /// The process that started us, or PID 1: a shell, systemd.
     Manager,
@@ -16,8 +18,8 @@ pub(crate) enum Side {
     Process,
     /// The child or a descendant.
     Tree,
-    /// The process that started bowout has exited (`--parent-death-signal`). A side of its own: a parent that asks for the stop and exits
-    /// is not impatient.
+    /// The process that started bowout has exited (`--parent-death-signal`). A side of its own: a
+    /// parent that asks for the stop and exits is not impatient.
     Parent,
 }
 
@@ -47,7 +49,8 @@ pub(crate) struct Sender {
     /// 0 where the sender is outside our PID namespace, or unknown (contract K2).
     pub(crate) pid: i32,
     pub(crate) uid: u32,
-    /// The sender is bowout's parent, and its exit is what sends the signal (`--parent-death-signal`). Its `uid` is not known.
+    /// The sender is bowout's parent, and its exit is what sends the signal
+    /// (`--parent-death-signal`). Its `uid` is not known.
     pub(crate) exited: bool,
 }
 
@@ -60,7 +63,8 @@ pub(crate) struct Kin {
 }
 
 impl Kin {
-    /// The side of `sender`. `descends` is asked last and only where no number settles it, for it costs a walk through /proc.
+    /// The side of `sender`. `descends` is asked last and only where no number settles it, for it
+    /// costs a walk through /proc.
     pub(crate) fn side(self, sender: Sender, descends: impl FnOnce(i32) -> bool) -> Side {
         match sender.pid {
             _ if sender.kernel => Side::Terminal,
@@ -77,10 +81,21 @@ impl Kin {
 mod tests {
     use super::*;
 
-    const KIN: Kin = Kin { parent: 40, child: 50 };
+    const KIN: Kin = Kin {
+        parent: 40,
+        child: 50,
+    };
 
     fn side(kernel: bool, pid: i32) -> Side {
-        KIN.side(Sender { kernel, pid, uid: 0, exited: false }, |pid| pid == 60)
+        KIN.side(
+            Sender {
+                kernel,
+                pid,
+                uid: 0,
+                exited: false,
+            },
+            |pid| pid == 60,
+        )
     }
 
     #[test]
@@ -97,21 +112,59 @@ mod tests {
 
     #[test]
     fn every_side_has_its_word() {
-        let sides = [Side::Terminal, Side::Outside, Side::Manager, Side::Process, Side::Tree, Side::Parent];
-        assert_eq!(sides.map(|side| side.to_string()), ["terminal", "outside", "manager", "process", "tree", "parent"]);
-        assert_eq!(sides.map(|side| side as usize), [0, 1, 2, 3, 4, 5], "an index of COUNT");
+        let sides = [
+            Side::Terminal,
+            Side::Outside,
+            Side::Manager,
+            Side::Process,
+            Side::Tree,
+            Side::Parent,
+        ];
+        assert_eq!(
+            sides.map(|side| side.to_string()),
+            [
+                "terminal", "outside", "manager", "process", "tree", "parent"
+            ]
+        );
+        assert_eq!(
+            sides.map(|side| side as usize),
+            [0, 1, 2, 3, 4, 5],
+            "an index of COUNT"
+        );
     }
 
     #[test]
     fn a_parent_outside_the_namespace_is_outside() {
-        let kin = Kin { parent: 0, child: 2 };
-        assert_eq!(kin.side(Sender { kernel: false, pid: 0, uid: 0, exited: false }, |_| false), Side::Outside);
+        let kin = Kin {
+            parent: 0,
+            child: 2,
+        };
+        assert_eq!(
+            kin.side(
+                Sender {
+                    kernel: false,
+                    pid: 0,
+                    uid: 0,
+                    exited: false
+                },
+                |_| false
+            ),
+            Side::Outside
+        );
     }
 
     #[test]
     fn proc_is_not_asked_where_a_number_settles_it() {
         for (kernel, pid) in [(true, 70), (false, 0), (false, 1), (false, 40), (false, 50)] {
-            KIN.side(Sender { kernel, pid, uid: 0, exited: false }, |_| panic!("asked about {pid}"));
+            KIN.side(
+                Sender {
+                    kernel,
+                    pid,
+                    uid: 0,
+                    exited: false,
+                },
+                |_| panic!("asked about {pid}"),
+            );
         }
     }
 }

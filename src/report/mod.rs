@@ -1,12 +1,13 @@
-//! What happened, told to people and machines: the history of one supervision, and the log lines, the report and the termination
-//! message that it makes. Pure: it is told every step and says what to write; it does not write.
+//! What happened, told to people and machines: the history of one supervision, and the log lines,
+//! the report and the termination message that it makes. Pure: it is told every step and says what
+//! to write; it does not write.
 
 mod end;
 mod json;
-mod lines;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +16,9 @@ use log::Level;
 use serde_json::Value;
 
 use crate::exit::{Exit, Usage};
-use crate::logging::escape;
-use crate::origin::{Sender, Side};
+use crate::log::escape;
 use crate::policy::{Action, Event, Settings, State, Target};
+use crate::sender::{Sender, Side};
 use crate::signal::Signal;
 
 /// Who sent a signal, as it is told.
@@ -61,7 +62,8 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// Whether there was no process to send it to, besides those that have the signal without bowout.
+    /// Whether there was no process to send it to, besides those that have the signal without
+    /// bowout.
     fn is_empty(&self) -> bool {
         matches!(self.to, Target::Others | Target::Descendants) && self.reached + self.refused == 0
     }
@@ -75,7 +77,9 @@ impl Step<'_> {
 
     /// Whether the step sent SIGKILL.
     fn kills(&self) -> bool {
-        self.sent.iter().any(|sent| sent.signal == Signal::KILL && sent.reached + sent.refused > 0)
+        self.sent
+            .iter()
+            .any(|sent| sent.signal == Signal::KILL && sent.reached + sent.refused > 0)
     }
 
     /// Whether the state changed from one kind to another.
@@ -153,7 +157,8 @@ struct Rung {
 const RUNGS: usize = 32;
 
 impl History {
-    /// The history of `command`, a child that was started at `started`, which was `started_at` on the wall clock.
+    /// The history of `command`, a child that was started at `started`, which was `started_at` on
+    /// the wall clock.
     pub(crate) fn new(
         command: Vec<String>,
         hooks: Vec<String>,
@@ -162,7 +167,10 @@ impl History {
         started_at: SystemTime,
         settings: Settings,
     ) -> Self {
-        let child = format!("'{}' (pid {pid})", escape(command.first().map_or("", String::as_str)));
+        let child = format!(
+            "'{}' (pid {pid})",
+            escape(command.first().map_or("", String::as_str))
+        );
         Self {
             settings,
             command,
@@ -227,7 +235,10 @@ impl History {
 
     /// The signal that the stop began with, as hooks are told it.
     pub(crate) fn stop_signal(&self) -> Signal {
-        self.stop.as_ref().and_then(|stop| stop.by.as_ref()).map_or(Signal::TERM, |(signal, _)| *signal)
+        self.stop
+            .as_ref()
+            .and_then(|stop| stop.by.as_ref())
+            .map_or(Signal::TERM, |(signal, _)| *signal)
     }
 
     /// Notes one step and says what there is to say about it.
@@ -242,9 +253,12 @@ impl History {
             self.ended = Some((exit, step.now));
             self.left = step.left;
         }
-        // A request that came together with the child's end is the likely cause of it, though it stops nothing any more.
+        // A request that came together with the child's end is the likely cause of it, though it
+        // stops nothing any more.
         let asked = match step.event {
-            Event::Signal(received) => self.settings.is_stop_request(received) && !self.settings.drops(received.signal),
+            Event::Signal(received) => {
+                self.settings.is_stop_request(received) && !self.settings.drops(received.signal)
+            }
             Event::Timeout => matches!(step.before, State::Running { .. }),
             _ => false,
         };
@@ -254,7 +268,11 @@ impl History {
                 _ => None,
             };
             let late = self.ended.is_some() && !self.settings.wait_tree;
-            self.stop = Some(Stop { by, at: step.now, late });
+            self.stop = Some(Stop {
+                by,
+                at: step.now,
+                late,
+            });
         }
         if let Event::TerminalSeen { prompt: true } = step.event
             && matches!(step.after, State::Running { .. })
@@ -271,16 +289,28 @@ impl History {
                 self.kill = Some((self.reason_to_kill(step), self.ended.is_some()));
             }
             let tree = |sent: &&Sent| sent.signal == Signal::KILL && sent.to != Target::Child;
-            let killed = step.sent.iter().find(tree).map_or(0, |sent| self.others(sent).saturating_sub(sent.refused));
+            let killed = step
+                .sent
+                .iter()
+                .find(tree)
+                .map_or(0, |sent| self.others(sent).saturating_sub(sent.refused));
             if self.descendants_killed.is_none() && killed > 0 {
                 self.descendants_killed = Some((killed, step.now));
                 again = false;
             }
         }
-        for sent in step.sent.iter().filter(|sent| sent.stops && sent.reached > 0 && !again) {
+        for sent in step
+            .sent
+            .iter()
+            .filter(|sent| sent.stops && sent.reached > 0 && !again)
+        {
             if self.rungs.len() < RUNGS {
                 let to_child = matches!(sent.to, Target::Child | Target::All);
-                self.rungs.push(Rung { signal: sent.signal, at: step.now, to_child });
+                self.rungs.push(Rung {
+                    signal: sent.signal,
+                    at: step.now,
+                    to_child,
+                });
             } else {
                 self.more_rungs += 1;
             }
@@ -290,12 +320,22 @@ impl History {
     /// Why SIGKILL was sent.
     fn reason_to_kill(&self, step: &Step<'_>) -> String {
         let late = self.stop.as_ref().is_none_or(|stop| stop.late);
-        let why = self.why().filter(|_| !late).unwrap_or_else(|| "its exit".into());
+        let why = self
+            .why()
+            .filter(|_| !late)
+            .unwrap_or_else(|| "its exit".into());
         match (step.event, step.before) {
-            (Event::Signal(received), _) if received.signal == Signal::KILL => told(received.signal, step.who.as_ref()),
-            (Event::Signal(_), State::Running { .. }) => format!("the grace period is 0 and {why} was received"),
+            (Event::Signal(received), _) if received.signal == Signal::KILL => {
+                told(received.signal, step.who.as_ref())
+            }
+            (Event::Signal(_), State::Running { .. }) => {
+                format!("the grace period is 0 and {why} was received")
+            }
             (Event::Signal(received), _) => {
-                format!("{} was a second stop request", told(received.signal, step.who.as_ref()))
+                format!(
+                    "{} was a second stop request",
+                    told(received.signal, step.who.as_ref())
+                )
             }
             _ if self.settings.ladder.rung(0).is_none() => match self.why().filter(|_| !late) {
                 Some(why) => format!("the grace period is 0 and {why}"),
@@ -308,20 +348,31 @@ impl History {
     /// How long the grace period was, which the child may have had extended.
     fn grace(&self, now: Instant) -> String {
         let given = self.settings.ladder.total(0).unwrap_or_default();
-        wait(self.stop.as_ref().filter(|_| self.extended).map_or(given, |stop| now - stop.at))
+        wait(
+            self.stop
+                .as_ref()
+                .filter(|_| self.extended)
+                .map_or(given, |stop| now - stop.at),
+        )
     }
 
     /// Why the stop began: `SIGTERM from outside`.
     fn why(&self) -> Option<String> {
         Some(self.stop.as_ref()?.by.as_ref().map_or_else(
-            || format!("the run time of {} was over", wait(self.settings.max_runtime.unwrap_or_default())),
+            || {
+                format!(
+                    "the run time of {} was over",
+                    wait(self.settings.max_runtime.unwrap_or_default())
+                )
+            },
             |(signal, who)| told(*signal, Some(who)),
         ))
     }
 
     /// How many processes besides the child a signal was for.
     fn others(&self, sent: &Sent) -> usize {
-        let child = self.ended.is_none() && matches!(sent.to, Target::All | Target::Child | Target::Group);
+        let child =
+            self.ended.is_none() && matches!(sent.to, Target::All | Target::Child | Target::Group);
         (sent.reached + sent.refused).saturating_sub(usize::from(child))
     }
 }
@@ -330,20 +381,48 @@ impl History {
 fn told(signal: Signal, who: Option<&Who>) -> String {
     let who = match who {
         None => "an unknown sender".into(),
-        Some(Who { side: Side::Terminal, .. }) if signal.is_terminals() => "the terminal".into(),
-        Some(Who { side: Side::Terminal, .. }) => "the kernel".into(),
-        Some(Who { side: Side::Outside, .. }) => "outside".into(),
-        Some(Who { sender, .. }) if sender.exited => format!("the exited parent (pid {})", sender.pid),
-        Some(Who { side, sender, name: Some(name) }) => {
-            format!("pid {} '{}' (uid {}, {side})", sender.pid, escape(name), sender.uid)
+        Some(Who {
+            side: Side::Terminal,
+            ..
+        }) if signal.is_terminals() => "the terminal".into(),
+        Some(Who {
+            side: Side::Terminal,
+            ..
+        }) => "the kernel".into(),
+        Some(Who {
+            side: Side::Outside,
+            ..
+        }) => "outside".into(),
+        Some(Who { sender, .. }) if sender.exited => {
+            format!("the exited parent (pid {})", sender.pid)
         }
-        Some(Who { side, sender, name: None }) => format!("pid {} (uid {}, {side})", sender.pid, sender.uid),
+        Some(Who {
+            side,
+            sender,
+            name: Some(name),
+        }) => {
+            format!(
+                "pid {} '{}' (uid {}, {side})",
+                sender.pid,
+                escape(name),
+                sender.uid
+            )
+        }
+        Some(Who {
+            side,
+            sender,
+            name: None,
+        }) => format!("pid {} (uid {}, {side})", sender.pid, sender.uid),
     };
     format!("{signal} from {who}")
 }
 
 fn descendants(n: usize) -> String {
-    if n == 1 { "1 descendant".into() } else { format!("{n} descendants") }
+    if n == 1 {
+        "1 descendant".into()
+    } else {
+        format!("{n} descendants")
+    }
 }
 
 /// A duration for people: tenths of a second below a minute, whole seconds from there; rounded.

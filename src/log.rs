@@ -1,4 +1,5 @@
-//! The log: env_logger, set up to write to stderr in one of three forms. Owns the forms; `sys::stderr` owns the writing.
+//! The log: env_logger, set up to write to stderr in one of three forms. Owns the forms;
+//! `sys::stderr` owns the writing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +12,7 @@ use log::{Level, LevelFilter, Record};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::similar::similar;
+use crate::suggest::similar;
 use crate::sys;
 
 /// The form of a line.
@@ -33,7 +34,8 @@ pub(crate) enum Format {
 pub(crate) struct Verbosity {
     pub(crate) more: u8,
     pub(crate) less: u8,
-    /// Typed, and so worth more than [`FILTER`]; their own variables are worth less, for the filter says it closer.
+    /// Typed, and so worth more than [`FILTER`]; their own variables are worth less, for the filter
+    /// says it closer.
     pub(crate) typed: bool,
 }
 
@@ -52,18 +54,27 @@ impl Verbosity {
     }
 }
 
-/// The variable with a level, or a filter in env_logger's syntax. `RUST_LOG` is left to the command.
+/// The variable with a level, or a filter in env_logger's syntax. `RUST_LOG` is left to the
+/// command.
 const FILTER: &str = "BOWOUT_LOG";
 
-/// The first part of a filter that changes nothing: env_logger takes every unknown word for the name of a module.
+/// The first part of a filter that changes nothing: env_logger takes every unknown word for the
+/// name of a module.
 fn bad_part(filter: &str) -> Option<&str> {
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_known = |part: &str| match part.split_once('=') {
         None => part == TARGET || is_level(part),
         Some((name, level)) => name.trim() == TARGET && is_level(level.trim()),
     };
-    let parts = filter.split('/').next().unwrap_or_default().split(',').map(str::trim);
-    parts.filter(|part| !part.is_empty()).find(|part| !is_known(part))
+    let parts = filter
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .find(|part| !is_known(part))
 }
 
 /// Sets the log up, once. What is typed wins over [`FILTER`].
@@ -82,16 +93,24 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     if let Some(level) = verbosity.level() {
         builder.filter_level(level);
     }
-    if let Some(filter) = sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty()) {
+    if let Some(filter) =
+        sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty())
+    {
         let filter = filter.to_string_lossy();
         if let Some(part) = bad_part(&filter) {
             const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-            let hint = similar(part.trim_start_matches("bowout="), LEVELS)
-                .map_or_else(|| format!("write {}", LEVELS.join(", ")), |level| format!("did you mean {level}?"));
-            result = Err(Error::own(format!("{FILTER}: '{part}' is not a level: {hint}")));
+            let hint = similar(part.trim_start_matches("bowout="), LEVELS).map_or_else(
+                || format!("write {}", LEVELS.join(", ")),
+                |level| format!("did you mean {level}?"),
+            );
+            result = Err(Error::own(format!(
+                "{FILTER}: '{part}' is not a level: {hint}"
+            )));
         } else if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
             // env_logger would print this itself, and panic if it could not.
-            result = Err(Error::own(format!("bad {FILTER} '{filter}': {error}; write a level, such as debug")));
+            result = Err(Error::own(format!(
+                "bad {FILTER} '{filter}': {error}; write a level, such as debug"
+            )));
         } else {
             builder.parse_filters(&filter);
         }
@@ -99,30 +118,50 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     let notice = move |lost: u64| {
         let lines = if lost == 1 { "line was" } else { "lines were" };
         let message = format!("{lost} log {lines} lost: stderr could not take them");
-        line(format, Level::Warn, &members("log_lines_lost", &[("count", lost.into())]), &message)
+        line(
+            format,
+            Level::Warn,
+            &members("log_lines_lost", &[("count", lost.into())]),
+            &message,
+        )
     };
     builder
         .target(Target::Pipe(Box::new(sys::stderr::Stderr::new(notice))))
         .format(move |out, record: &Record<'_>| {
             let members = record.key_values().get(Key::from(MEMBERS));
-            let members = members.as_ref().and_then(kv::Value::to_borrowed_str).unwrap_or_default();
+            let members = members
+                .as_ref()
+                .and_then(kv::Value::to_borrowed_str)
+                .unwrap_or_default();
             out.write_all(line(format, record.level(), members, record.args()).as_bytes())
         })
         .init();
     result
 }
 
-/// The name under which all lines are logged, and which a filter may give: `BOWOUT_LOG=bowout=debug`.
+/// The name under which all lines are logged, and which a filter may give:
+/// `BOWOUT_LOG=bowout=debug`.
 pub(crate) const TARGET: &str = "bowout";
 
-/// Logs a line: `message` for people; `event` and its `fields` beside it for programs that read `--log-format json`.
-pub(crate) fn log(level: Level, event: &'static str, fields: &[(&'static str, Value)], message: fmt::Arguments<'_>) {
+/// Logs a line: `message` for people; `event` and its `fields` beside it for programs that read
+/// `--log-format json`.
+pub(crate) fn log(
+    level: Level,
+    event: &'static str,
+    fields: &[(&'static str, Value)],
+    message: fmt::Arguments<'_>,
+) {
     if !log::log_enabled!(target: TARGET, level) {
         return;
     }
     let members = members(event, fields);
     let members = [(MEMBERS, members.as_str())];
-    let record = Record::builder().target(TARGET).level(level).key_values(&members).args(message).build();
+    let record = Record::builder()
+        .target(TARGET)
+        .level(level)
+        .key_values(&members)
+        .args(message)
+        .build();
     log::logger().log(&record);
 }
 
@@ -130,9 +169,9 @@ pub(crate) fn log(level: Level, event: &'static str, fields: &[(&'static str, Va
 /// `event!(Level::Warn, "report_failed", errno = 5; "cannot write report: {error}")`.
 macro_rules! event {
     ($level:expr, $event:expr $(, $field:ident = $value:expr)* ; $($message:tt)+) => {
-        if log::log_enabled!(target: $crate::logging::TARGET, $level) {
+        if ::log::log_enabled!(target: $crate::log::TARGET, $level) {
             let fields = [$((stringify!($field), serde_json::Value::from($value))),*];
-            $crate::logging::log($level, $event, &fields, format_args!($($message)+));
+            $crate::log::log($level, $event, &fields, format_args!($($message)+));
         }
     };
 }
@@ -141,8 +180,9 @@ pub(crate) use event;
 /// The key under which [`log()`] gives the log its members.
 const MEMBERS: &str = "members";
 
-/// The event and its fields as members of a JSON object, each after a comma; as the one value that travels with the record. The values of
-/// the log crate would bring the code that prints floating-point numbers.
+/// The event and its fields as members of a JSON object, each after a comma; as the one value that
+/// travels with the record. The values of the log crate would bring the code that prints
+/// floating-point numbers.
 fn members(event: &str, fields: &[(&'static str, Value)]) -> String {
     let mut members = format!(",\"event\":{}", Value::from(event));
     for (name, value) in fields {
@@ -168,12 +208,16 @@ fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display
             format!("<{priority}>bowout: {message}\n")
         }
         Format::Json => {
-            let members = if members.is_empty() { ",\"event\":\"message\"" } else { members };
+            let members = if members.is_empty() {
+                ",\"event\":\"message\""
+            } else {
+                members
+            };
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
                 name(),
-                sys::process::id(),
+                sys::this_process::id(),
                 members,
                 plain_json(&Value::from(message.to_string()).to_string())
             )
@@ -186,28 +230,46 @@ fn now() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
-/// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not look like ours, nor may the text
-/// behind it be shown from right to left.
+/// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not
+/// look like ours, nor may the text behind it be shown from right to left.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if steers(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+        if steers(c) {
+            escaped.extend(c.escape_default())
+        } else {
+            escaped.push(c)
+        }
     }
     Cow::Owned(escaped)
 }
 
-/// JSON that steers no terminal: each character of [`steers`] as its escape (RFC 8259, section 7), so that a program reads the same.
+/// JSON that steers no terminal: each character of [`steers`] as its escape (RFC 8259, section 7),
+/// so that a program reads the same.
 fn plain_json(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| {
+            if steers(c) {
+                format!("\\u{:04x}", u32::from(c))
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }
 
-/// Control characters, and of those that format a text the ones that end a line or turn its direction (Unicode: `Zl`, `Zp`,
-/// `Bidi_Control`).
+/// Control characters, and of those that format a text the ones that end a line or turn its
+/// direction (Unicode: `Zl`, `Zp`, `Bidi_Control`).
 fn steers(c: char) -> bool {
-    let formats = ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    let formats = [
+        '\u{61c}'..='\u{61c}',
+        '\u{200e}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2066}'..='\u{2069}',
+    ];
     c.is_control() || formats.iter().any(|range| range.contains(&c))
 }
 
@@ -225,7 +287,12 @@ mod tests {
 
     #[test]
     fn json_is_one_object_whatever_the_message() {
-        let text = line(Format::Json, Level::Error, &members("e", &[]), &"a \"b\"\n\u{1b}[1m \\");
+        let text = line(
+            Format::Json,
+            Level::Error,
+            &members("e", &[]),
+            &"a \"b\"\n\u{1b}[1m \\",
+        );
         assert_eq!(text.matches('\n').count(), 1);
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -239,14 +306,25 @@ mod tests {
     fn json_holds_the_event_and_its_fields() {
         let fields = [
             ("signal", "SIG\"TERM\n\u{85}\u{202e}".into()),
-            ("sender", serde_json::json!({ "side": "outside", "pid": null })),
+            (
+                "sender",
+                serde_json::json!({ "side": "outside", "pid": null }),
+            ),
             ("grace_ms", 8000.into()),
             ("default", true.into()),
         ];
-        let text = line(Format::Json, Level::Info, &members("stop_requested", &fields), &"x");
+        let text = line(
+            Format::Json,
+            Level::Info,
+            &members("stop_requested", &fields),
+            &"x",
+        );
         assert!(!text.trim_end().contains(steers), "{text:?}");
         let object: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&object["logger"], &object["event"]), (&"bowout".into(), &"stop_requested".into()));
+        assert_eq!(
+            (&object["logger"], &object["event"]),
+            (&"bowout".into(), &"stop_requested".into())
+        );
         for (name, value) in fields {
             assert_eq!(object[name], value);
         }
@@ -254,26 +332,49 @@ mod tests {
 
     #[test]
     fn json_has_an_event_without_one() {
-        let object: Value = serde_json::from_str(&line(Format::Json, Level::Info, "", &"x")).unwrap();
+        let object: Value =
+            serde_json::from_str(&line(Format::Json, Level::Info, "", &"x")).unwrap();
         assert_eq!(object["event"], "message");
     }
 
     #[test]
     fn verbosity_has_five_steps_and_a_silence() {
-        let level = |more, less| Verbosity { more, less, typed: true }.level();
+        let level = |more, less| {
+            Verbosity {
+                more,
+                less,
+                typed: true,
+            }
+            .level()
+        };
         assert_eq!([level(0, 0), level(1, 1)], [None, Some(LevelFilter::Info)]);
-        assert_eq!([level(1, 0), level(9, 0)], [Some(LevelFilter::Debug), Some(LevelFilter::Trace)]);
+        assert_eq!(
+            [level(1, 0), level(9, 0)],
+            [Some(LevelFilter::Debug), Some(LevelFilter::Trace)]
+        );
         assert_eq!(
             [level(0, 1), level(0, 2), level(0, 200)],
-            [Some(LevelFilter::Warn), Some(LevelFilter::Error), Some(LevelFilter::Off)]
+            [
+                Some(LevelFilter::Warn),
+                Some(LevelFilter::Error),
+                Some(LevelFilter::Off)
+            ]
         );
     }
 
     #[test]
     fn a_filter_of_unknown_words_is_found() {
-        for filter in
-            ["info", "DEBUG", "off", "", "debug/text", "bowout", "bowout=debug", " warn , bowout = trace", "info/a,b"]
-        {
+        for filter in [
+            "info",
+            "DEBUG",
+            "off",
+            "",
+            "debug/text",
+            "bowout",
+            "bowout=debug",
+            " warn , bowout = trace",
+            "info/a,b",
+        ] {
             assert_eq!(bad_part(filter), None, "{filter}");
         }
         for (filter, part) in [
@@ -291,7 +392,10 @@ mod tests {
 
     #[test]
     fn nothing_from_outside_can_fake_a_line() {
-        assert_eq!(escape("a\nbowout: b\x1b[2J\u{9b}é'"), "a\\nbowout: b\\u{1b}[2J\\u{9b}é'");
+        assert_eq!(
+            escape("a\nbowout: b\x1b[2J\u{9b}é'"),
+            "a\\nbowout: b\\u{1b}[2J\\u{9b}é'"
+        );
         assert_eq!(
             escape("a\u{2028}b\u{202e}c\u{2069}d\u{200f}e\u{61c}"),
             "a\\u{2028}b\\u{202e}c\\u{2069}d\\u{200f}e\\u{61c}"

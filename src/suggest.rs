@@ -1,17 +1,26 @@
-//! Which word was probably meant by one that is not known. Pure; knows neither options nor signals, its callers bring their words.
+//! Which word was probably meant by one that is not known. Pure; knows neither options nor signals,
+//! its callers bring their words.
 
-/// The known word that is nearest to `text`, upper and lower case being the same; none if all are far. Near is a word that is
-/// one slip of the finger away (two where both have five letters or more), or one that has the other in it.
+/// The known word that is nearest to `text`, upper and lower case being the same; none if all are
+/// far. Near is a word that is one slip of the finger away (two where both have five letters or
+/// more), or one that has the other in it.
 pub(crate) fn similar<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nearest(text, known).map(|(_, word)| word)
 }
 
-/// The same without words that have the other in them: for a text that may well be another program's word.
-pub(crate) fn misspelt<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    nearest(text, known).filter(|((contained, ..), _)| !contained).map(|(_, word)| word)
+/// The same without words that have the other in them: for a text that may well be another
+/// program's word.
+pub(crate) fn misspelt<'a>(
+    text: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    nearest(text, known)
+        .filter(|((contained, ..), _)| !contained)
+        .map(|(_, word)| word)
 }
 
-/// Whether one word only contains the other, how far they are apart, and whether their first letters differ.
+/// Whether one word only contains the other, how far they are apart, and whether their first
+/// letters differ.
 type Rank = (bool, usize, bool);
 
 fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(Rank, &'a str)> {
@@ -34,19 +43,24 @@ fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(
             None
         }
     };
-    let ranked = known.into_iter().filter_map(|word| Some((rank(word)?, word)));
+    let ranked = known
+        .into_iter()
+        .filter_map(|word| Some((rank(word)?, word)));
     // The first of those that are equally near.
     ranked.min_by_key(|(rank, _)| *rank)
 }
 
-/// How many letters are wrong, missing, too many, or two that changed places: the restricted Damerau-Levenshtein distance.
+/// How many letters are wrong, missing, too many, or two that changed places: the restricted
+/// Damerau-Levenshtein distance.
 fn slips(a: &[u8], b: &[u8]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut least = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
+            let mut least = (last[j] + usize::from(x != y))
+                .min(last[j + 1] + 1)
+                .min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 least = least.min(before[j - 1] + 1);
             }
@@ -61,7 +75,16 @@ fn slips(a: &[u8], b: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    const WORDS: [&str; 8] = ["HUP", "INT", "TERM", "STOP", "TSTP", "kill-mode", "max-runtime", "stop-signal"];
+    const WORDS: [&str; 8] = [
+        "HUP",
+        "INT",
+        "TERM",
+        "STOP",
+        "TSTP",
+        "kill-mode",
+        "max-runtime",
+        "stop-signal",
+    ];
 
     #[test]
     fn the_nearest_word_is_found() {
@@ -94,17 +117,39 @@ mod tests {
 
     #[test]
     fn what_is_far_is_nothing() {
-        for text in ["", "x", "NOPE", "TE", "15", "grace", "SIGNALLING", "nonsense/x", "é"] {
+        for text in [
+            "",
+            "x",
+            "NOPE",
+            "TE",
+            "15",
+            "grace",
+            "SIGNALLING",
+            "nonsense/x",
+            "é",
+        ] {
             assert_eq!(similar(text, WORDS), None, "{text}");
         }
     }
 
     #[test]
     fn slips_are_counted() {
-        for (a, b, n) in
-            [("", "", 0), ("", "ab", 2), ("ab", "ba", 1), ("abc", "ac", 1), ("abc", "xbc", 1), ("ca", "abc", 3)]
-        {
-            assert_eq!((slips(a.as_bytes(), b.as_bytes()), slips(b.as_bytes(), a.as_bytes())), (n, n), "{a} {b}");
+        for (a, b, n) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("ab", "ba", 1),
+            ("abc", "ac", 1),
+            ("abc", "xbc", 1),
+            ("ca", "abc", 3),
+        ] {
+            assert_eq!(
+                (
+                    slips(a.as_bytes(), b.as_bytes()),
+                    slips(b.as_bytes(), a.as_bytes())
+                ),
+                (n, n),
+                "{a} {b}"
+            );
         }
     }
 }
