@@ -212,6 +212,20 @@ impl SignalSet {
     }
 }
 
+/// Which processes a signal is sent to. Bystanders and a hook are never among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Child,
+    /// Every member of the child's process group that is the child or a descendant.
+    Group,
+    /// The child and every descendant.
+    All,
+    /// Every descendant, without the child.
+    Descendants,
+    /// All, except the members of bowout's process group: they received the signal already.
+    Others,
+}
+
 /// What received signals are translated to before they are forwarded; the last rule for a signal
 /// counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -23,13 +23,15 @@ use std::time::Instant;
 
 use crate::exit::Exit;
 use crate::sender::Side;
+#[cfg(test)]
+use crate::signal::Target;
 use crate::signal::{Signal, SignalSet};
 pub(crate) use duration::parse_wait;
 pub(crate) use ladder::{Ladder, Rung};
 use requests::{Asked, Pending};
 use stop::{KILL_AGAIN, RENEW, later};
 use terminal::Watch;
-pub(crate) use types::{Action, Event, KillMode, OnRepeat, Received, Settings, State, Target};
+pub(crate) use types::{Action, Event, KillMode, OnRepeat, Received, Settings, State};
 
 /// The supervision of one child, from its start to its end.
 #[derive(Clone, Debug)]

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, Machine, OnRepeat, Received, State, Target};
+use super::{Action, KillMode, Machine, OnRepeat, Received, State};
 use crate::sender::Side;
+use crate::signal::Target;
 use crate::signal::{Signal, SignalSet};
 
 impl Machine {

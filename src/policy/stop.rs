@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, Machine, Pending, Received, Rung, State, Target};
+use super::{Action, KillMode, Machine, Pending, Received, Rung, State};
 use crate::exit::Exit;
 use crate::signal::Signal;
+use crate::signal::Target;
 
 /// How long to wait between two passes of SIGKILL over what is left: a process can have been forked
 /// behind the first.

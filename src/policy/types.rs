@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Ladder;
 use crate::exit::Exit;
 use crate::sender::Side;
-use crate::signal::{Remap, Signal, SignalSet};
+use crate::signal::{Remap, Signal, SignalSet, Target};
 
 /// Which processes are signalled at which stage; systemd's terms (systemd.kill(5)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,20 +191,6 @@ pub(crate) enum State {
     },
     /// Nothing is left to do but to end like this.
     Done(Exit),
-}
-
-/// Who an action is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    Child,
-    /// Every member of the child's process group that is the child or a descendant.
-    Group,
-    /// The child and every descendant.
-    All,
-    /// Every descendant, without the child.
-    Descendants,
-    /// All of these but the members of our process group, which have the signal without us.
-    Others,
 }
 
 /// What is to be done, in this order.

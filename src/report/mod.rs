@@ -17,9 +17,9 @@ use serde_json::Value;
 
 use crate::exit::{Exit, Usage};
 use crate::log::escape;
-use crate::policy::{Action, Event, Settings, State, Target};
+use crate::policy::{Action, Event, Settings, State};
 use crate::sender::{Sender, Side};
-use crate::signal::Signal;
+use crate::signal::{Signal, Target};
 
 /// Who sent a signal, as it is told.
 #[derive(Clone, Debug)]

@@ -8,9 +8,10 @@ use log::Level;
 use super::terminal::key;
 use super::{History, Line, Sent, Step, descendants, told, wait};
 use crate::exit::Exit;
-use crate::policy::{Action, Event, Received, State, Target};
+use crate::policy::{Action, Event, Received, State};
 use crate::sender::Side;
 use crate::signal::Signal;
+use crate::signal::Target;
 
 impl History {
     /// The line about a step that was noted.
