@@ -22,7 +22,7 @@ use crate::sys::environment;
 use crate::sys::files::{self, Destination};
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Batch, Inherited, Intake};
-use crate::sys::spawn::Spawn;
+use crate::sys::spawn::{self, Spawn};
 use crate::sys::this_process::Parent;
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{this_process, tree, wait};
@@ -121,7 +121,7 @@ impl<'a> Supervisor<'a> {
         ours.extend(termination_log.as_ref().map(AsFd::as_fd));
         ours.extend(relay.iter().flat_map(Relay::descriptors));
         ours.extend(watched.as_ref().and_then(Parent::handle));
-        this_process::release(&ours);
+        spawn::release(&ours);
         let kin = Kin {
             parent,
             child: child.pid(),

@@ -1,178 +1,102 @@
-//! The variables that name a PID: rewritten for the child where, and only where, they named us.
+//! The environment: as received, and as the child gets it.
 //!
-//! LISTEN_PID and WATCHDOG_PID tell a process that its sockets and its watchdog are meant for it
-//! and for none of its children (sd_listen_fds(3), sd_watchdog_enabled(3)); LISTEN_PIDFDID says the
-//! same by the inode of a pidfd, since systemd 259; SYSTEMD_EXEC_PID tells whether a process was
-//! started by systemd directly (systemd.exec(5)). The child is to find what it would have found
-//! without us. Nothing is set or removed in our own environment.
+//! Some variables name the process that they are meant for by its PID; see [`NAMING`]. Where they
+//! name bowout, the child finds them naming the child, as it would without bowout. bowout's own
+//! environment never changes.
 
 use std::ffi::{CStr, CString, OsStr, OsString, c_char};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::ptr;
 
 use nix::sys::stat::fstat;
 
 use super::this_process::pidfd_open;
 
 unsafe extern "C" {
-    /// The environment as it was received (environ(7)); never changed by us.
+    /// The environment as received (environ(7)): null, or an array of C strings that ends with a
+    /// null pointer. bowout never changes it.
     static environ: *const *const c_char;
 }
 
-/// The variables that hold a PID.
-const PID: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
-/// The variable that holds the inode of a pidfd.
-const PIDFD: &str = "LISTEN_PIDFDID";
+/// Variables that hold the PID of the process they are meant for (sd_listen_fds(3),
+/// sd_watchdog_enabled(3), systemd.exec(5)); the last one, since systemd 259, the inode of a pidfd.
+const NAMING: [&str; 4] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID", BY_PIDFD];
+const BY_PIDFD: &str = "LISTEN_PIDFDID";
 
-/// The variables that were received, each `NAME=VALUE`, whose first byte is wanted; nothing is
-/// copied. The others cost a comparison each, and most environments are long.
+/// A variable to set in a process that bowout starts; `None` removes it.
+pub(crate) type Change = (&'static str, Option<OsString>);
+
+/// The received variables, each `NAME=VALUE`, whose first byte is wanted. Most environments are
+/// long: the others cost one comparison each.
 pub(crate) fn variables(
     wanted: impl Fn(u8) -> bool + Clone,
 ) -> impl Iterator<Item = &'static CStr> + Clone {
-    // SAFETY: environ is null or an array of C strings that ends with a null pointer, and bowout
-    // never changes it.
-    let mut entry = unsafe { environ };
-    std::iter::from_fn(move || unsafe {
-        // SAFETY: as above; the null pointer is not passed.
-        while !entry.is_null() && !(*entry).is_null() {
-            let variable = *entry;
-            entry = entry.add(1);
-            if wanted(*variable as u8) {
-                return Some(CStr::from_ptr(variable));
-            }
-        }
-        None
-    })
+    // SAFETY: see `environ`. `map_while` stops at the null pointer.
+    let all = (0..).map_while(|at| unsafe {
+        (!environ.is_null())
+            .then(|| *environ.add(at))
+            .filter(|variable| !variable.is_null())
+    });
+    // SAFETY: as above.
+    all.filter(move |&variable| wanted(unsafe { *variable } as u8))
+        // SAFETY: as above.
+        .map(|variable| unsafe { CStr::from_ptr(variable) })
 }
 
-/// The value of a variable; of the first one, where there are several of this name (getenv(3)).
+/// The value of a variable; of the first one if several have this name (getenv(3)).
 pub(crate) fn value(name: &str) -> Option<&'static OsStr> {
-    let is = |variable: &'static [u8]| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
     let first = name.as_bytes()[0];
-    variables(move |byte| byte == first)
-        .find_map(|variable| is(variable.to_bytes()))
-        .map(OsStr::from_bytes)
+    variables(move |byte| byte == first).find_map(|variable| value_if(variable, name))
 }
 
-/// The child's environment.
-pub(super) struct Environment {
-    /// The pointers to pass to execve(2), with the null pointer at their end; empty where what was
-    /// received can be passed.
-    pointers: Vec<*const c_char>,
-    /// What is to be rewritten, and by what kind of name.
-    named: Vec<(usize, Named)>,
-    /// What some of the pointers point to; a string stays where it is when its CString is moved.
-    own: Vec<CString>,
+/// The value of `variable` if this is its name.
+fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
+    let rest = variable.to_bytes().strip_prefix(name.as_bytes())?;
+    rest.strip_prefix(b"=").map(OsStr::from_bytes)
 }
 
-#[derive(Clone, Copy)]
-enum Named {
-    Pid(&'static str),
-    Pidfd,
+/// The variables that name the calling process.
+pub(super) fn naming_us() -> Vec<&'static str> {
+    let names_us =
+        |name: &&str| value(name).is_some_and(|value| naming(name).as_deref() == Some(value));
+    NAMING.into_iter().filter(names_us).collect()
 }
 
-impl Environment {
-    /// What we have, with `changes` in the place of the variables of these names: other values, or
-    /// none. Where the process `stands_in` for us, variables that name us will name it.
-    pub(super) fn new(changes: &[(&str, Option<OsString>)], stands_in: bool) -> Self {
-        if changes.is_empty()
-            && !(stands_in
-                && variables(|byte| matches!(byte, b'L' | b'W' | b'S'))
-                    .any(|variable| names_us(variable.to_bytes()).is_some()))
-        {
-            return Self {
-                pointers: vec![],
-                named: vec![],
-                own: vec![],
-            };
-        }
-        let text = |name: &str, value: &OsString| {
-            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-        };
-        let own: Vec<CString> = changes
+/// The value with which a variable of [`NAMING`] names the calling process.
+fn naming(name: &str) -> Option<OsString> {
+    // Not `this_process::id`, which is bowout's: the child calls this as well.
+    let pid = std::process::id();
+    if name != BY_PIDFD {
+        return Some(pid.to_string().into());
+    }
+    // Unlike a PID, the inode is never used again (pidfd_open(2), since Linux 6.9).
+    let stat = fstat(pidfd_open(pid as libc::pid_t).ok()?).ok()?;
+    Some(stat.st_ino.to_string().into())
+}
+
+/// The environment for execve(2): as received, with `changes`, and with the variables `renamed`
+/// naming the calling process, the child. A variable that cannot name it is removed, because a
+/// wrong name is worse than none.
+pub(super) fn of_child(changes: &[Change], renamed: &[&'static str]) -> *const *const c_char {
+    let renamed = renamed.iter().map(|&name| (name, naming(name)));
+    let changes: Vec<Change> = changes.iter().cloned().chain(renamed).collect();
+    if changes.is_empty() {
+        // SAFETY: reads a pointer.
+        return unsafe { environ };
+    }
+    let set = changes.iter().filter_map(|(name, value)| {
+        let text = [name.as_bytes(), b"=", value.as_ref()?.as_bytes()].concat();
+        Some(CString::new(text).ok()?.into_raw().cast_const())
+    });
+    let is_changed = |variable: &&CStr| {
+        changes
             .iter()
-            .filter_map(|(name, value)| text(name, value.as_ref()?))
-            .collect();
-        let mut pointers: Vec<_> = own.iter().map(|variable| variable.as_ptr()).collect();
-        let mut named = vec![];
-        for variable in variables(|_| true) {
-            let bytes = variable.to_bytes();
-            let is = |name: &str| {
-                bytes
-                    .strip_prefix(name.as_bytes())
-                    .is_some_and(|rest| rest.first() == Some(&b'='))
-            };
-            if changes.iter().any(|(name, _)| is(name)) {
-                continue;
-            }
-            if let Some(name) = names_us(bytes).filter(|_| stands_in) {
-                named.push((pointers.len(), name));
-            }
-            pointers.push(variable.as_ptr());
-        }
-        pointers.push(std::ptr::null());
-        Self {
-            pointers,
-            named,
-            own,
-        }
-    }
-
-    /// Has the variables name the calling process: the child, between fork and exec. What cannot be
-    /// said is left out, for a wrong name is worse than none.
-    pub(super) fn rewrite(&mut self) {
-        let mut gone = vec![];
-        for (index, name) in self.named.drain(..) {
-            let text = match name {
-                Named::Pid(name) => Some(format!("{name}={}", std::process::id())),
-                Named::Pidfd => own_pidfd_inode().map(|inode| format!("{PIDFD}={inode}")),
-            };
-            match text.and_then(|text| CString::new(text).ok()) {
-                Some(text) => {
-                    self.pointers[index] = text.as_ptr();
-                    self.own.push(text);
-                }
-                None => gone.push(index),
-            }
-        }
-        for index in gone.into_iter().rev() {
-            self.pointers.remove(index);
-        }
-    }
-
-    /// For execve(2): C strings and a null pointer, valid for as long as `self`.
-    pub(super) fn as_ptr(&self) -> *const *const c_char {
-        // SAFETY: a pointer is read, which nobody changes.
-        if self.pointers.is_empty() {
-            unsafe { environ }
-        } else {
-            self.pointers.as_ptr()
-        }
-    }
-}
-
-/// Whether a variable, `NAME=VALUE`, names this process, and how.
-fn names_us(variable: &[u8]) -> Option<Named> {
-    // Cheap, for it is asked of every variable: nearly none begins so.
-    if !matches!(variable.first(), Some(b'L' | b'W' | b'S')) {
-        return None;
-    }
-    let variable = std::str::from_utf8(variable).ok()?;
-    let (name, value) = variable.split_once('=')?;
-    if let Some(name) = PID.into_iter().find(|known| *known == name) {
-        return (value == std::process::id().to_string()).then_some(Named::Pid(name));
-    }
-    (name == PIDFD && own_pidfd_inode().is_some_and(|inode| value == inode.to_string()))
-        .then_some(Named::Pidfd)
-}
-
-/// The inode of a pidfd on ourselves: unlike a PID, it is never used again (pidfd_open(2), since
-/// Linux 6.9).
-fn own_pidfd_inode() -> Option<u64> {
-    // Not this_process::id(), which is bowout's: the child asks, too.
-    let fd = pidfd_open(std::process::id() as libc::pid_t).ok()?;
-    debug_assert!(fd.as_raw_fd() > 2);
-    // 32 bits on 32-bit machines.
-    #[allow(clippy::useless_conversion)]
-    fstat(&fd).ok().map(|stat| stat.st_ino.into())
+            .any(|(name, _)| value_if(variable, name).is_some())
+    };
+    let kept = variables(|_| true)
+        .filter(|variable| !is_changed(variable))
+        .map(CStr::as_ptr);
+    // The child executes or exits: nothing frees this.
+    let pointers: Vec<_> = set.chain(kept).chain([ptr::null()]).collect();
+    pointers.leak().as_ptr()
 }

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
-use super::signals::{self, set_disposition, set_mask};
+use super::signals::{self, disposition, set_mask};
 use super::this_process;
 use super::tree;
 use crate::signal::{Signal, SignalSet};
@@ -78,7 +78,7 @@ impl Terminal {
         let held = tcgetpgrp(&self.fd)
             .ok()
             .filter(|holder| Some(*holder) == group && *holder != getpgrp());
-        set_disposition(signal, libc::SIG_DFL);
+        disposition(signal, Some(libc::SIG_DFL));
         // Sent while it is blocked and joined by what the terminal may have sent meanwhile: one
         // stop, however many asked.
         let _ = signals::send(this_process::id(), signal, None);
