@@ -1,4 +1,4 @@
-//! How a process ended, and how bowout ends because of it. Arithmetic only: `sys::end` carries it
+//! How a process exited, and how bowout exits because of it. Arithmetic only: `sys::end` carries it
 //! out.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::signal::Signal;
 
-/// How a process ended: wait(2)'s two cases, kept apart to the very end.
+/// How a process exited: the two cases of wait(2), kept apart until bowout's own exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// It exited with this code.
@@ -17,34 +17,36 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// `--max-runtime` ran out, as timeout(1) says it.
+    /// `--max-runtime` expired: the code of timeout(1).
     pub(crate) const TIMED_OUT: Self = Self::Code(124);
-    /// A failure of bowout's own: usage, or a system call without which nothing can be started.
+    /// A failure of bowout's own: usage, or a system call without which it cannot start anything.
     pub(crate) const OWN_FAILURE: Self = Self::Code(125);
     /// The command was found and cannot be run.
     pub(crate) const CANNOT_RUN: Self = Self::Code(126);
     /// The command was not found.
     pub(crate) const NOT_FOUND: Self = Self::Code(127);
-    /// The child could not be killed: what a kill would have been, 128+9.
+    /// The child could not be killed: the number of a death by SIGKILL, 128+9.
     pub(crate) const UNKILLABLE: Self = Self::Code(137);
 
-    /// The code that it exited with.
+    /// The code, if it exited with one.
     pub(crate) const fn code(self) -> Option<u8> {
-        match self {
-            Self::Code(code) => Some(code),
-            Self::Signal(_) => None,
+        if let Self::Code(code) = self {
+            Some(code)
+        } else {
+            None
         }
     }
 
-    /// The name of the signal that killed it.
+    /// The name of the signal that killed it, if one did.
     pub(crate) fn signal(self) -> Option<String> {
-        match self {
-            Self::Code(_) => None,
-            Self::Signal(signal) => Some(signal.to_string()),
+        if let Self::Signal(signal) = self {
+            Some(signal.to_string())
+        } else {
+            None
         }
     }
 
-    /// As one number: the code, or 128 and the signal's number, as shells count.
+    /// One number, as in shells: the code, or 128 plus the signal's number.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Code(code) => code,
@@ -54,7 +56,7 @@ impl Exit {
 }
 
 impl fmt::Display for Exit {
-    /// Completes a sentence that begins with the process.
+    /// Completes a sentence whose subject is the process.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exited with {code}"),
@@ -63,12 +65,12 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What a process and the children that it has waited for have used (getrusage(2)).
+/// The resources that a process used, and the children it waited for (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
-    /// KiB.
+    /// In KiB.
     pub(crate) max_rss: u64,
 }
 
@@ -101,7 +103,7 @@ impl FromStr for Recode {
             part.parse()
                 .ok()
                 .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| format!("'{text}' is no CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"))
+                .ok_or_else(|| format!("'{text}' is not CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"))
         };
         Ok(Self {
             from: code(from)?,

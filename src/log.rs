@@ -1,5 +1,5 @@
-//! The log: env_logger, set up to write to stderr in one of three forms. Owns the forms;
-//! `sys::stderr` owns the writing.
+//! The log: env_logger, set up to write to stderr in one of three formats. This module owns the
+//! formats; `sys::stderr` owns the writing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,15 +15,23 @@ use crate::error::Error;
 use crate::suggest::similar;
 use crate::sys;
 
-/// The form of a line.
+/// The name under which bowout logs all lines, for a filter such as `BOWOUT_LOG=bowout=debug`.
+pub(crate) const TARGET: &str = "bowout";
+/// The variable with a level, or a filter in env_logger's syntax. `RUST_LOG` is left to the
+/// command.
+const FILTER: &str = "BOWOUT_LOG";
+/// The key of the JSON members in a record.
+const MEMBERS: &str = "members";
+
+/// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The journal's where stderr is the journal, else text.
+    /// That of the journal if stderr is the journal, else text.
     #[default]
     Auto,
     /// `bowout: MESSAGE`.
     Text,
-    /// The same behind its priority, `<N>` (sd-daemon(3)).
+    /// The same after its priority, `<N>` (sd-daemon(3)).
     Journal,
     /// One object a line.
     Json,
@@ -34,96 +42,42 @@ pub(crate) enum Format {
 pub(crate) struct Verbosity {
     pub(crate) more: u8,
     pub(crate) less: u8,
-    /// Typed, and so worth more than [`FILTER`]; their own variables are worth less, for the filter
-    /// says it closer.
+    /// Typed: wins over [`FILTER`]. The variables of these options lose to it, because the filter
+    /// is more specific.
     pub(crate) typed: bool,
 }
 
 impl Verbosity {
-    /// The level; `None` where nothing was said, so that the environment may say it.
+    /// The level, `Info` at the start; `None` without any of these options.
     fn level(self) -> Option<LevelFilter> {
-        match i16::from(self.more) - i16::from(self.less) {
-            _ if (self.more, self.less) == (0, 0) => None,
-            ..=-3 => Some(LevelFilter::Off),
-            -2 => Some(LevelFilter::Error),
-            -1 => Some(LevelFilter::Warn),
-            0 => Some(LevelFilter::Info),
-            1 => Some(LevelFilter::Debug),
-            2.. => Some(LevelFilter::Trace),
-        }
+        let steps = LevelFilter::Info as i16 + i16::from(self.more) - i16::from(self.less);
+        let level = LevelFilter::iter().nth(steps.clamp(0, LevelFilter::Trace as i16) as usize);
+        level.filter(|_| (self.more, self.less) != (0, 0))
     }
 }
 
-/// The variable with a level, or a filter in env_logger's syntax. `RUST_LOG` is left to the
-/// command.
-const FILTER: &str = "BOWOUT_LOG";
-
-/// The first part of a filter that changes nothing: env_logger takes every unknown word for the
-/// name of a module.
-fn bad_part(filter: &str) -> Option<&str> {
-    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
-    let is_known = |part: &str| match part.split_once('=') {
-        None => part == TARGET || is_level(part),
-        Some((name, level)) => name.trim() == TARGET && is_level(level.trim()),
-    };
-    let parts = filter
-        .split('/')
-        .next()
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim);
-    parts
-        .filter(|part| !part.is_empty())
-        .find(|part| !is_known(part))
-}
-
-/// Sets the log up, once. What is typed wins over [`FILTER`].
+/// Sets up the log, once. A typed level wins over [`FILTER`].
 ///
 /// # Errors
-/// A filter that cannot be read; the log is set up without it then, so that the error can be told.
+/// A filter that cannot be read; the log then works without it and can report the error.
 pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     let format = match format {
         Format::Auto if sys::stderr::is_journal() => Format::Journal,
-        Format::Auto => Format::Text,
-        Format::Text | Format::Journal | Format::Json => format,
+        format => format,
     };
     let mut builder = Builder::new();
-    builder.filter_level(LevelFilter::Info);
-    let mut result = Ok(());
-    if let Some(level) = verbosity.level() {
-        builder.filter_level(level);
-    }
-    if let Some(filter) =
-        sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty())
-    {
+    builder.filter_level(verbosity.level().unwrap_or(LevelFilter::Info));
+    let filter =
+        sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty());
+    let result = filter.map_or(Ok(()), |filter| {
         let filter = filter.to_string_lossy();
-        if let Some(part) = bad_part(&filter) {
-            const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-            let hint = similar(part.trim_start_matches("bowout="), LEVELS).map_or_else(
-                || format!("write {}", LEVELS.join(", ")),
-                |level| format!("did you mean {level}?"),
-            );
-            result = Err(Error::own(format!(
-                "{FILTER}: '{part}' is not a level: {hint}"
-            )));
-        } else if let Err(error) = env_filter::Builder::new().try_parse(&filter) {
-            // env_logger would print this itself, and panic if it could not.
-            result = Err(Error::own(format!(
-                "bad {FILTER} '{filter}': {error}; write a level, such as debug"
-            )));
-        } else {
-            builder.parse_filters(&filter);
-        }
-    }
+        check(&filter).inspect(|()| _ = builder.parse_filters(&filter))
+    });
     let notice = move |lost: u64| {
         let lines = if lost == 1 { "line was" } else { "lines were" };
         let message = format!("{lost} log {lines} lost: stderr could not take them");
-        line(
-            format,
-            Level::Warn,
-            &members("log_lines_lost", &[("count", lost.into())]),
-            &message,
-        )
+        let members = members("log_lines_lost", &[("count", lost.into())]);
+        line(format, Level::Warn, &members, &message)
     };
     builder
         .target(Target::Pipe(Box::new(sys::stderr::Stderr::new(notice))))
@@ -139,11 +93,42 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     result
 }
 
-/// The name under which all lines are logged, and which a filter may give:
-/// `BOWOUT_LOG=bowout=debug`.
-pub(crate) const TARGET: &str = "bowout";
+/// Whether env_logger can read a filter.
+fn check(filter: &str) -> Result<(), Error> {
+    if let Some(part) = bad_part(filter) {
+        const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+        let hint = match similar(part.trim_start_matches("bowout="), LEVELS) {
+            Some(level) => format!("did you mean {level}?"),
+            None => format!("write {}", LEVELS.join(", ")),
+        };
+        return Err(Error::own(format!(
+            "{FILTER}: '{part}' is not a level: {hint}"
+        )));
+    }
+    // env_logger would print this error itself, and panic if it could not.
+    env_filter::Builder::new()
+        .try_parse(filter)
+        .map(drop)
+        .map_err(|error| {
+            Error::own(format!(
+                "bad {FILTER} '{filter}': {error}; write a level, such as debug"
+            ))
+        })
+}
 
-/// Logs a line: `message` for people; `event` and its `fields` beside it for programs that read
+/// The first part of a filter that has no effect: env_logger takes each unknown word for the name
+/// of a module.
+fn bad_part(filter: &str) -> Option<&str> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_known = |part: &&str| match part.split_once('=') {
+        None => part.is_empty() || *part == TARGET || is_level(part),
+        Some((name, level)) => name.trim() == TARGET && is_level(level.trim()),
+    };
+    let mut parts = filter.split('/').next()?.split(',').map(str::trim);
+    parts.find(|part| !is_known(part))
+}
+
+/// Logs a line: `message` for people, `event` and its `fields` for programs that read
 /// `--log-format json`.
 pub(crate) fn log(
     level: Level,
@@ -165,7 +150,7 @@ pub(crate) fn log(
     log::logger().log(&record);
 }
 
-/// Logs a line, and makes neither its fields nor its message where its level is not logged:
+/// Logs a line; evaluates neither its fields nor its message if its level is not logged:
 /// `event!(Level::Warn, "report_failed", errno = 5; "cannot write report: {error}")`.
 macro_rules! event {
     ($level:expr, $event:expr $(, $field:ident = $value:expr)* ; $($message:tt)+) => {
@@ -177,27 +162,21 @@ macro_rules! event {
 }
 pub(crate) use event;
 
-/// The key under which [`log()`] gives the log its members.
-const MEMBERS: &str = "members";
-
-/// The event and its fields as members of a JSON object, each after a comma; as the one value that
-/// travels with the record. The values of the log crate would bring the code that prints
-/// floating-point numbers.
+/// The event and its fields as members of a JSON object, each after a comma. The record carries
+/// them as one text: the values of the log crate would bring the code that prints floating-point
+/// numbers.
 fn members(event: &str, fields: &[(&'static str, Value)]) -> String {
-    let mut members = format!(",\"event\":{}", Value::from(event));
-    for (name, value) in fields {
-        members += &format!(",\"{name}\":{}", plain_json(&value.to_string()));
-    }
-    members
+    let fields = fields
+        .iter()
+        .map(|(name, value)| format!(",\"{name}\":{}", plain_json(value)));
+    format!(",\"event\":\"{event}\"{}", fields.collect::<String>())
 }
 
 fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display) -> String {
-    let name = || level.as_str().to_lowercase();
+    let name = level.as_str().to_lowercase();
     match format {
-        Format::Auto | Format::Text => match level {
-            Level::Error | Level::Warn | Level::Info => format!("bowout: {message}\n"),
-            Level::Debug | Level::Trace => format!("bowout: {}: {message}\n", name()),
-        },
+        Format::Auto | Format::Text if level <= Level::Info => format!("bowout: {message}\n"),
+        Format::Auto | Format::Text => format!("bowout: {name}: {message}\n"),
         Format::Journal => {
             let priority = match level {
                 Level::Error => 3,
@@ -214,63 +193,47 @@ fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display
                 members
             };
             format!(
-                "{{\"time\":\"{}\",\"level\":\"{}\",\"logger\":\"bowout\",\"pid\":{}{},\"message\":{}}}\n",
+                "{{\"time\":\"{}\",\"level\":\"{name}\",\"logger\":\"bowout\",\"pid\":{}{members},\"message\":{}}}\n",
                 format_rfc3339_millis(now()),
-                name(),
                 sys::this_process::id(),
-                members,
-                plain_json(&Value::from(message.to_string()).to_string())
+                plain_json(&message.to_string().into())
             )
         }
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "a line of JSON says when")]
+#[allow(clippy::disallowed_methods, reason = "a line of JSON has a time stamp")]
 fn now() -> std::time::SystemTime {
     std::time::SystemTime::now()
 }
 
-/// Text from outside, for a line of ours: a newline or a terminal's escape sequence in it must not
-/// look like ours, nor may the text behind it be shown from right to left.
+/// Escapes text from outside for a line of the log: neither a newline nor a terminal's escape
+/// sequence in it looks like bowout's, and no text after it is shown from right to left.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if steers(c) {
-            escaped.extend(c.escape_default())
-        } else {
-            escaped.push(c)
-        }
-    }
-    Cow::Owned(escaped)
+    escape_with(text, |c| c.escape_default().to_string())
 }
 
-/// JSON that steers no terminal: each character of [`steers`] as its escape (RFC 8259, section 7),
-/// so that a program reads the same.
-fn plain_json(text: &str) -> String {
+/// JSON without characters that steer a terminal. Each becomes an escape that a program reads as
+/// the character (RFC 8259, section 7).
+fn plain_json(value: &Value) -> String {
+    escape_with(&value.to_string(), |c| format!("\\u{:04x}", u32::from(c))).into_owned()
+}
+
+/// Escapes each character that steers a terminal.
+fn escape_with(text: &str, escape: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return text.into();
+    }
     text.chars()
-        .map(|c| {
-            if steers(c) {
-                format!("\\u{:04x}", u32::from(c))
-            } else {
-                c.to_string()
-            }
-        })
+        .map(|c| if steers(c) { escape(c) } else { c.into() })
         .collect()
 }
 
-/// Control characters, and of those that format a text the ones that end a line or turn its
-/// direction (Unicode: `Zl`, `Zp`, `Bidi_Control`).
+/// Control characters, and those that end a line or turn its direction (Unicode: `Zl`, `Zp`,
+/// `Bidi_Control`).
 fn steers(c: char) -> bool {
-    let formats = [
-        '\u{61c}'..='\u{61c}',
-        '\u{200e}'..='\u{200f}',
-        '\u{2028}'..='\u{202e}',
-        '\u{2066}'..='\u{2069}',
-    ];
-    c.is_control() || formats.iter().any(|range| range.contains(&c))
+    let formats = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    formats || c.is_control()
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
-//! Who sent a signal: its sender, and the side that the sender is on. Decides only; what it has to
-//! know is handed to it.
+//! The sender of a signal, and the side that it is on. Decides only: the caller passes in what it
+//! needs to know.
 
 use std::fmt;
 
-/// Where a stop request came from. Two requests from one side mean "now"; requests from two sides
-/// are one wish told twice (contracts S2, S3, C6, C7).
+/// Where a stop request came from. Two requests from one side mean "now". Two sides can repeat one
+/// wish: systemd sends SIGTERM after an ExecStop= that sent it (systemd.service(5)), the kubelet
+/// after a preStop hook that did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// The kernel: Ctrl-C, Ctrl-\, a hang-up (`SI_KERNEL`, contract T1).
+    /// The kernel: Ctrl-C, Ctrl-\, a hang-up (`SI_KERNEL`, sigaction(2)).
     Terminal,
-    /// Another PID namespace, where the sender has no number in ours (`si_pid` 0): a container
-    /// runtime.
+    /// Another PID namespace, such as a container runtime's: the sender has no number in bowout's
+    /// (`si_pid` 0).
     Outside,
-    /// The process that started us, or PID 1: a shell, systemd.
+    /// The process that started bowout, or PID 1: a shell, systemd.
     Manager,
     /// Any other process.
     Process,
@@ -24,7 +25,7 @@ pub(crate) enum Side {
 }
 
 impl Side {
-    /// How many there are.
+    /// The number of sides.
     pub(crate) const COUNT: usize = 6;
 }
 
@@ -44,27 +45,28 @@ impl fmt::Display for Side {
 /// The sender of a signal, as the kernel reports it (sigaction(2), `siginfo_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sender {
-    /// `si_code` is the kernel's own; `pid` and `uid` mean nothing then.
+    /// The kernel sent it (`si_code`); `pid` and `uid` mean nothing then.
     pub(crate) kernel: bool,
-    /// 0 where the sender is outside our PID namespace, or unknown (contract K2).
+    /// 0: the sender is outside bowout's PID namespace, or unknown: at RLIMIT_SIGPENDING the kernel
+    /// drops it (kernel/signal.c, `__send_signal_locked`).
     pub(crate) pid: i32,
     pub(crate) uid: u32,
-    /// The sender is bowout's parent, and its exit is what sends the signal
-    /// (`--parent-death-signal`). Its `uid` is not known.
+    /// The sender is bowout's parent, whose exit sends the signal (`--parent-death-signal`). Its
+    /// `uid` is unknown.
     pub(crate) exited: bool,
 }
 
-/// The processes that a side is judged by.
+/// The processes by which the side of a sender is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kin {
-    /// Our parent when we were started; 0 where it is outside our PID namespace.
+    /// bowout's parent at the start; 0 if it is outside the PID namespace.
     pub(crate) parent: i32,
     pub(crate) child: i32,
 }
 
 impl Kin {
-    /// The side of `sender`. `descends` is asked last and only where no number settles it, for it
-    /// costs a walk through /proc.
+    /// The side of `sender`. `descends` is called last, and only if no number decides: it reads
+    /// /proc.
     pub(crate) fn side(self, sender: Sender, descends: impl FnOnce(i32) -> bool) -> Side {
         match sender.pid {
             _ if sender.kernel => Side::Terminal,

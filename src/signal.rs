@@ -1,10 +1,9 @@
-//! Signals as plain numbers: names, sets and remaps.
+//! Signals as plain numbers from 1 to 64, with names, sets and remaps. nix's `Signal` ends at 31,
+//! before the real-time signals. Owns no state and asks the kernel nothing.
 //!
-//! nix's `Signal` ends at 31, so that a real-time signal cannot be said in it; everything here goes
-//! from 1 to 64. Owns no state and asks the kernel nothing.
-//!
-//! Caveat: real-time signals are numbered from 34, as glibc, systemd and moby number them, whatever
-//! the C library that this binary is linked with reserves for itself (contract S27).
+//! Real-time signals are numbered from 34, as glibc, systemd (systemd(1), SIGRTMIN+3) and the
+//! container engines number them, whatever number the C library of this binary starts from (musl:
+//! 35).
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,8 +15,8 @@ use crate::suggest::similar;
 
 /// glibc's `SIGRTMIN`.
 const RTMIN: u8 = 34;
-/// The kernel's last signal, `_NSIG` on every architecture that Rust's Linux targets share (mips,
-/// with 127, is not one).
+/// The kernel's last signal: `_NSIG` on every architecture that Rust's Linux targets share (mips
+/// has 127).
 const MAX: u8 = 64;
 
 /// A signal number, 1 to 64 (signal(7)).
@@ -41,7 +40,7 @@ impl Signal {
     pub(crate) const WINCH: Self = Self(number::SIGWINCH as u8);
     pub(crate) const XFSZ: Self = Self(number::SIGXFSZ as u8);
 
-    /// The signal of that number, unless there is none.
+    /// The signal with this number.
     pub(crate) const fn new(number: i32) -> Option<Self> {
         if number >= 1 && number <= MAX as i32 {
             Some(Self(number as u8))
@@ -50,19 +49,19 @@ impl Signal {
         }
     }
 
-    /// Its number, as kill(2) takes it.
+    /// Its number, as for kill(2).
     pub(crate) const fn number(self) -> i32 {
         self.0 as i32
     }
 
     /// Whether a process can catch it: all but SIGKILL and SIGSTOP.
     pub(crate) const fn catchable(self) -> bool {
-        self.0 != Self::KILL.0 && self.0 != Self::STOP.0
+        !SignalSet::of(&[Self::KILL, Self::STOP]).contains(self)
     }
 
     /// Whether a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control,
     /// a resize, a hang-up.
-    pub(crate) fn is_terminals(self) -> bool {
+    pub(crate) const fn is_terminals(self) -> bool {
         SignalSet::of(&[
             Self::INT,
             Self::QUIT,
@@ -76,15 +75,53 @@ impl Signal {
         .contains(self)
     }
 
-    /// The name with its `SIG`, where the number has one.
+    /// The name with its `SIG`. Signals 32 and up have none.
     fn name(self) -> Option<&'static str> {
         // signal-hook's table lacks the two that only Linux has.
         match self.number() {
             libc::SIGPWR => Some("SIGPWR"),
             #[cfg(not(any(target_arch = "mips", target_arch = "sparc64")))]
             libc::SIGSTKFLT => Some("SIGSTKFLT"),
-            n => signal_name(n),
+            number => signal_name(number),
         }
+    }
+
+    /// Reads a signal as [`FromStr`] does.
+    fn parse(text: &str) -> Option<Self> {
+        let number = |digits: &str| {
+            digits
+                .parse()
+                .ok()
+                .filter(|_: &u8| !digits.starts_with('+'))
+        };
+        let offset = |rest: &str, sign| {
+            if rest.is_empty() {
+                Some(0)
+            } else {
+                number(rest.strip_prefix(sign)?)
+            }
+        };
+        if let Some(number) = number(text) {
+            return Self::new(number.into());
+        }
+        let upper = text.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let number = if let Some(rest) = bare.strip_prefix("RTMIN") {
+            RTMIN.checked_add(offset(rest, '+')?)?
+        } else if let Some(rest) = bare.strip_prefix("RTMAX") {
+            MAX.checked_sub(offset(rest, '-')?)
+                .filter(|number| *number >= RTMIN)?
+        } else {
+            // The second names that signal(7) gives.
+            let bare = match bare {
+                "IOT" => "ABRT",
+                "POLL" => "IO",
+                "CLD" => "CHLD",
+                other => other,
+            };
+            (1..RTMIN).find(|&number| Self(number).name().is_some_and(|name| &name[3..] == bare))?
+        };
+        Self::new(number.into())
     }
 }
 
@@ -93,8 +130,8 @@ impl fmt::Display for Signal {
         match (self.name(), self.0) {
             (Some(name), _) => f.write_str(name),
             (None, RTMIN) => f.write_str("SIGRTMIN"),
-            (None, n) if n > RTMIN => write!(f, "SIGRTMIN+{}", n - RTMIN),
-            (None, n) => write!(f, "signal {n}"),
+            (None, number) if number > RTMIN => write!(f, "SIGRTMIN+{}", number - RTMIN),
+            (None, number) => write!(f, "signal {number}"),
         }
     }
 }
@@ -104,84 +141,43 @@ impl FromStr for Signal {
 
     /// `TERM`, `SIGTERM`, `term`, `15`, `RTMIN+3`, `SIGRTMAX-2`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || match meant(text) {
+        Self::parse(text).ok_or_else(|| match meant(text) {
             Some(meant) => format!("unknown signal '{text}': did you mean {meant}?"),
             None => format!(
                 "unknown signal '{text}': write a name such as TERM, HUP or RTMIN+3, or a number from 1 to {MAX}"
             ),
-        };
-        let upper = text.to_ascii_uppercase();
-        let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-        if bare.bytes().all(|b| b.is_ascii_digit()) {
-            return bare
-                .parse()
-                .ok()
-                .filter(|_| bare == upper)
-                .and_then(Self::new)
-                .ok_or_else(unknown);
-        }
-        let real_time = |rest: &str, sign: char, base: u8| {
-            let offset: i32 = match rest.strip_prefix(sign) {
-                Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                    digits.parse().ok()?
-                }
-                None if rest.is_empty() => 0,
-                Some(_) | None => return None,
-            };
-            let number = i32::from(base).checked_add(if sign == '-' { -offset } else { offset })?;
-            Self::new(number).filter(|signal| signal.0 >= RTMIN)
-        };
-        if let Some(rest) = bare.strip_prefix("RTMIN") {
-            return real_time(rest, '+', RTMIN).ok_or_else(unknown);
-        }
-        if let Some(rest) = bare.strip_prefix("RTMAX") {
-            return real_time(rest, '-', MAX).ok_or_else(unknown);
-        }
-        // The second names that signal(7) gives.
-        let bare = match bare {
-            "IOT" => "ABRT",
-            "POLL" => "IO",
-            "CLD" => "CHLD",
-            other => other,
-        };
-        (1..RTMIN)
-            .map(Self)
-            .find(|s| s.name().is_some_and(|name| &name[3..] == bare))
-            .ok_or_else(unknown)
+        })
     }
 }
 
-/// The signal that was probably meant by a word that names none: `SIGTRM`, `-9`, `SIG15`.
+/// The signal that a word such as `SIGTRM`, `-9` or `SIG15` probably means.
 fn meant(text: &str) -> Option<String> {
     let plain = text
         .trim()
         .trim_start_matches(['-', '+'])
         .to_ascii_uppercase();
     let bare = plain.strip_prefix("SIG").unwrap_or(&plain);
-    if bare.len() < text.len() && bare.parse::<Signal>().is_ok() {
+    if bare.len() < text.len() && Signal::parse(bare).is_some() {
         return Some(bare.into());
     }
     let names = (1..RTMIN).filter_map(|number| Signal(number).name());
     similar(bare, names.map(|name| &name[3..])).map(|name| format!("SIG{name}"))
 }
 
-/// A set of signals, laid out as the kernel's 64-bit `sigset_t`: signal N is bit N-1.
+/// A set of signals in the layout of the kernel's 64-bit `sigset_t`: signal N is bit N-1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SignalSet(u64);
 
 impl SignalSet {
-    /// Every signal there is.
+    /// Signals 1 to 64.
     pub(crate) const ALL: Self = Self(u64::MAX);
 
     /// The set of these signals.
     pub(crate) const fn of(signals: &[Signal]) -> Self {
-        let mut bits = 0;
-        let mut i = 0;
-        while i < signals.len() {
-            bits |= 1 << (signals[i].0 - 1);
-            i += 1;
+        match signals {
+            [] => Self(0),
+            [first, rest @ ..] => Self::of(rest).with(*first),
         }
-        Self(bits)
     }
 
     /// From the kernel's layout.
@@ -202,13 +198,13 @@ impl SignalSet {
         Self(self.0 | 1 << (signal.0 - 1))
     }
 
-    /// What is in this set and not in `other`.
+    /// The members that `other` lacks.
     pub(crate) const fn minus(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     pub(crate) const fn without(self, signal: Signal) -> Self {
-        Self(self.0 & !(1 << (signal.0 - 1)))
+        self.minus(Self::of(&[signal]))
     }
 }
 
@@ -226,12 +222,11 @@ pub(crate) enum Target {
     Others,
 }
 
-/// What received signals are translated to before they are forwarded; the last rule for a signal
-/// counts.
+/// Translates received signals before they are forwarded. The last rule for a signal counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remap(Vec<Rewrite>);
 
-/// One rule of a [`Remap`]; `to` is `None` where the signal is dropped.
+/// One rule of a [`Remap`]; with `to` `None` it drops the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rewrite {
     from: Signal,
@@ -243,7 +238,7 @@ impl Remap {
         Self(rules)
     }
 
-    /// What to forward in the place of `signal`: `None` drops it.
+    /// The signal to forward in place of `signal`; `None` drops it.
     pub(crate) fn apply(&self, signal: Signal) -> Option<Signal> {
         self.0
             .iter()
@@ -259,7 +254,7 @@ impl FromStr for Rewrite {
     /// `FROM:TO`, names or numbers; a TO of 0 drops the signal.
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once(':').ok_or_else(|| {
-            format!("'{text}' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM")
+            format!("'{text}' is not FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM")
         })?;
         let from = catchable(from)?;
         let to = if to == "0" { None } else { Some(to.parse()?) };
@@ -267,7 +262,7 @@ impl FromStr for Rewrite {
     }
 }
 
-/// A signal that bowout can receive.
+/// Reads a signal that bowout can receive.
 ///
 /// # Errors
 /// An unknown name, or one of the two that cannot be caught.

@@ -269,7 +269,7 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
         ),
         (
             &["--remap", "15", "x"],
-            "--remap: '15' is no FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM",
+            "--remap: '15' is not FROM:TO: write TERM:QUIT, or TERM:0 to drop TERM",
         ),
         (
             &["--escalate", "TERM/5s", "x"],
@@ -277,7 +277,7 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
         ),
         (
             &["-e", "256", "x"],
-            "--remap-exit: '256' is no CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0",
+            "--remap-exit: '256' is not CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0",
         ),
         (&["-g"], usage_error::NO_COMMAND),
         (&[], usage_error::NO_COMMAND),

@@ -3,12 +3,13 @@
 //! Caveat: terminal modes are put back only behind a child that died of a signal. One that exited
 //! has had its chance, and may have been there to change them (stty(1)); shells draw the same line.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcgetsid, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
 use super::signals::{self, disposition, set_mask};
@@ -162,25 +163,17 @@ fn open_tty() -> Result<OwnedFd, Errno> {
     )
 }
 
-/// A copy of the standard descriptor that is our controlling terminal.
+/// A copy of the standard descriptor that is the controlling terminal.
 fn standard_tty() -> Option<OwnedFd> {
-    (0..=2).find_map(|fd| {
-        // SAFETY: the standard descriptors are open for as long as we are (sys::entry).
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        if is_controlling(&fd) {
-            fd.try_clone_to_owned().ok()
-        } else {
-            None
-        }
-    })
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let mut standard = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter();
+    standard.find(is_controlling)?.try_clone_to_owned().ok()
 }
 
-/// Whether this is the controlling terminal of our session (tcgetsid(3)). Both numbers are 0 where
-/// the session's leader is outside our PID namespace, as after `unshare -pf`.
+/// Whether this is the controlling terminal of bowout's session (tcgetsid(3)). Both numbers are 0
+/// if the session's leader is outside the PID namespace, as after `unshare -pf`.
 pub(crate) fn is_controlling(fd: &impl AsFd) -> bool {
-    // SAFETY: numbers only.
-    let session = unsafe { libc::tcgetsid(fd.as_fd().as_raw_fd()) };
-    session >= 0 && session == session_leader()
+    tcgetsid(fd).is_ok_and(|session| session.as_raw() == session_leader())
 }
 
 /// Whether a shell with job control may wait for bowout: the parent is in another process group of
