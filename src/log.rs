@@ -172,21 +172,19 @@ fn members(event: &str, fields: &[(&'static str, Value)]) -> String {
     format!(",\"event\":\"{event}\"{}", fields.collect::<String>())
 }
 
+/// A line of the log. `members` belong to JSON alone.
 fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display) -> String {
     let name = level.as_str().to_lowercase();
     match format {
         Format::Auto | Format::Text if level <= Level::Info => format!("bowout: {message}\n"),
         Format::Auto | Format::Text => format!("bowout: {name}: {message}\n"),
         Format::Journal => {
-            let priority = match level {
-                Level::Error => 3,
-                Level::Warn => 4,
-                Level::Info => 6,
-                Level::Debug | Level::Trace => 7,
-            };
+            let priority = [3, 4, 6, 7, 7][level as usize - Level::Error as usize];
             format!("<{priority}>bowout: {message}\n")
         }
         Format::Json => {
+            #[allow(clippy::disallowed_methods, reason = "a line of JSON has a time stamp")]
+            let now = std::time::SystemTime::now();
             let members = if members.is_empty() {
                 ",\"event\":\"message\""
             } else {
@@ -194,17 +192,12 @@ fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display
             };
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{name}\",\"logger\":\"bowout\",\"pid\":{}{members},\"message\":{}}}\n",
-                format_rfc3339_millis(now()),
+                format_rfc3339_millis(now),
                 sys::this_process::id(),
                 plain_json(&message.to_string().into())
             )
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "a line of JSON has a time stamp")]
-fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
 }
 
 /// Escapes text from outside for a line of the log: neither a newline nor a terminal's escape

@@ -1,8 +1,7 @@
-//! The kernel's side: the only place that may say `unsafe`, nix or libc (and signal_hook for what
-//! is done, not named).
+//! The kernel's side: the only place that may say `unsafe`, nix or libc.
 //!
-//! Does what it is told and reports what happened; decides nothing and never imports the policy.
-//! Every wrapper's documentation names the call and its page.
+//! Carries out calls and reports what happened; decides nothing and never imports the policy. The
+//! documentation of each wrapper names the system call and its manual page.
 
 #![allow(unsafe_code)]
 

@@ -31,6 +31,15 @@ use crate::exit::Exit;
 
 /// The search path without PATH: that of glibc's execvp(3).
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+/// The errors after which the search goes on (execvp(3)).
+const PASSED: [Errno; 6] = [
+    Errno::EACCES,
+    Errno::ENOENT,
+    Errno::ENOTDIR,
+    Errno::ESTALE,
+    Errno::ENODEV,
+    Errno::ETIMEDOUT,
+];
 /// Runs a script that names no interpreter (execvp(3)).
 const SHELL: &CStr = c"/bin/sh";
 /// The highest descriptor that is closed by close(2): with a limit of a billion, a billion calls
@@ -164,8 +173,7 @@ impl Spawn<'_> {
         argv: &[*const c_char],
         environment: *const *const c_char,
     ) -> Errno {
-        let mut denied = None;
-        let mut absent = Errno::ENOENT;
+        let mut result = Errno::ENOENT;
         for path in candidates {
             // SAFETY: argv and environment are arrays of C strings that end with a null pointer.
             unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), environment) };
@@ -178,19 +186,14 @@ impl Spawn<'_> {
                     }
                     return Errno::ENOEXEC;
                 }
-                Errno::EACCES => denied = Some(Errno::EACCES),
-                error @ (Errno::ENOENT
-                | Errno::ENOTDIR
-                | Errno::ESTALE
-                | Errno::ENODEV
-                | Errno::ETIMEDOUT) => {
-                    absent = error;
-                }
                 Errno::ENAMETOOLONG if path.to_bytes() != self.command.as_bytes() => {}
+                // One that may not be executed counts more than those that do not exist.
+                error if PASSED.contains(&error) && result == Errno::EACCES => {}
+                error if PASSED.contains(&error) => result = error,
                 error => return error,
             }
         }
-        denied.unwrap_or(absent)
+        result
     }
 }
 

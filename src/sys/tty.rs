@@ -1,7 +1,8 @@
-//! The terminal: whether there is one, whose it is, and the job control of a shell that started us.
+//! The controlling terminal: whether there is one, which process group has it, and the job control
+//! of the shell that started bowout.
 //!
-//! Caveat: terminal modes are put back only behind a child that died of a signal. One that exited
-//! has had its chance, and may have been there to change them (stty(1)); shells draw the same line.
+//! Limit: terminal modes are restored only after a child that died of a signal. One that exited
+//! could restore them itself, and may exist to change them (stty(1)); shells do the same.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -21,17 +22,17 @@ use crate::signal::{Signal, SignalSet};
 /// (tty(4)).
 const DEV_TTY: u64 = libc::makedev(5, 0);
 
-/// The controlling terminal as we found it.
+/// The controlling terminal as found at the start.
 #[derive(Debug)]
 pub(crate) struct Terminal {
     fd: OwnedFd,
-    /// Its modes, if we were in the foreground and it was ours to judge.
+    /// Its modes, if bowout was in the foreground.
     modes: Option<Termios>,
 }
 
 impl Terminal {
-    /// Opens the controlling terminal (tty(4)): nothing where there is none. Where there is no
-    /// /dev/tty, or not for us, one of the standard descriptors may still be it (tcgetsid(3)).
+    /// Opens the controlling terminal (tty(4)); `None` if there is none. If bowout cannot open
+    /// /dev/tty, one of the standard descriptors may still be the terminal (tcgetsid(3)).
     pub(crate) fn open() -> Option<Self> {
         let fd = match open_tty() {
             Ok(fd) => fd,
@@ -43,34 +44,34 @@ impl Terminal {
         Some(Self { fd, modes })
     }
 
-    /// Whether a child in `group` was stopped for want of a terminal that is ours to lend: we are
-    /// in the foreground and it is not.
+    /// Whether bowout can give the terminal to a child in `group` that stopped because it needs it:
+    /// bowout is in the foreground and the child is not.
     pub(crate) fn can_lend(&self, group: Pid) -> bool {
         group != getpgrp() && tcgetpgrp(&self.fd) == Ok(getpgrp())
     }
 
     /// Makes `group` the foreground group (tcsetpgrp(3)). SIGTTOU is blocked, so that this works
-    /// from the background, too; what fails here shows in the child's next stop.
+    /// from the background as well. After an error, the child stops again.
     pub(crate) fn lend(&self, group: Pid) {
         let _ = tcsetpgrp(&self.fd, group);
     }
 
-    /// Stops us by `signal`, as the child was stopped, until somebody continues us; gives back
-    /// whether we were stopped at all: the kernel does not stop a member of an orphaned process
-    /// group, which no shell could wake, nor PID 1 (setpgid(2)). A child of ours that held the
-    /// terminal in a group of its own gets it back with us.
+    /// Stops bowout by `signal`, as the child was stopped, until another process continues it.
+    /// Returns whether bowout stopped at all: the kernel stops neither a member of an orphaned
+    /// process group, which no shell could continue, nor PID 1 (setpgid(2)). If the child's `group`
+    /// had the terminal, it gets it back afterwards.
     ///
-    /// SIGCONT to the whole group may come first, and would be lost: a stop signal takes it out of
-    /// the queue (signal(7)), and bowout would stay stopped when the job goes on. So whether the
-    /// child `was_continued` is asked after the signal was sent, while it is blocked. From then on
-    /// SIGCONT takes the signal out of the queue.
+    /// SIGCONT to the whole group can arrive first. A stop signal removes it from the queue
+    /// (signal(7)), and bowout would stay stopped while the job continues. So `was_continued`, about
+    /// the child, is asked after the signal was sent, while it is blocked. From then on a SIGCONT
+    /// removes the signal from the queue.
     pub(crate) fn suspend(
         &self,
         signal: Signal,
         group: Option<Pid>,
         was_continued: impl FnOnce() -> bool,
     ) -> bool {
-        // SIGSTOP would stop us where nobody can wake us.
+        // SIGSTOP would also stop a bowout that no process can continue.
         let signal = if signal == Signal::STOP {
             Signal::TSTP
         } else {
@@ -80,8 +81,7 @@ impl Terminal {
             .ok()
             .filter(|holder| Some(*holder) == group && *holder != getpgrp());
         disposition(signal, Some(libc::SIG_DFL));
-        // Sent while it is blocked and joined by what the terminal may have sent meanwhile: one
-        // stop, however many asked.
+        // Sent while it is blocked: it and the same signal from the terminal make one stop.
         let _ = signals::send(this_process::id(), signal, None);
         if was_continued() {
             signals::take(signal);
@@ -92,15 +92,15 @@ impl Terminal {
         if let Some(holder) = held.filter(|_| tcgetpgrp(&self.fd) == Ok(getpgrp())) {
             self.lend(holder);
         }
-        // Only SIGCONT ends a stop, and it is blocked, so that it is still there. It was for this
-        // stop and has no further meaning.
+        // Only SIGCONT ends a stop, and it is still pending because it is blocked. It was meant for
+        // this stop alone.
         signals::take(Signal::CONT)
     }
 
-    /// Whether the program on the terminal is at its prompt: a process of the tree has the
-    /// foreground, and has put the terminal in non-canonical mode (termios(3)), as line editors do,
-    /// or waits in read(2) of it. At the prompt of a shell that has taken the terminal back, ours
-    /// is not. A program that is between two reads at this moment is seen at the next look.
+    /// Whether the program on the terminal is at its prompt: a process of the tree is in the
+    /// foreground and has set the terminal to non-canonical mode (termios(3)), as line editors do,
+    /// or is in read(2) of it. The prompt of a shell that took the terminal back is none. A program
+    /// between two reads is seen at the next look.
     pub(crate) fn is_at_prompt(&self, child: Option<libc::pid_t>) -> bool {
         let Ok(holder) = tcgetpgrp(&self.fd) else {
             return false;
@@ -121,17 +121,16 @@ impl Terminal {
         })
     }
 
-    /// Whether it is gone: what is open of it answers EIO, before the session's leader is told
-    /// (drivers/tty/tty_io.c, `__tty_hangup`), and /dev/tty, some time after that, no longer leads
-    /// anywhere (ENXIO, tty(4)), which it does as well once the leader has given it up.
+    /// Whether the terminal hung up. An open descriptor of it fails with EIO before the session's
+    /// leader gets SIGHUP (drivers/tty/tty_io.c, `__tty_hangup`). Some time later /dev/tty fails
+    /// with ENXIO (tty(4)), as it also does after the leader gave the terminal up.
     pub(crate) fn is_hung_up(&self) -> bool {
         tcgetpgrp(&self.fd) == Err(Errno::EIO)
             || matches!(open_tty(), Err(Errno::ENXIO | Errno::EIO))
     }
 
-    /// Leaves the terminal as it was found: its modes, behind a child that had no chance to do so,
-    /// and the foreground group, if the one that has it is no more. Where another group has it by
-    /// now, it is theirs.
+    /// Restores the terminal: its `modes`, and the foreground group if the present one has no
+    /// process left. Another group that has the terminal by now keeps it, and its modes.
     pub(crate) fn restore(&self, modes: bool) {
         let Ok(holder) = tcgetpgrp(&self.fd) else {
             return;
@@ -143,7 +142,7 @@ impl Terminal {
             self.lend(getpgrp());
         }
         if let Some(found) = self.modes.as_ref().filter(|_| modes) {
-            // Not TCSADRAIN, which waits for output that Ctrl-S may hold up for ever.
+            // Not TCSADRAIN, which waits for output that Ctrl-S can block for ever.
             let _ = tcsetattr(&self.fd, SetArg::TCSANOW, found);
         }
     }
@@ -177,25 +176,25 @@ pub(crate) fn is_controlling(fd: &impl AsFd) -> bool {
 }
 
 /// Whether a shell with job control may wait for bowout: the parent is in another process group of
-/// our session (setpgid(2)). Of a parent outside our PID namespace, whose number is 0, the kernel
-/// answers for ourselves.
+/// the session (setpgid(2)). For a parent outside the PID namespace, number 0, the kernel answers
+/// for bowout itself.
 pub(crate) fn is_watched() -> bool {
     let parent = Some(Pid::from_raw(this_process::parent()));
     getsid(parent) == getsid(None)
         && nix::unistd::getpgid(parent).is_ok_and(|group| group != getpgrp())
 }
 
-/// The process that leads our session.
+/// The process that leads bowout's session; 0 if it is outside the PID namespace.
 pub(crate) fn session_leader() -> i32 {
     getsid(None).map_or(0, Pid::as_raw)
 }
 
-/// Our process group.
+/// bowout's process group.
 pub(crate) fn own_group() -> Pid {
     getpgrp()
 }
 
-/// Whether we lead our session, so that a hang-up of its terminal is sent to us.
+/// Whether bowout leads its session, so that the kernel sends it SIGHUP when the terminal hangs up.
 pub(crate) fn leads_session() -> bool {
     session_leader() == this_process::id()
 }

@@ -1,4 +1,4 @@
-//! The one place where bowout waits, and what becomes of a system call that is refused for good.
+//! The one place where bowout waits, and the record of a system call that a filter refuses.
 
 use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
@@ -8,16 +8,16 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
-/// How long to wait where the kernel cannot say when to go on, in milliseconds.
+/// How long to wait when the kernel refuses to say when to go on, in milliseconds.
 const BLIND: u8 = 10;
 
-/// The first call that was refused, and why.
+/// The first call that was refused, and why. Static: the calls are all over `sys`, some of them
+/// before the supervisor exists, and one line reports them.
 static REFUSED: OnceLock<(&str, Errno)> = OnceLock::new();
 
-/// Notes that a call has failed which bowout cannot do without, unless the error passes by itself,
-/// and says whether it has noted it. A seccomp filter refuses a call for good, mostly with `EPERM`
-/// or `ENOSYS`. From then on each turn of the loop takes [`BLIND`] at least, so that none spins
-/// over a call that does nothing.
+/// Records that a call failed which bowout needs, unless the error passes by itself; returns
+/// whether it did. A seccomp filter refuses a call for good, mostly with `EPERM` or `ENOSYS`. From
+/// then on each turn of the loop takes at least [`BLIND`], so that none spins on a failing call.
 pub(super) fn failed(call: &'static str, error: Errno) -> bool {
     let passes = matches!(
         error,
@@ -29,7 +29,7 @@ pub(super) fn failed(call: &'static str, error: Errno) -> bool {
     !passes
 }
 
-/// The first call that was refused, and why, for the log.
+/// The first refused call and its error, for the log.
 pub(crate) fn refused() -> Option<String> {
     let (call, error) = REFUSED.get()?;
     Some(format!(
@@ -40,25 +40,25 @@ pub(crate) fn refused() -> Option<String> {
 
 /// Waits for [`BLIND`] ms, whatever happens meanwhile.
 pub(crate) fn pause() {
-    // Of no descriptor, which no limit is too low for.
+    // Without descriptors, so that no RLIMIT_NOFILE is too low.
     if poll(&mut [], BLIND).is_err_and(|error| error != Errno::EINTR) {
         let wait = libc::timespec {
             tv_sec: 0,
             tv_nsec: libc::c_long::from(BLIND) * 1_000_000,
         };
-        // SAFETY: a valid time; the rest of the wait is not asked for. A filter that refuses this,
-        // too, leaves no way to wait.
+        // If a filter refuses this as well, there is no way to wait.
+        // SAFETY: a valid time; the remaining time is not asked for.
         unsafe { libc::nanosleep(&raw const wait, std::ptr::null_mut()) };
     }
 }
 
-/// `ppoll(2)` until one of `readable` can be read, `writable` written, any is closed or broken, or
-/// `deadline` has come; for ever without one.
+/// `ppoll(2)` until one of `readable` is readable, `writable` is writable, any is closed or broken,
+/// or at `deadline`; without a deadline, for ever.
 ///
-/// Errors are a reason to look, as is an early return: the caller empties its descriptors without
-/// blocking whatever this says. `EINTR` is SIGSTOP and SIGCONT at work. `ENOMEM` passes, and
-/// `EINVAL` means that another process has set our `RLIMIT_NOFILE` below the number of descriptors
-/// (prlimit(2)): until that is over, we look every [`BLIND`].
+/// It may return early or after an error: the caller then reads its descriptors, without blocking.
+/// `EINTR`: bowout was stopped and continued. `ENOMEM` passes. `EINVAL`: another process set
+/// bowout's `RLIMIT_NOFILE` below the number of descriptors (prlimit(2)); until it is raised, the
+/// loop runs every [`BLIND`] ms.
 #[allow(
     clippy::disallowed_methods,
     reason = "an absolute deadline becomes the wait that ppoll takes"
@@ -69,8 +69,8 @@ pub(crate) fn until(
     writable: Option<BorrowedFd<'_>>,
 ) {
     if REFUSED.get().is_some() {
-        // A descriptor may be readable that cannot be read. A deadline that comes meanwhile is met
-        // that much later.
+        // A descriptor that cannot be read may stay readable. A deadline is met up to that much
+        // later.
         pause();
     }
     let timeout = deadline.map(|deadline| {
