@@ -19,7 +19,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, chdir, dup2_stdin, dup2_stdout, getppid, pipe2, setpgid, write};
+use nix::unistd::{Pid, chdir, close, dup2_stdin, dup2_stdout, getppid, pipe2, setpgid, write};
 
 use super::attributes::Attributes;
 use super::child::Child;
@@ -96,7 +96,7 @@ impl Spawn<'_> {
         last();
         let child = fork().map_err(explain_fork)?;
         if child == 0 {
-            let exit = if self.prepare(us, read, &report, attributes) {
+            let exit = if self.prepare(us, &read, &report, attributes) {
                 let environment = environment::of_child(self.variables, &renamed);
                 self.inherited.restore();
                 let error = self.exec(&candidates, &argv, environment);
@@ -127,7 +127,7 @@ impl Spawn<'_> {
     fn prepare(
         &self,
         us: libc::pid_t,
-        read: OwnedFd,
+        read: &OwnedFd,
         report: &OwnedFd,
         attributes: Option<Attributes>,
     ) -> bool {
@@ -141,7 +141,7 @@ impl Spawn<'_> {
             // end of the pipe.
             let has_parent = match getppid().as_raw() {
                 0 => {
-                    drop(read);
+                    let _ = close(read.as_raw_fd());
                     poll(
                         &mut [PollFd::new(report.as_fd(), PollFlags::empty())],
                         PollTimeout::ZERO,
