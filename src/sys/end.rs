@@ -17,7 +17,11 @@ pub(crate) fn end(exit: Exit) -> ! {
         let _ = prctl::set_dumpable(false);
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
         disposition(signal, Some(libc::SIG_DFL));
-        let _ = signals::send(this_process::id(), signal, None);
+        if signals::send(this_process::id(), signal, None).is_err() {
+            // SAFETY: a number only. If the kernel refuses tgkill(2) as well, only the number is
+            // left.
+            unsafe { libc::raise(signal.number()) };
+        }
         signals::set_mask(SignalSet::ALL.without(signal));
     }
     // SAFETY: ends the process without running anything; stderr is not buffered.

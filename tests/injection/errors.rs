@@ -70,7 +70,6 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("ppoll", &["EINTR", "ENOMEM", "EINVAL"]),
     ("kill", &["EPERM", "ESRCH", "ENOSYS"]),
     // bowout dies of the signal of its child.
-    ("tgkill", &["EAGAIN", "EPERM", "ENOSYS"]),
     ("rt_sigqueueinfo", &["EAGAIN", "EPERM", "ESRCH"]),
     (
         "pidfd_open",
@@ -94,8 +93,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     // ECHILD would be a lie: the child is there.
     ("waitid", &["EINTR", "ENOSYS", "EPERM"]),
     ("wait4", &["ECHILD", "EINTR", "ENOSYS", "EPERM"]),
-    ("getitimer", &["ENOSYS", "EPERM"]),
-    ("sched_getscheduler", &["ENOSYS", "EPERM"]),
+    ("setitimer", &["ENOSYS", "EPERM"]),
+    ("sched_getattr", &["ENOSYS", "EPERM"]),
     ("prlimit64", &["EPERM", "ENOSYS"]),
     ("setrlimit", &["EPERM"]),
     // Sockets.
