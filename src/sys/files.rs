@@ -463,9 +463,9 @@ mod tests {
                 fs::remove_file(folder.path(&name)).unwrap();
             }
             if r.is_dir() {
-                fs::remove_dir(&r).unwrap()
+                fs::remove_dir(&r).unwrap();
             } else {
-                fs::remove_file(&r).unwrap()
+                fs::remove_file(&r).unwrap();
             }
         }
         // One that was there and was deleted, or replaced.

@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::termios::tcgetsid;
 use nix::unistd::{getsid, write};
 
-use super::tree;
+use super::tree::reopen;
 
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;
@@ -97,7 +97,7 @@ impl<'a> Output<'a> {
             // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a
             // filter without pwritev2.
             Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if way == Way::NoWait => {
-                let way = self.use_own(reopen(self.fd), Way::Plain, Way::Polled);
+                let way = self.use_own(reopen(self.fd, FLAGS), Way::Plain, Way::Polled);
                 self.attempt(way, bytes)
             }
             result => {
@@ -118,7 +118,7 @@ impl<'a> Output<'a> {
             SFlag::S_IFCHR
                 if stat.is_some_and(|stat| libc::major(stat.st_rdev) != MEMORY_DEVICES) =>
             {
-                let own = reopen(self.fd).or_else(|| reopen_terminal(self.fd));
+                let own = reopen(self.fd, FLAGS).or_else(|_| reopen_terminal(self.fd));
                 return self.use_own(own, Way::Terminal, Way::Never);
             }
             SFlag::S_IFSOCK => Way::Socket,
@@ -128,8 +128,9 @@ impl<'a> Output<'a> {
         *self.way.insert(way)
     }
 
-    fn use_own(&mut self, own: Option<OwnedFd>, with: Way, without: Way) -> Way {
-        self.own = own;
+    /// Uses `own`, which is an error where there is no /proc, or the file may not be opened.
+    fn use_own(&mut self, own: nix::Result<OwnedFd>, with: Way, without: Way) -> Way {
+        self.own = own.ok();
         *self
             .way
             .insert(if self.own.is_some() { with } else { without })
@@ -198,17 +199,13 @@ const FLAGS: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
-/// A non-blocking file description of bowout's own for the same file. `None` where there is no
-/// /proc, or the file may not be opened.
-fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    tree::reopen(fd, FLAGS).ok()
-}
-
-/// The same for bowout's controlling terminal, which every process of its session may open by this
-/// name (tty(4)), also where it is the terminal of another user's login.
-fn reopen_terminal(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let ours = tcgetsid(fd).is_ok_and(|session| Ok(session) == getsid(None));
-    ours.then(|| open("/dev/tty", FLAGS, Mode::empty()).ok())?
+/// Opens bowout's controlling terminal again. Every process of the session may open it by this name
+/// (tty(4)), also where it is the terminal of another user's login.
+fn reopen_terminal(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    if tcgetsid(fd)? != getsid(None)? {
+        return Err(Errno::ENOTTY);
+    }
+    open("/dev/tty", FLAGS, Mode::empty())
 }
 
 #[cfg(test)]
@@ -221,7 +218,7 @@ mod tests {
     fn a_terminal_that_takes_nothing_is_waited_for_once() {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let mut output = Output::new(slave.as_fd());
-        output.use_own(reopen(slave.as_fd()), Way::Terminal, Way::Never);
+        output.use_own(reopen(slave.as_fd(), FLAGS), Way::Terminal, Way::Never);
         let line = [b'x'; 100];
         while output.write(&line).is_ok() {}
         assert_eq!(output.patience, Duration::ZERO);

@@ -799,6 +799,34 @@ fn off_leaves_the_child_to_the_manager() {
     assert!(manager.heard().is_none());
 }
 
+/// A manager there does not see the sender's PID, and an address of an unknown kind is not
+/// bowout's to judge.
+#[test]
+fn a_manager_that_is_not_at_a_unix_socket_is_left_to_the_child() {
+    for address in ["vsock:2:1234", "vsock-stream:2:1234", "tcp:1:2"] {
+        for how in ["auto", "exec", "relay"] {
+            let dir = Dir::new();
+            let start = Start::new(["-v", "--notify", how])
+                .env("RUNTIME_DIRECTORY", &dir.0)
+                .env("NOTIFY_SOCKET", address);
+            let mut bowout = say(start, "sayenv NOTIFY_SOCKET end | wait TERM end | exit 4");
+            let line = bowout.out.next().expect("a line");
+            assert_eq!(line, format!("NOTIFY_SOCKET={address}"), "{how}");
+            let left = fs::read_dir(&dir.0).expect("a directory").count();
+            assert_eq!(left, 0, "{address} {how}");
+            bowout.kill(TERM);
+            assert_eq!(bowout.end(), Status::Code(4));
+            let log = bowout.log();
+            let why = "cannot relay sd_notify messages: NOTIFY_SOCKET is not the address of a Unix";
+            assert!(log.iter().any(|line| line.contains(why)), "{log:#?}");
+        }
+    }
+    let start = Start::plain().env("NOTIFY_SOCKET", "vsock:2:1234");
+    let mut bowout = start.command(["true"]);
+    assert_eq!(bowout.end(), Status::Code(0));
+    assert_eq!(bowout.log(), [""; 0], "a routine run logs nothing");
+}
+
 #[test]
 fn without_a_manager_there_is_no_socket() {
     for options in [

@@ -8,24 +8,17 @@ fn an_address(input: &[u8]) {
     if input.contains(&0) {
         return;
     }
-    let address = unix_address(OsStr::from_bytes(input)).map_err(|error| error.kind());
+    let address = unix_address(OsStr::from_bytes(input));
     // struct sockaddr_un has 108 bytes, one of them the NUL byte after a path or before a name.
     match input {
         [b'/', ..] if input.len() < 108 => {
-            assert_eq!(
-                address
-                    .unwrap()
-                    .as_pathname()
-                    .unwrap()
-                    .as_os_str()
-                    .as_bytes(),
-                input
-            );
+            let path = address.unwrap().path().unwrap().to_owned();
+            assert_eq!(path.as_os_str().as_bytes(), input);
         }
         [b'@', name @ ..] if name.len() < 108 => {
-            assert_eq!(address.unwrap().as_abstract_name(), Some(name));
+            assert_eq!(address.unwrap().as_abstract(), Some(name));
         }
-        _ => assert_eq!(address.unwrap_err(), ErrorKind::InvalidInput),
+        _ => assert!(address.is_none(), "not an address"),
     }
 }
 

@@ -100,7 +100,7 @@ impl Relay {
 
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let manager = self.manager.as_ref().and_then(Manager::descriptor);
+        let manager = self.manager.as_ref().map(Manager::descriptor);
         let place = self.place.directory.as_ref().map(AsFd::as_fd);
         [Some(self.socket.as_fd()), manager, place]
             .into_iter()
@@ -121,10 +121,8 @@ impl Relay {
 
     /// See [`Relay::readable`].
     pub(crate) fn writable(&self) -> Option<BorrowedFd<'_>> {
-        self.manager
-            .as_ref()
-            .filter(|_| !self.waiting.is_empty())?
-            .descriptor()
+        let manager = self.manager.as_ref().map(Manager::descriptor);
+        manager.filter(|_| !self.waiting.is_empty())
     }
 
     /// Sends a message of bowout's own, if the manager accepts any.
@@ -221,7 +219,7 @@ impl Relay {
     }
 
     fn flush(&mut self) {
-        while let (Some(manager), Some(datagram)) = (&mut self.manager, self.waiting.pop_front()) {
+        while let (Some(manager), Some(datagram)) = (&self.manager, self.waiting.pop_front()) {
             let why = match manager.send(&datagram) {
                 Ok(()) => {
                     self.closer.close(datagram.descriptors);

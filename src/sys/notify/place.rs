@@ -16,7 +16,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
@@ -24,7 +23,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::socket::{UnixAddr, bind};
+use nix::sys::socket::{UnixAddr, bind, getsockname};
 use nix::sys::stat::{Mode, fstat, umask};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
@@ -61,8 +60,8 @@ impl Place {
             return Ok(place);
         }
         bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
-        let bound = socket.local_addr()?;
-        let name = bound.as_abstract_name().ok_or(Errno::EADDRNOTAVAIL)?;
+        let bound: UnixAddr = getsockname(socket.as_raw_fd())?;
+        let name = bound.as_abstract().ok_or(Errno::EADDRNOTAVAIL)?;
         Ok(Self {
             address: OsStr::from_bytes(&[b"@", name].concat()).to_owned(),
             directory: None,
