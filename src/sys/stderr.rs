@@ -150,7 +150,7 @@ mod tests {
         String::from_utf8_lossy(&text[..end]).into_owned()
     }
 
-    /// Fills it, loses two lines, makes room, and finds the count told once.
+    /// Fills it, loses two lines, makes room, and finds the count logged once.
     fn loses_and_counts(reader: OwnedFd, writer: OwnedFd) {
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         with_stderr(writer, move || {
