@@ -1,42 +1,33 @@
-//! The count of the sd_notify messages that were not passed on, and when it is told.
+//! Logs how many sd_notify messages were dropped.
 
-use std::mem;
 use std::time::{Duration, Instant};
 
 use ::log::Level;
 
 use crate::log::event;
+use crate::sys::notify::Relay;
 
-/// What the manager has not heard: told at once, then once a second, and the rest at the end, for
-/// whoever floods the relay would flood the log.
+/// When the relay's count was last logged.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
-    count: usize,
-    why: String,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Dropped {
-    /// Counts what one turn has dropped, and why the last of it was, at `now`.
-    pub(super) fn add(&mut self, dropped: Option<(usize, String)>, now: Instant) {
-        let Some((count, why)) = dropped else { return };
-        self.count += count;
-        self.why = why;
-        if self
-            .told
-            .is_none_or(|told| now - told >= Duration::from_secs(1))
-        {
-            self.told = Some(now);
-            self.tell();
+    /// Logs at once, then once a second, and at the end (`last`) the rest: a flood of messages must
+    /// not become a flood of log lines.
+    pub(super) fn log(&mut self, relay: &mut Relay, now: Instant, last: bool) {
+        let recent = self
+            .logged
+            .is_some_and(|logged| now - logged < Duration::from_secs(1));
+        if recent && !last {
+            return;
         }
-    }
-
-    /// Tells what was not told so far.
-    pub(super) fn tell(&mut self) {
-        let why = &self.why;
-        let count = mem::take(&mut self.count);
+        let Some((count, why)) = relay.dropped.take() else {
+            return;
+        };
+        self.logged = Some(now);
         let message = match count {
-            0 => return,
             1 => format!("dropped 1 sd_notify message: {why}"),
             _ => format!("dropped {count} sd_notify messages, the last because {why}"),
         };

@@ -14,8 +14,8 @@ impl Supervisor<'_> {
     #[cold]
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
         if let Some(relay) = &mut self.relay {
-            self.dropped.add(relay.finish().dropped, self.now);
-            self.dropped.tell();
+            relay.finish();
+            self.dropped.log(relay, self.now, true);
             // It may have waited for the manager.
             let late = self.intake.read();
             self.signals(late.signals, true);

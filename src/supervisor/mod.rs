@@ -168,12 +168,12 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Passes on what the child has told the manager.
+    /// Passes on the child's messages to the manager.
     fn relay(&mut self) {
         let Some(relay) = &mut self.relay else { return };
-        let heard = relay.turn();
-        self.dropped.add(heard.dropped, self.now);
-        if let Some(wait) = heard.extend {
+        let extend = relay.turn();
+        self.dropped.log(relay, self.now, false);
+        if let Some(wait) = extend {
             self.step(Event::ExtendGrace(wait), None);
         }
     }
@@ -211,7 +211,7 @@ impl Supervisor<'_> {
         if self.config.notify == Notify::Exec
             && let Some(relay) = &mut self.relay
         {
-            relay.tell(&told);
+            relay.notify(&told);
         }
     }
 

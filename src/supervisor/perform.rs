@@ -140,7 +140,7 @@ impl Supervisor<'_> {
         };
         let status = self.history.status(self.now, self.machine.state());
         if let Some(relay) = &mut self.relay {
-            relay.tell(&format!("STOPPING=1\n{extend}STATUS={status}"));
+            relay.notify(&format!("STOPPING=1\n{extend}STATUS={status}"));
         }
     }
 

@@ -66,7 +66,7 @@ impl<'a> Supervisor<'a> {
             return Err(Error::own(format!("cannot supervise: {refused}")));
         }
         let terminal = Terminal::open();
-        let announces = relay.as_ref().is_some_and(Relay::speaks);
+        let announces = relay.as_ref().is_some_and(Relay::can_notify);
         // Before `release` puts /dev/null in the place of stdout.
         let stdout_is_terminal = terminal.is_some() && tty::is_controlling(&std::io::stdout());
         let settings = Settings {
@@ -171,7 +171,13 @@ fn relay(notify: Notify) -> Option<Relay> {
     match Relay::open(manager) {
         Ok(relay) => Some(relay),
         Err(error) => {
-            event!(Level::Warn, "relay_failed", error = error.to_string();
+            // A manager on another machine needs no relay: it does not see the sender's PID.
+            let level = if error.kind() == io::ErrorKind::InvalidInput {
+                Level::Debug
+            } else {
+                Level::Warn
+            };
+            event!(level, "relay_failed", error = error.to_string();
                 "cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");
             None
         }

@@ -1,100 +1,93 @@
-//! The report and the termination message. Each is decided on a descriptor that is opened before
-//! the command starts. No name leads to another file later, and what cannot be written is an error
+//! The report and the termination message. Each destination is opened before the command starts, so
+//! that no name leads to another file later, and a destination that cannot be written to is an error
 //! at the start.
 //!
 //! Caveat: a write to a file system that hangs (NFS, FUSE, a frozen one) holds bowout in state D,
-//! and no single thread can help it.
+//! and a single thread cannot prevent it.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statfs::{self, fstatfs};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::output::{LONGEST, Output};
 
 /// Where the report goes.
 #[derive(Debug)]
 pub(crate) enum Destination {
-    /// A regular file.
-    File(Place),
+    /// A name in a folder, and the regular file that had this name at the start.
+    File {
+        folder: OwnedFd,
+        name: Box<OsStr>,
+        file: Option<File>,
+    },
     /// A descriptor that was inherited for this.
     Descriptor(OwnedFd),
-}
-
-/// A name in a folder, and the file that had this name at the start.
-#[derive(Debug)]
-pub(crate) struct Place {
-    folder: OwnedFd,
-    name: Box<OsStr>,
-    file: Option<File>,
 }
 
 impl Destination {
     /// The file at `path`. Nothing is written yet.
     ///
     /// # Errors
-    /// As open(2); `InvalidInput` where `path` is a link or no regular file, or lies in a file
+    /// As open(2); `InvalidInput` where `path` is a link or not a regular file, or lies in a file
     /// system that is an interface of the kernel.
     pub(crate) fn file(path: &Path) -> io::Result<Self> {
         let (folder, name) = split(path)?;
         let file = open_existing(&folder, name, OFlag::empty())?;
         if file.is_none() {
             refuse_kernel_interface(folder.as_fd())?;
-            // Only a file that is really made shows what quotas, security modules and file servers
-            // allow. It is removed at once, so that a bowout that is killed leaves none.
+            // Only making a file shows what quotas, security modules and file servers allow. It is
+            // removed at once, so that a bowout that is killed leaves none.
             let (temporary, _) = create(&folder)?;
             unlinkat(&folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
         }
-        Ok(Self::File(Place {
+        Ok(Self::File {
             folder,
             name: name.into(),
             file,
-        }))
+        })
     }
 
-    /// Descriptor `fd`, which from now on is ours and not the child's.
+    /// Descriptor `fd`, which is not negative, and from now on is bowout's and not the child's.
     ///
     /// # Errors
     /// `EBADF`: it is not open for writing.
     pub(crate) fn descriptor(fd: i32) -> io::Result<Self> {
-        // The log has opened it, not the user.
+        // The log opened it, not the user.
         if super::stderr::own_descriptor().is_some_and(|own| own.as_raw_fd() == fd) {
             return Err(Errno::EBADF.into());
         }
-        // SAFETY: numbers only; no other code owns the descriptor that is returned.
-        unsafe {
-            let own = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3);
-            if own < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let own = OwnedFd::from_raw_fd(own);
-            // So is the O_PATH descriptor that occupies a standard descriptor which was closed.
-            if libc::fcntl(own.as_raw_fd(), libc::F_GETFL) & libc::O_ACCMODE == libc::O_RDONLY {
-                return Err(Errno::EBADF.into());
-            }
-            if fd > 2 {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-            Ok(Self::Descriptor(own))
+        // SAFETY: fcntl(2) alone uses it, and fails where it is not open.
+        let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
+        let own = inherited.try_clone_to_owned()?;
+        // As read-only counts the O_PATH descriptor that bowout puts in the place of a closed
+        // standard descriptor.
+        if OFlag::from_bits_retain(fcntl(&own, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE
+            == OFlag::O_RDONLY
+        {
+            return Err(Errno::EBADF.into());
         }
+        if fd > 2 {
+            let _ = fcntl(inherited, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+        Ok(Self::Descriptor(own))
     }
 
     /// The descriptors that must stay open.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let both = match self {
-            Self::File(place) => [
-                Some(place.folder.as_fd()),
-                place.file.as_ref().map(File::as_fd),
-            ],
+            Self::File { folder, file, .. } => {
+                [Some(folder.as_fd()), file.as_ref().map(File::as_fd)]
+            }
             Self::Descriptor(fd) => [Some(fd.as_fd()), None],
         };
         both.into_iter().flatten()
@@ -103,63 +96,51 @@ impl Destination {
     /// Writes all of `text`.
     ///
     /// # Errors
-    /// As write(2) and rename(2); `EAGAIN` where a pipe has no room. A file holds all of `text` or
-    /// nothing then.
+    /// As write(2) and rename(2); `EAGAIN` where a pipe has no room. A file then holds all of
+    /// `text` or nothing.
     pub(crate) fn write(&self, text: &str) -> io::Result<()> {
         match self {
-            Self::File(place) => place.write(text),
+            // It may have been deleted meanwhile.
+            Self::File {
+                file: Some(file), ..
+            } if file.metadata()?.nlink() > 0 => {
+                file.set_len(0)?;
+                file.write_all_at(text.as_bytes(), 0)
+                    .inspect_err(|_| drop(file.set_len(0)))
+            }
+            Self::File { folder, name, .. } => write_new(folder, name, text),
             Self::Descriptor(fd) => {
                 let mut output = Output::new(fd.as_fd());
-                text.as_bytes()
-                    .chunks(LONGEST)
-                    .try_for_each(|chunk| match output.write(chunk)? {
-                        written if written == chunk.len() => Ok(()),
-                        _ => Err(Errno::EAGAIN.into()),
-                    })
+                for chunk in text.as_bytes().chunks(LONGEST) {
+                    if output.write(chunk)? < chunk.len() {
+                        return Err(Errno::EAGAIN.into());
+                    }
+                }
+                Ok(())
             }
         }
     }
 }
 
-impl Place {
-    /// Rewrites the file that was there at the start. Where there was none, or where it was deleted
-    /// meanwhile, puts a new file in its place.
-    fn write(&self, text: &str) -> io::Result<()> {
-        if let Some(file) = &self.file
-            && file.metadata()?.nlink() > 0
-        {
-            file.set_len(0)?;
-            return file
-                .write_all_at(text.as_bytes(), 0)
-                .inspect_err(|_| drop(file.set_len(0)));
-        }
-        let (temporary, mut file) = create(&self.folder)?;
-        if let Err(error) = file.write_all(text.as_bytes()) {
-            // The file system may be read-only by now; nothing more can be done.
-            let _ = unlinkat(&self.folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
-            return Err(error);
-        }
-        // Another process may give the name to a file of its own after this look. The rename then
-        // replaces that file: it follows no link.
-        let renamed = match fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => refuse_irregular(&found),
-            Err(_) => Ok(()),
-        }
-        .and_then(|()| {
-            Ok(renameat(
-                &self.folder,
-                temporary.as_str(),
-                &self.folder,
-                &*self.name,
-            )?)
-        });
-        // All of it is there, and it is the only copy.
-        renamed.map_err(|error| {
+/// Puts a new file with `text` in its place.
+fn write_new(folder: &OwnedFd, name: &OsStr, text: &str) -> io::Result<()> {
+    let (temporary, mut file) = create(folder)?;
+    if let Err(error) = file.write_all(text.as_bytes()) {
+        // The file system may be read-only by now; nothing more can be done.
+        let _ = unlinkat(folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+        return Err(error);
+    }
+    // Another process may give the name to a file of its own after this look. The rename then
+    // replaces that file: it follows no link.
+    fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_or(Ok(()), |found| refuse_irregular(&found))
+        .and_then(|()| Ok(renameat(folder, temporary.as_str(), folder, name)?))
+        // The temporary file is complete, and the only copy.
+        .map_err(|error| {
             io::Error::other(format!(
                 "{error}; it is in '{temporary}' in the same folder"
             ))
         })
-    }
 }
 
 /// The folder of `path`, and the name in it.
@@ -169,21 +150,20 @@ fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
         .iter()
         .rposition(|&byte| byte == b'/')
         .map_or(0, |slash| slash + 1);
-    let (folder, name) = bytes.split_at(at);
-    match name {
-        b"" if folder.is_empty() => return Err(Errno::ENOENT.into()),
-        b"" | b"." | b".." => return Err(Errno::EISDIR.into()),
-        _ => {}
-    }
-    let folder = if folder.is_empty() { b"." } else { folder };
+    let (folder, name): (&[u8], _) = match bytes.split_at(at) {
+        (b"", b"") => return Err(Errno::ENOENT.into()),
+        (_, b"" | b"." | b"..") => return Err(Errno::EISDIR.into()),
+        (b"", name) => (b".", name),
+        both => both,
+    };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok((open(folder, flags, Mode::empty())?, OsStr::from_bytes(name)))
 }
 
 /// Opens a regular file for writing; `None` where there is no file of this name.
 fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Option<File>> {
-    // The look comes before the open, because opening a FIFO or a device can have effects of its
-    // own. The descriptor decides: the name may be another file's by then.
+    // The file is looked at before it is opened, because to open a FIFO or a device can have effects.
+    // The look at the descriptor decides: the name may be another file's by then.
     match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(None),
         found => refuse_irregular(&found?)?,
@@ -195,8 +175,7 @@ fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Opt
     // As the kernel does at a shell's `>` (`protected_regular`, proc_sys_fs(5)): in /tmp, another
     // user may have put the file there to read it.
     let shared = around.st_mode & 0o1002 == 0o1002;
-    // SAFETY: takes and returns numbers.
-    if shared && found.st_uid != around.st_uid && found.st_uid != unsafe { libc::geteuid() } {
+    if shared && ![around.st_uid, geteuid().as_raw()].contains(&found.st_uid) {
         let why = "it belongs to another user, in a directory that all users may write to";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
@@ -241,11 +220,10 @@ fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What fstatfs(2) says of ramfs (linux/magic.h).
+/// The number of ramfs for fstatfs(2) (linux/magic.h).
 const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6_u32 as _);
 
-/// Whether the file system of this number is a devtmpfs, as far as /proc says
-/// (proc_pid_mountinfo(5)).
+/// Whether the file system of this number is a devtmpfs according to proc_pid_mountinfo(5).
 fn is_devtmpfs(device: libc::dev_t) -> bool {
     let number = format!(" {}:{} ", libc::major(device), libc::minor(device));
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -261,29 +239,35 @@ fn refusal(why: &str) -> io::Error {
 /// How many names are tried for a new file.
 const NAMES: u64 = 100;
 
-/// Makes an empty file that its owner alone may read, under a name that no process can foresee, so
-/// that none can occupy it.
+/// Makes an empty file that its owner alone may read, under a name that another process cannot
+/// guess, so that none can occupy it.
 fn create(folder: &OwnedFd) -> io::Result<(String, File)> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let random = random();
+    for nth in 0..NAMES {
+        let name = format!(".bowout-{}", random.wrapping_add(nth));
+        match openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Err(Errno::EEXIST) => {}
+            file => return Ok((name, file?.into())),
+        }
+    }
+    Err(Errno::EEXIST.into())
+}
+
+/// A number that another process cannot guess, for names; 0 where getrandom(2) fails. It does not
+/// wait for the kernel to collect entropy. `RandomState` would end bowout where there is neither
+/// getrandom(2) nor /dev/urandom.
+pub(super) fn random() -> u64 {
     let mut random = 0_u64;
-    // SAFETY: writes eight bytes at the most. Where it fails, the names can be foreseen, and each
-    // is tried.
+    // SAFETY: writes at most eight bytes to a variable of that size.
     unsafe {
         libc::getrandom(
             (&raw mut random).cast(),
             size_of::<u64>(),
             libc::GRND_NONBLOCK,
-        )
-    };
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let mut result = Err(Errno::EEXIST);
-    for name in (0..NAMES).map(|nth| format!(".bowout-{}", random.wrapping_add(nth))) {
-        result = openat(folder, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map(|fd| (name, fd.into()));
-        if !matches!(result, Err(Errno::EEXIST)) {
-            break;
-        }
+        );
     }
-    Ok(result?)
+    random
 }
 
 /// The most that a termination message may take, in bytes: Kubernetes shares 12 KiB among all
@@ -302,7 +286,7 @@ pub(crate) fn termination_log(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Writes a termination message into a file that is still empty: what it holds otherwise is the
+/// Writes a termination message into a file that is still empty. A file that is not holds the
 /// command's own message.
 ///
 /// # Errors
@@ -311,11 +295,9 @@ pub(crate) fn write_termination_message(mut file: &File, message: &str) -> io::R
     if file.metadata()?.len() > 0 {
         return Ok(());
     }
-    let end = message
-        .char_indices()
-        .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= MESSAGE)
-        .last();
+    let end = (0..=MESSAGE.min(message.len()))
+        .rev()
+        .find(|&at| message.is_char_boundary(at));
     // Without a newline: kubectl adds one.
     file.write_all(&message.as_bytes()[..end.unwrap_or(0)])
 }
@@ -390,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused() {
+    fn a_file_that_is_not_regular_is_refused() {
         let folder = Folder::new("special");
         let (r, link) = (folder.path("r"), folder.path("link"));
         fifo(&r);
@@ -481,9 +463,9 @@ mod tests {
                 fs::remove_file(folder.path(&name)).unwrap();
             }
             if r.is_dir() {
-                fs::remove_dir(&r).unwrap()
+                fs::remove_dir(&r).unwrap();
             } else {
-                fs::remove_file(&r).unwrap()
+                fs::remove_file(&r).unwrap();
             }
         }
         // One that was there and was deleted, or replaced.

@@ -1,24 +1,27 @@
-//! Writes that fail nothing and do not block, to a descriptor that others share. Only another
-//! writer to a terminal is waited for, for 0.1 s in all.
+//! Writes that fail nothing and do not block, to a descriptor that other processes share. bowout
+//! waits only for another writer to a terminal, for 0.1 s in all.
 //!
-//! It may be a full pipe that nobody reads, a terminal under Ctrl-S, a socket, a disk that is full,
-//! or closed. The child shares its open file description, so that O_NONBLOCK must never be set on
-//! it; each kind has a way of its own instead (contract K16).
+//! The descriptor may be a full pipe without a reader, a terminal under Ctrl-S, a socket, a file on
+//! a full disk, or closed. The child shares its open file description, so that O_NONBLOCK must
+//! never be set on it (fcntl(2), `F_SETFL`); each kind has a way of its own instead.
 //!
-//! Caveats: two can block, and no single thread can help it. A file on a file system that hangs
-//! (NFS, FUSE, a frozen one) holds us in state D ([`Way::Plain`]). A pipe that is only asked for
-//! room ([`Way::Polled`]) may have been filled by another writer between poll(2) and write(2), and
-//! then waits for its reader.
+//! Caveats: two can block, and a single thread cannot prevent it. A file on a file system that
+//! hangs (NFS, FUSE, a frozen one) holds bowout in state D ([`Way::Plain`]). A pipe that is only
+//! polled for room ([`Way::Polled`]) may have been filled by another writer between poll(2) and
+//! write(2), which then waits for its reader.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::termios::tcgetsid;
+use nix::unistd::{getsid, write};
 
-use super::tree;
+use super::tree::reopen;
 
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;
@@ -26,26 +29,24 @@ pub(super) const LONGEST: usize = 4096;
 /// The major number of /dev/null, /dev/full and /dev/kmsg (Linux allocated devices).
 const MEMORY_DEVICES: libc::c_uint = 1;
 
-/// How long a terminal is tried that has another writer: on a busy machine, that one may have to
-/// wait for the processor.
+/// How long bowout tries to write to a terminal that has another writer, which may have to wait for
+/// the processor.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How a descriptor is written to without blocking.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
-    /// A file or a block device: a write waits for nobody but the file system.
+    /// A file or a block device, where a write waits for the file system only; or a non-blocking
+    /// file description of bowout's own.
     Plain,
+    /// A non-blocking file description of bowout's own, of a terminal.
+    Terminal,
     /// `send(2)` with `MSG_DONTWAIT`.
     Socket,
     /// `pwritev2(2)` with `RWF_NOWAIT`: pipes, since Linux 6.4.
     NoWait,
-    /// A non-blocking file description of our own, from opening it again: FIFOs, and pipes before
-    /// 6.4.
-    Reopened(OwnedFd),
-    /// The same of a terminal.
-    Terminal(OwnedFd),
-    /// Asked before each write whether there is room, which is room for [`LONGEST`] in a pipe:
-    /// where /proc is missing or the pipe is somebody else's. Another writer may take it first.
+    /// Polled before each write for room, which is room for [`LONGEST`] in a pipe: where /proc is
+    /// missing or the pipe is another user's. Another writer may take the room first.
     Polled,
     /// Not written to: a terminal that has some room may still make a longer write wait.
     Never,
@@ -55,40 +56,21 @@ enum Way {
 #[derive(Debug)]
 pub(super) struct Output<'a> {
     fd: BorrowedFd<'a>,
-    /// Found by the first write: most runs have one line to write, and that at their end.
+    /// The same file opened again, without blocking, where the way needs it.
+    own: Option<OwnedFd>,
+    /// Found by the first write: most runs log one line, at their end.
     way: Option<Way>,
-    /// What is left of [`PATIENCE`], which a write that need not wait gives back: of a slow
-    /// terminal, no stop is to wait line by line.
+    /// What is left of [`PATIENCE`]. A write that need not wait resets it, so that a slow terminal
+    /// does not delay a stop line by line.
     patience: Duration,
 }
 
-impl Way {
-    /// Looks at what it is. One that is closed is taken for a file, and every write fails.
-    fn to(fd: BorrowedFd<'_>) -> Self {
-        let (kind, major) = fstat(fd).map_or((SFlag::S_IFREG, 0), |stat| {
-            (
-                SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
-                libc::major(stat.st_rdev),
-            )
-        });
-        match kind {
-            // /dev/null and its like take what they are given.
-            SFlag::S_IFCHR if major == MEMORY_DEVICES => Self::Plain,
-            SFlag::S_IFSOCK => Self::Socket,
-            SFlag::S_IFIFO => Self::NoWait,
-            SFlag::S_IFCHR => reopen(fd)
-                .or_else(|| reopen_terminal(fd))
-                .map_or(Self::Never, Self::Terminal),
-            _ => Self::Plain,
-        }
-    }
-}
-
 impl<'a> Output<'a> {
-    /// Nothing is done or looked at before the first write.
+    /// Does nothing with `fd` before the first write.
     pub(super) fn new(fd: BorrowedFd<'a>) -> Self {
         Self {
             fd,
+            own: None,
             way: None,
             patience: PATIENCE,
         }
@@ -96,29 +78,27 @@ impl<'a> Output<'a> {
 
     /// The descriptor besides the one given that is used to write.
     pub(super) fn own_descriptor(&self) -> Option<&OwnedFd> {
-        match &self.way {
-            Some(Way::Reopened(fd) | Way::Terminal(fd)) => Some(fd),
-            Some(Way::Plain | Way::Socket | Way::NoWait | Way::Polled | Way::Never) | None => None,
-        }
+        self.own.as_ref()
     }
 
     /// Writes as much of `bytes`, at most [`LONGEST`], as there is room for now.
     ///
     /// # Errors
     /// `EAGAIN` where there is none; else as write(2).
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        let way = self.way.get_or_insert_with(|| Way::to(self.fd));
-        match way.attempt(self.fd, bytes) {
-            // A terminal also says so while somebody else is writing to it, and then has room again
-            // at once.
-            Err(Errno::EAGAIN) if matches!(way, Way::Terminal(_)) => {
-                way.insist(self.fd, bytes, &mut self.patience)
-            }
+    pub(super) fn write(&mut self, bytes: &[u8]) -> nix::Result<usize> {
+        let way = match self.way {
+            Some(way) => way,
+            None => self.find_way(),
+        };
+        match self.attempt(way, bytes) {
+            // A terminal also has no room while another process writes to it, and then has some
+            // again at once.
+            Err(Errno::EAGAIN) if way == Way::Terminal => self.insist(bytes),
             // A FIFO, a pipe before Linux 6.4 or one that has seen a splice(2); a kernel or a
             // filter without pwritev2.
-            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if matches!(way, Way::NoWait) => {
-                *way = reopen(self.fd).map_or(Way::Polled, Way::Reopened);
-                way.attempt(self.fd, bytes)
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM) if way == Way::NoWait => {
+                let way = self.use_own(reopen(self.fd, FLAGS), Way::Plain, Way::Polled);
+                self.attempt(way, bytes)
             }
             result => {
                 self.patience = PATIENCE;
@@ -126,68 +106,88 @@ impl<'a> Output<'a> {
             }
         }
     }
-}
 
-impl Way {
-    /// Tries again for the time that another writer may take. That one is also why poll(2) says
-    /// that there is no room (drivers/tty/n_tty.c, `n_tty_poll`), so that nobody can tell it from a
-    /// terminal that is full or stopped.
+    /// Looks at the kind of file. A descriptor that is closed is taken for a file, and every write
+    /// fails.
+    fn find_way(&mut self) -> Way {
+        let stat = fstat(self.fd).ok();
+        let kind = stat.map_or(SFlag::S_IFREG, |stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+        });
+        let way = match kind {
+            SFlag::S_IFCHR
+                if stat.is_some_and(|stat| libc::major(stat.st_rdev) != MEMORY_DEVICES) =>
+            {
+                let own = reopen(self.fd, FLAGS).or_else(|_| reopen_terminal(self.fd));
+                return self.use_own(own, Way::Terminal, Way::Never);
+            }
+            SFlag::S_IFSOCK => Way::Socket,
+            SFlag::S_IFIFO => Way::NoWait,
+            _ => Way::Plain,
+        };
+        *self.way.insert(way)
+    }
+
+    /// Uses `own`, which is an error where there is no /proc, or the file may not be opened.
+    fn use_own(&mut self, own: nix::Result<OwnedFd>, with: Way, without: Way) -> Way {
+        self.own = own.ok();
+        *self
+            .way
+            .insert(if self.own.is_some() { with } else { without })
+    }
+
+    /// Tries again for the time that another writer may take. poll(2) says that there is no room
+    /// while another process writes (drivers/tty/n_tty.c, `n_tty_poll`), so that such a terminal
+    /// looks like one that is full or stopped.
     #[allow(
         clippy::disallowed_methods,
         reason = "the bound is one of time, and the loop's own clock stands still meanwhile"
     )]
-    fn insist(
-        &self,
-        fd: BorrowedFd<'_>,
-        bytes: &[u8],
-        patience: &mut Duration,
-    ) -> Result<usize, Errno> {
-        let end = Instant::now() + *patience;
+    fn insist(&mut self, bytes: &[u8]) -> nix::Result<usize> {
+        let end = Instant::now() + self.patience;
         let mut result = Err(Errno::EAGAIN);
-        while result == Err(Errno::EAGAIN) && *patience > Duration::ZERO {
+        while result == Err(Errno::EAGAIN) && self.patience > Duration::ZERO {
             poll(
-                &mut [PollFd::new(fd, PollFlags::POLLOUT)],
+                &mut [PollFd::new(self.fd, PollFlags::POLLOUT)],
                 PollTimeout::from(1_u8),
             )?;
-            // SAFETY: takes and returns nothing. The other writer holds a lock and needs the
-            // processor to let go of it.
-            unsafe { libc::sched_yield() };
-            result = self.attempt(fd, bytes);
-            *patience = end.saturating_duration_since(Instant::now());
+            // The other writer holds a lock and needs the processor to release it.
+            std::thread::yield_now();
+            result = self.attempt(Way::Terminal, bytes);
+            self.patience = end.saturating_duration_since(Instant::now());
         }
         result
     }
 
-    fn attempt(&self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-        let raw = fd.as_raw_fd();
-        match self {
-            Self::Plain => nix::unistd::write(fd, bytes),
-            Self::Reopened(own) | Self::Terminal(own) => nix::unistd::write(own, bytes),
-            Self::Socket => {
-                let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-                // SAFETY: the buffer is as long as is said.
-                let sent = unsafe { libc::send(raw, bytes.as_ptr().cast(), bytes.len(), flags) };
-                Errno::result(sent).map(|sent| sent as usize)
-            }
-            Self::NoWait => {
+    fn attempt(&self, way: Way, bytes: &[u8]) -> nix::Result<usize> {
+        let fd = self.own.as_ref().map_or(self.fd, AsFd::as_fd);
+        match way {
+            Way::Plain | Way::Terminal => write(fd, bytes),
+            Way::Socket => send(
+                fd.as_raw_fd(),
+                bytes,
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            ),
+            Way::NoWait => {
                 let vector = libc::iovec {
                     iov_base: bytes.as_ptr().cast_mut().cast(),
                     iov_len: bytes.len(),
                 };
                 // SAFETY: one vector, which points to as many bytes as it says; they are only read.
                 // -1 is the position of a stream.
-                let written =
-                    unsafe { libc::pwritev2(raw, &raw const vector, 1, -1, libc::RWF_NOWAIT) };
+                let written = unsafe {
+                    libc::pwritev2(fd.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_NOWAIT)
+                };
                 Errno::result(written).map(|written| written as usize)
             }
-            Self::Never => Err(Errno::EAGAIN),
-            Self::Polled => {
-                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-                match poll(&mut fds, PollTimeout::ZERO)? {
-                    0 => Err(Errno::EAGAIN),
-                    _ => nix::unistd::write(fd, bytes),
-                }
-            }
+            Way::Never => Err(Errno::EAGAIN),
+            Way::Polled => match poll(
+                &mut [PollFd::new(fd, PollFlags::POLLOUT)],
+                PollTimeout::ZERO,
+            )? {
+                0 => Err(Errno::EAGAIN),
+                _ => write(fd, bytes),
+            },
         }
     }
 }
@@ -199,22 +199,13 @@ const FLAGS: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
-/// A non-blocking file description of our own for the same file. Nothing where there is no /proc,
-/// or the file may not be opened.
-fn reopen(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    tree::reopen(fd, FLAGS).ok()
-}
-
-/// The same for our controlling terminal, which may be opened by whoever has it (tty(4)): that of
-/// another user's login, above all (contract C14).
-fn reopen_terminal(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
-    // SAFETY: numbers only.
-    let ours = unsafe { libc::tcgetsid(fd.as_raw_fd()) == libc::getsid(0) };
-    if ours {
-        open("/dev/tty", FLAGS, Mode::empty()).ok()
-    } else {
-        None
+/// Opens bowout's controlling terminal again. Every process of the session may open it by this name
+/// (tty(4)), also where it is the terminal of another user's login.
+fn reopen_terminal(fd: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    if tcgetsid(fd)? != getsid(None)? {
+        return Err(Errno::ENOTTY);
     }
+    open("/dev/tty", FLAGS, Mode::empty())
 }
 
 #[cfg(test)]
@@ -227,7 +218,7 @@ mod tests {
     fn a_terminal_that_takes_nothing_is_waited_for_once() {
         let nix::pty::OpenptyResult { master, slave } = nix::pty::openpty(None, None).unwrap();
         let mut output = Output::new(slave.as_fd());
-        output.way = reopen(slave.as_fd()).map(Way::Terminal);
+        output.use_own(reopen(slave.as_fd(), FLAGS), Way::Terminal, Way::Never);
         let line = [b'x'; 100];
         while output.write(&line).is_ok() {}
         assert_eq!(output.patience, Duration::ZERO);

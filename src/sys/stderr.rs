@@ -1,5 +1,5 @@
-//! The log's lines on stderr: written without blocking, or counted as lost. What a line was lost to
-//! is not told line by line: the count is, once there is room again.
+//! The log's lines on stderr: written without blocking, or counted as lost. The log says how many
+//! were lost once there is room again, not line by line.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -11,10 +11,11 @@ use nix::sys::stat::fstat;
 use super::environment;
 use super::output::{LONGEST, Output};
 
-/// The descriptor besides stderr itself that is written to; -1 without one. There is one stderr in
-/// a process, and one log.
+/// The descriptor besides stderr that the log writes to; -1 without one. A static, because the
+/// logger owns its `Stderr` and gives no way to it, and code that closes or inspects descriptors
+/// has to know this one.
 static OWN: AtomicI32 = AtomicI32::new(-1);
-/// How many lines were lost in all.
+/// How many lines were lost in all. A static for the same reason: the report has the number.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines were lost in all.
@@ -25,17 +26,17 @@ pub(crate) fn lost() -> u64 {
 /// The descriptor besides stderr itself that must stay open for the log.
 pub(super) fn own_descriptor() -> Option<BorrowedFd<'static>> {
     let fd = OWN.load(Ordering::Relaxed);
-    // SAFETY: the log holds it for as long as we are.
+    // SAFETY: the log keeps it open until bowout exits.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 /// stderr.
 pub(crate) struct Stderr {
     output: Output<'static>,
-    /// Makes the line that tells how many were lost.
+    /// Makes the line that says how many were lost.
     notice: Box<dyn Fn(u64) -> String + Send>,
-    /// How many lines were lost since this was last told.
-    lost: u64,
+    /// How many of the lost lines were logged.
+    logged: u64,
     /// The last record was cut: the next one begins on a new line.
     torn: bool,
 }
@@ -43,53 +44,42 @@ pub(crate) struct Stderr {
 impl Stderr {
     /// stderr as it is now.
     pub(crate) fn new(notice: impl Fn(u64) -> String + Send + 'static) -> Self {
-        let stderr = Self {
+        Self {
             output: Output::new(stderr()),
             notice: Box::new(notice),
-            lost: 0,
+            logged: lost(),
             torn: false,
-        };
-        stderr.remember();
-        stderr
-    }
-
-    fn remember(&self) {
-        let own = self.output.own_descriptor().map_or(-1, AsRawFd::as_raw_fd);
-        OWN.store(own, Ordering::Relaxed);
-    }
-
-    /// Writes one record, which ends with a newline, and says whether all of it was written. What
-    /// is longer than can be written at once is cut.
-    fn record(&mut self, record: &[u8]) -> bool {
-        let mut line = Vec::with_capacity(record.len() + 1);
-        if self.torn {
-            line.push(b'\n');
         }
-        line.extend_from_slice(record);
+    }
+
+    /// Writes one record, which ends with a newline, and returns whether all of it was written. A
+    /// record that is too long for one write is cut.
+    fn record(&mut self, record: &[u8]) -> bool {
+        let newline: &[u8] = if self.torn { b"\n" } else { b"" };
+        let mut line = [newline, record].concat();
         if line.len() > LONGEST {
             line.truncate(LONGEST - 4);
             line.extend_from_slice(b"...\n");
         }
         let written = self.output.write(&line).unwrap_or(0);
-        self.remember();
-        self.torn = if written == 0 {
-            self.torn
-        } else {
-            written < line.len()
-        };
+        if let Some(own) = self.output.own_descriptor() {
+            OWN.store(own.as_raw_fd(), Ordering::Relaxed);
+        }
+        if written > 0 {
+            self.torn = written < line.len();
+        }
         written == line.len()
     }
 }
 
-/// For env_logger. Claims to have written everything: a line that is lost is counted and is
-/// nobody's error.
+/// For env_logger. Reports every record as written: a lost one is counted and is not an error.
 impl Write for Stderr {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        if self.lost > 0 && self.record((self.notice)(self.lost).as_bytes()) {
-            self.lost = 0;
+        let lost = lost();
+        if lost > self.logged && self.record((self.notice)(lost - self.logged).as_bytes()) {
+            self.logged = lost;
         }
         if !self.record(record) {
-            self.lost += 1;
             LOST.fetch_add(1, Ordering::Relaxed);
         }
         Ok(record.len())
@@ -101,8 +91,8 @@ impl Write for Stderr {
 }
 
 /// Whether stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that
-/// systemd connected, which is inherited by processes whose stderr is something else
-/// (systemd.exec(5), contract S22).
+/// systemd connected. A process inherits it even where its stderr is another file
+/// (systemd.exec(5)).
 pub(crate) fn is_journal() -> bool {
     let Some(stream) = environment::value("JOURNAL_STREAM") else {
         return false;
@@ -112,8 +102,7 @@ pub(crate) fn is_journal() -> bool {
 }
 
 fn stderr() -> BorrowedFd<'static> {
-    // SAFETY: descriptor 2 is open for as long as we are: sys::entry has seen to it, and nothing
-    // closes it.
+    // SAFETY: descriptor 2 is open until bowout exits: sys::entry opens it, and nothing closes it.
     unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) }
 }
 
@@ -161,7 +150,7 @@ mod tests {
         String::from_utf8_lossy(&text[..end]).into_owned()
     }
 
-    /// Fills it, loses two lines, makes room, and finds the count told once.
+    /// Fills it, loses two lines, makes room, and finds the count logged once.
     fn loses_and_counts(reader: OwnedFd, writer: OwnedFd) {
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         with_stderr(writer, move || {
@@ -172,13 +161,13 @@ mod tests {
             let filled = (0..100_000).find(|_| !stderr.record(&line)).is_some();
             let _ = stderr.write(&line);
             let _ = stderr.write(&line);
-            let counted = stderr.lost == 2;
+            let counted = lost() == 2;
             let _ = read(&reader);
             let _ = stderr.write(b"c\n");
             let after = nix::fcntl::fcntl(super::stderr(), nix::fcntl::FcntlArg::F_GETFL);
             filled
                 && counted
-                && stderr.lost == 0
+                && stderr.logged == 2
                 && read(&reader).ends_with(" 2 lost\nc\n")
                 && before == after
         });
@@ -223,7 +212,7 @@ mod tests {
                 // SAFETY: numbers only; a broken pipe's SIGPIPE would end this child.
                 unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
                 let mut stderr = Stderr::new(notice);
-                stderr.write(b"a\n").is_ok_and(|n| n == 2) && stderr.lost == 1
+                stderr.write(b"a\n").is_ok_and(|n| n == 2) && lost() == 1
             });
         }
     }

@@ -1,5 +1,5 @@
-//! The relay of sd_notify messages: what a manager, which is the test here, hears from bowout, and
-//! what it does not (contracts S8, S14–S18). Under a real systemd: tests/systemd.
+//! The relay of sd_notify messages: which messages a manager, which is the test here, receives from
+//! bowout, and which not (sd_notify(3)). Under a real systemd: tests/systemd.
 
 use std::fs;
 use std::io::{Error, ErrorKind, Write};
@@ -141,7 +141,7 @@ impl Manager {
         };
         let (mut descriptors, mut pid) = (vec![], 0);
         // SAFETY: the header points to buffers of the sizes that it names; what is in them is
-        // walked by the macros of cmsg(3); each descriptor is new and nobody else's.
+        // walked by the macros of cmsg(3); each descriptor is new, and nothing else owns it.
         let length = unsafe {
             let mut header: libc::msghdr = zeroed();
             header.msg_iov = &raw mut vector;
@@ -188,7 +188,7 @@ impl Manager {
     }
 }
 
-/// The inode of the pipe, or file, behind a descriptor.
+/// The inode of the pipe or file of a descriptor.
 // 32 bits on 32-bit machines.
 #[allow(clippy::useless_conversion)]
 fn inode(descriptor: &OwnedFd) -> u64 {
@@ -324,7 +324,7 @@ fn as_many_descriptors_as_there_can_be_arrive_in_one_message_and_bowout_keeps_no
             (!descriptors(bowout.pid).contains(&pipe)).then_some(())
         });
         drop(message);
-        // Nobody else has one: the child sees the end of its pipe.
+        // No other process has one: the child sees the end of its pipe.
         assert_eq!(bowout.out.next().as_deref(), Some("closed"));
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(0));
@@ -422,7 +422,7 @@ fn a_dead_manager_stalls_nothing_and_a_new_one_at_its_place_is_heard() {
         dir,
     );
     bowout.kill(USR1);
-    // What was on its way while there was nobody may come yet.
+    // Messages that were sent while there was no manager may arrive first.
     until("the new one hears", || {
         manager
             .heard()
@@ -498,7 +498,7 @@ fn a_stranger_is_refused_and_a_descendant_is_heard() {
         let mut bowout = say(manager.start(&[]).at(home), words);
         ready(&mut bowout);
         let stranger = Stranger::new(&relay(&bowout), "send READY=1\\nSTATUS=stranger");
-        // Either it is refused, or the manager hears it.
+        // Either bowout refuses it, or the manager receives it.
         until("the stranger was looked at", || {
             assert!(manager.heard().is_none(), "{home:?}: a stranger was heard");
             let log = bowout.err.seen();
@@ -548,7 +548,7 @@ fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// Where /proc shows nobody, and where it does not show the child.
+/// Where /proc shows no process, and where it does not show the child.
 #[test]
 fn a_child_of_another_user_is_heard_where_proc_does_not_show_it() {
     if skip(not_root()) {
@@ -799,6 +799,34 @@ fn off_leaves_the_child_to_the_manager() {
     assert!(manager.heard().is_none());
 }
 
+/// A manager there does not see the sender's PID, and an address of an unknown kind is not
+/// bowout's to judge.
+#[test]
+fn a_manager_that_is_not_at_a_unix_socket_is_left_to_the_child() {
+    for address in ["vsock:2:1234", "vsock-stream:2:1234", "tcp:1:2"] {
+        for how in ["auto", "exec", "relay"] {
+            let dir = Dir::new();
+            let start = Start::new(["-v", "--notify", how])
+                .env("RUNTIME_DIRECTORY", &dir.0)
+                .env("NOTIFY_SOCKET", address);
+            let mut bowout = say(start, "sayenv NOTIFY_SOCKET end | wait TERM end | exit 4");
+            let line = bowout.out.next().expect("a line");
+            assert_eq!(line, format!("NOTIFY_SOCKET={address}"), "{how}");
+            let left = fs::read_dir(&dir.0).expect("a directory").count();
+            assert_eq!(left, 0, "{address} {how}");
+            bowout.kill(TERM);
+            assert_eq!(bowout.end(), Status::Code(4));
+            let log = bowout.log();
+            let why = "cannot relay sd_notify messages: NOTIFY_SOCKET is not the address of a Unix";
+            assert!(log.iter().any(|line| line.contains(why)), "{log:#?}");
+        }
+    }
+    let start = Start::plain().env("NOTIFY_SOCKET", "vsock:2:1234");
+    let mut bowout = start.command(["true"]);
+    assert_eq!(bowout.end(), Status::Code(0));
+    assert_eq!(bowout.log(), [""; 0], "a routine run logs nothing");
+}
+
 #[test]
 fn without_a_manager_there_is_no_socket() {
     for options in [
@@ -838,7 +866,7 @@ fn without_a_manager_there_is_no_socket() {
     }
 }
 
-/// Nobody but bowout itself hears it.
+/// Only bowout reads the messages.
 #[test]
 fn relay_gives_the_child_a_socket_where_there_is_no_manager() {
     for home in homes() {
@@ -949,7 +977,7 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
                 .find("the signal", |line| line == format!("got {signal}"));
         }
         bowout.kill(TERM);
-        // The first that is heard is of the stop, so that the two before were not announced.
+        // The first message is about the stop, so that the two signals before were not announced.
         let message = manager.hear();
         let (extend, status) = stopping(&message);
         assert_eq!(message.pid, bowout.pid);
@@ -958,8 +986,8 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
             status.contains("notifier") && status.contains("SIGKILL in"),
             "{status}"
         );
-        // What the child says meanwhile is heard as ever; its wish is passed on, and bowout's own
-        // is longer then.
+        // bowout passes the child's messages on as before. After the child asked for more time,
+        // bowout asks for more as well.
         manager.hears_past_the_stop("STATUS=mine");
         manager.hears_past_the_stop("EXTEND_TIMEOUT_USEC=90000000");
         let (extend, _) = stopping(&manager.hear());
@@ -1001,7 +1029,7 @@ fn a_default_grace_period_does_not_change_the_managers_timeout() {
     }
 }
 
-/// By itself the child's end is no stop, and a TimeoutStopSec= would count from the request on.
+/// The child's exit alone does not start a stop, and a TimeoutStopSec= counts from the request.
 #[test]
 fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
     for home in homes() {
@@ -1115,7 +1143,7 @@ fn the_last_words_of_a_command_are_heard() {
         ready(&mut bowout);
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(4));
-        // bowout is gone, and nothing more can come.
+        // bowout has exited, and no more messages can arrive.
         let heard: Vec<String> = std::iter::from_fn(|| manager.heard())
             .map(|message| message.text())
             .collect();

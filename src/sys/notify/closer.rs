@@ -1,47 +1,47 @@
-//! Closes descriptors that were received, in a helper process.
+//! Closes received descriptors in a helper process.
 //!
 //! close(2) can take as long as the sender likes: a socket waits for its peer (`SO_LINGER`,
 //! socket(7)), a file system for its server. The helper shares bowout's table of descriptors
 //! (`CLONE_FILES`), so that bowout goes on meanwhile. It has no exit signal (clone(2)): waitid(2)
 //! without `__WCLONE` does not show it, and SIGCHLD does not come. There is one helper at a time,
-//! for some microseconds in the usual case.
+//! usually for some microseconds.
 //!
 //! A descriptor keeps its number until the helper closes it. bowout must not close it as well: by
 //! then the number may be another file's.
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::signal::SignalSet;
+use crate::sys::this_process::pidfd_open;
 use crate::sys::{signals, tree};
 
 /// While so many descriptors are open, no more messages are read. Two more full messages can be
-/// held by then, which `RLIMIT_NOFILE` has to allow: what the kernel has no number for it closes
-/// itself, in recvmsg(2), and waits there.
+/// held by then, which `RLIMIT_NOFILE` has to allow: recvmsg(2) itself closes the descriptors that
+/// the table has no room for, and waits.
 const MOST: usize = 256;
-/// After how many microseconds close(2) is interrupted. A socket then lingers without the process.
+/// After how many microseconds close(2) is interrupted. The socket then lingers without the
+/// process.
 const PATIENCE: i32 = 1000;
-
-/// How long the helper may take to end at the end of bowout, in milliseconds.
+/// How long bowout waits at its end for the helper, in milliseconds.
 const LAST: u8 = 100;
 
 /// The descriptors that are still to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Closer {
-    helper: Option<Helper>,
+    /// The helper's PID and its pidfd, which is readable once it has exited.
+    helper: Option<(Pid, OwnedFd)>,
+    /// How many descriptors the helper closes.
+    closing: usize,
     waiting: Vec<RawFd>,
-}
-
-#[derive(Debug)]
-struct Helper {
-    pid: libc::pid_t,
-    /// A pidfd: readable once the helper has exited.
-    exited: OwnedFd,
-    descriptors: usize,
 }
 
 impl Closer {
@@ -53,89 +53,91 @@ impl Closer {
 
     /// Starts the next helper once the last one has exited.
     pub(super) fn turn(&mut self) {
-        if let Some(helper) = &self.helper {
-            if !helper.has_exited() {
+        if let Some((pid, _)) = self.helper {
+            if !has_exited(pid, WaitPidFlag::WNOHANG) {
                 return;
             }
-            tree::forget_inherited(helper.pid);
+            tree::forget_inherited(pid.as_raw());
             self.helper = None;
         }
-        if !self.waiting.is_empty() {
-            self.helper = Helper::start(&std::mem::take(&mut self.waiting));
-        }
+        let descriptors = mem::take(&mut self.waiting);
+        self.helper = if descriptors.is_empty() {
+            None
+        } else {
+            start(&descriptors)
+        };
+        self.closing = self.helper.as_ref().map_or(0, |_| descriptors.len());
     }
 
     /// Whether more descriptors may be received.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() + self.helper.as_ref().map_or(0, |helper| helper.descriptors) < MOST
+        self.waiting.len() + self.closing < MOST
     }
 
     /// Becomes readable when there is something to do for [`Closer::turn`].
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.helper.as_ref().map(|helper| helper.exited.as_fd())
+        self.helper.as_ref().map(|(_, exited)| exited.as_fd())
     }
 }
 
-/// At the end of bowout. Whatever is still open then is closed by the kernel, and does not linger.
+/// At the end of bowout. The kernel then closes the descriptors that are still open, and such a
+/// close does not linger.
 impl Drop for Closer {
     fn drop(&mut self) {
-        if let Some(helper) = &self.helper {
-            let _ = kill(Pid::from_raw(helper.pid), Signal::SIGKILL);
+        if let Some((pid, exited)) = &self.helper {
+            let _ = kill(*pid, Signal::SIGKILL);
             // A file system that hangs holds it longer; the parent of bowout then inherits it.
-            let _ = poll(
-                &mut [PollFd::new(helper.exited.as_fd(), PollFlags::POLLIN)],
-                LAST,
-            );
-            helper.has_exited();
+            let _ = poll(&mut [PollFd::new(exited.as_fd(), PollFlags::POLLIN)], LAST);
+            has_exited(*pid, WaitPidFlag::WNOHANG);
         }
     }
 }
 
-impl Helper {
-    /// Nothing where the descriptors are closed already: without a helper or a pidfd (Linux before
-    /// 5.2), bowout waits for close(2).
-    fn start(descriptors: &[RawFd]) -> Option<Self> {
-        let (flags, none) = (libc::c_long::from(libc::CLONE_FILES | libc::CLONE_PIDFD), 0);
-        let (first, second) = if cfg!(target_arch = "s390x") {
-            (none, flags)
-        } else {
-            (flags, none)
-        };
-        let mut exited: libc::c_int = -1;
-        // SAFETY: no memory is shared, and no stack is given: the child has copies of all that this
-        // process has, which has one thread. The pidfd is written to `exited`.
-        let pid =
-            unsafe { libc::syscall(libc::SYS_clone, first, second, &raw mut exited, none, none) }
-                as libc::pid_t;
-        match pid {
-            0 => carry_out(descriptors),
-            1.. if exited >= 0 => {
-                tree::note_own(pid);
-                // SAFETY: new, and nothing else's.
-                let exited = unsafe { OwnedFd::from_raw_fd(exited) };
-                return Some(Self {
-                    pid,
-                    exited,
-                    descriptors: descriptors.len(),
-                });
-            }
-            // SAFETY: no status is asked for.
-            1.. => drop(unsafe { libc::waitpid(pid, null_mut(), libc::__WCLONE) }),
-            _ => close_all(descriptors),
+/// Starts a helper. Returns `None` where the descriptors are closed already: without a helper, or
+/// without a pidfd (Linux before 5.3, a filter), bowout waits for close(2).
+fn start(descriptors: &[RawFd]) -> Option<(Pid, OwnedFd)> {
+    let pid = match clone(libc::CLONE_FILES) {
+        Ok(0) => close_and_exit(descriptors),
+        Ok(pid) => Pid::from_raw(pid),
+        Err(_) => {
+            close_all(descriptors);
+            return None;
         }
-        None
-    }
-
-    fn has_exited(&self) -> bool {
-        // SAFETY: no status is asked for.
-        unsafe { libc::waitpid(self.pid, null_mut(), libc::__WCLONE | libc::WNOHANG) != 0 }
-    }
+    };
+    let Ok(exited) = pidfd_open(pid.as_raw()) else {
+        has_exited(pid, WaitPidFlag::empty());
+        return None;
+    };
+    tree::note_own(pid.as_raw());
+    Some((pid, exited))
 }
 
-/// The helper's work. Every other signal stays blocked: SIGINT from the terminal must not end it
-/// before its time. SIGKILL to bowout ends it, too.
-fn carry_out(descriptors: &[RawFd]) -> ! {
+/// `clone(2)` as the system call alone: the child's PID, 0 in the child. `flags` must not make the
+/// two share memory.
+pub(super) fn clone(flags: libc::c_int) -> nix::Result<libc::pid_t> {
+    let (flags, none) = (libc::c_long::from(flags), 0);
+    let (first, second) = if cfg!(target_arch = "s390x") {
+        (none, flags)
+    } else {
+        (flags, none)
+    };
+    // SAFETY: no stack and no other address is given. This process has one thread, so that the
+    // child may use all that the parent may.
+    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
+    Errno::result(child).map(|pid| pid as libc::pid_t)
+}
+
+/// Whether the helper has exited; it is reaped then.
+fn has_exited(pid: Pid, flags: WaitPidFlag) -> bool {
+    waitpid(pid, Some(WaitPidFlag::__WCLONE | flags)) != Ok(WaitStatus::StillAlive)
+}
+
+/// The helper's work. Every signal but SIGALRM stays blocked: SIGINT from the terminal must not end
+/// the helper before its time. The death of bowout ends it.
+fn close_and_exit(descriptors: &[RawFd]) -> ! {
     extern "C" fn interrupt(_: libc::c_int) {}
+    let _ = set_pdeathsig(Signal::SIGKILL);
+    signals::set_mask(SignalSet::from_bits(!(1 << (libc::SIGALRM - 1))));
     let every = libc::timeval {
         tv_sec: 0,
         tv_usec: PATIENCE.into(),
@@ -144,23 +146,20 @@ fn carry_out(descriptors: &[RawFd]) -> ! {
         it_interval: every,
         it_value: every,
     };
-    // SAFETY: the handler does nothing; the timer's value is valid; the last call ends the process
-    // and runs nothing.
+    // SAFETY: the handler does nothing; the timer's value is valid.
     unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::signal(libc::SIGALRM, interrupt as *const () as libc::sighandler_t);
-        signals::set_mask(SignalSet::from_bits(!(1 << (libc::SIGALRM - 1))));
         libc::setitimer(libc::ITIMER_REAL, &raw const timer, null_mut());
-        close_all(descriptors);
-        libc::_exit(0)
     }
+    close_all(descriptors);
+    // SAFETY: ends the process and runs nothing.
+    unsafe { libc::_exit(0) }
 }
 
+/// Each was received and is owned by nothing else. close(2) closes it even where it fails.
 fn close_all(descriptors: &[RawFd]) {
     for &descriptor in descriptors {
-        // SAFETY: received, and owned by nothing else. It is closed even where close(2) was
-        // interrupted.
-        unsafe { libc::close(descriptor) };
+        let _ = nix::unistd::close(descriptor);
     }
 }
 
@@ -208,7 +207,7 @@ mod tests {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let mut closer = Closer::default();
         closer.close((0..50).map(|_| lingering(&listener)).collect());
-        let helper = Pid::from_raw(closer.helper.as_ref().unwrap().pid);
+        let helper = closer.helper.as_ref().unwrap().0;
         kill(helper, Signal::SIGSTOP).unwrap();
 
         let (mut read, write) = std::io::pipe().unwrap();

@@ -156,7 +156,7 @@ fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
     }
 }
 
-/// Others who keep the relay's socket full only have the child wait its turn.
+/// A process that keeps the relay's socket full only makes the child wait its turn.
 #[test]
 fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     let manager = Manager::new();
@@ -224,7 +224,7 @@ fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
     }
 }
 
-/// Between the two, whoever may write to the folder could put a link there.
+/// Between bind(2) and a chmod(2), a process that may write to the folder could put a link there.
 #[test]
 fn the_relays_socket_has_its_permissions_from_the_start() {
     if skip(no_strace()) {
@@ -295,7 +295,7 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
             assert_eq!(ended, killed, "{home:?} {text}");
             assert!(took < SOON, "{home:?} {text}: {took:?}");
         }
-        // From a stranger, in as many messages as the socket takes: the child is still heard.
+        // From a stranger, in as many messages as the socket takes: the child's messages still pass.
         let manager = Manager::new();
         let words =
             "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
