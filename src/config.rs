@@ -67,7 +67,7 @@ impl Home {
                 Some((b"INVOCATION_ID", _)) => invocation = true,
                 Some((b"KUBERNETES_SERVICE_HOST", _)) => kubernetes = true,
                 Some((b"ECS_CONTAINER_METADATA_URI_V4" | b"DYNO" | b"CONTAINER_APP_NAME", _)) => {
-                    platform = true
+                    platform = true;
                 }
                 Some(_) => {}
             }

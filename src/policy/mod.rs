@@ -337,7 +337,7 @@ impl Machine {
             return vec![];
         };
         let shift = |until: &mut Option<Instant>| {
-            *until = until.and_then(|until| until.checked_add(now - since))
+            *until = until.and_then(|until| until.checked_add(now - since));
         };
         shift(&mut self.runs_until);
         shift(&mut self.begun);

@@ -221,7 +221,7 @@ impl Supervisor<'_> {
         for _ in 0..AT_ONCE {
             match child::peek() {
                 Peek::Ended(ended) if self.child.is_ours() && ended.pid == self.child.pid() => {
-                    self.child_ended(ended)
+                    self.child_ended(ended);
                 }
                 Peek::Ended(ended)
                     if self

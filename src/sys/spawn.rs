@@ -94,7 +94,7 @@ impl Spawn<'_> {
         // Last, because a timer stands still until the child has it.
         let attributes = self.stands_in.then(Attributes::take);
         last();
-        let child = fork().map_err(explain_fork)?;
+        let child = clone(libc::SIGCHLD).map_err(explain_fork)?;
         if child == 0 {
             let exit = if self.prepare(us, &read, &report, attributes) {
                 let environment = environment::of_child(self.variables, &renamed);
@@ -214,21 +214,21 @@ fn candidates(command: &[u8]) -> io::Result<Vec<CString>> {
         .collect::<Result<_, _>>()?)
 }
 
-/// `fork(2)`: the child's PID, 0 in the child. The bare system call: the C library's function
-/// writes to its locks and lists, and the kernel copies each page that is written to. vfork(2)
-/// copies none, but waits for the exec.
+/// clone(2): the child's PID, 0 in the child. The bare system call: the C library's fork(3) writes
+/// to its locks and lists, and the kernel copies each page that is written to. vfork(2) copies
+/// none, but waits for the exec. `flags` must not make the two share memory.
 ///
 /// # Errors
 /// As fork(2).
-fn fork() -> io::Result<libc::pid_t> {
-    let (flags, none) = (libc::c_long::from(libc::SIGCHLD), 0);
+pub(super) fn clone(flags: libc::c_int) -> nix::Result<libc::pid_t> {
+    let (flags, none) = (libc::c_long::from(flags), 0);
     let [first, second] = if cfg!(target_arch = "s390x") {
         [none, flags]
     } else {
         [flags, none]
     };
-    // SAFETY: no memory is shared, and no stack or other address is passed (clone(2)). This process
-    // has one thread, so that the child may use whatever the parent may.
+    // SAFETY: no memory is shared, and no stack or other address is passed. This process has one
+    // thread, so that the child may use whatever the parent may.
     let child = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
     Ok(Errno::result(child)? as libc::pid_t)
 }
@@ -236,16 +236,14 @@ fn fork() -> io::Result<libc::pid_t> {
 /// fork(2) reports ENOMEM also in a PID namespace whose first process has exited
 /// (pid_namespaces(7)). The children of bowout are in another namespace than bowout after
 /// `unshare -p` or `nsenter -p` without a fork.
-fn explain_fork(error: io::Error) -> io::Error {
+fn explain_fork(error: Errno) -> io::Error {
     let namespace = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).ok();
-    if error.raw_os_error() == Some(libc::ENOMEM)
-        && namespace("pid") != namespace("pid_for_children")
-    {
+    if error == Errno::ENOMEM && namespace("pid") != namespace("pid_for_children") {
         return io::Error::other(
             "the first process of its PID namespace has exited; use 'unshare --fork'",
         );
     }
-    error
+    error.into()
 }
 
 /// Lets go of what belongs to the child. stdin and stdout become /dev/null, so that a pipe reaches

@@ -131,7 +131,7 @@ fn a_slip_is_told_what_was_meant() {
         refused(
             Start::plain().env(name, value).sh("echo started"),
             &[name, "did you mean"],
-        )
+        );
     };
     refused_by("BOWOUT_STOP_SIGNAL", "SIGTRM");
     refused_by("BOWOUT_KILL_MODE", "groups");

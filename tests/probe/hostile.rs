@@ -58,7 +58,7 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "proc" => over(c"/proc"),
             "uncover" => uncover(c"/proc"),
             "task" => {
-                over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default())
+                over(&CString::new(format!("/proc/{parent}/task/{parent}")).unwrap_or_default());
             }
             "mounts" => own_mounts(),
             "uid" => user(words.number() as libc::uid_t),

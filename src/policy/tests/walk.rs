@@ -157,7 +157,7 @@ impl Walk {
                 same.key(),
                 world.key(),
                 "what asks for nothing changes something"
-            )
+            );
         });
     }
 

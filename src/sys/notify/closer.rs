@@ -13,7 +13,6 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::signal::SignalSet;
+use crate::sys::spawn::clone;
 use crate::sys::this_process::pidfd_open;
 use crate::sys::{signals, tree};
 
@@ -110,21 +110,6 @@ fn start(descriptors: &[RawFd]) -> Option<(Pid, OwnedFd)> {
     };
     tree::note_own(pid.as_raw());
     Some((pid, exited))
-}
-
-/// `clone(2)` as the system call alone: the child's PID, 0 in the child. `flags` must not make the
-/// two share memory.
-pub(super) fn clone(flags: libc::c_int) -> nix::Result<libc::pid_t> {
-    let (flags, none) = (libc::c_long::from(flags), 0);
-    let (first, second) = if cfg!(target_arch = "s390x") {
-        (none, flags)
-    } else {
-        (flags, none)
-    };
-    // SAFETY: no stack and no other address is given. This process has one thread, so that the
-    // child may use all that the parent may.
-    let child = unsafe { libc::syscall(libc::SYS_clone, first, second, none, none, none) };
-    Errno::result(child).map(|pid| pid as libc::pid_t)
 }
 
 /// Whether the helper has exited; it is reaped then.

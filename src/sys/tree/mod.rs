@@ -106,7 +106,7 @@ pub(crate) fn send(
                 }
                 // It has died of the signal to its group, and its parent has reaped it.
                 Err(error) if group.is_some() && error.raw_os_error() == Some(libc::ESRCH) => {
-                    tally.reached += 1
+                    tally.reached += 1;
                 }
                 // It has exited by itself, or was never a descendant.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
