@@ -171,7 +171,7 @@ fn a_filter_that_refuses_the_newer_calls_changes_nothing() {
     }
     for (name, errno) in [("EPERM", libc::EPERM), ("ENOSYS", libc::ENOSYS)] {
         ends_well(name, |config| {
-            refuse(config, &NEWER_CALLS, "SCMP_ACT_ERRNO", errno)
+            refuse(config, &NEWER_CALLS, "SCMP_ACT_ERRNO", errno);
         });
     }
 }
