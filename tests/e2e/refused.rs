@@ -1,7 +1,9 @@
 //! System calls that a seccomp filter refuses for good: an error before the command starts, or a
 //! supervision that goes on and does not spin.
 
-use crate::common::{Home, NOTHING, Running, Start, Status, homes, notifier};
+use std::os::unix::net::UnixDatagram;
+
+use crate::common::{Dir, Home, NOTHING, Running, Start, Status, homes, notifier};
 
 const TERM: i32 = libc::SIGTERM;
 const USR1: i32 = libc::SIGUSR1;
@@ -108,6 +110,23 @@ fn a_message_that_cannot_be_received_does_not_spin() {
         Start::new(["--notify", "relay"]).with(refuse).sh(&command),
         "recvmsg",
     );
+}
+
+/// The manager has no room, and bowout cannot ask the kernel when it has: poll(2) answers for
+/// connected sockets alone.
+#[test]
+fn a_full_manager_that_cannot_be_connected_to_does_not_spin() {
+    let dir = Dir::new();
+    let address = dir.0.join("manager");
+    let _manager = UnixDatagram::bind(&address).expect("a socket");
+    let notifier = notifier().to_str().expect("text");
+    let command = format!(
+        "{notifier} flood exit 0 >/dev/null; exec \"$PROBE\" {}",
+        COMMAND.join(" ")
+    );
+    let refuse = refuse(libc::SYS_connect, libc::EPERM, None);
+    let start = Start::plain().env("NOTIFY_SOCKET", &address);
+    goes_on(start.with(refuse).sh(&command), "connect");
 }
 
 /// bowout reaps by waitid(2).

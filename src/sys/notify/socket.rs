@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, connect, recvmsg, sendmsg};
 use nix::unistd::geteuid;
 
-use crate::sys::tree;
+use crate::sys::{tree, wait};
 
 /// The longest message that systemd takes, in bytes (`NOTIFY_BUFFER_MAX` in its source). Longer
 /// ones are dropped whole.
@@ -70,9 +70,14 @@ impl Manager {
         let fd = self.socket.as_raw_fd();
         let sent = sendmsg(fd, &parts, &control, flags, Some(&self.address));
         if sent == Err(Errno::EAGAIN) {
-            // Of an unconnected socket, poll(2) does not know the receiver's room. Where this fails,
-            // the next message does not wait.
-            let _ = connect(fd, &self.address);
+            // poll(2) sees the receiver's room through a connected socket alone: an unconnected one
+            // is always writable, and the loop would spin. So a refusal by a filter is recorded. A
+            // manager that has exited meanwhile needs no connection: the next send fails.
+            if let Err(error @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) =
+                connect(fd, &self.address)
+            {
+                wait::failed("connect", error);
+            }
         }
         sent.map(drop)
     }
