@@ -141,6 +141,7 @@ fn lists_and_repetitions_add_up() {
 }
 
 /// A user reads it once and types the next line: what is wrong, and what to write instead.
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
 fn a_usage_error_is_one_line_that_says_what_to_type() {
     for (line, says) in [

@@ -1,5 +1,5 @@
-//! The start: everything that can fail and must be told before the child is there, then the spawn,
-//! then letting go of what is the child's.
+//! The start: everything that can fail before the command is started, then the fork, then closing
+//! what is the child's.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,7 +32,7 @@ impl<'a> Supervisor<'a> {
     ///
     /// # Errors
     /// What keeps it from being started; nothing was, then.
-    // What the start puts on the stack would stay there for as long as we are.
+    // Not inlined: the stack of the start is not touched again for as long as bowout runs.
     #[inline(never)]
     pub(super) fn start(config: Config, inherited: &'a Inherited) -> Result<Self, Error> {
         let parent = this_process::parent();
@@ -46,19 +46,9 @@ impl<'a> Supervisor<'a> {
         } else {
             std::env::current_dir().ok()
         };
-        let watched = match config.parent_death_signal {
-            None => None,
-            Some(signal) => Parent::watch(parent, signal).map_err(|error| {
-                own(
-                    &format!("cannot ask for {signal} at the parent's death"),
-                    &error,
-                )
-            })?,
-        };
-        if !pid1 && let Err(error) = this_process::become_subreaper() {
-            // Orphans go to PID 1 then, and nobody here waits for them.
-            event!(Level::Warn, "subreaper_failed", error = error.to_string();
-                "cannot become subreaper: {error}; descendants that lose their parent are not supervised");
+        let watched = watch_parent(parent, config.parent_death_signal)?;
+        if !pid1 {
+            become_subreaper();
         }
         let relay = relay(config.notify);
         tree::note_inherited();
@@ -86,9 +76,9 @@ impl<'a> Supervisor<'a> {
             own_group: terminal.is_none(),
             die_with_us: config.kill_mode != KillMode::Process,
         };
-        // What the terminal has told us until the fork it has told us alone; from the fork on it
-        // tells both (signal(7)). What comes in the microsecond between the look and the fork is
-        // taken for the child's: the kernel tells nobody better.
+        // Until the fork, the terminal signals bowout alone; from the fork on it signals both
+        // (signal(7)). A signal in the microsecond between the look and the fork is taken for one
+        // that the child received, too: the kernel gives no way to tell.
         let mut early = Batch::default();
         let look = || {
             early = if terminal.is_some() {
@@ -156,8 +146,28 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// The relay, where there is somebody to pass on to or somebody to listen for. A unit that may not
-/// open it goes on without one: the child finds NOTIFY_SOCKET as we did.
+/// Makes orphans bowout's children. After an error they are re-parented to PID 1, and bowout cannot
+/// wait for them.
+fn become_subreaper() {
+    if let Err(error) = this_process::become_subreaper() {
+        event!(Level::Warn, "subreaper_failed", error = error.to_string();
+            "cannot become subreaper: {error}; descendants that lose their parent are not supervised");
+    }
+}
+
+/// Watches the parent for `--parent-death-signal`.
+fn watch_parent(parent: i32, signal: Option<Signal>) -> Result<Option<Parent>, Error> {
+    let Some(signal) = signal else {
+        return Ok(None);
+    };
+    Parent::watch(parent, signal).map_err(|error| {
+        let what = format!("cannot ask for {signal} at the parent's death");
+        own(&what, &error)
+    })
+}
+
+/// The relay, where there is a manager to pass messages on to, or with `--notify relay`. Where it
+/// cannot be opened, as in a unit without AF_UNIX, the child keeps bowout's own NOTIFY_SOCKET.
 fn relay(notify: Notify) -> Option<Relay> {
     let manager = environment::value("NOTIFY_SOCKET").filter(|address| !address.is_empty());
     let wanted = match notify {
@@ -223,9 +233,9 @@ fn termination_log(path: Option<&Path>) -> Result<Option<File>, Error> {
 }
 
 fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: bool) -> Settings {
-    // What is ignored on entry stays ignored, as under nohup and in a script's background jobs
-    // (contract T4): it is passed on and asks for nothing. PID 1 has nobody who could have meant it
-    // so.
+    // A signal that is ignored at the start stays ignored, as under nohup(1) and in a script's
+    // background jobs: it is forwarded and asks for nothing. No process could have meant that for
+    // PID 1.
     let ignored = if pid1 {
         SignalSet::default()
     } else {
@@ -254,7 +264,7 @@ fn settings(config: &Config, inherited: &Inherited, pid1: bool, job_control: boo
         job_control,
         stdout_is_terminal: false,
         announces: false,
-        // Nobody else is sent a hang-up by the kernel, and without a terminal nobody at all.
+        // The kernel sends a hang-up of the terminal to no other process.
         leader: job_control && tty::leads_session(),
         pid1,
     }

@@ -1,5 +1,5 @@
-//! Writes that fail nothing and do not block, to a descriptor that other processes share. bowout
-//! waits only for another writer to a terminal, for 0.1 s in all.
+//! Writes to a descriptor that other processes share, without blocking. bowout waits only for
+//! another writer to a terminal, for 0.1 s in all.
 //!
 //! The descriptor may be a full pipe without a reader, a terminal under Ctrl-S, a socket, a file on
 //! a full disk, or closed. The child shares its open file description, so that O_NONBLOCK must

@@ -41,7 +41,7 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Parent {
     pub(crate) pid: libc::pid_t,
-    /// Acted on when the process exits.
+    /// The signal that bowout acts on when the process exits.
     pub(crate) signal: Signal,
     /// Readable once the process has exited (pidfd_open(2)); `None` if it exited before it was
     /// opened.

@@ -99,8 +99,8 @@ impl Terminal {
 
     /// Whether the program on the terminal is at its prompt: a process of the tree is in the
     /// foreground and has set the terminal to non-canonical mode (termios(3)), as line editors do,
-    /// or is in read(2) of it. The prompt of a shell that took the terminal back is none. A program
-    /// between two reads is seen at the next look.
+    /// or is in read(2) of it. The prompt of a shell that took the terminal back is not the
+    /// tree's. A program between two reads is seen at the next look.
     pub(crate) fn is_at_prompt(&self, child: Option<libc::pid_t>) -> bool {
         let Ok(holder) = tcgetpgrp(&self.fd) else {
             return false;

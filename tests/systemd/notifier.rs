@@ -475,6 +475,7 @@ fn monotonic() -> u64 {
     }
 }
 
+#[allow(clippy::too_many_lines, reason = "one arm for each word")]
 fn main() {
     block(libc::SIG_SETMASK, u64::MAX);
     let mut words = std::env::args().skip(1).peekable();

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::*;
 
 /// The machines whose tables are written: what differs between them is what the settings are for.
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 pub(super) fn variants() -> Vec<(&'static str, Settings)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
     vec![
