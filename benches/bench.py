@@ -34,10 +34,13 @@ BARE = ["./child", "exit"]
 # What PR_SET_CHILD_SUBREAPER is in <sys/prctl.h>.
 SUBREAPER = 36
 
+# A typical call in a container: none of them logs a line.
+FOUR_OPTIONS = "--grace 25s --stop-signal QUIT --remap-exit 143:0 --log-format json".split()
 TEN_OPTIONS = (
     "--grace 10s --stop-signal TERM --stop-on TERM,INT --on-repeat kill --max-runtime 1h --kill-mode mixed "
     "--remap HUP:USR1 --remap-exit 143:0 --exit-status auto --log-format text"
 ).split()
+OPTIONS = {"no option": [], "four options": FOUR_OPTIONS, "ten options": TEN_OPTIONS}
 # Every signal that can be caught, but for CHLD and those that the processor sends.
 SIXTY = [str(n) for n in range(1, 65) if n not in (9, 17, 19, 11)]
 EVERY_OPTION = (
@@ -80,7 +83,7 @@ def build(bowout=None):
     shutil.copy(bowout, BUILT / "bowout")
     for name, flags in (("floor", ["-static"]), ("child", ["-static"]), ("drive", [])):
         must(["cc", "-O2", "-Wall", "-Wextra", *flags, "-o", BUILT / name, HERE / f"{name}.c"])
-    # Pages of a file that are not yet on the disk are dirty, and count as Private_Dirty of whoever maps them.
+    # Pages of a file that are not yet on the disk are dirty, and count as Private_Dirty of each process that maps them.
     for name in ("bowout", "floor"):
         with open(BUILT / name, "rb") as file:
             os.fsync(file.fileno())
@@ -203,6 +206,14 @@ def asleep(pid):
     raise Failed(f"{pid} does not come to rest")
 
 
+def as_pid1(words):
+    """The words that run a program as PID 1 of a namespace of its own, where all ends when it does."""
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
+    if os.geteuid():
+        unshare += ["--user", "--map-root-user"]
+    return [shutil.which("unshare") or "unshare", *unshare[1:], "--", *words]
+
+
 class Waiting:
     """A wrapper whose child has said that it waits."""
 
@@ -261,7 +272,7 @@ def adopt():
 
 
 def clean_up():
-    """Ends and reaps all that is below this process, whoever started it; says how many lived. Only after adopt()."""
+    """Ends and reaps all that is below this process, started by any process; returns how many lived. Only after adopt()."""
     alive = 0
     while left := children(os.getpid()):
         for pid in left:

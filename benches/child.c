@@ -2,17 +2,20 @@
  *
  *   exit                 ends at once, with 0
  *   signals PAGE         waits; a handler of SIGUSR1 and SIGTERM notes the time in PAGE, a file that is mapped and shared; ends after SIGTERM
- *   end PAGE             waits until PAGE says so, notes the time, ends
- *   burst COUNT          has COUNT processes end below one parent, then, told to, has that parent end: COUNT orphans at once
+ *   end PAGE [COUNT THREADS]
+ *                        waits until PAGE says so, notes the time, ends; leaves COUNT processes of THREADS threads each
+ *   crowd COUNT          COUNT processes that sleep until a line comes, or stdin ends
+ *   burst COUNT          has COUNT processes end below one parent, then, after a line on stdin, has that parent end: COUNT orphans at once
  *   stream COUNT MICROS  the same with one at a time, MICROS apart
  *   tree COUNT HOW FIFO  COUNT descendants, 100 below each of COUNT/100; HOW: obey, ignore (SIGTERM), detach (a session each), detach-ignore.
- *                        All of them, and nobody else, hold FIFO open for writing.
+ *                        All of them, and no other process, hold FIFO open for writing.
  *
- * burst, stream and tree write a line when they are ready, and burst and stream read one before they go on.
+ * burst, stream, tree and crowd write a line when they are ready, and all but tree read one before they go on.
  * It does not measure; what it notes is read by drive.c and by `run`. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +56,7 @@ static void note(int signal)
 {
     page->stamp = now();
     stop |= signal == SIGTERM;
-    tell(&page->seen);
+    wake(&page->seen);
 }
 
 static int signals(const char *path)
@@ -69,19 +72,82 @@ static int signals(const char *path)
     sigprocmask(SIG_BLOCK, &both, NULL);
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    tell(&page->ready);
+    wake(&page->ready);
     while (!stop)
         sigsuspend(&none);
     return 0;
 }
 
-static int end(const char *path)
+static void *sleep_for_ever(void *unused)
 {
+    for (;;)
+        pause();
+    return unused;
+}
+
+/* A process of so many threads, which writes a byte when it has them. */
+static _Noreturn void leftover(int threads, int ready)
+{
+    pthread_attr_t small;
+    pthread_t thread;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 16384);
+    for (int i = 1; i < threads; i++)
+        if ((errno = pthread_create(&thread, &small, sleep_for_ever, NULL)))
+            fail("pthread_create");
+    if (write(ready, "x", 1) != 1)
+        fail("write");
+    for (;;)
+        pause();
+}
+
+static int end(const char *path, int count, int threads)
+{
+    int pipes[2];
+    char byte;
+
     page = map(path);
-    tell(&page->ready);
+    if (pipe(pipes) < 0)
+        fail("pipe");
+    for (int i = 0; i < count; i++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            fail("fork");
+        if (pid == 0)
+            leftover(threads, pipes[1]);
+    }
+    close(pipes[1]);
+    for (int i = 0; i < count; i++)
+        if (read(pipes[0], &byte, 1) != 1)
+            fail("a leftover process");
+    wake(&page->ready);
     if (await(&page->go, 0) < 0)
         fail("end");
     page->stamp = now();
+    return 0;
+}
+
+/* ---- crowd ---- */
+
+static int crowd(int count)
+{
+    pid_t *pids = calloc((size_t)count + 1, sizeof *pids);
+    int forked = 0;
+    if (!pids)
+        fail("calloc");
+    while (forked < count && (pids[forked] = fork()) > 0)
+        forked++;
+    if (forked < count && pids[forked] == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            pause();
+    }
+    line(forked == count ? "ready\n" : "no room\n");
+    wait_for_line();
+    for (int i = 0; i < forked; i++)
+        kill(pids[i], SIGKILL);
+    while (wait(NULL) > 0)
+        ;
     return 0;
 }
 
@@ -212,7 +278,11 @@ int main(int argc, char **argv)
     if (!strcmp(mode, "signals") && argc == 3)
         return signals(argv[2]);
     if (!strcmp(mode, "end") && argc == 3)
-        return end(argv[2]);
+        return end(argv[2], 0, 1);
+    if (!strcmp(mode, "end") && argc == 5)
+        return end(argv[2], atoi(argv[3]), atoi(argv[4]));
+    if (!strcmp(mode, "crowd") && argc == 3)
+        return crowd(atoi(argv[2]));
     if (!strcmp(mode, "burst") && argc == 3)
         return burst(atoi(argv[2]));
     if (!strcmp(mode, "stream") && argc == 4)

@@ -12,8 +12,12 @@
  *   first   the same with SIGTERM, each time the first signal of a new wrapper
  *   end     from the child's last instruction to after the wrapper's wait4(2)
  *
+ * pinned-steady and pinned-first are the same with this program on one CPU, as a real-time process, and all that it starts on another: the
+ * scheduler then neither places the processes nor lets them wait for each other's CPU.
+ *
  * The children of the wrappers are child.c's. Whatever is started is sent SIGKILL if this program ends before it. */
 #define _GNU_SOURCE
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -26,6 +30,8 @@ enum { MOST = 64 };
 
 static struct { char **words; struct page *page; pid_t pid; } at[MOST];
 static int count;
+/* Where all that is started runs; -1: anywhere. */
+static int others_cpu = -1;
 /* The lines, and what went wrong. What is started has /dev/null for all three descriptors, so that it neither writes among the lines nor keeps the
  * reader from seeing their end. */
 static FILE *out, *complaints;
@@ -42,10 +48,42 @@ static void rest(long micros)
     nanosleep(&t, NULL);
 }
 
+static void run_on(int cpu)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    if (sched_setaffinity(0, sizeof one, &one) < 0)
+        fail("sched_setaffinity");
+}
+
+/* Takes the first CPU that this process may use for itself, the second for what it starts. */
+static void pin(void)
+{
+    struct sched_param priority = { 50 };
+    cpu_set_t mine;
+    int cpus[2], found = 0;
+    if (sched_getaffinity(0, sizeof mine, &mine) < 0)
+        fail("sched_getaffinity");
+    for (int cpu = 0; cpu < CPU_SETSIZE && found < 2; cpu++)
+        if (CPU_ISSET(cpu, &mine))
+            cpus[found++] = cpu;
+    if (found < 2) {
+        errno = ENODEV;
+        fail("a second CPU");
+    }
+    run_on(cpus[0]);
+    others_cpu = cpus[1];
+    if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &priority) < 0)
+        fprintf(complaints, "drive: no real-time priority (%s): other processes can delay the figures\n", strerror(errno));
+}
+
 static void start(int i)
 {
     pid_t pid = vfork();
     if (pid == 0) {
+        if (others_cpu >= 0)
+            run_on(others_cpu);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         execv(at[i].words[0], at[i].words);
         _exit(96);
@@ -66,7 +104,7 @@ static void finish(int i, struct rusage *usage)
     }
 }
 
-static void hear(int i, atomic_int *word, int old)
+static void expect(int i, atomic_int *word, int old)
 {
     if (await(word, old) < 0)
         fail(at[i].words[0]);
@@ -77,7 +115,7 @@ static void start_and_settle(int i)
 {
     memset(at[i].page, 0, sizeof *at[i].page);
     start(i);
-    hear(i, &at[i].page->ready, 0);
+    expect(i, &at[i].page->ready, 0);
     rest(3000);
 }
 
@@ -122,7 +160,7 @@ static void one_signal(int i, int signal)
     int64_t before = now();
     if (kill(at[i].pid, signal) < 0)
         fail("kill");
-    hear(i, &at[i].page->seen, old);
+    expect(i, &at[i].page->seen, old);
     fprintf(out, "%d %ld\n", i, (long)(at[i].page->stamp - before));
 }
 
@@ -142,7 +180,7 @@ static void one_first(int i)
 static void one_end(int i)
 {
     start_and_settle(i);
-    tell(&at[i].page->go);
+    wake(&at[i].page->go);
     finish(i, NULL);
     fprintf(out, "%d %ld\n", i, (long)(now() - at[i].page->stamp));
 }
@@ -194,6 +232,10 @@ int main(int argc, char **argv)
     int many = atoi(argv[2]);
     commands(argv + 4, argv[3]);
     srand((unsigned)now());
+    if (!strncmp(mode, "pinned-", 7)) {
+        mode += 7;
+        pin();
+    }
 
     if (!strcmp(mode, "start")) {
         rounds(many, one_start);

@@ -1,4 +1,4 @@
-/* What drive.c and child.c share: a page of memory, and how one tells the other of a change without a busy loop (futex(2)). */
+/* What drive.c and child.c share: a page of memory, and how one wakes the other at a change without a busy loop (futex(2)). */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -25,7 +25,7 @@ static inline int64_t now(void)
     return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
 }
 
-static inline void tell(atomic_int *word)
+static inline void wake(atomic_int *word)
 {
     atomic_fetch_add(word, 1);
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);

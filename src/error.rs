@@ -1,10 +1,10 @@
-//! What keeps bowout from doing its work: one line for the user, and the code it ends with.
+//! A failure that ends bowout: one line for the user, and the exit code.
 
 use std::fmt;
 
 use crate::exit::Exit;
 
-/// A failure before the child is there, or the command's own refusal to start.
+/// Why the command cannot be started or run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Error {
     message: String,
@@ -12,12 +12,9 @@ pub(crate) struct Error {
 }
 
 impl Error {
-    /// Bad input, or a system call that failed before the spawn: 125.
+    /// Bad input, or a system call that failed before the command was started: 125.
     pub(crate) fn own(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            exit: Exit::OWN_FAILURE,
-        }
+        Self::exec(message, Exit::OWN_FAILURE)
     }
 
     /// The command cannot be run: 126 or 127.
@@ -28,7 +25,7 @@ impl Error {
         }
     }
 
-    /// What bowout ends with.
+    /// How bowout exits.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

@@ -1,5 +1,4 @@
-//! How a process exited, and how bowout exits because of it. Arithmetic only: `sys::end` carries it
-//! out.
+//! How a process ended, and how bowout exits after it. `sys::end` carries it out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +6,7 @@ use std::time::Duration;
 
 use crate::signal::Signal;
 
-/// How a process exited: the two cases of wait(2), kept apart until bowout's own exit.
+/// How a process ended: the two cases of wait(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// It exited with this code.
@@ -17,36 +16,34 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// `--max-runtime` expired: the code of timeout(1).
+    /// `--max-runtime` ran out, as in timeout(1).
     pub(crate) const TIMED_OUT: Self = Self::Code(124);
-    /// A failure of bowout's own: usage, or a system call without which it cannot start anything.
+    /// A failure of bowout: usage, or a system call without which the command cannot be started.
     pub(crate) const OWN_FAILURE: Self = Self::Code(125);
     /// The command was found and cannot be run.
     pub(crate) const CANNOT_RUN: Self = Self::Code(126);
     /// The command was not found.
     pub(crate) const NOT_FOUND: Self = Self::Code(127);
-    /// The child could not be killed: the number of a death by SIGKILL, 128+9.
+    /// A process could not be killed: the code of a death by SIGKILL, 128+9.
     pub(crate) const UNKILLABLE: Self = Self::Code(137);
 
-    /// The code, if it exited with one.
+    /// The code that it exited with.
     pub(crate) const fn code(self) -> Option<u8> {
-        if let Self::Code(code) = self {
-            Some(code)
-        } else {
-            None
+        match self {
+            Self::Code(code) => Some(code),
+            Self::Signal(_) => None,
         }
     }
 
-    /// The name of the signal that killed it, if one did.
+    /// The name of the signal that killed it.
     pub(crate) fn signal(self) -> Option<String> {
-        if let Self::Signal(signal) = self {
-            Some(signal.to_string())
-        } else {
-            None
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) => Some(signal.to_string()),
         }
     }
 
-    /// One number, as in shells: the code, or 128 plus the signal's number.
+    /// As one number: the code, or 128 plus the signal's number, as in shells.
     pub(crate) const fn number(self) -> u8 {
         match self {
             Self::Code(code) => code,
@@ -65,25 +62,13 @@ impl fmt::Display for Exit {
     }
 }
 
-/// The resources that a process used, and the children it waited for (getrusage(2)).
+/// What a process used, and the children that it waited for (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) user: Duration,
     pub(crate) system: Duration,
-    /// In KiB.
+    /// KiB.
     pub(crate) max_rss: u64,
-}
-
-/// `--exit-status`: how the death of the child by a signal is passed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Mirror {
-    /// By the same death; as PID 1, which cannot die of a signal it sends itself, by 128+S.
-    #[default]
-    Auto,
-    /// By 128+S.
-    Code,
-    /// By the same death, wherever that is possible.
-    Signal,
 }
 
 /// One rule of `--remap-exit`: `CODE[:NEW]`.
@@ -100,45 +85,40 @@ impl FromStr for Recode {
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once(':').unwrap_or((text, "0"));
         let code = |part: &str| {
-            part.parse()
-                .ok()
-                .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| format!("'{text}' is not CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"))
+            // Unlike `parse`, refuses `+1`.
+            let digits = part.bytes().all(|byte| byte.is_ascii_digit());
+            part.parse().ok().filter(|_| digits)
         };
-        Ok(Self {
-            from: code(from)?,
-            to: code(to)?,
-        })
+        code(from)
+            .zip(code(to))
+            .map(|(from, to)| Self { from, to })
+            .ok_or_else(|| {
+                format!(
+                    "'{text}' is not CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0"
+                )
+            })
     }
 }
 
-/// What the user wants made of the child's status.
+/// How bowout exits after the child: `--remap-exit` and `--exit-status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExitRules {
     /// `--remap-exit`, in the order given; the last rule for a code counts.
     pub(crate) recode: Vec<Recode>,
-    /// `--exit-status`.
-    pub(crate) mirror: Mirror,
+    /// `--exit-status code`: exit with 128+S when the child died of signal S, instead of dying of it.
+    pub(crate) death_as_code: bool,
 }
 
 impl ExitRules {
-    /// How bowout ends when the child ended so. A remap is applied to the number first; only what
-    /// it leaves alone can still be a death.
+    /// How bowout exits after a child that ended by `exit`. The rules of `--remap-exit` see the
+    /// number of a death, too. PID 1 always exits with a code: it cannot die of a signal that it
+    /// sends to itself (kill(2)).
     pub(crate) fn apply(&self, exit: Exit, pid1: bool) -> Exit {
-        if let Some(rule) = self
-            .recode
-            .iter()
-            .rev()
-            .find(|rule| rule.from == exit.number())
-        {
-            return Exit::Code(rule.to);
-        }
-        match (exit, self.mirror) {
-            (Exit::Code(_), Mirror::Auto | Mirror::Code | Mirror::Signal) => exit,
-            (Exit::Signal(_), Mirror::Auto | Mirror::Signal) if !pid1 => exit,
-            (Exit::Signal(_), Mirror::Auto | Mirror::Code | Mirror::Signal) => {
-                Exit::Code(exit.number())
-            }
+        let number = exit.number();
+        match self.recode.iter().rev().find(|rule| rule.from == number) {
+            Some(rule) => Exit::Code(rule.to),
+            None if pid1 || self.death_as_code => Exit::Code(number),
+            None => exit,
         }
     }
 }
@@ -151,10 +131,10 @@ mod fuzz;
 mod tests {
     use super::*;
 
-    fn rules(recode: &[&str], mirror: Mirror) -> ExitRules {
+    fn rules(recode: &[&str], death_as_code: bool) -> ExitRules {
         ExitRules {
             recode: recode.iter().map(|r| r.parse().unwrap()).collect(),
-            mirror,
+            death_as_code,
         }
     }
 
@@ -163,38 +143,27 @@ mod tests {
 
     #[test]
     fn a_code_stays_what_it_is() {
-        for code in 0..=255 {
-            for mirror in [Mirror::Auto, Mirror::Code, Mirror::Signal] {
-                for pid1 in [false, true] {
-                    assert_eq!(
-                        rules(&[], mirror).apply(Exit::Code(code), pid1),
-                        Exit::Code(code)
-                    );
-                }
+        for code in (0..=255).map(Exit::Code) {
+            for (death_as_code, pid1) in [(false, false), (false, true), (true, false)] {
+                assert_eq!(rules(&[], death_as_code).apply(code, pid1), code);
             }
         }
     }
 
     #[test]
-    fn a_death_is_mirrored_but_not_by_pid_1() {
-        assert_eq!(rules(&[], Mirror::Auto).apply(KILLED, false), KILLED);
-        assert_eq!(
-            rules(&[], Mirror::Auto).apply(KILLED, true),
-            Exit::Code(137)
-        );
-        assert_eq!(rules(&[], Mirror::Signal).apply(KILLED, false), KILLED);
-        assert_eq!(
-            rules(&[], Mirror::Signal).apply(KILLED, true),
-            Exit::Code(137)
-        );
-        assert_eq!(
-            rules(&[], Mirror::Code).apply(KILLED, false),
-            Exit::Code(137)
-        );
+    fn bowout_dies_as_the_child_did_but_not_as_pid_1() {
+        for (death_as_code, pid1, exit) in [
+            (false, false, KILLED),
+            (false, true, Exit::Code(137)),
+            (true, false, Exit::Code(137)),
+            (true, true, Exit::Code(137)),
+        ] {
+            assert_eq!(rules(&[], death_as_code).apply(KILLED, pid1), exit);
+        }
     }
 
     #[test]
-    fn an_end_completes_a_sentence() {
+    fn an_exit_completes_a_sentence() {
         assert_eq!(Exit::Code(3).to_string(), "exited with 3");
         assert_eq!(TERMED.to_string(), "was killed by SIGTERM");
     }
@@ -206,22 +175,19 @@ mod tests {
 
     #[test]
     fn a_remap_sees_the_number_and_comes_before_the_death() {
-        for r in [
-            rules(&["143:0"], Mirror::Auto),
-            rules(&["143"], Mirror::Signal),
-        ] {
+        for r in [rules(&["143:0"], false), rules(&["143"], true)] {
             assert_eq!(r.apply(TERMED, false), Exit::Code(0));
             assert_eq!(r.apply(Exit::Code(143), true), Exit::Code(0));
-            assert_eq!(r.apply(KILLED, false), KILLED);
+            assert_eq!(r.apply(KILLED, false).number(), 137);
         }
         assert_eq!(
-            rules(&["3:4", "3:5", "5:6"], Mirror::Auto).apply(Exit::Code(3), false),
+            rules(&["3:4", "3:5", "5:6"], false).apply(Exit::Code(3), false),
             Exit::Code(5)
         );
     }
 
     #[test]
-    fn what_is_no_code_is_refused() {
+    fn other_words_than_codes_are_refused() {
         for text in ["", "256", "-1", "a", "1:", ":1", "1:2:3", "+1", "1 "] {
             assert!(text.parse::<Recode>().is_err(), "{text}");
         }

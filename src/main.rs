@@ -1,21 +1,21 @@
-//! bowout runs one command and makes it end well: it hands it every signal, gives it a bounded time
-//! to end when asked to, kills what does not, leaves nothing behind, and ends exactly as the
-//! command did.
+//! bowout runs one command and makes sure it stops cleanly: it forwards every signal, gives the
+//! command a bounded time to exit when asked to stop, kills what does not exit, leaves no process
+//! running, and exits exactly as the command did.
 //!
 //! The map, in reading order:
 //!
-//! - `main`: parse → configure → supervise → end; `sys::entry` comes before it.
-//! - [`policy`]: what happens next; the pure machine that decides. [`sender`] tells it who sent a
+//! - `main`: parse → configure → supervise → exit; `sys::entry` comes before it.
+//! - [`policy`]: what happens next; the pure machine that decides. [`sender`] says which side sent a
 //!   signal.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
-//! - [`sys`]: the kernel's side: `sys::exec` starts, `sys::child` signals and reaps, `sys::signals`
-//!   receives, `sys::tree` finds descendants.
+//! - [`sys`]: the kernel's side: `sys::spawn` starts, `sys::signals` receives, `sys::tree` finds,
+//!   signals and reaps the child and its descendants.
 //! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]:
 //!   numbers and names; [`suggest`]: the name that was probably meant.
-//! - [`report`] and [`log`]: what the log says, and how.
+//! - [`report`] and [`log`]: what the log says, and how. [`process`]: a process that they name.
 //!
-//! Arrows: `policy` knows only `signal`, `exit` and `origin`; `sys` never imports `policy`; nothing
-//! but `sys` says `unsafe`.
+//! Arrows: `policy` knows only `signal`, `exit` and `sender`; `sys` never imports `policy`; only
+//! `sys` has `unsafe` code.
 
 // What was inherited has to be seen before Rust's runtime changes it: see sys::entry.
 #![cfg_attr(not(test), no_main)]
@@ -29,6 +29,7 @@ mod exit;
 mod fuzz;
 mod log;
 mod policy;
+mod process;
 mod report;
 mod sender;
 mod signal;
@@ -38,29 +39,29 @@ mod sys;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use crate::log::event;
 use ::log::Level;
 use cli::Stop;
-use config::{Config, Home, Place};
 use error::Error;
 use exit::Exit;
 use sys::signals::Inherited;
 
-/// The program: the words it was called with, and what it inherited, to the way in which it ends.
+/// The program: takes the words of the command line and the inherited state, returns how to exit.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    let mut cli = match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
-        Ok(cli) => cli,
+    let draft = match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
+        Ok(draft) => draft,
         Err(stop) => return end(stop, args),
     };
-    let misspelt = cli.misspelt.take();
-    match log::init(cli.verbosity, cli.log_format)
-        .inspect(|()| {
-            if let Some(text) = misspelt {
-                event!(Level::Warn, "unknown_variables"; "{text}");
+    match log::init(draft.verbosity, draft.log_format)
+        .and_then(|()| {
+            if !draft.misspelt.is_empty() {
+                let names = draft.misspelt.join(", ");
+                event!(Level::Warn, "unknown_variables"; "ignored unknown variables: {names}");
             }
+            draft.check(default_grace)
         })
-        .and_then(|()| Config::new(cli, home))
         .and_then(|config| supervisor::supervise(config, inherited))
     {
         Ok(exit) => exit,
@@ -68,13 +69,13 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     }
 }
 
-fn home() -> Home {
-    let place = Place {
+fn default_grace() -> Duration {
+    let kernel = config::Kernel {
         pid: sys::this_process::id,
         parent: sys::this_process::parent,
         has_terminal: || sys::tty::Terminal::open().is_some(),
     };
-    Home::find(sys::environment::variables(Home::may_name), &place)
+    config::default_grace(sys::environment::variables(config::names_home), &kernel)
 }
 
 fn end(stop: Stop, args: &[OsString]) -> Exit {
@@ -86,7 +87,6 @@ fn end(stop: Stop, args: &[OsString]) -> Exit {
         Stop::Info(text) => sys::this_process::print(&text),
         Stop::Usage(text) => fail(&Error::own(text)),
         Stop::Alone => {
-            // Words of our own, and lines of their own.
             let text = Stop::alone(std::io::stderr().is_terminal());
             event!(Level::Error, "error", exit_code = Exit::OWN_FAILURE.number(); "{text}");
             Exit::OWN_FAILURE

@@ -56,6 +56,15 @@ pub(crate) struct Sender {
     pub(crate) exited: bool,
 }
 
+/// A sender, as the log and the report name it.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedSender {
+    pub(crate) side: Side,
+    pub(crate) sender: Sender,
+    /// Its name, where /proc still had it.
+    pub(crate) name: Option<String>,
+}
+
 /// The processes by which the side of a sender is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kin {
@@ -65,15 +74,14 @@ pub(crate) struct Kin {
 }
 
 impl Kin {
-    /// The side of `sender`. `descends` is called last, and only if no number decides: it reads
-    /// /proc.
-    pub(crate) fn side(self, sender: Sender, descends: impl FnOnce(i32) -> bool) -> Side {
+    /// The side of `sender`, as far as numbers settle it: a descendant other than the child is
+    /// [`Side::Process`], and to find it out costs a walk through /proc.
+    pub(crate) fn side(self, sender: Sender) -> Side {
         match sender.pid {
             _ if sender.kernel => Side::Terminal,
             0 => Side::Outside,
             pid if pid == self.child => Side::Tree,
             pid if pid == self.parent || pid == 1 => Side::Manager,
-            pid if descends(pid) => Side::Tree,
             _ => Side::Process,
         }
     }
@@ -89,15 +97,12 @@ mod tests {
     };
 
     fn side(kernel: bool, pid: i32) -> Side {
-        KIN.side(
-            Sender {
-                kernel,
-                pid,
-                uid: 0,
-                exited: false,
-            },
-            |pid| pid == 60,
-        )
+        KIN.side(Sender {
+            kernel,
+            pid,
+            uid: 0,
+            exited: false,
+        })
     }
 
     #[test]
@@ -108,7 +113,6 @@ mod tests {
         assert_eq!(side(false, 1), Side::Manager);
         assert_eq!(side(false, 40), Side::Manager);
         assert_eq!(side(false, 50), Side::Tree);
-        assert_eq!(side(false, 60), Side::Tree);
         assert_eq!(side(false, 70), Side::Process);
     }
 
@@ -142,31 +146,13 @@ mod tests {
             child: 2,
         };
         assert_eq!(
-            kin.side(
-                Sender {
-                    kernel: false,
-                    pid: 0,
-                    uid: 0,
-                    exited: false
-                },
-                |_| false
-            ),
+            kin.side(Sender {
+                kernel: false,
+                pid: 0,
+                uid: 0,
+                exited: false
+            }),
             Side::Outside
         );
-    }
-
-    #[test]
-    fn proc_is_not_asked_where_a_number_settles_it() {
-        for (kernel, pid) in [(true, 70), (false, 0), (false, 1), (false, 40), (false, 50)] {
-            KIN.side(
-                Sender {
-                    kernel,
-                    pid,
-                    uid: 0,
-                    exited: false,
-                },
-                |_| panic!("asked about {pid}"),
-            );
-        }
     }
 }

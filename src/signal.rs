@@ -216,10 +216,13 @@ pub(crate) enum Target {
     Group,
     /// The child and every descendant.
     All,
-    /// Every descendant, without the child.
-    Descendants,
     /// All, except the members of bowout's process group: they received the signal already.
     Others,
+    /// The child and every descendant that bowout sent neither this signal nor SIGKILL before.
+    Unasked,
+    /// The same, but only bowout's own direct children: processes that were forked or re-parented
+    /// after the stop signal. While its parent lives, a process is its parent's to clean up.
+    NewChildren,
 }
 
 /// Translates received signals before they are forwarded. The last rule for a signal counts.
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signal_is_refused() {
+    fn a_word_that_is_not_a_signal_is_refused() {
         for text in [
             "",
             "0",
@@ -337,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nearly_a_signal_is_told() {
+    fn a_nearly_right_signal_is_suggested() {
         for (text, meant) in [
             ("SIGTRM", "SIGTERM"),
             ("TREM", "SIGTERM"),

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_word_is_no_part_of_another() {
+    fn a_misspelt_word_is_not_part_of_another() {
         assert_eq!(misspelt("TREM", WORDS), Some("TERM"));
         for text in ["TERMINATE", "signal", "max-run"] {
             assert_eq!(misspelt(text, WORDS), None, "{text}");

@@ -25,40 +25,12 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-k -v -q -h -V -g -c -s -w -t -r -e -p --kill-mode --verbose --quiet --help --help-all --version --on-repeat --group --single-child --wait-tree --subreaper --exit-status --notify --termination-log --log-format --warn-on-reap --grace --grace-max --escalate --stop-delay --max-runtime --rewrite --remap --remap-exit --stop-signal --parent-death-signal --stop-on --pre-stop --report"
+            opts="-v -q -g -c -s -w -h -V -t -r -e -p -k --verbose --quiet --group --single-child --wait-tree --subreaper --warn-on-reap --help --help-all --version --grace --grace-max --escalate --stop-delay --max-runtime --rewrite --remap --remap-exit --stop-signal --parent-death-signal --kill-mode --on-repeat --exit-status --notify --log-format --stop-on --pre-stop --report --termination-log"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --kill-mode)
-                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
-                    return 0
-                    ;;
-                -k)
-                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
-                    return 0
-                    ;;
-                --on-repeat)
-                    COMPREPLY=($(compgen -W "kill forward ignore" -- "${cur}"))
-                    return 0
-                    ;;
-                --exit-status)
-                    COMPREPLY=($(compgen -W "auto code signal" -- "${cur}"))
-                    return 0
-                    ;;
-                --notify)
-                    COMPREPLY=($(compgen -W "auto exec relay off" -- "${cur}"))
-                    return 0
-                    ;;
-                --termination-log)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "auto text journal json" -- "${cur}"))
-                    return 0
-                    ;;
                 --grace)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -148,6 +120,30 @@ _bowout() {
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
                     ;;
+                --kill-mode)
+                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
+                    return 0
+                    ;;
+                -k)
+                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
+                    return 0
+                    ;;
+                --on-repeat)
+                    COMPREPLY=($(compgen -W "kill forward ignore" -- "${cur}"))
+                    return 0
+                    ;;
+                --exit-status)
+                    COMPREPLY=($(compgen -W "auto code signal" -- "${cur}"))
+                    return 0
+                    ;;
+                --notify)
+                    COMPREPLY=($(compgen -W "auto exec relay off" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto text journal json" -- "${cur}"))
+                    return 0
+                    ;;
                 --stop-on)
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
@@ -157,6 +153,21 @@ _bowout() {
                     return 0
                     ;;
                 --report)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --termination-log)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
                         oldifs="$IFS"
@@ -181,7 +192,7 @@ _bowout() {
     esac
 }
 
-# Where the command begins, in `at`; behind the cursor, if that is at an option's value.
+# Where the command begins, in `at`; after the cursor, if that is at an option's value.
 _bowout_find_command() {
     at=1
     while ((at < COMP_CWORD)); do
@@ -192,7 +203,7 @@ _bowout_find_command() {
             return
         elif [[ $word == --* && ${COMP_WORDS[at + 1]-} == = ]]; then
             ((at += 3))
-        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--report|--log-format|-[vqhVgcsw]*[tkerp])$ ]]; then
+        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
             ((at += 2))
         elif [[ $word == -?* ]]; then
             ((++at))

@@ -1,23 +1,5 @@
 # Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
 
-complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
-mixed\t''
-group\t''"
-complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
-forward\t''
-ignore\t''"
-complete -c bowout -n __bowout_before_command -l exit-status -d 'Pass a death by signal S on as 128+S (\'code\') or as the same death (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
-code\t''
-signal\t''"
-complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messages on if there is a NOTIFY_SOCKET (\'auto\'), always have a socket (\'relay\'), say READY=1 when COMMAND is being run (\'exec\'), keep out (\'off\') [default: auto]' -r -f -a "auto\t''
-exec\t''
-relay\t''
-off\t''"
-complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
-complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
-text\t''
-journal\t''
-json\t''"
 complete -c bowout -n __bowout_before_command -s t -l grace -d 'From stop request to SIGKILL [8s or by engine]' -r -f
 complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
 complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
@@ -87,6 +69,23 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
+complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
+mixed\t''
+group\t''"
+complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
+forward\t''
+ignore\t''"
+complete -c bowout -n __bowout_before_command -l exit-status -d 'Pass a death by signal S on as 128+S (\'code\') or as the same death (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
+code\t''
+signal\t''"
+complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messages on if there is a NOTIFY_SOCKET (\'auto\'), always have a socket (\'relay\'), say READY=1 when COMMAND is being run (\'exec\'), keep out (\'off\') [default: auto]' -r -f -a "auto\t''
+exec\t''
+relay\t''
+off\t''"
+complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
+text\t''
+journal\t''
+json\t''"
 complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
@@ -118,21 +117,22 @@ PWR\t''
 SYS\t''"
 complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this by /bin/sh -c before the stop signal is sent; repeatable, in order' -r -f -a "(__fish_complete_command)"
 complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
+complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
 complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
 complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'
-complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'
-complete -c bowout -n __bowout_before_command -l help-all -d 'Print all options, and their variables'
-complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the version'
 complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
 complete -c bowout -n __bowout_before_command -s c -l single-child -d '--kill-mode process'
 complete -c bowout -n __bowout_before_command -l wait-tree -d 'Go on after COMMAND\'s exit until the last descendant exits (for programs that daemonise)'
 complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for tini\'s sake: always on'
 complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Warn of each orphan that is reaped'
+complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'
+complete -c bowout -n __bowout_before_command -l help-all -d 'Print all options, and their variables'
+complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the version'
 
 # The command and its arguments up to the cursor; fails at an option's value.
 function __bowout_command
     set -l words (commandline -opc)
-    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'v/verbose' 'q/quiet' 'h/help' 'help-all' 'V/version' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' -- $words[2..] 2>/dev/null
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
     or return
     set -q argv[1]
     and string join -- \n $argv

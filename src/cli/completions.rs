@@ -3,7 +3,7 @@
 //! Only in the tests: the program holds neither the hints nor the generator. `BLESS=1 cargo test
 //! --bin bowout completions` writes the files, and without BLESS they are compared.
 //!
-//! Caveat: clap_complete knows nothing of a command behind the options, but in zsh, and there it
+//! Caveat: clap_complete knows nothing of a command after the options, but in zsh, and there it
 //! offers our options among the command's. What is put in its place is written here, for each
 //! shell.
 
@@ -13,7 +13,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::{Shell, generate};
 
-use super::options::definition;
+use super::options::{self, definition};
 use crate::signal::Signal;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/completions");
@@ -24,7 +24,7 @@ fn signals(wanted: fn(&Signal) -> bool) -> PossibleValuesParser {
     PossibleValuesParser::new(all.map(|signal| &signal.to_string().leak()[3..]))
 }
 
-/// What --help leaves out is told by --help-all alone, with its variable.
+/// An option that --help leaves out has its text in --help-all, with its variable.
 fn with_help(arg: Arg) -> Arg {
     let Some(long) = arg
         .get_long_help()
@@ -55,12 +55,20 @@ fn hinted() -> Command {
     for name in ["stop-signal", "parent-death-signal"] {
         command = command.mut_arg(name, |arg| arg.value_parser(signals(|_| true)));
     }
+    for option in options::options() {
+        let words = (option.words)();
+        if !words.is_empty() {
+            let words = PossibleValuesParser::new(words);
+            command = command.mut_arg(option.long, |arg| arg.value_parser(words));
+        }
+    }
     command
         .mut_arg("stop-on", |arg| {
             arg.value_parser(signals(|signal| signal.catchable()))
         })
         .mut_arg("pre-stop", hint(ValueHint::CommandString))
         .mut_arg("report", hint(ValueHint::FilePath))
+        .mut_arg("termination-log", hint(ValueHint::FilePath))
         .mut_arg("command", |arg| {
             arg.hide(false).value_hint(ValueHint::CommandWithArguments)
         })
@@ -87,7 +95,7 @@ fn longs(arg: &Arg) -> Vec<&str> {
         .collect()
 }
 
-/// `text` with `new` in the place of `old`, which is there as often as told.
+/// `text` with `new` in the place of `old`, which is there `times` times.
 fn replaced(text: &str, old: &str, new: &str, times: usize) -> String {
     assert_eq!(
         text.matches(old).count(),
@@ -105,7 +113,7 @@ fn generated(shell: Shell, mut command: Command) -> String {
 
 /// A `=` and a `:` are words of their own in bash (COMP_WORDBREAKS).
 const BASH: &str = r#"
-# Where the command begins, in `at`; behind the cursor, if that is at an option's value.
+# Where the command begins, in `at`; after the cursor, if that is at an option's value.
 _bowout_find_command() {
     at=1
     while ((at < COMP_CWORD)); do
@@ -175,14 +183,14 @@ fn bash() -> String {
 }
 
 fn zsh() -> String {
-    // In zsh's specifications a colon ends what is told of a value.
+    // In zsh's specifications a colon ends the name of a value.
     let mut command = hinted();
     for name in ["remap", "remap-exit"] {
         command = command.mut_arg(name, |arg| {
-            let told = arg.get_value_names().expect("an option that takes a value")[0]
+            let name = arg.get_value_names().expect("an option that takes a value")[0]
                 .replace(':', "\\:")
                 .leak();
-            arg.value_name(&*told)
+            arg.value_name(&*name)
         });
     }
     let ours = "'(-)1:command:_command_names -e' \\\n'*::argument:_normal'";

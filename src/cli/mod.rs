@@ -1,5 +1,9 @@
-//! The command line: exactly what was typed, or came from a `BOWOUT_…` variable. Checks words one
-//! by one; what they mean together is `config`'s. Does nothing but read.
+//! The command line and the environment, read into a [`Draft`]. Checks each value alone; what the
+//! options mean together is checked in `config`.
+//!
+//! Nearly all command lines are read word by word ([`Line::spelt_out`]), as the code of clap costs
+//! five times the instructions of a whole start, and 90 kB. Clap reads the others, and finds the
+//! faults. Both call the setters of one table.
 
 #[cfg(test)]
 mod completions;
@@ -7,25 +11,23 @@ mod options;
 #[cfg(test)]
 mod tests;
 mod usage_error;
+mod values;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use options::{FORMATS, definition};
-use usage_error::{NO_COMMAND, explain, misread, misspelt};
+use options::{Kind, Opt, definition, options};
+pub(crate) use usage_error::Stop;
+use usage_error::{NO_COMMAND, explain, misread, misset, misspelt};
+use values::{FORMATS, word};
 
-use crate::exit::{Mirror, Recode};
-use crate::log::{Format, Verbosity};
-use crate::policy::{KillMode, Ladder, OnRepeat};
-use crate::signal::{Rewrite, Signal, SignalSet};
+use crate::config::{Draft, Source};
+use crate::log::Format;
 
-/// The names of those that bowout can be installed in the place of. Whoever uses them at a terminal
-/// means the command by Ctrl-C.
+/// The names under which bowout can be installed in place of another init. A Ctrl-C that a
+/// user types in a shell under one of them is for the shell's command.
 const INITS: [&str; 5] = [
     "docker-init",
     "podman-init",
@@ -34,316 +36,232 @@ const INITS: [&str; 5] = [
     "catatonit",
 ];
 
-/// What dockerd parses of its init for `docker info` (contract C13).
+/// What dockerd parses of its init for `docker info` (moby, daemon/info_unix.go,
+/// `parseInitVersion`).
 const DOCKER_VERSION: &str = concat!(
     "tini version ",
     env!("CARGO_PKG_VERSION"),
     " - git.bowout\n"
 );
 
-/// The environment variables that set no option: the log's filter, and those that bowout sets for
-/// hooks, which a bowout in a hook inherits.
-const OTHER_VARIABLES: [&str; 7] = [
-    "BOWOUT_LOG",
-    "BOWOUT_CHILD_PID",
-    "BOWOUT_SIGNAL",
-    "BOWOUT_GRACE_LEFT_MS",
-    "BOWOUT_REASON",
-    "BOWOUT_EXIT_CODE",
-    "BOWOUT_EXIT_SIGNAL",
-];
-
-/// A value and whether it was typed or came from the environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Given<T> {
-    pub(crate) value: T,
-    /// Typed; the environment gives way to it.
-    pub(crate) typed: bool,
-}
-
-/// What is done for a command that speaks to a service manager, or for a manager whose service does
-/// not (sd_notify(3)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Notify {
-    /// A relay where there is a NOTIFY_SOCKET.
-    #[default]
-    Auto,
-    /// As auto; and bowout itself says that the service is ready when the command is being run.
-    Exec,
-    /// A relay, even if there is nobody to pass anything on to: the command can ask for more time.
-    Relay,
-    /// Nothing: the command finds NOTIFY_SOCKET as bowout did.
-    Off,
-}
-
-/// Where `--report` is to be written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ReportTo {
-    File(PathBuf),
-    /// `fd:N`.
-    Descriptor(i32),
-}
-
-/// Where Kubernetes looks for a message by default.
-const TERMINATION_LOG: &str = "/dev/termination-log";
-
-/// A duration or `never`; a type of its own, for clap takes an `Option` to be an option that was
-/// not given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wait(pub(crate) Option<Duration>);
-
-/// What the user said. `None` and empty are "nothing said".
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cli {
-    pub(crate) command: OsString,
-    pub(crate) args: Vec<OsString>,
-    /// Called by the name of an init that stands in front of shells and REPLs ([`INITS`]).
-    pub(crate) as_init: bool,
-    pub(crate) grace: Option<Given<Option<Duration>>>,
-    pub(crate) escalate: Option<Given<Ladder>>,
-    pub(crate) stop_signal: Option<Given<Signal>>,
-    pub(crate) stop_on: Option<SignalSet>,
-    pub(crate) on_repeat: OnRepeat,
-    pub(crate) grace_max: Option<Given<Wait>>,
-    pub(crate) stop_delay: Option<Given<Duration>>,
-    pub(crate) pre_stop: Vec<OsString>,
-    pub(crate) max_runtime: Option<Duration>,
-    pub(crate) kill_mode: Option<Given<KillMode>>,
-    /// `-g`.
-    pub(crate) group: bool,
-    /// `-c`.
-    pub(crate) single_child: bool,
-    /// There is one only where it is true.
-    pub(crate) wait_tree: Option<Given<bool>>,
-    pub(crate) remap: Vec<Rewrite>,
-    pub(crate) remap_exit: Vec<Recode>,
-    pub(crate) exit_status: Mirror,
-    pub(crate) parent_death_signal: Option<Signal>,
-    pub(crate) warn_on_reap: bool,
-    pub(crate) notify: Notify,
-    pub(crate) report: Option<ReportTo>,
-    pub(crate) termination_log: Option<PathBuf>,
-    pub(crate) verbosity: Verbosity,
-    pub(crate) log_format: Format,
-    /// Variables that are probably misspelt, and what was meant: a warning, which can be logged
-    /// once the log is set up.
-    pub(crate) misspelt: Option<String>,
-}
-
-/// Why there is nothing to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Help or the version was asked for; this is it.
-    Info(String),
-    /// One line that says what is wrong.
-    Usage(String),
-    /// `bowout` and nothing else was typed.
-    Alone,
-}
-
-impl Stop {
-    /// What is said of [`Stop::Alone`]: to a person, who has room for more than a line, what bowout
-    /// is and how it is used.
-    pub(crate) fn alone(to_a_person: bool) -> &'static str {
-        if to_a_person { WELCOME } else { NO_COMMAND }
-    }
-}
-
-const WELCOME: &str = "\
-no command given. bowout runs a command and makes it end well.
-
-    bowout -- sleep 1000                 Ctrl-C ends it; once more kills it
-    bowout --grace 10s -- COMMAND        10 s to end when asked to, then SIGKILL
-    bowout --max-runtime 1m -- COMMAND   asked to end after a minute
-
-See 'bowout --help'.";
-
-/// Reads the words behind the program's name, and the environment: `variables`, each `NAME=VALUE`.
+/// Reads the words, the first of which is the program's name, and the environment: `variables`,
+/// each `NAME=VALUE`.
 ///
 /// # Errors
 /// [`Stop`]: there is nothing to run.
 pub(crate) fn parse<'a>(
     args: &[OsString],
-    variables: impl Iterator<Item = &'a CStr> + Clone,
-) -> Result<Cli, Stop> {
+    variables: impl Iterator<Item = &'a CStr>,
+) -> Result<Draft, Stop> {
     let name = args
         .first()
-        .and_then(|path| path.as_bytes().rsplit(|&b| b == b'/').next())
-        .map(OsStr::from_bytes);
-    let as_init = name.is_some_and(|name| INITS.iter().any(|init| *init == name));
-    if let Some(cli) = without_options(args, variables.clone()) {
-        return Ok(Cli { as_init, ..cli });
-    }
-    match with_options(args, name, variables) {
-        Err(Stop::Usage(text)) if args.len() <= 1 && text == NO_COMMAND => Err(Stop::Alone),
-        result => Ok(Cli { as_init, ..result? }),
-    }
+        .and_then(|path| path.as_bytes().rsplit(|&byte| byte == b'/').next());
+    let name = name.map(OsStr::from_bytes).unwrap_or_default();
+    let line = match Line::spelt_out(args) {
+        Some(line) => line,
+        None => Line::by_clap(args, name)?,
+    };
+    line.finish(args, name, variables)
 }
 
-/// All of clap; in a frame of its own, so that its stack is not touched where it is not needed.
-#[inline(never)]
-#[cold]
-fn with_options<'a>(
-    args: &[OsString],
-    name: Option<&OsStr>,
-    variables: impl Iterator<Item = &'a CStr>,
-) -> Result<Cli, Stop> {
-    let definition = definition();
-    let misspelt = misspelt(&definition, variables);
-    // Templates of compose files and pods make empty variables where they mean none.
-    let definition = definition.mut_args(|arg| match arg.get_env().and_then(std::env::var_os) {
-        Some(value) if value.is_empty() => arg.env(None::<&str>),
-        _ => arg,
-    });
-    let matches = definition
-        .try_get_matches_from(args)
-        .map_err(|error| match error.kind() {
-            ErrorKind::DisplayVersion if name == Some(OsStr::new(INITS[0])) => {
-                Stop::Info(DOCKER_VERSION.into())
+/// A command line that is being read.
+#[derive(Default)]
+struct Line {
+    draft: Draft,
+    /// The long names of the options that were given.
+    given: Vec<&'static str>,
+    /// The index of the command in the words; their number where there is none.
+    command: usize,
+}
+
+impl Line {
+    /// Reads a command line whose options are spelt as the table has them. `None` leaves the line to
+    /// clap: where anything is wrong, unusual or missing.
+    fn spelt_out(args: &[OsString]) -> Option<Self> {
+        let mut line = Self::default();
+        let mut rest = args.get(1..)?;
+        loop {
+            let (word, after) = rest.split_first()?;
+            if !word.as_bytes().starts_with(b"-") {
+                break;
             }
+            rest = after;
+            match word.to_str()?.split_at(1).1 {
+                "" => return None,
+                "-" => break,
+                long if long.starts_with('-') => {
+                    let (name, value) = match long[1..].split_once('=') {
+                        Some((name, value)) => (name, Some(value)),
+                        None => (&long[1..], None),
+                    };
+                    let option = options()
+                        .find(|option| option.long == name || option.alias == Some(name))?;
+                    rest = line.take(option, value, rest)?;
+                }
+                mut letters => {
+                    while let Some(letter) = letters.chars().next() {
+                        let option = options().find(|option| option.short == Some(letter))?;
+                        letters = &letters[1..];
+                        let mut value = None;
+                        if option.takes_value() && !letters.is_empty() {
+                            value = Some(std::mem::take(&mut letters));
+                        }
+                        rest = line.take(option, value, rest)?;
+                    }
+                }
+            }
+        }
+        rest.first()?;
+        line.command = args.len() - rest.len();
+        Some(line)
+    }
+
+    /// Sets an option to the value that is `attached`, or to the next word. Returns the words after
+    /// it.
+    fn take<'a>(
+        &mut self,
+        option: &'static Opt,
+        attached: Option<&str>,
+        rest: &'a [OsString],
+    ) -> Option<&'a [OsString]> {
+        let repeats = matches!(option.kind, Kind::Count | Kind::Many(_));
+        if self.given.contains(&option.long) && !repeats {
+            return None;
+        }
+        let attached = attached.map(OsStr::new);
+        let (value, rest) = match option.kind {
+            _ if !option.takes_value() && attached.is_some() => return None,
+            Kind::Letter | Kind::Switch | Kind::Count => (OsStr::new("yes"), rest),
+            Kind::Attached(_, default) => (attached.unwrap_or(OsStr::new(default)), rest),
+            Kind::Once(_) | Kind::Many(_) => match (attached, rest) {
+                (Some(value), _) => (value, rest),
+                (None, [value, rest @ ..]) => (value.as_os_str(), rest),
+                (None, []) => return None,
+            },
+        };
+        if matches!(value.as_bytes(), [] | [b'-' | b'=', ..]) {
+            return None;
+        }
+        self.set(option, value).ok()?;
+        Some(rest)
+    }
+
+    /// Reads a command line by clap, which knows abbreviations, the help and all faults. In a frame of
+    /// its own, so that its stack is not touched where it is not needed.
+    #[inline(never)]
+    #[cold]
+    fn by_clap(args: &[OsString], name: &OsStr) -> Result<Self, Stop> {
+        let found = definition().try_get_matches_from(args);
+        let found = found.map_err(|error| match error.kind() {
+            ErrorKind::DisplayVersion if name == INITS[0] => Stop::Info(DOCKER_VERSION.into()),
             _ => explain(&error),
         })?;
-    let cli = Cli {
-        misspelt,
-        ..collect(matches)
-    };
-    misread(args, &cli).map_or(Ok(cli), |text| Err(Stop::Usage(text)))
+        let mut line = Self::default();
+        let typed =
+            |option: &&Opt| found.value_source(option.long) == Some(ValueSource::CommandLine);
+        let yes = OsStr::new("yes");
+        for option in options().filter(typed) {
+            let values: Vec<&OsStr> = match option.kind {
+                Kind::Letter | Kind::Switch => vec![yes],
+                Kind::Count => vec![yes; found.get_count(option.long).into()],
+                Kind::Once(_) | Kind::Many(_) | Kind::Attached(..) => {
+                    let values = found
+                        .get_many::<OsString>(option.long)
+                        .into_iter()
+                        .flatten();
+                    values.map(OsString::as_os_str).collect()
+                }
+            };
+            for value in values {
+                // clap has called the same setter.
+                line.set(option, value).map_err(Stop::Usage)?;
+            }
+        }
+        let command = found.get_many::<OsString>("command");
+        line.command = args.len() - command.map_or(0, |words| words.len());
+        Ok(line)
+    }
+
+    /// Adds what the environment says, and the command.
+    fn finish<'a>(
+        mut self,
+        args: &[OsString],
+        name: &OsStr,
+        variables: impl Iterator<Item = &'a CStr>,
+    ) -> Result<Draft, Stop> {
+        self.read_variables(variables).map_err(Stop::Usage)?;
+        let Some((command, arguments)) = args.get(self.command..).and_then(<[_]>::split_first)
+        else {
+            return Err(match args {
+                [] | [_] => Stop::Alone,
+                _ => Stop::Usage(NO_COMMAND.into()),
+            });
+        };
+        if let Some(why) = misread(&args[self.command - 1], command) {
+            return Err(Stop::Usage(why));
+        }
+        let config = &mut self.draft.config;
+        config.command.clone_from(command);
+        config.args = arguments.to_vec();
+        // `--stop-on` means it, whatever the name.
+        config.policy.keys_stop =
+            config.policy.stop_on.is_some() || !INITS.iter().any(|init| *init == name);
+        Ok(self.draft)
+    }
+
+    /// Sets what the environment says and the command line does not. Templates of compose files and
+    /// pods make empty variables where they mean none.
+    fn read_variables<'a>(
+        &mut self,
+        variables: impl Iterator<Item = &'a CStr>,
+    ) -> Result<(), String> {
+        self.draft.source = Source::Environment;
+        for variable in variables {
+            let parts = variable.to_bytes().strip_prefix(b"BOWOUT_");
+            let mut parts = parts.unwrap_or_default().splitn(2, |&byte| byte == b'=');
+            let (Some(name), Some(value @ [_, ..])) = (parts.next(), parts.next()) else {
+                continue;
+            };
+            match options().find(|option| option.has_variable(name)) {
+                Some(option) if self.given.contains(&option.long) => {}
+                Some(option) => self
+                    .set(option, OsStr::from_bytes(value))
+                    .map_err(|why| misset(option, &why))?,
+                None => self.draft.misspelt.extend(misspelt(name)),
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, option: &'static Opt, value: &OsStr) -> Result<(), String> {
+        self.given.push(option.long);
+        (option.set)(&mut self.draft, value)
+    }
 }
 
-/// How an error is to be logged that prevents the words from being read as a whole: by the option
-/// or the variable, if that is valid.
+/// The format for an error that prevents the command line from being read: that of the option or of
+/// the variable, if it is valid.
+#[cold]
 pub(crate) fn log_format(args: &[OsString]) -> Format {
     const OPTION: &str = "--log-format";
-    let words = args
+    let mut typed = None;
+    let options: Vec<_> = args
         .iter()
         .skip(1)
         .take_while(|word| *word != "--")
-        .map(|word| word.to_string_lossy());
-    let (mut typed, mut is_value) = (None, false);
-    for word in words {
-        match word
-            .strip_prefix(OPTION)
-            .and_then(|rest| rest.strip_prefix('='))
-        {
-            Some(value) => typed = Some(value.to_owned()),
-            None if is_value => typed = Some(word.clone().into_owned()),
-            None => {}
+        .collect();
+    for (at, word) in options.iter().enumerate() {
+        let word = word.to_string_lossy();
+        match word.strip_prefix(OPTION) {
+            Some("") => {
+                typed = options
+                    .get(at + 1)
+                    .map(|word| word.to_string_lossy().into_owned());
+            }
+            Some(value) if value.starts_with('=') => typed = Some(value[1..].to_owned()),
+            _ => {}
         }
-        is_value = word == OPTION;
     }
     let variable = || std::env::var("BOWOUT_LOG_FORMAT").unwrap_or_default();
-    let given = typed.unwrap_or_else(variable);
-    FORMATS
-        .iter()
-        .find(|(name, _)| *name == given)
-        .map(|(_, format)| *format)
-        .unwrap_or_default()
-}
-
-/// The usual call, `bowout [--] COMMAND [ARG]...`, without clap: it would cost a tenth of the
-/// start-up to find that nothing was said. `None` is for clap to judge.
-fn without_options<'a>(
-    args: &[OsString],
-    mut variables: impl Iterator<Item = &'a CStr>,
-) -> Option<Cli> {
-    let (command, rest) = match args.get(1..)? {
-        [dashes, command, rest @ ..] if dashes == "--" => (command, rest),
-        [command, rest @ ..] if !command.as_encoded_bytes().starts_with(b"-") => (command, rest),
-        _ => return None,
-    };
-    // It may be a duration, which belongs to an option.
-    if command.as_bytes().first().is_some_and(u8::is_ascii_digit) {
-        return None;
-    }
-    let is_set = |variable: &[u8]| {
-        variable.starts_with(b"BOWOUT_")
-            && variable
-                .iter()
-                .position(|&b| b == b'=')
-                .is_some_and(|at| at + 1 < variable.len())
-    };
-    if variables.any(|variable| is_set(variable.to_bytes())) {
-        return None;
-    }
-    Some(Cli {
-        command: command.clone(),
-        args: rest.to_vec(),
-        ..Cli::default()
-    })
-}
-
-#[cold]
-fn collect(mut matches: ArgMatches) -> Cli {
-    let mut words = matches
-        .remove_many::<OsString>("command")
-        .into_iter()
-        .flatten();
-    Cli {
-        command: words.next().unwrap_or_default(),
-        args: words.collect(),
-        as_init: false,
-        grace: given::<Wait>(&mut matches, "grace").map(|wait| Given {
-            value: wait.value.0,
-            typed: wait.typed,
-        }),
-        escalate: given(&mut matches, "escalate"),
-        stop_signal: given(&mut matches, "stop-signal"),
-        kill_mode: given(&mut matches, "kill-mode"),
-        stop_on: matches.remove_one("stop-on"),
-        on_repeat: matches.remove_one("on-repeat").unwrap_or_default(),
-        max_runtime: matches
-            .remove_one::<Wait>("max-runtime")
-            .and_then(|wait| wait.0),
-        stop_delay: given(&mut matches, "stop-delay"),
-        pre_stop: matches
-            .remove_many("pre-stop")
-            .into_iter()
-            .flatten()
-            .collect(),
-        grace_max: given(&mut matches, "grace-max"),
-        notify: matches.remove_one("notify").unwrap_or_default(),
-        report: matches.remove_one("report"),
-        termination_log: matches.remove_one("termination-log"),
-        group: matches.get_flag("group"),
-        single_child: matches.get_flag("single-child"),
-        wait_tree: given(&mut matches, "wait-tree").filter(|given| given.value),
-        remap: matches.remove_many("remap").into_iter().flatten().collect(),
-        remap_exit: matches
-            .remove_many("remap-exit")
-            .into_iter()
-            .flatten()
-            .collect(),
-        exit_status: matches.remove_one("exit-status").unwrap_or_default(),
-        parent_death_signal: matches.remove_one("parent-death-signal"),
-        warn_on_reap: matches.get_flag("warn-on-reap"),
-        verbosity: verbosity(&matches),
-        log_format: matches.remove_one("log-format").unwrap_or_default(),
-        misspelt: None,
-    }
-}
-
-/// What is typed wins over both variables.
-fn verbosity(matches: &ArgMatches) -> Verbosity {
-    let is_typed = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let typed = is_typed("verbose") || is_typed("quiet");
-    let count = |id| {
-        if typed && !is_typed(id) {
-            0
-        } else {
-            matches.get_count(id)
-        }
-    };
-    Verbosity {
-        more: count("verbose"),
-        less: count("quiet"),
-        typed,
-    }
-}
-
-fn given<T: Clone + Send + Sync + 'static>(
-    matches: &mut ArgMatches,
-    name: &str,
-) -> Option<Given<T>> {
-    let typed = matches.value_source(name) == Some(ValueSource::CommandLine);
-    matches.remove_one(name).map(|value| Given { value, typed })
+    word(typed.unwrap_or_else(variable).as_ref(), FORMATS).unwrap_or_default()
 }

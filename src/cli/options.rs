@@ -1,21 +1,337 @@
-//! The options: their names, variables, help and words, as clap takes them.
+//! The table of the options: their names, values, help, and what each sets. The quick path and clap
+//! both read it.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::ffi::{OsStr, OsString};
 
-use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use super::{Notify, ReportTo, TERMINATION_LOG, Wait};
-use crate::exit::{Mirror, Recode};
-use crate::log::Format;
-use crate::policy::{KillMode, Ladder, OnRepeat, parse_wait};
-use crate::signal::{Rewrite, Signal, SignalSet, catchable};
+use self::Kind::{Attached, Count, Letter, Many, Once, Switch};
+use super::values::{
+    FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, count, kill_mode, list, max_runtime, parse, path,
+    report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
+};
+use crate::config::Draft;
 
-/// The command line as clap takes it. A test holds man/bowout.1 to it.
+/// How an option is typed, with the name of its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Without a value, and without a variable.
+    Letter,
+    /// Without a value; its variable says yes or no.
+    Switch,
+    /// Without a value; each time counts.
+    Count,
+    /// With one value.
+    Once(&'static str),
+    /// With a value, each time it is typed.
+    Many(&'static str),
+    /// With a value after `=`, or this one.
+    Attached(&'static str, &'static str),
+}
+
+/// An option.
+pub(super) struct Opt {
+    pub(super) long: &'static str,
+    pub(super) short: Option<char>,
+    pub(super) alias: Option<&'static str>,
+    pub(super) kind: Kind,
+    /// The only words that its value can be.
+    pub(super) words: fn() -> Vec<&'static str>,
+    /// A few words for --help; without them, --help-all alone has the option.
+    brief: Option<&'static str>,
+    help: &'static str,
+    /// Reads the value, `yes` where none is typed.
+    pub(super) set: fn(&mut Draft, &OsStr) -> Result<(), String>,
+}
+
+impl Opt {
+    const fn words(self, words: fn() -> Vec<&'static str>) -> Self {
+        Self { words, ..self }
+    }
+
+    const fn brief(self, brief: &'static str) -> Self {
+        Self {
+            brief: Some(brief),
+            ..self
+        }
+    }
+
+    pub(super) fn takes_value(&self) -> bool {
+        !matches!(self.kind, Letter | Switch | Count)
+    }
+
+    /// Whether `name` is the variable's, without its `BOWOUT_`.
+    pub(super) fn has_variable(&self, name: &[u8]) -> bool {
+        let long = self.long.bytes().map(|byte| match byte {
+            b'-' => b'_',
+            letter => letter.to_ascii_uppercase(),
+        });
+        self.kind != Kind::Letter && long.eq(name.iter().copied())
+    }
+
+    /// The name of its variable, without `BOWOUT_`.
+    pub(super) fn variable(&self) -> Option<String> {
+        let name = || self.long.to_uppercase().replace('-', "_");
+        (self.kind != Kind::Letter).then(name)
+    }
+
+    #[cold]
+    fn arg(&'static self, heading: &'static str) -> Arg {
+        let variable = self.variable().map(|name| format!(" [env: BOWOUT_{name}]"));
+        let words = match (self.words)() {
+            words if words.is_empty() || self.brief.is_some() => String::new(),
+            words => format!("\n\n[possible values: {}]", words.join(", ")),
+        };
+        let help = [self.help, &variable.unwrap_or_default(), &words].concat();
+        let arg = Arg::new(self.long)
+            .long(self.long)
+            .short(self.short)
+            .visible_aliases(self.alias)
+            .help(self.brief)
+            .long_help(help)
+            .hide_short_help(self.brief.is_none())
+            .help_heading(heading);
+        let value = |arg: Arg, name| {
+            // The message for an empty value is that for a missing one.
+            let set = move |value: OsString| {
+                if value.is_empty() {
+                    Err(String::new())
+                } else {
+                    (self.set)(&mut Draft::default(), &value).map(|()| value)
+                }
+            };
+            arg.value_name(name)
+                .value_parser(OsStringValueParser::new().try_map(set))
+        };
+        match self.kind {
+            Kind::Letter | Kind::Switch => arg.action(ArgAction::SetTrue),
+            Kind::Count => arg.action(ArgAction::Count),
+            Kind::Once(name) => value(arg, name),
+            Kind::Many(name) => value(arg, name).action(ArgAction::Append),
+            Kind::Attached(name, default) => value(arg, name)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value(default),
+        }
+    }
+}
+
+/// A row of the table.
+const fn opt(
+    long: &'static str,
+    short: Option<char>,
+    kind: Kind,
+    help: &'static str,
+    set: fn(&mut Draft, &OsStr) -> Result<(), String>,
+) -> Opt {
+    Opt {
+        long,
+        short,
+        alias: None,
+        kind,
+        words: Vec::new,
+        brief: None,
+        help,
+        set,
+    }
+}
+
+/// All options.
+pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
+    SECTIONS.iter().flat_map(|(_, options)| *options)
+}
+
+/// The options under their headings in --help.
+static SECTIONS: [(&str, &[Opt]); 5] = [
+    ("Options", &USUAL),
+    ("Stopping", &STOPPING),
+    ("Signals", &SIGNALS),
+    ("How it ends", &ENDING),
+    ("Log", &LOG),
+];
+
+// In the rows, `d` is the draft and `v` the value.
+
+const USUAL: [Opt; 7] = {
+    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
+                 Container Apps; 85s in a systemd unit]";
+    let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
+    let runtime = "Stop COMMAND when it has run so long; exit with 124";
+    let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
+                COMMAND's process group, the stop signal to every descendant [default: mixed]";
+    let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let more = "Say more: -v debug, -vv trace";
+    let less = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
+    [
+        opt("grace", Some('t'), Once("DURATION"), grace, |d, v| {
+            wait(v).map(|wait| d.grace = d.given(wait))
+        })
+        .brief("From stop request to SIGKILL [8s or by engine]"),
+        opt("stop-signal", None, Once("SIGNAL"), signal, |d, v| {
+            stop_signal(v).map(|it| d.stop_signal = d.given(it))
+        })
+        .brief("Send this first [the signal received]"),
+        opt("max-runtime", None, Once("DURATION"), runtime, |d, v| {
+            max_runtime(v).map(|wait| d.config.policy.max_runtime = wait)
+        })
+        .brief("Stop COMMAND after so long"),
+        opt("kill-mode", Some('k'), Once("MODE"), mode, |d, v| {
+            kill_mode(v).map(|mode| d.kill_mode = d.given(mode))
+        })
+        .words(|| words(KILL_MODES))
+        .brief("Where signals go: process, mixed, group [mixed]"),
+        opt(
+            "remap-exit",
+            Some('e'),
+            Many("CODE[:NEW]"),
+            remap,
+            |d, v| list(v, &mut d.config.exit_rules.recode),
+        )
+        .brief("Exit with NEW [0] instead of CODE"),
+        opt("verbose", Some('v'), Count, more, |d, v| {
+            count(v).map(|more| d.count(more, 0))
+        })
+        .brief("Say more; -vv everything"),
+        opt("quiet", Some('q'), Count, less, |d, v| {
+            count(v).map(|less| d.count(0, less))
+        })
+        .brief("Say less; -qqq nothing"),
+    ]
+};
+
+const STOPPING: [Opt; 6] = {
+    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
+    let ladder =
+        "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
+    let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
+                   signal of --stop-signal or --escalate]";
+    let repeat = "What a second request from the same side does [default: kill]";
+    let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
+    let delay =
+        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+    [
+        opt("grace-max", None, Once("DURATION"), most, |d, v| {
+            wait(v).map(|wait| d.grace_max = d.given(wait))
+        }),
+        opt("escalate", None, Once("LADDER"), ladder, |d, v| {
+            parse(v).map(|ladder| d.escalate = d.given(ladder))
+        }),
+        opt("stop-on", None, Once("SIGNAL,..."), stop_on, |d, v| {
+            signals(v).map(|set| d.config.policy.stop_on = Some(set))
+        }),
+        opt("on-repeat", None, Once("WHAT"), repeat, |d, v| {
+            word(v, REPEATS).map(|what| d.config.policy.on_repeat = what)
+        })
+        .words(|| words(REPEATS)),
+        opt("pre-stop", None, Many("COMMAND"), hook, |d, v| {
+            path(v).map(|hook| d.config.pre_stop.push(hook.into()))
+        }),
+        opt("stop-delay", None, Once("DURATION"), delay, |d, v| {
+            stop_delay(v).map(|wait| d.stop_delay = d.given(wait))
+        }),
+    ]
+};
+
+const SIGNALS: [Opt; 6] = {
+    let tree =
+        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
+    let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
+    let death = "Act as if the process that started bowout sent SIGNAL when it exits";
+    let reaper = "Accepted for tini's sake: always on";
+    [
+        opt("group", Some('g'), Letter, "--kill-mode group", |d, v| {
+            switch(v).map(|on| d.group = on)
+        }),
+        opt(
+            "single-child",
+            Some('c'),
+            Letter,
+            "--kill-mode process",
+            |d, v| switch(v).map(|on| d.single_child = on),
+        ),
+        opt("wait-tree", None, Switch, tree, |d, v| {
+            switch(v).map(|on| d.wait_tree = d.given(()).filter(|_| on))
+        }),
+        Opt {
+            alias: Some("rewrite"),
+            ..opt("remap", Some('r'), Many("FROM:TO"), remap, |d, v| {
+                list(v, &mut d.remap)
+            })
+        },
+        opt(
+            "parent-death-signal",
+            Some('p'),
+            Once("SIGNAL"),
+            death,
+            |d, v| parse(v).map(|it| d.config.parent_death_signal = Some(it)),
+        ),
+        opt("subreaper", Some('s'), Letter, reaper, |_, _| Ok(())),
+    ]
+};
+
+const ENDING: [Opt; 4] = {
+    let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
+                  [default: auto, the same death unless PID 1]";
+    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
+                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
+    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
+    let message =
+        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
+    [
+        opt("exit-status", None, Once("HOW"), status, |d, v| {
+            word(v, STATUS).map(|how| d.config.exit_rules.death_as_code = how)
+        })
+        .words(|| words(STATUS)),
+        opt("notify", None, Once("HOW"), notify, |d, v| {
+            word(v, NOTIFY).map(|how| d.config.notify = how)
+        })
+        .words(|| words(NOTIFY)),
+        opt("report", None, Once("FILE"), report, |d, v| {
+            report_to(v).map(|to| d.config.report = Some(to))
+        }),
+        opt(
+            "termination-log",
+            None,
+            Attached("FILE", "/dev/termination-log"),
+            message,
+            |d, v| path(v).map(|to| d.config.termination_log = Some(to)),
+        ),
+    ]
+};
+
+const LOG: [Opt; 2] = {
+    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
+    let warn = "Warn of each orphan that is reaped";
+    [
+        opt("log-format", None, Once("FORMAT"), format, |d, v| {
+            word(v, FORMATS).map(|format| d.log_format = format)
+        })
+        .words(|| words(FORMATS)),
+        opt("warn-on-reap", Some('w'), Switch, warn, |d, v| {
+            switch(v).map(|on| d.config.warn_on_reap = on)
+        }),
+    ]
+};
+
+/// The command line as clap reads it. A test holds man/bowout.1 to it.
 #[cold]
 pub(crate) fn definition() -> Command {
+    let sections = SECTIONS.iter();
+    let args =
+        sections.flat_map(|(heading, options)| options.iter().map(|option| option.arg(heading)));
+    let answer = |name, action, help, long_help| {
+        Arg::new(name)
+            .long(name)
+            .action(action)
+            .help(help)
+            .long_help(long_help)
+            .help_heading("Options")
+    };
+    let command = Arg::new("command")
+        .hide(true)
+        .num_args(1..)
+        .trailing_var_arg(true);
     Command::new("bowout")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
@@ -25,30 +341,41 @@ pub(crate) fn definition() -> Command {
         .after_long_help(AFTER_HELP_ALL)
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args(usual().map(|arg| arg.help_heading("Options")))
-        .args(rare(stopping(), "Stopping"))
-        .args(rare(signals(), "Who gets which signal"))
-        .args(rare(ending(), "How it ends"))
-        .args(rare(log(), "Log"))
+        .args(args)
         .arg(
-            Arg::new("command")
+            answer(
+                "help",
+                ArgAction::HelpShort,
+                "Print this",
+                "Print what most people need",
+            )
+            .short('h'),
+        )
+        .arg(answer(
+            "help-all",
+            ArgAction::HelpLong,
+            "Print all options, and their variables",
+            "Print this",
+        ))
+        .arg(
+            answer(
+                "version",
+                ArgAction::Version,
+                "Print the version",
+                "Print the version",
+            )
+            .short('V'),
+        )
+        .arg(
+            command
                 .value_name("COMMAND")
-                .required(true)
-                .hide(true)
-                .num_args(1..)
-                .trailing_var_arg(true)
                 .value_parser(value_parser!(OsString)),
         )
 }
 
-/// What --help leaves to --help-all.
-fn rare<const N: usize>(args: [Arg; N], heading: &'static str) -> [Arg; N] {
-    args.map(|arg| arg.hide_short_help(true).help_heading(heading))
-}
-
 const ABOUT: &str = "\
-bowout runs a command and makes it end well: passes every signal on to it, gives
-it time to end when asked to, kills what does not, and ends as it ended.";
+bowout runs a command and makes sure it stops cleanly: forwards every signal,
+gives it time to exit when asked to stop, then kills it, and exits as it did.";
 
 /// Lines of at most 80 columns: --help is one screen, and clap wraps nothing.
 const AFTER_HELP: &str = "\
@@ -65,316 +392,3 @@ Every option that shows a variable can be set by it; what is typed wins.
 Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.
 Full description: man bowout";
-
-/// An option that takes a value, with its variable.
-fn option(name: &'static str, value: &'static str, env: &'static str, help: &'static str) -> Arg {
-    explained(Arg::new(name).long(name).value_name(value), env, help)
-}
-
-/// --help-all names the variable; --help has no room for it.
-fn explained(arg: Arg, env: &'static str, help: &'static str) -> Arg {
-    arg.env(env)
-        .hide_env(true)
-        .long_help(format!("{help} [env: {env}]"))
-}
-
-/// A switch without a variable.
-fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .action(ArgAction::SetTrue)
-        .long_help(help)
-}
-
-/// A switch with its variable, which takes true and false, yes and no, on and off, 1 and 0.
-fn env_switch(name: &'static str, env: &'static str, help: &'static str) -> Arg {
-    explained(switch(name, help), env, help).value_parser(parse_switch)
-}
-
-/// An option that is given once for each time it is to count.
-fn count(name: &'static str, short: char, env: &'static str, help: &'static str) -> Arg {
-    let count = Arg::new(name)
-        .short(short)
-        .long(name)
-        .action(ArgAction::Count)
-        .value_parser(parse_count);
-    explained(count, env, help)
-}
-
-/// What most people need, each with a few words for --help.
-fn usual() -> [Arg; 10] {
-    let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
-                 Container Apps; 85s in a systemd unit]";
-    let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
-    let runtime = "Stop COMMAND when it has run so long; exit with 124";
-    let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
-                COMMAND's process group, the stop signal to every descendant [default: mixed]";
-    let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
-    let quiet = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
-    [
-        option("grace", "DURATION", "BOWOUT_GRACE", grace)
-            .help("From stop request to SIGKILL [8s or by engine]")
-            .short('t')
-            .value_parser(parse_grace),
-        option("stop-signal", "SIGNAL", "BOWOUT_STOP_SIGNAL", signal)
-            .help("Send this first [the signal received]")
-            .value_parser(parse_stop_signal),
-        option("max-runtime", "DURATION", "BOWOUT_MAX_RUNTIME", runtime)
-            .help("Stop COMMAND after so long")
-            .value_parser(parse_runtime),
-        option("kill-mode", "MODE", "BOWOUT_KILL_MODE", mode)
-            .help("Where signals go: process, mixed, group [mixed]")
-            .hide_possible_values(true)
-            .short('k')
-            .value_parser(choice(KILL_MODES)),
-        option("remap-exit", "CODE[:NEW]", "BOWOUT_REMAP_EXIT", remap)
-            .help("Exit with NEW [0] instead of CODE")
-            .short('e')
-            .action(ArgAction::Append)
-            .value_delimiter(',')
-            .value_parser(|text: &str| text.parse::<Recode>()),
-        count(
-            "verbose",
-            'v',
-            "BOWOUT_VERBOSE",
-            "Say more: -v debug, -vv trace",
-        )
-        .help("Say more; -vv everything"),
-        count("quiet", 'q', "BOWOUT_QUIET", quiet).help("Say less; -qqq nothing"),
-        asked(
-            "help",
-            ArgAction::HelpShort,
-            "Print this",
-            "Print what most people need",
-        )
-        .short('h'),
-        asked(
-            "help-all",
-            ArgAction::HelpLong,
-            "Print all options, and their variables",
-            "Print this",
-        ),
-        asked(
-            "version",
-            ArgAction::Version,
-            "Print the version",
-            "Print the version",
-        )
-        .short('V'),
-    ]
-}
-
-/// What is answered in place of running anything.
-fn asked(
-    name: &'static str,
-    action: ArgAction,
-    help: &'static str,
-    long_help: &'static str,
-) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .action(action)
-        .help(help)
-        .long_help(long_help)
-}
-
-fn stopping() -> [Arg; 6] {
-    let ladder =
-        "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
-    let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
-                   signal of --stop-signal or --escalate]";
-    let repeat = "What a second request from the same side does [default: kill]";
-    let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
-    let delay =
-        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
-    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
-    [
-        option("grace-max", "DURATION", "BOWOUT_GRACE_MAX", most).value_parser(parse_grace),
-        option("escalate", "LADDER", "BOWOUT_ESCALATE", ladder)
-            .value_parser(|text: &str| text.parse::<Ladder>()),
-        option("stop-on", "SIGNAL,...", "BOWOUT_STOP_ON", stop_on).value_parser(parse_set),
-        option("on-repeat", "WHAT", "BOWOUT_ON_REPEAT", repeat).value_parser(choice(REPEATS)),
-        option("pre-stop", "COMMAND", "BOWOUT_PRE_STOP", hook)
-            .action(ArgAction::Append)
-            .value_parser(value_parser!(OsString)),
-        option("stop-delay", "DURATION", "BOWOUT_STOP_DELAY", delay).value_parser(parse_delay),
-    ]
-}
-
-fn signals() -> [Arg; 6] {
-    let tree =
-        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
-    let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
-    let death = "Act as if the process that started bowout sent SIGNAL when it exits";
-    [
-        switch("group", "--kill-mode group").short('g'),
-        switch("single-child", "--kill-mode process").short('c'),
-        env_switch("wait-tree", "BOWOUT_WAIT_TREE", tree),
-        option("remap", "FROM:TO", "BOWOUT_REMAP", remap)
-            .short('r')
-            .visible_alias("rewrite")
-            .action(ArgAction::Append)
-            .value_delimiter(',')
-            .value_parser(|text: &str| text.parse::<Rewrite>()),
-        option(
-            "parent-death-signal",
-            "SIGNAL",
-            "BOWOUT_PARENT_DEATH_SIGNAL",
-            death,
-        )
-        .short('p')
-        .value_parser(|text: &str| text.parse::<Signal>()),
-        switch("subreaper", "Accepted for tini's sake: always on").short('s'),
-    ]
-}
-
-fn ending() -> [Arg; 4] {
-    let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
-                  [default: auto, the same death unless PID 1]";
-    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
-                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
-    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
-    let message =
-        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
-    [
-        option("exit-status", "HOW", "BOWOUT_EXIT_STATUS", status).value_parser(choice(MIRRORS)),
-        option("notify", "HOW", "BOWOUT_NOTIFY", notify).value_parser(choice(NOTIFY)),
-        option("report", "FILE", "BOWOUT_REPORT", report)
-            .value_parser(OsStringValueParser::new().try_map(parse_report)),
-        option("termination-log", "FILE", "BOWOUT_TERMINATION_LOG", message)
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value(TERMINATION_LOG)
-            .value_parser(value_parser!(PathBuf)),
-    ]
-}
-
-fn log() -> [Arg; 2] {
-    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
-    [
-        option("log-format", "FORMAT", "BOWOUT_LOG_FORMAT", format).value_parser(choice(FORMATS)),
-        env_switch(
-            "warn-on-reap",
-            "BOWOUT_WARN_ON_REAP",
-            "Warn of each orphan that is reaped",
-        )
-        .short('w'),
-    ]
-}
-
-fn parse_grace(text: &str) -> Result<Wait, String> {
-    parse_wait(text).map(Wait)
-}
-
-/// Of `-v` and `-q`, as their variables say it.
-fn parse_count(text: &str) -> Result<u8, String> {
-    let number = text.parse().or_else(|_| parse_switch(text).map(u8::from));
-    number.map_err(|_| {
-        format!("'{text}' is not a number: write how often the option would be given, such as 1")
-    })
-}
-
-/// Of a switch, as its variable says it.
-fn parse_switch(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "y" | "yes" | "t" | "true" | "on" | "1" => Ok(true),
-        "n" | "no" | "f" | "false" | "off" | "0" => Ok(false),
-        _ => Err(format!(
-            "'{text}' is neither yes nor no: write true or false"
-        )),
-    }
-}
-
-fn parse_runtime(text: &str) -> Result<Wait, String> {
-    match parse_wait(text)? {
-        Some(Duration::ZERO) => {
-            Err("no command can run in no time: write never for no limit".into())
-        }
-        wait => Ok(Wait(wait)),
-    }
-}
-
-fn parse_delay(text: &str) -> Result<Duration, String> {
-    parse_wait(text)?
-        .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
-}
-
-/// The names of an open descriptor are taken as text: whatever such a link leads to is not looked
-/// at by name. The first signal of a stop: one that the command can act on.
-fn parse_stop_signal(text: &str) -> Result<Signal, String> {
-    match text.parse()? {
-        Signal::KILL => {
-            Err("no process can act on SIGKILL: write --grace 0 to kill at once".into())
-        }
-        Signal::STOP => Err("no process can act on SIGSTOP: write one such as TERM".into()),
-        signal => Ok(signal),
-    }
-}
-
-fn parse_report(text: OsString) -> Result<ReportTo, String> {
-    let word = text.to_str().unwrap_or_default();
-    let number = match word {
-        "-" | "/dev/stdout" => "1",
-        "/dev/stderr" => "2",
-        _ => match ["fd:", "/dev/fd/", "/proc/self/fd/"]
-            .iter()
-            .find_map(|prefix| word.strip_prefix(prefix))
-        {
-            Some(number) => number,
-            None => return Ok(ReportTo::File(text.into())),
-        },
-    };
-    let fd = number.parse().ok().filter(|fd| *fd >= 0);
-    fd.map(ReportTo::Descriptor).ok_or_else(|| {
-        format!("'{number}' is not a descriptor: write fd:3, or ./fd:{number} for a file")
-    })
-}
-
-fn parse_set(text: &str) -> Result<SignalSet, String> {
-    text.split(',').try_fold(SignalSet::default(), |set, word| {
-        Ok(set.with(catchable(word)?))
-    })
-}
-
-/// One of a few words, each with its meaning.
-fn choice<T: Copy + Send + Sync + 'static>(
-    words: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(words.iter().map(|(word, _)| *word))
-        // clap lets no other word through.
-        .map(move |given| {
-            words
-                .iter()
-                .find(|(word, _)| *word == given)
-                .unwrap_or(&words[0])
-                .1
-        })
-}
-
-const KILL_MODES: &[(&str, KillMode)] = &[
-    ("process", KillMode::Process),
-    ("mixed", KillMode::Mixed),
-    ("group", KillMode::Group),
-];
-const REPEATS: &[(&str, OnRepeat)] = &[
-    ("kill", OnRepeat::Kill),
-    ("forward", OnRepeat::Forward),
-    ("ignore", OnRepeat::Ignore),
-];
-const MIRRORS: &[(&str, Mirror)] = &[
-    ("auto", Mirror::Auto),
-    ("code", Mirror::Code),
-    ("signal", Mirror::Signal),
-];
-const NOTIFY: &[(&str, Notify)] = &[
-    ("auto", Notify::Auto),
-    ("exec", Notify::Exec),
-    ("relay", Notify::Relay),
-    ("off", Notify::Off),
-];
-pub(super) const FORMATS: &[(&str, Format)] = &[
-    ("auto", Format::Auto),
-    ("text", Format::Text),
-    ("journal", Format::Journal),
-    ("json", Format::Json),
-];

@@ -1,4 +1,4 @@
-//! What words mean, and what they are told when they mean nothing.
+//! What words mean, and the error for words that mean nothing.
 
 #[path = "../../tests/fuzz/command_line.rs"]
 mod fuzz;
@@ -6,17 +6,18 @@ mod fuzz;
 use std::ffi::CString;
 
 use super::*;
+use crate::config::ReportTo;
+use crate::fuzz::Chance;
+use crate::policy::KillMode;
+use crate::signal::{Signal, SignalSet};
 
 fn words(line: &[&str]) -> Vec<OsString> {
     ["bowout"].iter().chain(line).map(OsString::from).collect()
 }
 
-fn by_clap(line: &[&str]) -> Result<Cli, Stop> {
-    let words = words(line);
-    definition()
-        .try_get_matches_from(words)
-        .map(collect)
-        .map_err(|error| explain(&error))
+fn by_clap(line: &[&str]) -> Result<Draft, Stop> {
+    let (words, name) = (words(line), OsStr::new("bowout"));
+    Line::by_clap(&words, name)?.finish(&words, name, std::iter::empty())
 }
 
 fn usage(line: &[&str]) -> String {
@@ -31,91 +32,190 @@ fn the_definition_is_consistent() {
     definition().debug_assert();
 }
 
+/// The quick path reads these words, or leaves them to clap.
 #[test]
-fn without_options_means_what_clap_says() {
+fn words_that_are_spelt_out_need_no_clap() {
+    let quick = |line: &[&str]| Line::spelt_out(&words(line)).is_some();
     for line in [
         &["ls"][..],
         &["--", "ls"],
         &["ls", "-l", "--", "x"],
-        &["--", "ls", "--"],
         &["--", "-x"],
         &["--", "--"],
         &["", "a"],
         &["--", ""],
-        &["ls", "--grace", "1"],
+        &["7z", "a"],
+        &["-v", "ls"],
+        &["-vvgt1s", "-e", "143", "-e143:0", "ls"],
+        &[
+            "--grace=1s",
+            "--wait-tree",
+            "--rewrite",
+            "USR1:0",
+            "--",
+            "ls",
+        ],
+        &["--termination-log", "ls"],
     ] {
-        let quick = without_options(&words(line), std::iter::empty());
-        assert_eq!(quick, by_clap(line).ok(), "{line:?}");
-        assert!(quick.is_some());
+        assert!(quick(line), "{line:?}");
     }
     for line in [
         &[][..],
         &["--"],
-        &["-v", "ls"],
         &["-"],
-        &["--grace=1s", "ls"],
+        &["-", "ls"],
+        &["--grace", "ls"],
+        &["--grace", "-1", "ls"],
+        &["--grace=", "ls"],
+        &["--grac=1s", "ls"],
+        &["-g", "-g", "ls"],
+        &["-t1s", "--grace", "1s", "ls"],
+        &["--wait-tree=yes", "ls"],
+        &["--help", "ls"],
+        &["-h"],
+        &["-k", "groups", "ls"],
     ] {
-        assert_eq!(
-            without_options(&words(line), std::iter::empty()),
-            None,
-            "{line:?}"
-        );
+        assert!(!quick(line), "{line:?}");
     }
-    for set in [c"BOWOUT_GRACE=1s", c"BOWOUT_PRE_STOP=a="] {
-        assert_eq!(
-            without_options(&words(&["ls"]), [c"HOME=/", set].into_iter()),
-            None
-        );
+}
+
+/// Words of command lines, each of which means something somewhere.
+const PIECES: [&str; 22] = [
+    "--",
+    "-",
+    "",
+    "ls",
+    "1s",
+    "5",
+    "0.5",
+    "never",
+    "TERM",
+    "QUIT,INT",
+    "group",
+    "json",
+    "no",
+    "yes",
+    "TERM:0",
+    "143:0",
+    "TERM/1s/KILL",
+    "fd:3",
+    "auto",
+    "kill",
+    "=1s",
+    "-1",
+];
+
+/// A random word: an option in one of its spellings, with a value or without, or another piece.
+fn random_word(chance: &mut Chance) -> String {
+    let options: Vec<_> = options().collect();
+    let option = chance.one(&options);
+    let value = *chance.one(&PIECES);
+    match (chance.below(8), option.short) {
+        (0, _) => value.to_owned(),
+        (1, _) => format!("--{}={value}", option.long),
+        (2, Some(short)) => format!("-{short}{value}"),
+        (3, Some(short)) => format!("-v{short}"),
+        (4 | 5, Some(short)) => format!("-{short}"),
+        (6, _) => {
+            let length = option.long.len() - chance.below(3);
+            format!("--{}", &option.long[..length])
+        }
+        _ => format!("--{}", option.alias.unwrap_or(option.long)),
     }
-    // What begins with a digit may be a duration.
-    assert_eq!(
-        without_options(&words(&["7z", "a"]), std::iter::empty()),
-        None
-    );
-    assert_eq!(
-        parse(&words(&["7z", "a"]), std::iter::empty()),
-        Ok(by_clap(&["7z", "a"]).unwrap())
-    );
-    for unset in [c"BOWOUT_GRACE=", c"BOWOUT_GRACE", c"xBOWOUT_GRACE=1s", c""] {
-        assert!(without_options(&words(&["ls"]), [unset].into_iter()).is_some());
-    }
-    assert_eq!(without_options(&[], std::iter::empty()), None);
 }
 
 #[test]
-fn every_option_that_takes_a_value_has_its_variable() {
-    for arg in definition()
-        .get_arguments()
-        .filter(|arg| arg.get_long().is_some() && arg.get_action().takes_values())
-    {
-        let expected = format!(
-            "BOWOUT_{}",
-            arg.get_id().as_str().to_uppercase().replace('-', "_")
-        );
-        assert_eq!(arg.get_env(), Some(OsStr::new(&expected)));
+fn where_the_quick_path_reads_a_line_clap_reads_the_same() {
+    let name = OsStr::new("bowout");
+    let mut read = 0;
+    for seed in 1..=20_000 {
+        let mut chance = Chance(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
+        let mut line = vec!["bowout".to_owned()];
+        for _ in 0..=chance.below(5) {
+            line.push(random_word(&mut chance));
+        }
+        line.push("ls".into());
+        let words: Vec<_> = line.iter().map(OsString::from).collect();
+        let finish = |line: Line| line.finish(&words, name, std::iter::empty());
+        if let Some(quick) = Line::spelt_out(&words) {
+            read += 1;
+            let clap = Line::by_clap(&words, name).and_then(finish);
+            assert_eq!(finish(quick), clap, "seed {seed}: {line:?}");
+        }
+    }
+    // About a third of them.
+    assert!(read > 2000, "{read}");
+}
+
+/// A variable means what the option with that value does, wherever it has one.
+#[test]
+fn a_variable_means_what_its_option_does() {
+    for option in options().filter(|option| option.takes_value()) {
+        let variable = format!("BOWOUT_{}", option.variable().unwrap());
+        for value in PIECES.into_iter().filter(|value| !value.is_empty()) {
+            let typed = [&format!("--{}={value}", option.long), "ls"].map(OsString::from);
+            let typed = [&["bowout".into()], &typed[..]].concat();
+            let typed = parse(&typed, std::iter::empty());
+            let set = CString::new(format!("{variable}={value}")).unwrap();
+            let set = parse(&words(&["ls"]), std::iter::once(&*set));
+            match (typed, set) {
+                (Ok(typed), Ok(set)) => assert_eq!(typed.config, set.config, "{variable}={value}"),
+                (Err(Stop::Usage(typed)), Err(Stop::Usage(set))) => assert_eq!(
+                    typed.strip_prefix(&format!("--{}", option.long)),
+                    set.strip_prefix(&variable)
+                ),
+                (typed, set) => panic!("{variable}={value}: {typed:?}, {set:?}"),
+            }
+        }
+    }
+    let parsed = |line: &[&str], variable: &CStr| parse(&words(line), std::iter::once(variable));
+    let plain = by_clap(&["ls"]).unwrap();
+    for unset in [c"BOWOUT_GRACE=", c"BOWOUT_GRACE", c"xBOWOUT_GRACE=1s", c""] {
+        let draft = parsed(&["ls"], unset).unwrap();
+        assert_eq!(draft.config, plain.config, "{unset:?}");
+    }
+    // What is typed wins, and -g has no variable.
+    let typed = parsed(&["-t", "1s", "ls"], c"BOWOUT_GRACE=x").unwrap();
+    assert_eq!(typed.grace, by_clap(&["-t", "1s", "ls"]).unwrap().grace);
+    assert!(!parsed(&["ls"], c"BOWOUT_GROUP=1").unwrap().group);
+    let quiet = parsed(&["-q", "ls"], c"BOWOUT_VERBOSE=2").unwrap();
+    assert_eq!((quiet.verbosity.more, quiet.verbosity.less), (0, 1));
+}
+
+#[test]
+fn an_init_leaves_the_keys_to_its_command() {
+    let keys_stop = |line: &[&str]| {
+        let words: Vec<_> = line.iter().map(OsString::from).collect();
+        let draft = parse(&words, std::iter::empty()).unwrap();
+        draft.config.policy.keys_stop
+    };
+    assert!(keys_stop(&["/bin/bowout", "sh"]));
+    for init in INITS {
+        assert!(!keys_stop(&[&format!("/sbin/{init}"), "sh"]));
+        assert!(keys_stop(&[init, "--stop-on", "INT", "sh"]));
     }
 }
 
 #[test]
 fn options_end_at_the_first_word_that_is_none() {
-    let cli = by_clap(&["-v", "-k", "group", "ls", "-v", "--", "--bogus"]).unwrap();
+    let draft = by_clap(&["-v", "-k", "group", "ls", "-v", "--", "--bogus"]).unwrap();
     assert_eq!(
-        (cli.command, cli.args),
+        (draft.config.command, draft.config.args),
         (
             "ls".into(),
             ["-v", "--", "--bogus"].map(OsString::from).to_vec()
         )
     );
-    assert!(cli.verbosity.typed);
+    assert!(draft.verbosity.typed);
     assert_eq!(
-        (cli.verbosity.more, cli.kill_mode.map(|k| k.value)),
+        (draft.verbosity.more, draft.kill_mode.map(|(_, mode)| mode)),
         (1, Some(KillMode::Group))
     );
 }
 
 #[test]
 fn lists_and_repetitions_add_up() {
-    let cli = by_clap(&[
+    let draft = by_clap(&[
         "-r",
         "TERM:QUIT,USR1:0",
         "-r",
@@ -129,13 +229,13 @@ fn lists_and_repetitions_add_up() {
         "x",
     ])
     .unwrap();
-    assert_eq!(cli.remap.len(), 3);
+    assert_eq!(draft.remap.len(), 3);
     assert_eq!(
-        cli.remap_exit,
+        draft.config.exit_rules.recode,
         [("143"), ("1:2")].map(|t| t.parse().unwrap())
     );
     assert_eq!(
-        cli.stop_on,
+        draft.config.policy.stop_on,
         Some(SignalSet::of(&[Signal::WINCH, Signal::new(37).unwrap()]))
     );
 }
@@ -281,7 +381,6 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
             "--remap-exit: '256' is not CODE or CODE:NEW: write numbers from 0 to 255, such as 143:0",
         ),
         (&["-g"], usage_error::NO_COMMAND),
-        (&[], usage_error::NO_COMMAND),
         (&["--"], usage_error::NO_COMMAND),
     ] {
         assert_eq!(usage(line), says, "{line:?}");
@@ -291,7 +390,7 @@ fn a_usage_error_is_one_line_that_says_what_to_type() {
 
 /// Words that clap reads without complaint.
 #[test]
-fn words_of_other_programs_are_no_command() {
+fn words_of_other_programs_are_not_the_command() {
     let parsed = |line: &[&str]| parse(&words(line), std::iter::empty());
     for (line, says) in [
         (
@@ -335,7 +434,7 @@ fn words_of_other_programs_are_no_command() {
         (&["never"], "never"),
     ] {
         assert_eq!(
-            parsed(line).map(|cli| cli.command),
+            parsed(line).map(|draft| draft.config.command),
             Ok(command.into()),
             "{line:?}"
         );
@@ -344,28 +443,25 @@ fn words_of_other_programs_are_no_command() {
 
 #[test]
 fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
-    let hints = |variables: &[&'static CStr]| misspelt(&definition(), variables.iter().copied());
+    let hints = |variables: &[&CStr]| {
+        let draft = parse(&words(&["ls"]), variables.iter().copied()).unwrap();
+        draft.misspelt.join(", ")
+    };
     assert_eq!(
-        hints(&[c"BOWOUT_GRCE=1s", c"HOME=/", c"BOWOUT_KILLMODE=group", c"BOWOUT_LGO=x", c"BOWOUT_Grace=1=2"]),
-        Some(
-            "ignored unknown variables: BOWOUT_GRCE (did you mean BOWOUT_GRACE?), BOWOUT_KILLMODE (did you mean \
-             BOWOUT_KILL_MODE?), BOWOUT_LGO (did you mean BOWOUT_LOG?), BOWOUT_Grace (did you mean BOWOUT_GRACE?)"
-                .into()
-        )
+        hints(&[
+            c"BOWOUT_GRCE=1s",
+            c"HOME=/",
+            c"BOWOUT_KILLMODE=group",
+            c"BOWOUT_LGO=x",
+            c"BOWOUT_Grace=1=2"
+        ]),
+        "BOWOUT_GRCE (did you mean BOWOUT_GRACE?), BOWOUT_KILLMODE (did you mean \
+         BOWOUT_KILL_MODE?), BOWOUT_LGO (did you mean BOWOUT_LOG?), BOWOUT_Grace (did you mean BOWOUT_GRACE?)"
     );
     // Known ones; other programs' ones, such as Kubernetes' of a Service 'bowout'; empty ones.
-    let all = definition();
-    let options = all
-        .get_arguments()
-        .filter_map(|arg| arg.get_env())
-        .map(|name| name.to_str().unwrap());
-    for name in options.chain(OTHER_VARIABLES) {
-        let variable = CString::new(format!("{name}=x")).unwrap();
-        assert_eq!(
-            misspelt(&definition(), std::iter::once(&*variable)),
-            None,
-            "{name}"
-        );
+    for name in usage_error::OTHER_VARIABLES {
+        let variable = CString::new(format!("BOWOUT_{name}=x")).unwrap();
+        assert_eq!(hints(&[&variable]), "", "{name}");
     }
     for other in [
         c"BOWOUT_PORT=tcp://10.0.0.1:80",
@@ -377,7 +473,7 @@ fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
         c"BOWOUT_=x",
         c"XBOWOUT_GRCE=1",
     ] {
-        assert_eq!(hints(&[other]), None, "{other:?}");
+        assert_eq!(hints(&[other]), "", "{other:?}");
     }
 }
 
@@ -408,7 +504,7 @@ fn an_error_is_logged_in_the_format_that_was_given() {
 }
 
 #[test]
-fn bowout_alone_is_told_what_bowout_is() {
+fn bowout_alone_says_what_bowout_is() {
     assert_eq!(parse(&words(&[]), std::iter::empty()), Err(Stop::Alone));
     assert_eq!(
         parse(&words(&["-g"]), std::iter::empty()),
@@ -431,23 +527,19 @@ fn help_is_one_screen_and_help_all_is_everything() {
         few.lines().count() <= 24 && few.lines().all(|line| line.len() <= 80),
         "{few}"
     );
-    for arg in definition()
-        .get_arguments()
-        .filter(|arg| arg.get_long().is_some())
-    {
-        let long = format!("--{}", arg.get_long().unwrap());
+    for option in options() {
+        let long = format!("--{}", option.long);
         assert!(all.contains(&long), "{long}");
-        assert!(
-            arg.get_env()
-                .is_none_or(|env| all.contains(&format!("[env: {}]", env.display()))),
-            "{long}"
-        );
+        let env = option
+            .variable()
+            .map(|name| format!("[env: BOWOUT_{name}]"));
+        assert!(env.is_none_or(|env| all.contains(&env)), "{long}");
     }
 }
 
 #[test]
 fn a_report_goes_to_a_file_or_a_descriptor() {
-    let report = |word| by_clap(&["--report", word, "x"]).unwrap().report;
+    let report = |word| by_clap(&["--report", word, "x"]).unwrap().config.report;
     for (word, fd) in [
         ("fd:7", 7),
         ("-", 1),
@@ -460,13 +552,16 @@ fn a_report_goes_to_a_file_or_a_descriptor() {
     }
     assert!(by_clap(&["--report", "/dev/fd/x", "x"]).is_err());
     assert_eq!(report("./fd:7"), Some(ReportTo::File("./fd:7".into())));
-    let log = |word| by_clap(&[word, "x"]).unwrap().termination_log;
-    assert_eq!(log("--termination-log"), Some(TERMINATION_LOG.into()));
+    let log = |word| by_clap(&[word, "x"]).unwrap().config.termination_log;
+    assert_eq!(
+        log("--termination-log"),
+        Some("/dev/termination-log".into())
+    );
     assert_eq!(log("--termination-log=f"), Some("f".into()));
 }
 
 #[test]
-fn help_and_version_are_no_errors() {
+fn help_and_version_are_not_errors() {
     assert!(matches!(by_clap(&["--help"]), Err(Stop::Info(text)) if text.contains("--grace")));
     assert_eq!(
         by_clap(&["-V"]),

@@ -1,22 +1,59 @@
-//! What is said of a command line that cannot be read: one line, which tells what to type instead.
-//! clap finds the fault; the words are ours, for clap's are a page, and its advice to write the
-//! option behind `--` would make it the command.
+//! Errors of the command line: one line that says what is wrong and what to type instead. clap finds
+//! the fault. Its own text is a page, and its advice to write the option after `--` would make the
+//! option the command.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Command};
 
-use super::options::definition;
-use super::{Cli, OTHER_VARIABLES, Stop};
+use super::options::{Opt, options};
 use crate::log::escape;
 use crate::policy::parse_wait;
 use crate::signal::Signal;
 use crate::suggest::{self, similar};
 
-/// What is said where options were given, and no command.
+/// Options were given, and no command.
 pub(super) const NO_COMMAND: &str = "no command given: write bowout [OPTIONS] -- COMMAND [ARG]..., such as \
                                      bowout --grace 10s -- sleep 60; see 'bowout --help'";
+
+/// The environment variables that set no option: the log's filter, and those that bowout sets for
+/// hooks, which a bowout in a hook inherits. Without their `BOWOUT_`.
+pub(super) const OTHER_VARIABLES: [&str; 7] = [
+    "LOG",
+    "CHILD_PID",
+    "SIGNAL",
+    "GRACE_LEFT_MS",
+    "REASON",
+    "EXIT_CODE",
+    "EXIT_SIGNAL",
+];
+
+/// Why there is nothing to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The help or the version, which was asked for.
+    Info(String),
+    /// One line that says what is wrong.
+    Usage(String),
+    /// No word but the program's name was typed.
+    Alone,
+}
+
+impl Stop {
+    /// The message of [`Stop::Alone`]: to a user at a terminal, what bowout is and how it is used.
+    pub(crate) fn alone(at_terminal: bool) -> &'static str {
+        if at_terminal { WELCOME } else { NO_COMMAND }
+    }
+}
+
+const WELCOME: &str = "\
+no command given. bowout runs a command and makes sure it stops cleanly.
+
+    bowout -- sleep 1000                 Ctrl-C stops it; once more kills it
+    bowout --grace 10s -- COMMAND        10 s to exit when asked, then SIGKILL
+    bowout --max-runtime 1m -- COMMAND   asked to stop after a minute
+
+See 'bowout --help'.";
 
 /// Options of other programs (timeout, docker run, tini, catatonit, start-stop-daemon, GNU
 /// parallel, gosu, loggers), and the option of bowout that does the same; or why there is none.
@@ -63,7 +100,7 @@ const BACKGROUND: &str =
 const USER: &str =
     "leave it out, and let the command change the user: bowout -- setpriv --reuid USER COMMAND";
 
-/// clap's error as what there is to say; its help and version as they are.
+/// clap's error in bowout's words; its help and version as they are.
 pub(super) fn explain(error: &clap::Error) -> Stop {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -76,56 +113,41 @@ pub(super) fn explain(error: &clap::Error) -> Stop {
 
 fn complaint(kind: ErrorKind, error: &clap::Error) -> String {
     let Some(arg) = text(error, ContextKind::InvalidArg) else {
-        return error.kind().as_str().unwrap_or("cannot be read").to_owned()
-            + ": see 'bowout --help'";
+        let what = error.kind().as_str().unwrap_or("cannot be read");
+        return format!("{what}: see 'bowout --help'");
     };
-    let (option, value) = (
-        arg.split([' ', '.', '[', '=']).next().unwrap_or(arg),
-        text(error, ContextKind::InvalidValue),
-    );
-    let from = origin(error).unwrap_or_else(|| option.to_owned());
-    match (kind, value) {
+    let name = arg.split([' ', '.', '[', '=']).next().unwrap_or(arg);
+    match (kind, text(error, ContextKind::InvalidValue)) {
         (ErrorKind::UnknownArgument, _) => unknown(arg),
-        (ErrorKind::InvalidValue, None | Some("")) => {
-            let of = words(error)
-                .map(|words| format!(": one of {}", words.join(", ")))
-                .unwrap_or_default();
-            format!(
-                "{from} has no value: write {}{of}",
-                arg.replace(['<', '>'], "")
-            )
-        }
-        (ErrorKind::InvalidValue, Some(value)) => {
-            let words = words(error).unwrap_or_default();
-            let meant = similar(value, words.iter().map(String::as_str));
-            let meant = meant
-                .map(|word| format!(": did you mean {word}?"))
-                .unwrap_or_default();
-            // timeout's -k is a wait.
-            let wait = option == "--kill-mode" && parse_wait(value).is_ok();
-            let meant = if wait {
-                format!(": did you mean --grace {value}?")
-            } else {
-                meant
+        (_, None | Some("")) if kind != ErrorKind::ArgumentConflict => {
+            let words = options().find(|option| name.strip_prefix("--") == Some(option.long));
+            let words = words.map_or(vec![], |option| (option.words)());
+            let of = match words.join(", ") {
+                words if words.is_empty() => words,
+                words => format!(": one of {words}"),
             };
-            format!("{from}: '{value}' is none of {}{meant}", words.join(", "))
-        }
-        (ErrorKind::ValueValidation, Some(value)) => {
-            let reason = std::error::Error::source(error).map(ToString::to_string);
-            format!(
-                "{from}: {}",
-                reason.unwrap_or_else(|| format!("'{value}' cannot be read: see 'bowout --help'"))
-            )
+            let arg = arg.replace(['<', '>'], "");
+            format!("{name} has no value: write {arg}{of}")
         }
         (ErrorKind::TooManyValues, Some(value)) => {
-            format!("{option} takes no value: leave ={value} out")
+            format!("{name} takes no value: leave ={value} out")
         }
-        (ErrorKind::ArgumentConflict, _) => format!("{option} is given twice: give it once"),
-        (_, value) => format!(
-            "{from}: '{}' cannot be read: see 'bowout --help'",
-            value.unwrap_or_default()
-        ),
+        (ErrorKind::ArgumentConflict, _) => format!("{name} is given twice: give it once"),
+        (_, value) => {
+            if let Some(reason) = std::error::Error::source(error) {
+                format!("{name}: {reason}")
+            } else {
+                let value = value.unwrap_or_default();
+                format!("{name}: '{value}' cannot be read: see 'bowout --help'")
+            }
+        }
     }
+}
+
+/// The error of a variable's value.
+pub(super) fn misset(option: &Opt, why: &str) -> String {
+    let name = option.variable().unwrap_or_default();
+    escape(&format!("BOWOUT_{name}: {why}")).into_owned()
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
@@ -135,21 +157,15 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
     }
 }
 
-/// The words that the option takes, if it takes no others.
-fn words(error: &clap::Error) -> Option<&[String]> {
-    match error.get(ContextKind::ValidValue) {
-        Some(ContextValue::Strings(words)) if !words.is_empty() => Some(words),
-        _ => None,
-    }
-}
-
 /// The nearest option, under its own name or another.
 fn unknown(given: &str) -> String {
     let name = given.trim_start_matches('-');
+    let longs = options().flat_map(|option| [Some(option.long), option.alias]);
+    let longs = longs.flatten().chain(["help", "help-all", "version"]);
     let hint = match ELSEWHERE.iter().find(|(word, _)| *word == name) {
         Some((_, option)) if option.starts_with("--") => format!("did you mean {option}?"),
         Some((_, reason)) => (*reason).to_owned(),
-        None if given.starts_with("--") => match similar(name, longs(&definition())) {
+        None if given.starts_with("--") => match similar(name, longs) {
             Some(name) => format!("did you mean --{name}?"),
             None => "see 'bowout --help-all'".to_owned(),
         },
@@ -163,9 +179,8 @@ fn unknown(given: &str) -> String {
 
 /// Words that are read as the command, and that another program reads as the value of an option:
 /// timeout's `-s TERM`, where `-s` is a switch of tini's, and timeout's `30s COMMAND`.
-pub(super) fn misread(args: &[OsString], cli: &Cli) -> Option<String> {
-    let command = cli.command.to_str()?;
-    let before = args.iter().rev().nth(cli.args.len() + 1)?;
+pub(super) fn misread(before: &OsStr, command: &OsStr) -> Option<String> {
+    let command = command.to_str()?;
     // A program may be called 'kill' or 'stop'.
     let is_signal =
         || command.parse::<Signal>().is_ok() && !command.contains(|c: char| c.is_ascii_lowercase());
@@ -176,12 +191,11 @@ pub(super) fn misread(args: &[OsString], cli: &Cli) -> Option<String> {
     }
     let is_wait =
         || command.starts_with(|c: char| c.is_ascii_digit()) && parse_wait(command).is_ok();
-    if is_wait() && !is_program(command) {
-        return Some(format!(
+    (is_wait() && !is_program(command)).then(|| {
+        format!(
             "'{command}' is a duration and not a command: did you mean --max-runtime {command}?"
-        ));
-    }
-    None
+        )
+    })
 }
 
 fn is_program(name: &str) -> bool {
@@ -189,66 +203,15 @@ fn is_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// A warning of all variables that set nothing, and whose names are a slip away from one that does.
-pub(super) fn misspelt<'a>(
-    definition: &Command,
-    variables: impl Iterator<Item = &'a CStr>,
-) -> Option<String> {
-    let envs = definition
-        .get_arguments()
-        .filter_map(Arg::get_env)
-        .filter_map(OsStr::to_str);
-    let known: Vec<&str> = envs
-        .chain(OTHER_VARIABLES)
-        .filter_map(|name| name.strip_prefix("BOWOUT_"))
-        .collect();
-    let hint = |variable: &CStr| {
-        let (name, value) = variable
-            .to_str()
-            .ok()?
-            .strip_prefix("BOWOUT_")?
-            .split_once('=')?;
-        let unknown = !value.is_empty() && !known.contains(&name);
-        let meant = suggest::misspelt(name, known.iter().copied()).filter(|_| unknown)?;
-        Some(format!(
-            "BOWOUT_{} (did you mean BOWOUT_{meant}?)",
-            escape(name)
-        ))
-    };
-    let hints: Vec<String> = variables.filter_map(hint).collect();
-    (!hints.is_empty()).then(|| format!("ignored unknown variables: {}", hints.join(", ")))
-}
-
-fn longs(definition: &Command) -> impl Iterator<Item = &str> {
-    let aliases = definition
-        .get_arguments()
-        .filter_map(Arg::get_visible_aliases)
-        .flatten();
-    definition
-        .get_arguments()
-        .filter_map(Arg::get_long)
-        .chain(aliases)
-}
-
-/// The variable that holds the value which clap complains of: clap names the option only, and
-/// nobody has typed it.
-fn origin(error: &clap::Error) -> Option<String> {
-    let (option, value) = (
-        text(error, ContextKind::InvalidArg)?,
-        text(error, ContextKind::InvalidValue)?,
-    );
-    let long = option
-        .strip_prefix("--")?
-        .split([' ', '.', '=', '['])
-        .next()?;
-    let definition = definition();
-    let arg = definition
-        .get_arguments()
-        .find(|arg| arg.get_long() == Some(long))?;
-    let set = std::env::var_os(arg.get_env()?)?;
-    let holds = set == value || set.to_string_lossy().split(',').any(|part| part == value);
-    holds.then(|| {
-        arg.get_env()
-            .map(|name| name.to_string_lossy().into_owned())
-    })?
+/// A variable that sets nothing, with the name that was probably meant. Without `BOWOUT_`.
+#[cold]
+pub(super) fn misspelt(name: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(name).ok()?;
+    let variables: Vec<_> = options().filter_map(Opt::variable).collect();
+    let known = || variables.iter().map(String::as_str).chain(OTHER_VARIABLES);
+    let meant = suggest::misspelt(name, known()).filter(|_| known().all(|known| known != name))?;
+    Some(format!(
+        "BOWOUT_{} (did you mean BOWOUT_{meant}?)",
+        escape(name)
+    ))
 }

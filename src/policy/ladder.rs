@@ -1,4 +1,4 @@
-//! The escalation: which signals, in which order, with how long a wait behind each. Parses and adds
+//! The escalation: which signals, in which order, with how long a wait after each. Parses and adds
 //! up; decides nothing.
 
 use std::fmt;
@@ -18,7 +18,7 @@ pub(crate) struct Rung {
 }
 
 /// All steps before SIGKILL, which follows the last.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ladder(Vec<Rung>);
 
 impl Ladder {
@@ -38,6 +38,19 @@ impl Ladder {
     /// Step `index`; none is SIGKILL.
     pub(crate) fn rung(&self, index: usize) -> Option<Rung> {
         self.0.get(index).copied()
+    }
+
+    /// How many steps there are before SIGKILL.
+    pub(crate) fn rungs(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether `signal` is a stop request without `--stop-on`: TERM, INT, ABRT and the first signal
+    /// of the ladder, so that an image whose STOPSIGNAL is QUIT needs `--stop-signal QUIT` and no
+    /// more. QUIT alone is not one: a JVM prints its threads at it.
+    pub(crate) fn stops_on(&self, signal: Signal) -> bool {
+        let first = self.rung(0).and_then(|rung| rung.signal);
+        [Signal::TERM, Signal::INT, Signal::ABRT].contains(&signal) || first == Some(signal)
     }
 
     /// The time from the beginning of step `from` to SIGKILL; `None` is never.
@@ -63,7 +76,7 @@ impl FromStr for Ladder {
             let Some(word) = words.next() else {
                 return Err(unended("/KILL"));
             };
-            // One word that is no signal is no ladder at all.
+            // A single word that is not a signal is not a ladder.
             let signal: Signal = word.parse().map_err(|why: String| {
                 wrong(if word == text {
                     "write one such as TERM/30s/QUIT/5s/KILL"
@@ -173,6 +186,23 @@ mod tests {
                 error.contains(why) && error.starts_with(&format!("bad ladder '{text}': ")),
                 "{text}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn the_first_signal_of_the_ladder_is_a_stop_request() {
+        let usual = [Signal::TERM, Signal::INT, Signal::ABRT].map(Signal::number);
+        for (text, more) in [
+            ("TERM/1s/QUIT/1s/KILL", None),
+            ("QUIT/1s/KILL", Some(Signal::QUIT)),
+            ("WINCH/1s/TERM/1s/KILL", Some(Signal::WINCH)),
+            ("KILL", None),
+        ] {
+            let ladder: Ladder = text.parse().unwrap();
+            for signal in (1..=64).filter_map(Signal::new) {
+                let stops = usual.contains(&signal.number()) || more == Some(signal);
+                assert_eq!(ladder.stops_on(signal), stops, "{text}, {signal}");
+            }
         }
     }
 

@@ -1,13 +1,69 @@
-//! Signals: which is a request to stop, which repeats one, and which is forwarded.
+//! Signals: which ask for the stop, which repeat a request, and which are forwarded.
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, Machine, OnRepeat, Received, State};
+use super::{
+    Action, Asked, Fact, KillMode, Machine, OnRepeat, Outcome, Pending, Phase, Reason, Received,
+};
 use crate::sender::Side;
-use crate::signal::Target;
-use crate::signal::{Signal, SignalSet};
+use crate::signal::{Signal, SignalSet, Target};
+
+/// How long one request may take to arrive: timeout(1) and other wrappers send a signal to the
+/// process, then to its group. No user presses a key twice so fast.
+pub(super) const BURST: Duration = Duration::from_millis(50);
+/// The longest time for which acting on a request is part of it. Where it takes longer, bowout
+/// itself was stopped, and the next request is a second one.
+pub(super) const ACTING: Duration = Duration::from_millis(200);
+/// The shortest time between two different stop signals of one sender that escalates.
+pub(super) const CLIMB: Duration = Duration::from_millis(900);
+
+/// A stop request beside the earlier ones of its side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    First,
+    /// The sender escalates by itself (start-stop-daemon's `--retry`, parallel's `--termseq`):
+    /// another signal, [`CLIMB`] or more after the last.
+    Climb,
+    Repeat,
+}
 
 impl Machine {
+    /// Whether this asks for the stop.
+    pub(crate) fn is_stop_request(&self, received: Received) -> bool {
+        let given = self.settings.stop_on;
+        match (received.signal, received.side) {
+            (Signal::HUP, Side::Terminal) => given
+                .map_or(!self.place.ignored.contains(Signal::HUP), |set| {
+                    set.contains(Signal::HUP)
+                }),
+            (Signal::INT | Signal::QUIT, Side::Terminal) if !self.settings.keys_stop => false,
+            // A resize does not ask for the stop; `--stop-on WINCH` means what processes send.
+            (Signal::WINCH, Side::Terminal) => false,
+            // From the exit of the parent alone: no process can receive it.
+            (Signal::KILL, _) => true,
+            // A signal that was ignored at the start stays so, as under nohup (nohup(1)) and in a
+            // script's background jobs: it is forwarded, and asks for nothing.
+            (signal, _) => given.map_or_else(
+                || !self.place.ignored.contains(signal) && self.settings.ladder.stops_on(signal),
+                |set| set.contains(signal),
+            ),
+        }
+    }
+
+    /// Whether the side of this signal's sender changes what is sent. Where it does not, the sender
+    /// is looked up after the signal is sent; [`Machine::settle_side`] then corrects the side.
+    pub(crate) fn weighs_side(&self, received: Received) -> bool {
+        (self.place.job_control && !self.place.pid1)
+            || (self.phase != Phase::Running && self.is_stop_request(received))
+    }
+
+    /// The first request, which was taken for one of [`Side::Process`], is of another side.
+    pub(crate) fn settle_side(&mut self, side: Side) {
+        if let Some(asked) = self.asked[Side::Process as usize].take() {
+            self.asked[side as usize].get_or_insert(asked);
+        }
+    }
+
     /// Acting on the first request of a side, which was read at `asked`, took until `now`: a
     /// thousand descendants and a slow terminal take time. A request that follows within [`BURST`]
     /// of this is the same one.
@@ -22,136 +78,156 @@ impl Machine {
         }
     }
 
-    /// A signal that is not dropped; `signal` is its translation by `--remap`.
-    pub(super) fn signalled(
-        &mut self,
-        now: Instant,
-        received: Received,
-        signal: Signal,
-    ) -> Vec<Action> {
-        if received.signal == Signal::KILL {
-            return self.parent_exited(now);
-        }
-        if !self.settings.is_stop_request(received) {
-            return self.forward(received, signal);
-        }
-        let asked = &self.asked[received.side as usize];
-        let differs = asked.is_some_and(|asked| !asked.signals.contains(received.signal));
-        match self.state {
-            State::Running { ended } => {
-                self.asks(now, received);
-                self.begin(now, Some((received, signal)), ended)
+    pub(super) fn signal(&mut self, now: Instant, received: Received) {
+        let mut request = self.is_stop_request(received);
+        let outcome = match self.settings.remap.apply(received.signal) {
+            None => {
+                request = false;
+                Outcome::NotForwarded(Reason::Dropped)
             }
-            State::Preparing { ended, .. } => {
-                match (self.asks(now, received), self.settings.on_repeat) {
-                    (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
-                    (Request::Repeat, OnRepeat::Ignore) => vec![],
-                    // It can be forwarded only together with the first.
-                    (Request::First, _) | (Request::Repeat, OnRepeat::Forward) => {
-                        self.await_stop(self.pending(received, signal, self.stop_signal(signal)));
-                        vec![]
-                    }
-                    (Request::Climb, _) => {
-                        self.await_stop(self.pending(received, signal, signal));
-                        vec![]
-                    }
-                }
-            }
-            State::Stopping { ended, .. } => {
-                match (self.asks(now, received), self.settings.on_repeat) {
-                    (Request::First, OnRepeat::Forward) if differs => {
-                        self.send_stop(self.pending(received, signal, self.stop_signal(signal)))
-                    }
-                    (Request::First, _) => {
-                        self.send_once(self.pending(received, signal, self.stop_signal(signal)))
-                    }
-                    (Request::Climb, _) => self.send_once(self.pending(received, signal, signal)),
-                    (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
-                    (Request::Repeat, OnRepeat::Forward) => {
-                        self.send_stop(self.pending(received, signal, self.stop_signal(signal)))
-                    }
-                    (Request::Repeat, OnRepeat::Ignore) => vec![],
-                }
-            }
-            State::Draining { exit, .. } => {
-                match (self.asks(now, received), self.settings.on_repeat) {
-                    (Request::Repeat, OnRepeat::Kill) => self.kill(now, Some(exit)),
-                    // The drain already stops every descendant; only the manager does not know of
-                    // the request.
-                    (_, _) if self.begun.is_some() => vec![],
-                    (_, _) => self.announce(now),
-                }
-            }
-            State::Killing { ended, .. } if self.last_second => {
-                match (self.asks(now, received), self.settings.on_repeat) {
-                    (Request::Repeat, OnRepeat::Kill) => self.kill(now, ended),
-                    (_, _) => vec![],
-                }
-            }
-            State::Killing { .. } | State::Done(_) => vec![],
+            Some(Signal::KILL) if received.signal == Signal::KILL => self.parent_exited(now),
+            Some(signal) if request => self.request(now, received, signal),
+            Some(signal) => self.forward(received, signal),
+        };
+        self.report(Fact::Signal {
+            received,
+            request,
+            outcome,
+        });
+        self.follow_group_stop(now, received);
+        if request {
+            self.join(now, received);
         }
     }
 
-    /// `--parent-death-signal KILL`: the end of every process, at once. No process can receive
-    /// SIGKILL, so that it means nothing else here.
-    fn parent_exited(&mut self, now: Instant) -> Vec<Action> {
-        match self.state {
-            State::Running { ended }
-            | State::Preparing { ended, .. }
-            | State::Stopping { ended, .. } => self.kill(now, ended),
-            State::Draining { exit, .. } => self.kill(now, Some(exit)),
-            State::Killing { ended, .. } if self.last_second => self.kill(now, ended),
-            State::Killing { .. } | State::Done(_) => vec![],
+    /// A stop request; `signal` is its translation by `--remap`.
+    fn request(&mut self, now: Instant, received: Received, signal: Signal) -> Outcome {
+        let asked = self.asked[received.side as usize];
+        match self.phase {
+            Phase::Running => {
+                self.note_request(now, received);
+                let waiting = self.begin(now, Some((received, signal)));
+                return if self.is_unprepared() {
+                    Outcome::Looks
+                } else {
+                    Outcome::Began(waiting)
+                };
+            }
+            Phase::Preparing { .. } | Phase::Stopping { .. } => {}
+            Phase::Killing { .. } | Phase::Done(_) => return self.not_forwarded(),
         }
+        let differs = asked.is_some_and(|asked| !asked.signals.contains(received.signal));
+        let before = self.step.actions.len();
+        match (self.note_request(now, received), self.settings.on_repeat) {
+            (Request::Repeat, OnRepeat::Kill) => {
+                self.kill(now);
+                return Outcome::Killed;
+            }
+            // The drain stops every descendant already; only the manager does not know of the
+            // request.
+            _ if self.is_draining() => {
+                if self.begun.is_none() {
+                    self.announce(now);
+                }
+                return self.not_forwarded();
+            }
+            (Request::Repeat, OnRepeat::Ignore) => {}
+            (Request::Climb, _) => self.send_later(self.pending(received, signal, signal), false),
+            (kind, repeat) => {
+                let again = repeat == OnRepeat::Forward && (differs || kind == Request::Repeat);
+                self.send_later(
+                    self.pending(received, signal, self.stop_signal(signal)),
+                    again,
+                );
+            }
+        }
+        if self.step.actions.len() > before {
+            Outcome::Forwarded
+        } else {
+            self.not_forwarded()
+        }
+    }
+
+    /// Sends a stop signal, after the preparations if these last; once, or `again`.
+    fn send_later(&mut self, pending: Pending, again: bool) {
+        if let Phase::Preparing { .. } = self.phase {
+            self.await_stop(pending);
+        } else if again {
+            self.send_stop(pending);
+        } else {
+            self.forwarded = self.forwarded.with(pending.signal);
+            self.await_stop(pending);
+            self.send_waiting();
+        }
+    }
+
+    /// `--parent-death-signal KILL`: SIGKILL to every process at once. No process can receive
+    /// SIGKILL, so that it has no other meaning here.
+    fn parent_exited(&mut self, now: Instant) -> Outcome {
+        if matches!(self.phase, Phase::Killing { .. } | Phase::Done(_)) {
+            return self.not_forwarded();
+        }
+        self.kill(now);
+        Outcome::Killed
     }
 
     /// A signal that does not ask for the stop.
-    fn forward(&mut self, received: Received, signal: Signal) -> Vec<Action> {
-        let ended = match self.state {
-            State::Running { ended }
-            | State::Preparing { ended, .. }
-            | State::Stopping { ended, .. } => ended,
-            // The child has exited or is being killed.
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => return vec![],
-        };
-        let to = match (self.child_has(received, signal), ended.is_some()) {
-            (true, false) => return vec![],
+    fn forward(&mut self, received: Received, signal: Signal) -> Outcome {
+        let over = matches!(self.phase, Phase::Killing { .. } | Phase::Done(_));
+        if over || self.is_draining() {
+            return self.not_forwarded();
+        }
+        let to = match (self.child_has(received, signal), self.ended.is_some()) {
+            (true, false) => return Outcome::NotForwarded(Reason::Received),
             (true, true) => Target::Others,
             (false, true) => Target::All,
             (false, false) if self.settings.kill_mode == KillMode::Group => Target::Group,
             (false, false) => Target::Child,
         };
-        vec![Action::Send {
+        self.act(Action::Send {
             signal,
             value: received.value,
             to,
             wake: false,
-        }]
+        });
+        Outcome::Forwarded
     }
 
-    /// Has a pause in front of a signal that follows the one that the child received with bowout.
+    fn not_forwarded(&self) -> Outcome {
+        let exited = self.ended.is_some() && !self.settings.wait_tree;
+        Outcome::NotForwarded(match self.phase {
+            Phase::Preparing { .. } => Reason::Preparing,
+            Phase::Stopping { .. } if !self.is_draining() => Reason::Stopping,
+            _ if exited => Reason::ChildExited,
+            Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Done(_) => {
+                Reason::ChildKilled
+            }
+        })
+    }
+
+    /// Puts a pause in front of a signal that follows the one which the child received with bowout.
     /// bash 5.2 loses the trap of one of two signals that become pending together while it waits
     /// for a command; it has dealt with the first within a millisecond.
-    pub(super) fn space_out(&self, received: Received, actions: &mut Vec<Action>) {
+    pub(super) fn space_out(&mut self, received: Received) {
         let another = |action: &Action| matches!(action, Action::Send { signal, .. } if ![received.signal, Signal::KILL].contains(signal));
-        if self.child_has(received, received.signal) && actions.iter().any(another) {
-            actions.insert(0, Action::Pause);
+        if self.child_has(received, received.signal) && self.step.actions.iter().any(another) {
+            self.step.actions.insert(0, Action::Pause);
         }
     }
 
-    /// Notes a stop request, and says what it means beside the earlier ones of its side. A request
-    /// within [`BURST`] of the first is the same one. A hang-up never repeats: the shell and the
-    /// kernel both send one when a window closes.
-    fn asks(&mut self, now: Instant, Received { signal, side, .. }: Received) -> Request {
-        let running = matches!(self.state, State::Running { .. });
-        if signal == Signal::HUP && side == Side::Terminal && !running {
+    /// Notes a stop request, and returns what it means beside the earlier ones of its side. A
+    /// request within [`BURST`] of the first is the same one. A hang-up never repeats: the shell and
+    /// the kernel both send one when a window closes.
+    fn note_request(&mut self, now: Instant, Received { signal, side, .. }: Received) -> Request {
+        if signal == Signal::HUP && side == Side::Terminal && self.phase != Phase::Running {
             return Request::First;
         }
-        let asked = self.asked[side as usize].get_or_insert(Asked {
+        let new = Asked {
             first: now,
             last: now,
             signals: SignalSet::default(),
-        });
+        };
+        let asked = self.asked[side as usize].get_or_insert(new);
         let first = now.saturating_duration_since(asked.first) < BURST;
         let climbs =
             !asked.signals.contains(signal) && now.saturating_duration_since(asked.last) >= CLIMB;
@@ -168,57 +244,17 @@ impl Machine {
         }
     }
 
-    /// Whether the child has `signal` without us, because it is the signal that was received: from
-    /// the terminal, which signals the whole foreground group, or from a `kill 0` in the tree
+    /// Whether the child received `signal` without bowout, because it is the received one: from the
+    /// terminal, which signals the whole foreground group, or from a `kill 0` in the tree
     /// (termios(3), kill(2)).
     pub(super) fn child_has(&self, received: Received, signal: Signal) -> bool {
         received.shared_group
             && received.signal == signal
             && match received.side {
-                Side::Terminal => match signal {
-                    Signal::HUP => !self.settings.leader,
-                    signal => signal.is_terminals(),
-                },
-                Side::Tree => !self.settings.pid1,
+                Side::Terminal if signal == Signal::HUP => !self.place.leader,
+                Side::Terminal => signal.is_terminals(),
+                Side::Tree => !self.place.pid1,
                 Side::Outside | Side::Manager | Side::Process | Side::Parent => false,
             }
     }
 }
-
-/// The stop requests of one side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    /// When bowout had acted on the first.
-    pub(super) first: Instant,
-    pub(super) last: Instant,
-    pub(super) signals: SignalSet,
-}
-
-/// A stop request beside the earlier ones of its side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    First,
-    /// The sender escalates by itself (start-stop-daemon's `--retry`, parallel's `--termseq`):
-    /// another signal, [`CLIMB`] or more after the last.
-    Climb,
-    Repeat,
-}
-
-/// A stop signal to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pending {
-    pub(super) signal: Signal,
-    /// The value that it was queued with.
-    pub(super) value: Option<u64>,
-    /// The members of our process group have the signal without us.
-    pub(super) group_has: bool,
-}
-
-/// How long one request may take to arrive: timeout(1) sends it to its child and then to the group
-/// that the child is in, and so do other wrappers. A key is not pressed twice so fast.
-pub(super) const BURST: Duration = Duration::from_millis(50);
-/// The longest time for which acting on a request is part of it. Where it takes longer, bowout
-/// itself was stopped, and the next request is a second one.
-pub(super) const ACTING: Duration = Duration::from_millis(200);
-/// The shortest time between two different stop signals of one sender that escalates.
-pub(super) const CLIMB: Duration = Duration::from_millis(900);

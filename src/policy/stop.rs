@@ -1,24 +1,24 @@
-//! The stop's own steps: preparing it, climbing the ladder, draining, killing, ending.
+//! The way from the first stop request to the end: preparation, the rungs of the ladder, the drain,
+//! SIGKILL.
 
 use std::time::{Duration, Instant};
 
-use super::{Action, KillMode, Machine, Pending, Received, Rung, State};
+use super::{Action, Fact, KillMode, Machine, Pending, Phase, Received, Rung, Waiting, later};
 use crate::exit::Exit;
-use crate::signal::Signal;
-use crate::signal::Target;
+use crate::signal::{Signal, Target};
 
-/// How long to wait between two passes of SIGKILL over what is left: a process can have been forked
-/// behind the first.
-pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
-/// How long a process may outlive its SIGKILL before we end without it: it is in state D, or its
-/// memory takes long to tear down. Counts from the end of the first pass, and anew as long as they
-/// become fewer: thousands take long to tear down on a busy machine. The default grace period of 8
-/// s and the last second leave docker's and podman's 10 s a second of this.
+/// The wait between two passes of SIGKILL over what is left: a process can be forked after the
+/// first pass.
+const KILL_AGAIN: Duration = Duration::from_millis(20);
+/// How long a process may outlive its SIGKILL before bowout exits without it: it is in state D, or
+/// the kernel frees its memory slowly. The time starts after the first pass, and again whenever
+/// fewer are left: thousands take long on a busy machine. The default grace period of 8 s and the
+/// last second leave a second of this within the 10 s of docker and podman.
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
-/// How often the manager is told that the stop is under way. Half the shortest timeout that one
-/// would set; a stop is no idling.
-pub(super) const RENEW: Duration = Duration::from_millis(500);
+/// How often the manager is notified during a stop, and new children are looked for: half the
+/// shortest timeout that a manager would have.
+const TICK: Duration = Duration::from_millis(500);
 
 /// How long all hooks may take where the grace period has no end: a hook that hangs must not
 /// prevent the stop.
@@ -28,351 +28,342 @@ const HOOKS: Duration = Duration::from_secs(60);
 /// machine held bowout and the command. It is put off by the same time.
 pub(super) const LATE: Duration = Duration::from_secs(1);
 
-/// How long a descendant that was sent no stop signal before the deadline has between SIGTERM and
+/// How long a descendant that was not asked to stop before the deadline has between SIGTERM and
 /// SIGKILL.
 const LAST_SECOND: Duration = Duration::from_secs(1);
 
-/// `at + wait`; `None` (never) if either is `None`.
-pub(super) fn later(at: Option<Instant>, wait: Option<Duration>) -> Option<Instant> {
-    at?.checked_add(wait?)
-}
-
 impl Machine {
+    /// When SIGKILL follows if nothing happens before; `None` is never.
+    pub(super) fn kill_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Preparing { .. } => later(self.grace, self.settings.ladder.total(1)),
+            Phase::Stopping { rung } => later(self.until, self.settings.ladder.total(rung + 1)),
+            Phase::Running | Phase::Killing { .. } | Phase::Done(_) => None,
+        }
+    }
+
     /// When the stop that is under way is over at the latest, its last bounded waits included;
     /// `None` is never.
     pub(crate) fn over_at(&self) -> Option<Instant> {
-        let ladder = &self.settings.ladder;
-        let kill = match self.state {
-            State::Preparing { grace, .. } => later(grace, ladder.total(1)),
-            State::Stopping { rung, until, .. } => later(until, ladder.total(rung + 1)),
-            State::Draining { until, .. } => until,
-            State::Killing { until, .. } => return Some(until),
-            State::Running { .. } | State::Done(_) => None,
-        };
+        if matches!(self.phase, Phase::Killing { .. }) {
+            return self.until;
+        }
         let last = if self.asks_last() {
             LAST_SECOND
         } else {
             Duration::ZERO
         };
-        later(kill, Some(last + UNKILLABLE))
+        later(self.kill_at(), Some(last + UNKILLABLE))
+    }
+
+    /// The next signal of the stop, and when it is sent; `None` is never.
+    pub(crate) fn next_signal(&self) -> Option<(Signal, Instant)> {
+        let (rung, at) = match self.phase {
+            Phase::Preparing { .. } => (1, self.grace),
+            Phase::Stopping { rung } => (rung + 1, self.until),
+            Phase::Running | Phase::Killing { .. } | Phase::Done(_) => return None,
+        };
+        let signal = self.settings.ladder.rung(rung).and_then(|rung| rung.signal);
+        Some((signal.unwrap_or(Signal::KILL), at?))
+    }
+
+    /// What the stop waits for.
+    pub(crate) fn waiting(&self) -> Waiting {
+        match self.phase {
+            Phase::Preparing { hook } => Waiting::Preparation {
+                hooks: hook.is_some(),
+            },
+            Phase::Stopping { .. } if self.is_draining() => Waiting::Descendants,
+            Phase::Running | Phase::Stopping { .. } => Waiting::Child,
+            Phase::Killing { .. } | Phase::Done(_) => Waiting::Kill,
+        }
+    }
+
+    /// Whether the rung after the last is reached.
+    pub(super) fn is_draining(&self) -> bool {
+        self.phase
+            == Phase::Stopping {
+                rung: self.settings.ladder.rungs(),
+            }
     }
 
     /// Whether SIGKILL would be the first signal that a descendant is sent: the stop signals were
     /// for the child alone.
     pub(super) fn asks_last(&self) -> bool {
-        self.settings.kill_mode == KillMode::Mixed && !self.settings.wait_tree && !self.told
+        self.settings.kill_mode == KillMode::Mixed
+            && !self.settings.wait_tree
+            && self.tree_asked.is_none()
     }
 
-    /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so
-    /// [`LATE`] that the command had no time to act, or SIGKILL none to work. Once: a machine that
-    /// is always late must not put off the end for ever. Says whether the deadline is over with
-    /// that.
-    pub(super) fn puts_off(&mut self, now: Instant) -> bool {
-        let (put_off, later) = (self.put_off, now + LATE);
-        let is_late =
-            |until: Instant| now.saturating_duration_since(until) > LATE && Some(until) != put_off;
-        let over = match &mut self.state {
-            State::Stopping {
-                rung,
-                until: Some(until),
-                ..
-            } if self.settings.ladder.rung(*rung + 1).is_none() && is_late(*until) => {
-                *until = later;
-                true
-            }
-            State::Draining {
-                until: Some(until), ..
-            } if is_late(*until) => {
-                *until = later;
-                true
-            }
-            State::Killing { again, until, .. } if self.last_second && is_late(*again) => {
-                (*again, *until) = (later, later + UNKILLABLE);
-                true
-            }
-            // One more pass of SIGKILL comes first.
-            State::Killing { until, .. } if is_late(*until) => {
-                *until = later;
-                false
-            }
-            State::Running { .. }
-            | State::Preparing { .. }
-            | State::Stopping { .. }
-            | State::Draining { .. }
-            | State::Killing { .. }
-            | State::Done(_) => return false,
-        };
-        self.put_off = Some(later);
-        over
-    }
-
-    /// The stop begins, by a stop request and what the child is to have of it, or by nobody's.
-    pub(super) fn begin(
-        &mut self,
-        now: Instant,
-        by: Option<(Received, Signal)>,
-        ended: Option<Exit>,
-    ) -> Vec<Action> {
-        let announcement = self.announce(now);
-        let mut actions = match self.settings.ladder.rung(0) {
-            None => self.kill(now, ended),
-            Some(Rung { wait, .. }) => {
-                self.await_stop(match by {
-                    Some((received, forwarded)) => {
-                        self.pending(received, forwarded, self.stop_signal(forwarded))
-                    }
-                    None => Pending {
-                        signal: self.stop_signal(Signal::TERM),
-                        value: None,
-                        group_has: false,
-                    },
-                });
-                let grace = later(Some(now), wait);
-                if by.is_some_and(|(received, _)| self.settings.awaits_prompt(received)) {
-                    return self.await_prompt(now, grace, ended);
-                }
-                self.prepare(now, 0, grace, ended)
-            }
-        };
-        actions.extend(announcement);
-        actions
-    }
-
-    /// The manager is told that the stop has begun, now and again.
-    pub(super) fn announce(&mut self, now: Instant) -> Vec<Action> {
+    /// Begins the stop, by a stop request and its translation, or because the run time is over.
+    pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>) -> Waiting {
         self.begun = Some(now);
-        self.renew = self.settings.announces.then_some(now + RENEW);
-        vec![Action::NotifyStopping]
-    }
-
-    /// The child wants more time: as much as it asks for, never less than it had, and not beyond
-    /// `--grace-max`.
-    pub(super) fn extend(&mut self, now: Instant, wait: Duration) -> Vec<Action> {
-        let ladder = &self.settings.ladder;
-        let latest = self
-            .begun
-            .zip(self.settings.grace_max)
-            .and_then(|(begun, max)| begun.checked_add(max));
-        let (until, rest) = match &mut self.state {
-            State::Preparing { grace, .. } => (grace, ladder.total(1)),
-            State::Stopping { rung, until, .. } => (until, ladder.total(*rung + 1)),
-            State::Draining { until, .. } => (until, Some(Duration::ZERO)),
-            State::Running { .. } | State::Killing { .. } | State::Done(_) => return vec![],
-        };
-        let (Some(before), Some(asked), Some(_)) = (*until, now.checked_add(wait), self.begun)
-        else {
-            return vec![];
-        };
-        // The steps that follow keep their time.
-        let latest = latest.map(|latest| {
-            rest.and_then(|rest| latest.checked_sub(rest))
-                .unwrap_or(before)
-        });
-        let after = latest.map_or(asked, |latest| asked.min(latest)).max(before);
-        *until = Some(after);
-        if after > before {
-            vec![Action::NotifyStopping]
+        self.begun_by = by.map(|(received, _)| received.signal);
+        if let Some(Rung { wait, .. }) = self.settings.ladder.rung(0) {
+            let pending = match by {
+                Some((received, forwarded)) => {
+                    self.pending(received, forwarded, self.stop_signal(forwarded))
+                }
+                None => Pending::new(self.stop_signal(Signal::TERM)),
+            };
+            self.await_stop(pending);
+            self.grace = later(Some(now), wait);
+            if by.is_some_and(|(received, _)| self.awaits_prompt(received)) {
+                self.await_prompt(now);
+                return self.waiting();
+            }
+            self.prepare(now, 0);
         } else {
-            vec![]
+            self.kill(now);
         }
+        self.announce(now);
+        self.waiting()
     }
 
-    /// Runs hook number `hook`; behind the last, waits for the delay; behind that, stops.
-    pub(super) fn prepare(
-        &mut self,
-        now: Instant,
-        hook: usize,
-        grace: Option<Instant>,
-        ended: Option<Exit>,
-    ) -> Vec<Action> {
+    /// Notes that the stop began at `begun`, and notifies the manager, then again and again.
+    pub(super) fn announce(&mut self, begun: Instant) {
+        self.begun = Some(begun);
+        if self.place.announces {
+            self.tick.get_or_insert(begun + TICK);
+        }
+        self.notify_stopping();
+    }
+
+    /// Grants the child the time that it asks for: never less than it had, and not beyond
+    /// `--grace-max`. The rungs that follow keep their time, and a child that was sent SIGKILL gets
+    /// no more for its descendants.
+    pub(super) fn extend(&mut self, now: Instant, wait: Duration) {
+        let (until, rest) = match self.phase {
+            _ if self.sent.contains(Signal::KILL) => return,
+            Phase::Preparing { .. } => (&mut self.grace, self.settings.ladder.total(1)),
+            Phase::Stopping { rung } => (&mut self.until, self.settings.ladder.total(rung + 1)),
+            Phase::Running | Phase::Killing { .. } | Phase::Done(_) => return,
+        };
+        let mut granted = false;
+        if let (Some(before), Some(wanted), Some(begun)) =
+            (*until, now.checked_add(wait), self.begun)
+        {
+            let latest = self
+                .settings
+                .grace_max
+                .and_then(|max| begun.checked_add(max));
+            let latest = latest.map(|latest| {
+                rest.and_then(|rest| latest.checked_sub(rest))
+                    .unwrap_or(before)
+            });
+            let after = latest
+                .map_or(wanted, |latest| wanted.min(latest))
+                .max(before);
+            granted = after > before;
+            *until = Some(after);
+        }
+        if granted {
+            self.notify_stopping();
+        }
+        self.report(Fact::Extended {
+            asked: wait,
+            granted,
+        });
+    }
+
+    /// Runs hook number `hook`; after the last hook, waits for the delay; then stops.
+    pub(super) fn prepare(&mut self, now: Instant, hook: usize) {
         let delay = self.settings.stop_delay;
-        // However long the hooks take, the child is left a quarter of the time for its own end, or
-        // what the delay leaves of it.
+        // However long the hooks take, the child has a quarter of the time to exit, or what the
+        // delay leaves of it.
         let wait = self
             .settings
             .ladder
             .rung(0)
             .and_then(|rung| rung.wait)
             .unwrap_or_default();
-        let latest =
-            grace.and_then(|grace| grace.checked_sub((wait / 4).min(wait.saturating_sub(delay))));
+        let reserve = (wait / 4).min(wait.saturating_sub(delay));
+        let latest = self.grace.and_then(|grace| grace.checked_sub(reserve));
         if hook < self.settings.hooks {
-            let until = latest.or_else(|| later(self.begun, Some(HOOKS)));
-            self.state = State::Preparing {
-                hook: Some(hook),
-                until,
-                grace,
-                ended,
-            };
-            vec![Action::RunHook(hook)]
+            self.phase = Phase::Preparing { hook: Some(hook) };
+            self.until = latest.or_else(|| later(self.begun, Some(HOOKS)));
+            self.act(Action::RunHook(hook));
         } else if delay > Duration::ZERO {
-            let until = [now.checked_add(delay), latest].into_iter().flatten().min();
-            self.state = State::Preparing {
-                hook: None,
-                until,
-                grace,
-                ended,
-            };
-            vec![]
+            self.phase = Phase::Preparing { hook: None };
+            self.until = [now.checked_add(delay), latest].into_iter().flatten().min();
         } else {
-            self.stop(grace, ended)
+            self.stop();
         }
     }
 
-    /// The first step of the ladder: the stop signal, or all that were received while it was being
-    /// prepared.
-    pub(super) fn stop(&mut self, grace: Option<Instant>, ended: Option<Exit>) -> Vec<Action> {
-        self.state = State::Stopping {
-            rung: 0,
-            until: grace,
-            ended,
-        };
-        self.send_waiting()
+    /// The first rung: the stop signal, or all that were received while it was being prepared.
+    pub(super) fn stop(&mut self) {
+        (self.phase, self.until) = (Phase::Stopping { rung: 0 }, self.grace);
+        self.send_waiting();
     }
 
-    /// Steps on to `rung`; past the last there is SIGKILL.
-    pub(super) fn climb(&mut self, now: Instant, rung: usize, ended: Option<Exit>) -> Vec<Action> {
-        match self.settings.ladder.rung(rung) {
-            Some(Rung { signal, wait }) => {
-                self.state = State::Stopping {
-                    rung,
-                    until: later(Some(now), wait),
-                    ended,
-                };
-                let signal = signal.unwrap_or(Signal::TERM);
-                if self.forwarded.contains(signal) {
-                    // A sender's own escalation was faster than the ladder.
-                    return vec![];
-                }
-                self.send_stop(Pending {
-                    signal,
-                    value: None,
-                    group_has: false,
-                })
+    /// Steps on to `rung`; after the last one there is SIGKILL.
+    pub(super) fn climb(&mut self, now: Instant, rung: usize) {
+        if let Some(Rung { signal, wait }) = self.settings.ladder.rung(rung) {
+            (self.phase, self.until) = (Phase::Stopping { rung }, later(Some(now), wait));
+            let signal = signal.unwrap_or(Signal::TERM);
+            // A sender's own escalation can be faster than the ladder.
+            if !self.forwarded.contains(signal) {
+                self.send_stop(Pending::new(signal));
             }
-            None if self.asks_last() => {
-                (self.told, self.last_second) = (true, true);
-                let again = now + LAST_SECOND;
-                self.state = State::Killing {
-                    ended,
-                    again,
-                    until: again + UNKILLABLE,
-                };
-                let kill = Action::Send {
-                    signal: Signal::KILL,
-                    value: None,
-                    to: Target::Child,
-                    wake: false,
-                };
-                vec![
-                    kill,
-                    Action::Send {
-                        signal: Signal::TERM,
-                        value: None,
-                        to: Target::Descendants,
-                        wake: true,
-                    },
-                ]
-            }
-            None => self.kill(now, ended),
-        }
-    }
-
-    /// For the hook that runs, if one does.
-    pub(super) fn end_hook(&self) -> Vec<Action> {
-        if matches!(self.state, State::Preparing { hook: Some(_), .. }) {
-            vec![Action::EndHook]
+            self.report(Fact::Escalated);
         } else {
-            vec![]
-        }
-    }
-
-    pub(super) fn drain(
-        &mut self,
-        now: Instant,
-        exit: Exit,
-        until: Option<Instant>,
-    ) -> Vec<Action> {
-        let until = match until {
-            Some(until)
-                if until <= now && self.asks_last() && self.settings.ladder.rung(0).is_some() =>
-            {
-                Some(now + LAST_SECOND)
+            if self.asks_last() {
+                self.sent = self.sent.with(Signal::KILL);
+                self.send(Signal::KILL, Target::Child);
+                self.ask_descendants(now + LAST_SECOND);
+            } else {
+                self.kill(now);
             }
-            Some(until) if until <= now => return self.kill(now, Some(exit)),
-            until => until,
-        };
-        self.state = State::Draining { exit, until };
-        if std::mem::replace(&mut self.told, true) {
-            return vec![];
+            self.report(Fact::GraceOver);
         }
-        vec![Action::Send {
-            signal: Signal::TERM,
-            value: None,
-            to: Target::Descendants,
-            wake: true,
-        }]
     }
 
-    pub(super) fn kill(&mut self, now: Instant, ended: Option<Exit>) -> Vec<Action> {
-        let mut actions = self.end_hook();
-        self.last_second = false;
-        self.state = State::Killing {
-            ended,
+    /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so
+    /// [`LATE`] that the command had no time to act, or SIGKILL none to work. Once: a machine that
+    /// is always late must not put off the end for ever. Returns whether the event is dealt with.
+    pub(super) fn puts_off(&mut self, now: Instant) -> bool {
+        let stopping = match self.phase {
+            Phase::Stopping { rung } if self.settings.ladder.rung(rung + 1).is_none() => true,
+            // One more pass of SIGKILL comes first.
+            Phase::Killing { .. } => false,
+            Phase::Running | Phase::Preparing { .. } | Phase::Stopping { .. } | Phase::Done(_) => {
+                return false;
+            }
+        };
+        let late = |until: Instant| now.saturating_duration_since(until) > LATE;
+        if self.until == self.put_off || !self.until.is_some_and(late) {
+            return false;
+        }
+        self.until = Some(now + LATE);
+        self.put_off = self.until;
+        stopping
+    }
+
+    /// Ends the hook that runs, if one does.
+    pub(super) fn end_hook(&mut self) {
+        if matches!(self.phase, Phase::Preparing { hook: Some(_) }) {
+            self.act(Action::EndHook);
+        }
+    }
+
+    /// Stops the descendants after the child's exit; they have until then.
+    pub(super) fn drain(&mut self, now: Instant, until: Option<Instant>) {
+        if self.is_draining() {
+            return;
+        }
+        let over = until.is_some_and(|until| until <= now);
+        if over && self.asks_last() && self.settings.ladder.rung(0).is_some() {
+            self.ask_descendants(now + LAST_SECOND);
+        } else if over {
+            self.kill(now);
+        } else {
+            self.ask_descendants(until);
+        }
+        if self.is_draining() {
+            self.tick.get_or_insert(now + TICK);
+        }
+    }
+
+    /// The rung after the last: SIGTERM to each descendant that was not sent it before.
+    fn ask_descendants(&mut self, until: impl Into<Option<Instant>>) {
+        self.phase = Phase::Stopping {
+            rung: self.settings.ladder.rungs(),
+        };
+        self.until = until.into();
+        self.tree_asked = Some(Signal::TERM);
+        self.ask(Signal::TERM, Target::Unasked);
+    }
+
+    /// Notifies the manager and looks for new children, every [`TICK`].
+    pub(super) fn tick(&mut self, now: Instant) {
+        if self.tick.is_some_and(|tick| tick <= now) {
+            self.tick = Some(now + TICK);
+            if self.place.announces && self.begun.is_some() {
+                self.notify_stopping();
+            }
+            self.ask_new_children();
+        }
+    }
+
+    /// The stop signal to each process that became bowout's own child after the tree was sent it.
+    /// While its parent lives, stopping it is left to the parent.
+    pub(super) fn ask_new_children(&mut self) {
+        if let (Phase::Stopping { .. }, Some(signal)) = (self.phase, self.tree_asked) {
+            self.ask(signal, Target::NewChildren);
+            self.report(Fact::NewChildren);
+        }
+    }
+
+    pub(super) fn kill(&mut self, now: Instant) {
+        self.end_hook();
+        self.phase = Phase::Killing {
             again: now + KILL_AGAIN,
-            until: now + UNKILLABLE,
         };
-        actions.extend(self.send_kill(ended));
-        actions
+        self.until = Some(now + UNKILLABLE);
+        // From here on, it is for the manager alone.
+        let announced = self.place.announces && self.begun.is_some();
+        self.tick = self.tick.filter(|_| announced);
+        self.send_kill();
     }
 
-    /// To find everybody takes seconds where they are ten thousands: the time to die counts from
-    /// behind that. It ends in bounded time whatever they fork meanwhile, for there cannot be fewer
-    /// for ever.
-    pub(super) fn killed(&mut self, now: Instant, left: usize) -> Vec<Action> {
-        if let State::Killing { again, until, .. } = &mut self.state
-            && !self.last_second
-            && self.fewest.is_none_or(|fewest| left < fewest)
-        {
-            self.fewest = Some(left);
-            (*again, *until) = (now + KILL_AGAIN, now + UNKILLABLE);
+    pub(super) fn kill_again(&mut self, now: Instant) {
+        self.phase = Phase::Killing {
+            again: now + KILL_AGAIN,
+        };
+        self.send_kill();
+        self.report(Fact::KilledAgain);
+    }
+
+    /// A pass of SIGKILL is over. To find ten thousands of processes takes seconds: the time to die
+    /// starts after that. It ends whatever they fork, because fewer can be left only so often.
+    pub(super) fn killed(&mut self, now: Instant, reached: usize, refused: usize) {
+        if !matches!(self.phase, Phase::Killing { .. }) {
+            return;
         }
-        vec![]
+        let all_refused = reached == 0 && refused > 0;
+        // PID 1 kills by its exit whatever it may not signal (pid_namespaces(7)). Otherwise bowout
+        // waits for what may exit by itself.
+        if all_refused && self.place.pid1 {
+            return self.give_up();
+        }
+        let left = if all_refused { 0 } else { reached + refused };
+        if self.fewest.is_none_or(|fewest| left < fewest) {
+            self.fewest = Some(left);
+            self.phase = Phase::Killing {
+                again: now + KILL_AGAIN,
+            };
+            self.until = Some(now + UNKILLABLE);
+        }
     }
 
-    pub(super) fn send_kill(&self, ended: Option<Exit>) -> Vec<Action> {
-        let to = match (self.settings.kill_mode, ended) {
-            (KillMode::Process, None) => Target::Child,
-            (KillMode::Process, Some(_)) => return vec![],
-            (KillMode::Mixed | KillMode::Group, _) => Target::All,
-        };
-        vec![Action::Send {
-            signal: Signal::KILL,
-            value: None,
-            to,
-            wake: false,
-        }]
+    pub(super) fn send_kill(&mut self) {
+        match (self.settings.kill_mode, self.ended) {
+            (KillMode::Process, None) => self.send(Signal::KILL, Target::Child),
+            (KillMode::Process, Some(_)) => {}
+            (KillMode::Mixed | KillMode::Group, _) => self.send(Signal::KILL, Target::All),
+        }
     }
 
-    /// Something is left running, and whatever the child's own status was, this is not to look like
-    /// a good end.
-    pub(super) fn give_up(&mut self) -> Vec<Action> {
-        self.state = State::Done(Exit::UNKILLABLE);
-        vec![Action::Exit(Exit::UNKILLABLE)]
+    /// A process is left running: whatever the child's own status was, this must not look like a
+    /// success.
+    pub(super) fn give_up(&mut self) {
+        self.report(Fact::GaveUp);
+        self.timed_out = false;
+        self.finish(Exit::UNKILLABLE);
     }
 
-    pub(super) fn finish(&mut self, exit: Exit) -> Vec<Action> {
-        let exit = if self.timed_out {
+    pub(super) fn finish(&mut self, exit: Exit) {
+        self.phase = Phase::Done(if self.timed_out {
             Exit::TIMED_OUT
         } else {
             exit
-        };
-        self.state = State::Done(exit);
-        vec![Action::Exit(exit)]
+        });
+        self.tick = None;
     }
 
     /// What to send because of a stop request: `signal`, where `forwarded` is the translation of
-    /// the one received by `--remap`. A value belongs to the signal that it was queued with.
+    /// the received one by `--remap`. A value belongs to the signal that it was queued with.
     pub(super) fn pending(&self, received: Received, forwarded: Signal, signal: Signal) -> Pending {
         let value = received.value.filter(|_| signal == forwarded);
         Pending {
@@ -390,19 +381,10 @@ impl Machine {
         self.sent = self.sent.with(pending.signal);
     }
 
-    /// Sends a stop signal, unless it was sent before.
-    pub(super) fn send_once(&mut self, pending: Pending) -> Vec<Action> {
-        self.forwarded = self.forwarded.with(pending.signal);
-        self.await_stop(pending);
-        self.send_waiting()
-    }
-
-    pub(super) fn send_waiting(&mut self) -> Vec<Action> {
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting
-            .into_iter()
-            .flat_map(|pending| self.send_stop(pending))
-            .collect()
+    pub(super) fn send_waiting(&mut self) {
+        for pending in std::mem::take(&mut self.waiting) {
+            self.send_stop(pending);
+        }
     }
 
     /// A stop signal to each process that is to have it and does not have it yet.
@@ -413,30 +395,53 @@ impl Machine {
             value,
             group_has,
         }: Pending,
-    ) -> Vec<Action> {
+    ) {
         let everyone = self.settings.kill_mode == KillMode::Group || self.settings.wait_tree;
         self.sent = self.sent.with(signal);
         let to = match (everyone, group_has) {
             (true, true) => Target::Others,
             (true, false) => Target::All,
-            (false, true) => return vec![],
+            (false, true) => return,
             (false, false) => Target::Child,
         };
-        self.told |= everyone && signal == Signal::TERM;
-        vec![Action::Send {
+        if everyone {
+            self.tree_asked = Some(signal);
+            self.tick = self
+                .tick
+                .or(self.begun.and_then(|begun| begun.checked_add(TICK)));
+        }
+        self.act(Action::Send {
             signal,
             value,
             to,
             wake: true,
-        }]
+        });
     }
 
-    /// What the child is sent first: what the user chose, or what came.
+    /// What the child is sent first: the signal that the user chose, or the received one.
     pub(super) fn stop_signal(&self, forwarded: Signal) -> Signal {
         self.settings
             .ladder
             .rung(0)
             .and_then(|rung| rung.signal)
             .unwrap_or(forwarded)
+    }
+
+    fn ask(&mut self, signal: Signal, to: Target) {
+        self.act(Action::Send {
+            signal,
+            value: None,
+            to,
+            wake: true,
+        });
+    }
+
+    fn send(&mut self, signal: Signal, to: Target) {
+        self.act(Action::Send {
+            signal,
+            value: None,
+            to,
+            wake: false,
+        });
     }
 }

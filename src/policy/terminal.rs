@@ -7,27 +7,26 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, Received, State};
-use crate::exit::Exit;
+use super::{Action, Fact, Machine, Outcome, Phase, Received, Watch};
+use crate::sender::Side;
 use crate::signal::{Signal, SignalSet};
 
 /// For how long a Ctrl-C prepares nothing, and how often bowout looks at the terminal after that.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often it looks before: a line that is pasted or typed by a program leaves the prompt again
-/// at once.
+/// How often it looks before: a program that types or pastes a line leaves the prompt at once.
 const FIRST_LOOKS: Duration = Duration::from_millis(20);
 
-/// The looks at the terminal: when the `next` is due, and when the stop begins to be prepared, if
-/// it has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watch {
-    pub(super) next: Instant,
-    pub(super) prepares: Option<Instant>,
-}
-
 impl Machine {
+    /// Whether this is a Ctrl-C that an interactive program has received and may survive.
+    pub(super) fn awaits_prompt(&self, received: Received) -> bool {
+        self.place.stdout_is_terminal
+            && received.shared_group
+            && (received.signal, received.side) == (Signal::INT, Side::Terminal)
+            && self.settings.remap.apply(Signal::INT) == Some(Signal::INT)
+    }
+
     /// Job control: a shell that watches bowout has to see the stop. Where none does, bowout has to
-    /// stay awake: SIGCONT to the child alone would leave it stopped for ever.
+    /// stay awake: SIGCONT to the child alone would leave bowout stopped for ever.
     pub(super) fn child_stopped(
         &mut self,
         now: Instant,
@@ -35,195 +34,177 @@ impl Machine {
         wants_terminal: bool,
         watched: bool,
         shared_group: bool,
-    ) -> Vec<Action> {
-        match self.state {
-            State::Running { .. } | State::Preparing { .. } | State::Stopping { .. } => {
-                if signal == Signal::STOP
-                    && !watched
-                    && matches!(self.state, State::Stopping { .. })
-                {
-                    // It could not act on the stop signal, and SIGSTOP is not job control.
-                    vec![Action::Wake]
-                } else if !self.settings.job_control {
-                    // No shell could continue it, and in bowout's group the kernel would not have
-                    // stopped it: that group would be orphaned. SIGSTOP is obeyed.
-                    if signal == Signal::STOP {
-                        vec![]
-                    } else {
-                        vec![Action::Wake]
-                    }
-                } else if wants_terminal {
-                    vec![Action::LendTerminal, Action::Wake]
-                } else if watched || self.group_stop == Some(signal) {
-                    self.suspend(now, signal)
-                } else if signal == Signal::TSTP && !shared_group {
-                    // Ctrl-Z has stopped the group that the child leads, and bowout alone could
-                    // continue it.
-                    vec![Action::Wake]
-                } else {
-                    self.halted = Some(signal);
-                    vec![]
-                }
-            }
-            // SIGKILL wakes what is stopped.
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => vec![],
+    ) {
+        // SIGKILL works on a stopped process, too.
+        if self.is_over() {
+            return;
         }
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        if signal == Signal::STOP && !watched && stopping {
+            // The child could not act on the stop signal, and SIGSTOP is not job control.
+            self.act(Action::Wake);
+        } else if !self.place.job_control {
+            // No shell could continue the child. In bowout's group, which would be orphaned, the
+            // kernel would not have stopped it. SIGSTOP is obeyed.
+            if signal != Signal::STOP {
+                self.act(Action::Wake);
+            }
+        } else if wants_terminal {
+            self.act(Action::LendTerminal);
+            self.act(Action::Wake);
+        } else if watched || self.group_stop == Some(signal) {
+            self.suspend(now, signal);
+        } else if signal == Signal::TSTP && !shared_group {
+            // Ctrl-Z has stopped the group that the child leads, and bowout alone can continue it.
+            self.act(Action::Wake);
+        } else {
+            self.halted = Some(signal);
+        }
+        self.report(Fact::ChildStopped {
+            signal,
+            lent: self.step.actions.contains(&Action::LendTerminal),
+        });
+    }
+
+    /// Whether no stop of the child matters any more.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Killing { .. } | Phase::Done(_)) || self.is_draining()
     }
 
     /// The child is stopped, and bowout stops, too.
-    fn suspend(&mut self, now: Instant, signal: Signal) -> Vec<Action> {
+    fn suspend(&mut self, now: Instant, signal: Signal) {
         (self.halted, self.group_stop) = (None, None);
         self.paused = Some((now, signal));
-        vec![Action::SuspendSelf(signal)]
+        self.act(Action::SuspendSelf(signal));
     }
 
     /// Whether the terminal has stopped the whole group. The kernel signals one process after the
-    /// other, and the child may report its stop before bowout receives the signal, or long after,
-    /// if it catches the signal first. So each of the two is kept until the other comes. A stop
-    /// that is kept for too long does no harm: only a signal to the whole group uses it, and that
-    /// signal stops the job anyway.
-    pub(super) fn follow_group_stop(&mut self, now: Instant, received: Received) -> Vec<Action> {
+    /// other, and the child may report its stop before bowout receives the signal, or long after, if
+    /// it catches the signal first. So each of the two is kept until the other comes. A stop that is
+    /// kept for too long does no harm: only a signal to the whole group uses it, and that signal
+    /// stops the job anyway.
+    pub(super) fn follow_group_stop(&mut self, now: Instant, received: Received) {
         const STOPS: SignalSet = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU]);
-        let over = matches!(
-            self.state,
-            State::Draining { .. } | State::Killing { .. } | State::Done(_)
-        );
-        if over || !self.settings.job_control {
-            return vec![];
+        if self.is_over() || !self.place.job_control {
+            return;
         }
         if received.signal == Signal::CONT {
             (self.halted, self.group_stop) = (None, None);
         } else if STOPS.contains(received.signal) && self.child_has(received, received.signal) {
             self.group_stop = Some(received.signal);
             if self.halted == self.group_stop {
-                return self.suspend(now, received.signal);
+                self.suspend(now, received.signal);
             }
         }
-        vec![]
     }
 
     /// A Ctrl-C that is a stop request: the grace period runs, and the looks come before all else.
-    /// A hook has effects that no cancelled stop takes back, and a stop signal of the user's choice
+    /// No cancelled stop takes back the effects of a hook, and a stop signal of the user's choice
     /// would end the program at its prompt.
-    pub(super) fn await_prompt(
-        &mut self,
-        now: Instant,
-        grace: Option<Instant>,
-        ended: Option<Exit>,
-    ) -> Vec<Action> {
-        self.renew = None;
+    pub(super) fn await_prompt(&mut self, now: Instant) {
         self.watch = Some(Watch {
             next: now + FIRST_LOOKS,
             prepares: Some(now + LOOK),
         });
-        self.state = State::Preparing {
-            hook: None,
-            until: grace,
-            grace,
-            ended,
-        };
-        vec![]
+        (self.phase, self.until) = (Phase::Preparing { hook: None }, self.grace);
     }
 
-    /// A look, where one is due.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Action> {
-        let watch = self.watch.as_mut().filter(|watch| watch.next <= now)?;
+    /// Whether a prompt can still cancel the stop without a trace.
+    pub(super) fn is_unprepared(&self) -> bool {
+        self.watch.is_some_and(|watch| watch.prepares.is_some())
+    }
+
+    /// Notifies the manager; not of a stop that a prompt can still cancel: it would wait for the end.
+    pub(super) fn notify_stopping(&mut self) {
+        if !self.is_unprepared() {
+            self.act(Action::NotifyStopping);
+        }
+    }
+
+    /// A look, where one is due; returns whether one was.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.next <= now) else {
+            return false;
+        };
         watch.next = match watch.prepares {
             Some(prepares) if now < prepares => prepares.min(now + FIRST_LOOKS),
             Some(_) | None => now + LOOK,
         };
-        Some(Action::LookAtTerminal)
+        self.act(Action::LookAtTerminal);
+        true
     }
 
     /// A look at the terminal is over.
-    pub(super) fn terminal_seen(&mut self, now: Instant, prompt: bool) -> Vec<Action> {
-        match (self.state, self.watch) {
-            (State::Preparing { ended, .. } | State::Stopping { ended, .. }, Some(_)) if prompt => {
-                self.cancel(ended);
-                vec![]
-            }
-            (
-                State::Preparing { .. },
-                Some(Watch {
-                    next,
-                    prepares: Some(prepares),
-                }),
-            ) if prepares <= now => {
-                self.watch = (self.settings.hooks == 0).then_some(Watch {
-                    next,
-                    prepares: None,
-                });
-                self.proceed(now)
-            }
-            (_, _) => vec![],
+    pub(super) fn terminal_seen(&mut self, now: Instant, prompt: bool) {
+        let Some(Watch { next, prepares }) = self.watch else {
+            return;
+        };
+        if prompt {
+            self.cancel();
+            self.report(Fact::Cancelled);
+        } else if prepares.is_some_and(|prepares| prepares <= now) {
+            self.watch = (self.settings.hooks == 0).then_some(Watch {
+                next,
+                prepares: None,
+            });
+            self.proceed(now);
+            self.report(Fact::CtrlC(self.waiting()));
         }
     }
 
     /// Another stop request than a Ctrl-C: it means the stop, and a prompt does not cancel it.
-    pub(super) fn join(&mut self, now: Instant, received: Received) -> Vec<Action> {
-        let settings = &self.settings;
-        let asks = settings.is_stop_request(received) && !settings.drops(received.signal);
-        if !asks || settings.awaits_prompt(received) {
-            return vec![];
+    pub(super) fn join(&mut self, now: Instant, received: Received) {
+        if self.awaits_prompt(received) {
+            return;
         }
-        match (self.state, self.watch.take()) {
-            (
-                State::Preparing { .. },
-                Some(Watch {
-                    prepares: Some(_), ..
-                }),
-            ) => self.proceed(now),
-            (_, _) => vec![],
+        let unprepared = self.is_unprepared() && matches!(self.phase, Phase::Preparing { .. });
+        self.watch = None;
+        if unprepared {
+            self.proceed(now);
+            let outcome = Outcome::Began(self.waiting());
+            self.report(Fact::Signal {
+                received,
+                request: true,
+                outcome,
+            });
         }
     }
 
     /// The stop that waited for the looks goes on.
-    fn proceed(&mut self, now: Instant) -> Vec<Action> {
-        let State::Preparing { grace, ended, .. } = self.state else {
-            return vec![];
-        };
-        let mut actions = self.prepare(now, 0, grace, ended);
-        actions.extend(self.announce(self.begun.unwrap_or(now)));
-        actions
+    fn proceed(&mut self, now: Instant) {
+        self.prepare(now, 0);
+        self.announce(self.begun.unwrap_or(now));
     }
 
-    /// The manager receives no STOPPING=1 for a stop that a prompt can still cancel: it would wait
-    /// for the end. It receives one where the child's exit, or the end of a grace period that is
-    /// shorter than [`LOOK`], comes first. No look follows these or SIGKILL.
-    pub(super) fn settle_watch(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Ends the looks where the phase ends them. The manager is notified of a stop that it was not
+    /// notified of while a prompt could cancel it: the child's exit, or the end of a grace period
+    /// that is shorter than [`LOOK`], came first.
+    pub(super) fn settle_watch(&mut self, now: Instant) {
         let Some(Watch { next, prepares }) = self.watch else {
             return;
         };
-        let stops = match self.state {
-            State::Preparing { .. } => {
-                actions.retain(|action| prepares.is_none() || *action != Action::NotifyStopping);
-                return;
-            }
-            State::Stopping { .. } => {
+        match self.phase {
+            Phase::Preparing { .. } => return,
+            Phase::Stopping { .. } if !self.is_draining() => {
                 self.watch = Some(Watch {
                     next,
                     prepares: None,
                 });
-                true
             }
-            State::Running { .. }
-            | State::Draining { .. }
-            | State::Killing { .. }
-            | State::Done(_) => {
+            Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Done(_) => {
                 self.watch = None;
-                matches!(self.state, State::Draining { .. })
             }
-        };
-        if stops && prepares.is_some() {
-            actions.extend(self.announce(self.begun.unwrap_or(now)));
+        }
+        if prepares.is_some() && matches!(self.phase, Phase::Stopping { .. }) {
+            self.announce(self.begun.unwrap_or(now));
         }
     }
 
     /// The program is at its prompt: there was no stop request. `--max-runtime` runs on.
-    fn cancel(&mut self, ended: Option<Exit>) {
-        self.state = State::Running { ended };
-        (self.begun, self.renew, self.watch) = (None, None, None);
-        (self.asked, self.sent, self.forwarded, self.told) = Default::default();
+    fn cancel(&mut self) {
+        self.phase = Phase::Running;
+        (self.until, self.grace, self.begun, self.tick, self.watch) = Default::default();
+        (self.asked, self.sent, self.forwarded, self.tree_asked) = Default::default();
         self.waiting.clear();
     }
 }

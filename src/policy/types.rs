@@ -1,5 +1,5 @@
-//! The vocabulary of the machine: what it goes by, what can happen to it, where it can stand, what
-//! it can ask for.
+//! The vocabulary of the machine: what it goes by, what can happen, what it decides, and what it
+//! reports about its decisions.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,15 @@ use crate::signal::{Remap, Signal, SignalSet, Target};
 pub(crate) enum KillMode {
     /// The child alone, from the first signal to SIGKILL; its descendants go on.
     Process,
-    /// The stop signal to the child; after its exit or the grace period, SIGTERM to every
+    /// The stop signal to the child. After its exit or the grace period, SIGTERM to every
     /// descendant, then SIGKILL.
     #[default]
     Mixed,
-    /// Every forwarded signal to the child's process group, the stop signal to every descendant,
-    /// too.
+    /// Every forwarded signal to the child's process group; the stop signal to every descendant.
     Group,
 }
 
-/// What a second stop request from a side that has already asked means.
+/// `--on-repeat`: what a second stop request from the same side means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnRepeat {
     /// SIGKILL at once.
@@ -34,84 +33,60 @@ pub(crate) enum OnRepeat {
     Ignore,
 }
 
-/// What the machine is to go by: the user's wishes, and some facts of the place.
-#[derive(Clone, Debug)]
+/// What the user asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) ladder: Ladder,
-    /// The user gave no wait; the log says so beside the number.
+    /// The user gave no grace period; the log marks the number as a default.
     pub(crate) grace_is_default: bool,
-    pub(crate) stop_on: SignalSet,
-    /// A hang-up of the terminal is a stop request; not so under nohup.
-    pub(crate) hangup_stops: bool,
+    /// `--stop-on`; `None` is the default set.
+    pub(crate) stop_on: Option<SignalSet>,
+    /// Ctrl-C and Ctrl-\ are stop requests. Not so under an init's name: its user means the shell
+    /// that it runs.
+    pub(crate) keys_stop: bool,
     pub(crate) on_repeat: OnRepeat,
     pub(crate) kill_mode: KillMode,
-    /// The child's own end is no end: supervise until the last descendant is gone.
+    /// Keep running until all descendants exit.
     pub(crate) wait_tree: bool,
     pub(crate) max_runtime: Option<Duration>,
     /// How many `--pre-stop` hooks there are.
     pub(crate) hooks: usize,
-    /// `--stop-delay`: how long to wait behind the hooks until the stop signal is sent.
+    /// `--stop-delay`: the wait between the hooks and the stop signal.
     pub(crate) stop_delay: Duration,
-    /// The longest that the child can have the grace period extended to; none is for ever.
+    /// The longest grace period that the child can ask for; `None` has no limit.
     pub(crate) grace_max: Option<Duration>,
     pub(crate) remap: Remap,
-    /// Ctrl-C and Ctrl-\ are stop requests; not so for an init in front of a shell, whose user
-    /// means the shell's command.
-    pub(crate) keys_stop: bool,
+}
+
+/// What bowout found out about the place where it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The signals that bowout was started with as ignored; empty as PID 1.
+    pub(crate) ignored: SignalSet,
     /// There is a controlling terminal.
     pub(crate) job_control: bool,
     /// Standard output is the controlling terminal: the child may be an interactive program, which
     /// goes on after a Ctrl-C.
     pub(crate) stdout_is_terminal: bool,
-    /// A service manager is told of the stop, again and again: it forgets when it reads its units
-    /// anew.
+    /// A service manager receives STOPPING=1, repeatedly: it loses it when it is executed anew.
     pub(crate) announces: bool,
-    /// We lead the session: a hang-up reaches us and not the child (contract T3).
+    /// bowout leads the session: the kernel sends a hang-up to it, and not to the child
+    /// (drivers/tty/tty_jobctrl.c).
     pub(crate) leader: bool,
-    /// `kill -1` and `kill 0` do not mean us by accident: what a descendant sends to PID 1 is meant
-    /// (contract T2).
+    /// As PID 1, bowout receives neither `kill -1` nor `kill 0` by accident: what a descendant sends
+    /// to PID 1 is meant for it (kill(2)).
     pub(crate) pid1: bool,
 }
 
-impl Settings {
-    /// Whether `--remap` drops this signal.
-    pub(crate) fn drops(&self, signal: Signal) -> bool {
-        self.remap.apply(signal).is_none()
-    }
-
-    /// Whether this is a Ctrl-C that an interactive program has received and may survive: the stop
-    /// waits for a look at the terminal.
-    pub(crate) fn awaits_prompt(&self, received: Received) -> bool {
-        self.stdout_is_terminal
-            && received.shared_group
-            && (received.signal, received.side) == (Signal::INT, Side::Terminal)
-            && self.remap.apply(Signal::INT) == Some(Signal::INT)
-    }
-
-    /// Whether this asks for the stop.
-    pub(crate) fn is_stop_request(&self, received: Received) -> bool {
-        match (received.signal, received.side) {
-            (Signal::HUP, Side::Terminal) => self.hangup_stops,
-            (Signal::INT | Signal::QUIT, Side::Terminal) if !self.keys_stop => false,
-            // A resize does not ask for the stop; `--stop-on WINCH` is for the signals of
-            // processes.
-            (Signal::WINCH, Side::Terminal) => false,
-            // From the exit of the parent alone: no process can receive it.
-            (Signal::KILL, _) => true,
-            (signal, _) => self.stop_on.contains(signal),
-        }
-    }
-}
-
-/// A signal that has reached bowout.
+/// A signal that bowout has received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) signal: Signal,
     pub(crate) side: Side,
-    /// The value of a queued signal (sigqueue(3)), to be passed on with it.
+    /// The value of a queued signal (sigqueue(3)), which is passed on with it.
     pub(crate) value: Option<u64>,
-    /// What was sent to our process group has reached whom it is for without us: the child is in it
-    /// at this moment, or gone.
+    /// The child shares bowout's process group, or has exited: a signal to that group has reached
+    /// its processes without bowout.
     pub(crate) shared_group: bool,
 }
 
@@ -119,9 +94,9 @@ pub(crate) struct Received {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Signal(Received),
-    /// The child has ended and is not reaped yet.
+    /// The child has exited and is not reaped yet.
     ChildExited(Exit),
-    /// The hook that was running has ended, or could not be started.
+    /// The hook that was running has exited, or could not be started.
     HookExited,
     /// The child asks for so much time from now (sd_notify(3), `EXTEND_TIMEOUT_USEC=`).
     ExtendGrace(Duration),
@@ -134,70 +109,52 @@ pub(crate) enum Event {
         watched: bool,
         shared_group: bool,
     },
-    /// The answer to [`Action::LookAtTerminal`]: whether the program on the terminal is at its
-    /// `prompt`.
+    /// The answer to [`Action::LookAtTerminal`]: whether the program on it is at its prompt.
     TerminalSeen {
         prompt: bool,
     },
-    /// [`Action::SuspendSelf`] is over: somebody has woken us, or, where nobody could, we were
-    /// never `suspended`. Whoever has woken our group has woken the child in it; else it is
-    /// `stopped` still.
+    /// [`Action::SuspendSelf`] is over: bowout was continued, or the kernel did not stop it
+    /// (`suspended` is false). The child may be `stopped` still.
     Resumed {
         suspended: bool,
         stopped: bool,
     },
-    /// Nothing of the command is left; only the hook runs.
-    HookAlone,
-    /// No process is left that is ours to wait for (`ECHILD`).
-    NoChildren,
-    /// SIGKILL was refused by everything that is left (`EPERM`).
-    Refused,
-    /// A pass of SIGKILL is over, and so many were `left` to be sent it.
-    Killed {
-        left: usize,
+    /// A process that was re-parented to bowout was reaped.
+    Reaped,
+    /// No process of the command is left. `hook`: a hook still runs.
+    NoneLeft {
+        hook: bool,
     },
-    /// [`deadline`](super::Machine::deadline) has come.
+    /// A pass of SIGKILL is over: how many processes it reached, and how many refused it (`EPERM`).
+    Killed {
+        reached: usize,
+        refused: usize,
+    },
+    /// [`deadline`](super::Machine::deadline) is over.
     Timeout,
 }
 
-/// Where the supervision stands.
+/// Where the supervision stands. Whether the child has exited is a fact beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// No stop is under way. `ended` only with `--wait-tree`: the child is gone and its descendants
-    /// go on.
-    Running { ended: Option<Exit> },
-    /// The stop is asked for and the stop signal not yet sent: hook number `hook` runs, or, behind
-    /// the last, the delay, until then at the latest. The time of the ladder's first step runs
-    /// already, to `grace`.
-    Preparing {
-        hook: Option<usize>,
-        until: Option<Instant>,
-        grace: Option<Instant>,
-        ended: Option<Exit>,
-    },
-    /// Step `rung` of the ladder has been sent and has until then.
-    Stopping {
-        rung: usize,
-        until: Option<Instant>,
-        ended: Option<Exit>,
-    },
-    /// The child is gone, its descendants are being ended and have until then.
-    Draining { exit: Exit, until: Option<Instant> },
-    /// SIGKILL is sent; what refuses to die is sent it `again` and given up on at `until`.
-    Killing {
-        ended: Option<Exit>,
-        again: Instant,
-        until: Instant,
-    },
-    /// Nothing is left to do but to end like this.
+pub(crate) enum Phase {
+    /// No stop is under way.
+    Running,
+    /// The stop began; the stop signal follows the hook that runs, or the delay.
+    Preparing { hook: Option<usize> },
+    /// This rung of the ladder was sent. The rung after the last is the drain: the child has exited
+    /// or was sent SIGKILL, and its descendants were sent SIGTERM.
+    Stopping { rung: usize },
+    /// SIGKILL was sent, and is sent `again` to what is left.
+    Killing { again: Instant },
+    /// bowout exits like this.
     Done(Exit),
 }
 
-/// What is to be done, in this order.
+/// What the supervisor has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// With `wake`, SIGCONT follows to each process of the target that is stopped, or that may be:
-    /// it acts on the signal only once it continues (signal(7)).
+    /// With `wake`, SIGCONT follows to each process of the target that is stopped, or may be: it
+    /// acts on the signal only once it continues (signal(7)).
     Send {
         signal: Signal,
         value: Option<u64>,
@@ -211,9 +168,9 @@ pub(crate) enum Action {
     Wake,
     /// Start this `--pre-stop` hook.
     RunHook(usize),
-    /// SIGKILL to the hook that runs, and to its process group.
+    /// SIGKILL to the process group of the hook that runs.
     EndHook,
-    /// Tell the service manager that the stop is under way, and until when.
+    /// Report the stop and its deadline to the service manager.
     NotifyStopping,
     /// Find out whether the program on the terminal is at its prompt: [`Event::TerminalSeen`]
     /// follows at once.
@@ -222,6 +179,103 @@ pub(crate) enum Action {
     SuspendSelf(Signal),
     /// Make the child's process group the foreground group.
     LendTerminal,
-    /// End, once the child is reaped.
-    Exit(Exit),
+}
+
+/// What an event has led to, for the log, the report and the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    /// A signal was received. `request`: it asks for the stop.
+    Signal {
+        received: Received,
+        request: bool,
+        outcome: Outcome,
+    },
+    /// `--max-runtime` is over.
+    RuntimeOver(Waiting),
+    /// A Ctrl-C was received a moment ago, and the program is not at its prompt: the stop goes on.
+    CtrlC(Waiting),
+    /// The program is at its prompt: the stop that a Ctrl-C began is cancelled.
+    Cancelled,
+    ChildExited(Exit),
+    /// The stop signal was sent after this hook, which exited or was killed at its `deadline`.
+    HookOver {
+        hook: usize,
+        deadline: bool,
+    },
+    /// The stop signal was sent after `--stop-delay`.
+    DelayOver,
+    /// The signal of a later rung was sent.
+    Escalated,
+    /// The grace period is over and SIGKILL was sent. What was not asked to stop before has a
+    /// second more.
+    GraceOver,
+    /// SIGKILL was sent to what outlived it before.
+    KilledAgain,
+    /// SIGKILL has not ended every process, and bowout exits.
+    GaveUp,
+    /// A deadline passed while bowout was stopped or frozen, and was put off.
+    DeadlineLate,
+    /// The child asked for more time; `granted` if that moved the deadline.
+    Extended {
+        asked: Duration,
+        granted: bool,
+    },
+    /// Processes that became bowout's own children during the stop were sent the stop signal, if
+    /// there were any.
+    NewChildren,
+    ChildStopped {
+        signal: Signal,
+        lent: bool,
+    },
+    Resumed {
+        suspended: bool,
+    },
+}
+
+/// What a received signal has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The stop began.
+    Began(Waiting),
+    /// A Ctrl-C that an interactive program may survive: a look at the terminal decides.
+    Looks,
+    /// SIGKILL was sent, because of a second request or the exit of the parent.
+    Killed,
+    Forwarded,
+    NotForwarded(Reason),
+}
+
+/// Why a signal was not forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// `--remap` drops it.
+    Dropped,
+    /// The child received it without bowout.
+    Received,
+    /// The stop signal follows the hooks or the delay.
+    Preparing,
+    /// The child is being stopped, and was sent this signal.
+    Stopping,
+    ChildExited,
+    ChildKilled,
+}
+
+/// What a stop that is under way waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// For the hooks, if there are `hooks`, then for the delay.
+    Preparation { hooks: bool },
+    /// For the child to exit.
+    Child,
+    /// For its descendants.
+    Descendants,
+    /// For SIGKILL to work.
+    Kill,
+}
+
+/// What one event has led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) actions: Vec<Action>,
+    pub(crate) fact: Option<Fact>,
 }

@@ -4,19 +4,24 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::{History, Line, Stop, Who, descendants, json, wait};
+use super::phrases::{descendants, duration, names};
+use super::{History, Line, Stop, json};
 use crate::exit::Exit;
-use crate::sender::Side;
+use crate::sender::{NamedSender, Side};
 use crate::signal::Signal;
 
 impl History {
     /// The last line: how the child exited, after how long, and why.
     pub(crate) fn end(&self, now: Instant, exit: Exit) -> Line {
-        let mut text = match self.ended() {
+        let mut text = match self.exit() {
             Some(ended) => self.ending(ended),
             None => format!("{} could not be killed", self.child()),
         };
-        text += &format!(" after {}{}", wait(self.run_time(now)), self.because(now));
+        text += &format!(
+            " after {}{}",
+            duration(self.run_time(now)),
+            self.because(now)
+        );
         if self
             .ended
             .is_none_or(|(ended, _)| ended.number() != exit.number())
@@ -25,8 +30,8 @@ impl History {
         }
         let fields = vec![
             ("child_pid", self.pid.into()),
-            ("exit_code", self.ended().and_then(Exit::code).into()),
-            ("exit_signal", self.ended().and_then(Exit::signal).into()),
+            ("exit_code", self.exit().and_then(Exit::code).into()),
+            ("exit_signal", self.exit().and_then(Exit::signal).into()),
             ("run_time_ms", json::millis(self.run_time(now)).into()),
             ("status", exit.number().into()),
         ];
@@ -46,16 +51,16 @@ impl History {
                 stop.by,
                 Some((
                     Signal::INT,
-                    Who {
+                    NamedSender {
                         side: Side::Terminal,
                         ..
                     }
                 ))
             )
         };
-        // Where Ctrl-C is not a stop request, nothing tells that it came.
-        let terminal = self.settings.job_control;
-        match self.ended() {
+        // Where Ctrl-C is not a stop request, nothing shows that it was received.
+        let terminal = self.place.job_control;
+        match self.exit() {
             None => Level::Warn,
             Some(_) if self.kill.is_some() => Level::Warn,
             Some(Exit::Signal(Signal::INT))
@@ -66,7 +71,7 @@ impl History {
             Some(_) if self.stop.is_some() || self.left > 0 => Level::Info,
             Some(Exit::Signal(Signal::PIPE)) => Level::Debug,
             Some(Exit::Signal(_)) => Level::Info,
-            Some(Exit::Code(1..)) if self.settings.pid1 => Level::Info,
+            Some(Exit::Code(1..)) if self.place.pid1 => Level::Info,
             Some(Exit::Code(_)) => Level::Debug,
         }
     }
@@ -74,7 +79,7 @@ impl History {
     /// What Kubernetes shows of the container's end: one line that stands alone, without the log
     /// beside it.
     pub(crate) fn termination_message(&self, now: Instant) -> String {
-        let mut line = match self.ended() {
+        let mut line = match self.exit() {
             Some(Exit::Signal(signal)) => format!("killed by {signal}"),
             Some(exit @ Exit::Code(_)) => exit.to_string(),
             None => "could not be killed".into(),
@@ -85,9 +90,9 @@ impl History {
         line += &self.because(now);
         line + &format!(
             "; main process {} (pid {}), ran for {}",
-            self.name(),
+            self.command_name(),
             self.pid,
-            wait(self.run_time(now))
+            duration(self.run_time(now))
         )
     }
 
@@ -97,32 +102,32 @@ impl History {
         let stopped = match (&self.stop, self.why()) {
             // With `--wait-tree` the child can have exited long before the stop.
             (Some(stop), Some(why)) if !stop.late && stop.at <= ended => {
-                format!(", {} after {why}", wait(ended - stop.at))
+                format!(", {} after {why}", duration(ended - stop.at))
             }
             (_, _) => String::new(),
         };
-        let killed = self
-            .descendants_killed
-            .map(|(killed, _)| descendants(killed));
+        let count = self.killed_descendants().count();
+        let killed = (count > 0).then(|| descendants(count));
+        let names = names(count, self.killed_descendants());
         // It can exit by itself while SIGKILL is on its way.
         let by_itself = |exited: bool| {
             exited
                 || self
-                    .ended()
+                    .exit()
                     .is_some_and(|exit| exit != Exit::Signal(Signal::KILL))
         };
         match (&self.kill, killed) {
             (Some((kill, exited)), Some(killed)) if by_itself(*exited) => {
-                format!("{stopped}; killed {killed} that it left running: {kill}")
+                format!("{stopped}; killed {killed} that it left running{names}: {kill}")
             }
-            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too"),
+            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too{names}"),
             (Some((_, exited)), None) if by_itself(*exited) => stopped,
             (Some((kill, _)), None) => format!(": {kill}"),
             (None, _) if self.left > 0 => {
                 format!(
                     "{stopped}; {} that it left running exited {} later",
                     descendants(self.left),
-                    wait(now - ended)
+                    duration(now - ended)
                 )
             }
             (None, _) => stopped,

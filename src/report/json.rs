@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, json};
 
-use super::{History, Sent, Step, Stop, Who};
+use super::{History, Note, Sent, Stop};
 use crate::exit::Exit;
-use crate::policy::Event;
-use crate::sender::Side;
+use crate::policy::Fact;
+use crate::process::NamedProcess;
+use crate::sender::{NamedSender, Side};
 use crate::signal::Signal;
 
 impl History {
@@ -23,7 +24,7 @@ impl History {
         lost: u64,
     ) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
-        let killed = self.descendants_killed.map_or(0, |(killed, _)| killed);
+        let killed = self.killed_descendants().count();
         let report = json!({
             "bowout": env!("CARGO_PKG_VERSION"),
             "command": self.command,
@@ -33,7 +34,7 @@ impl History {
             "run_time_ms": millis(self.run_time(now)),
             "drain_time_ms": self.ended.map(|(_, at)| millis(now - at)),
             // A child that exits with 126 or 127 then is not the command yet.
-            "child": self.ended().filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
+            "child": self.exit().filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
             "error": error,
             "exit": how(exit, None),
             "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
@@ -42,6 +43,7 @@ impl History {
                 "ended": self.left.saturating_sub(killed),
                 "killed": killed,
             },
+            "killed": self.killed.iter().map(process).collect::<Value>(),
             "orphans_reaped": self.orphans,
             "user_time_ms": millis(self.usage.user),
             "system_time_ms": millis(self.usage.system),
@@ -51,40 +53,47 @@ impl History {
         format!("{report}\n")
     }
 
-    /// The fields of a step, for `--log-format json`.
-    pub(super) fn fields(&self, step: &Step<'_>) -> Vec<(&'static str, Value)> {
+    /// The fields of a line, for `--log-format json`.
+    pub(super) fn fields(&self, note: &Note<'_>) -> Vec<(&'static str, Value)> {
         let mut fields = vec![("child_pid", self.pid.into())];
         let stop = || {
             self.stop
                 .as_ref()?
                 .by
                 .as_ref()
-                .map(|(signal, who)| (*signal, Some(who)))
+                .map(|(signal, from)| (*signal, Some(from)))
         };
-        let by = match step.event {
-            Event::Signal(received) => Some((received.signal, step.who.as_ref())),
-            // The line of a Ctrl-C that came before.
-            Event::TerminalSeen { .. } => stop(),
+        let by = match note.fact {
+            Fact::Signal { received, .. } => Some((received.signal, note.from.as_ref())),
+            // The line of a Ctrl-C that was received before.
+            Fact::CtrlC(_) | Fact::Cancelled => stop(),
             _ => None,
         };
-        if let Some((signal, who)) = by {
+        if let Some((signal, from)) = by {
             fields.push(("signal", signal.to_string().into()));
-            fields.push(("sender", who.map_or(Value::Null, Who::json)));
+            fields.push(("sender", from.map_or(Value::Null, NamedSender::json)));
         }
-        if let Event::ChildExited(exit) = step.event {
+        if let Fact::ChildExited(exit) = note.fact {
             fields.push(("exit_code", exit.code().into()));
             fields.push(("exit_signal", exit.signal().into()));
-            fields.push(("descendants_left", step.left.into()));
+            fields.push(("descendants_left", note.left.into()));
         }
-        if !step.sent.is_empty() {
-            let sent = |sent: &Sent| json!({ "signal": sent.signal.to_string(), "processes": sent.reached });
-            fields.push(("sent", step.sent.iter().map(sent).collect()));
+        if !note.sent.is_empty() {
+            let sent = |sent: &Sent| {
+                let mut json =
+                    json!({ "signal": sent.signal.to_string(), "processes": sent.reached });
+                if !sent.processes.is_empty() {
+                    json["named"] = sent.processes.iter().map(process).collect();
+                }
+                json
+            };
+            fields.push(("sent", note.sent.iter().map(sent).collect()));
         }
-        if let Some((signal, until)) = self.next_step(step) {
+        if let Some((signal, until)) = note.next {
             fields.push(("next_signal", signal.to_string().into()));
             fields.push((
                 "next_in_ms",
-                millis(until.saturating_duration_since(step.now)).into(),
+                millis(until.saturating_duration_since(note.now)).into(),
             ));
         }
         fields
@@ -98,8 +107,8 @@ impl History {
         let rungs: Vec<_> = sent()
             .map(|rung| json!({ "signal": rung.signal.to_string(), "after_ms": since(rung.at) }))
             .collect();
-        let by = stop.by.as_ref().map(|(signal, who)| {
-            let mut by = who.json();
+        let by = stop.by.as_ref().map(|(signal, from)| {
+            let mut by = from.json();
             by["signal"] = signal.to_string().into();
             by
         });
@@ -107,7 +116,8 @@ impl History {
             "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
-            // Null where the child had it from the terminal, was killed at once, or was gone.
+            // Null where the child received it from the terminal, was killed at once, or had
+            // exited.
             "forwarded_after_ms": forwarded.map(|rung| since(rung.at)),
             "rungs": rungs,
             "more_rungs": self.more_rungs,
@@ -118,7 +128,7 @@ impl History {
     }
 }
 
-impl Who {
+impl NamedSender {
     /// The sender; its numbers are null where it has none in this PID namespace.
     pub(super) fn json(&self) -> Value {
         let known = !matches!(self.side, Side::Terminal | Side::Outside);
@@ -129,6 +139,18 @@ impl Who {
             "name": self.name,
         })
     }
+}
+
+/// A process; null for what /proc did not say.
+fn process(process: &NamedProcess) -> Value {
+    let known = |text: String| (text != "?").then_some(text);
+    json!({
+        "pid": process.pid,
+        "name": known(process.name.clone()),
+        "state": known(process.state.to_string()),
+        "waits_in": process.waits_in,
+        "age_ms": process.age.map(millis),
+    })
 }
 
 fn how(exit: Exit, core: Option<bool>) -> Value {

@@ -1,11 +1,11 @@
 //! The lines, to the letter.
 
 use super::*;
-use crate::policy::{KillMode, Ladder, Machine};
-use crate::policy::{OnRepeat, Received};
+use crate::policy::{Action, Event, KillMode, Ladder, Machine, OnRepeat, Received, Step};
+use crate::sender::{Sender, Side};
 use crate::signal::{Remap, SignalSet};
 
-/// A machine and its history, played against a clock that stands where it is told to.
+/// A machine and its history, played against a clock that the test sets.
 struct Play {
     machine: Machine,
     history: History,
@@ -17,8 +17,8 @@ impl Play {
         Settings {
             ladder: ladder.parse().unwrap(),
             grace_is_default: false,
-            stop_on: SignalSet::of(&[Signal::TERM, Signal::INT]),
-            hangup_stops: true,
+            stop_on: Some(SignalSet::of(&[Signal::TERM, Signal::INT])),
+            keys_stop: true,
             on_repeat: OnRepeat::Kill,
             kill_mode: KillMode::Mixed,
             wait_tree: false,
@@ -30,12 +30,6 @@ impl Play {
                 "USR1:USR2".parse().unwrap(),
                 "USR2:0".parse().unwrap(),
             ]),
-            keys_stop: true,
-            job_control: true,
-            stdout_is_terminal: false,
-            announces: false,
-            leader: false,
-            pid1: false,
         }
     }
 
@@ -43,26 +37,25 @@ impl Play {
         Self::of(Self::settings(ladder))
     }
 
-    fn on_terminal(ladder: &str, stdout_is_terminal: bool) -> Self {
-        Self::of(Settings {
-            stdout_is_terminal,
-            ..Self::settings(ladder)
-        })
+    fn of(settings: Settings) -> Self {
+        let place = Place {
+            job_control: true,
+            ..Place::default()
+        };
+        Self::at(settings, place)
     }
 
     #[allow(clippy::disallowed_methods)]
-    fn of(settings: Settings) -> Self {
+    fn at(settings: Settings, place: Place) -> Self {
         let start = Instant::now();
         let history = History::new(
-            vec!["ng\u{1b}inx".into(), "-g".into()],
-            vec![],
+            (&"ng\u{1b}inx".into(), &["-g".into()], &[]),
             7,
-            start,
-            SystemTime::UNIX_EPOCH,
-            settings.clone(),
+            (start, SystemTime::UNIX_EPOCH),
+            (settings.clone(), place),
         );
         Self {
-            machine: Machine::new(settings, start),
+            machine: Machine::new(settings, place, start),
             history,
             start,
         }
@@ -71,66 +64,45 @@ impl Play {
     /// The line that `event` makes after so many seconds, if its actions reach so many processes.
     fn line(&mut self, after: f32, event: Event, reached: usize) -> String {
         let now = self.start + Duration::from_secs_f32(after);
-        let before = self.machine.state();
-        let actions = self.machine.step(now, event);
-        let who = match event {
-            Event::Signal(received) => {
-                let sender = Sender {
+        let Step { actions, fact } = self.machine.step(now, event);
+        let Some(fact) = fact else {
+            return String::new();
+        };
+        let from = match event {
+            Event::Signal(received) => Some(NamedSender {
+                side: received.side,
+                sender: Sender {
                     kernel: received.side == Side::Terminal,
                     pid: 40,
                     uid: 1000,
                     exited: received.signal == Signal::KILL,
-                };
-                Some(Who {
-                    side: received.side,
-                    sender,
-                    name: Some("ba\nsh".into()),
-                })
-            }
+                },
+                name: Some("ba\nsh".into()),
+            }),
             _ => None,
         };
         let mut rest = reached;
-        let send = |action: &Action| match *action {
-            Action::Send {
-                signal, to, wake, ..
-            } => {
-                let reached = if to == Target::Child {
-                    rest.min(1)
-                } else {
-                    rest
-                };
-                rest -= reached;
-                Some(Sent {
-                    signal,
-                    to,
-                    stops: wake || signal == Signal::KILL,
-                    reached,
-                    refused: 0,
-                })
-            }
-            _ => None,
-        };
-        let sent: Vec<_> = actions.iter().filter_map(send).collect();
+        let child = self.history.exit().is_none() && !matches!(event, Event::ChildExited(_));
+        let sent: Vec<_> = actions
+            .iter()
+            .filter_map(|action| sent(action, &mut rest, child))
+            .collect();
         let left = if matches!(event, Event::ChildExited(_)) {
             reached
         } else {
             0
         };
-        let after = self.machine.state();
-        let step = Step {
+        let note = Note {
             now,
-            event,
-            who,
-            before,
-            after,
-            actions: &actions,
+            fact,
+            from,
+            next: self.machine.next_signal(),
             sent: &sent,
             woken: false,
             left,
         };
-        self.history
-            .note(&step)
-            .map_or(String::new(), |line| line.text)
+        let line = self.history.note(&note);
+        line.map_or(String::new(), |line| line.text)
     }
 
     fn signal(&mut self, after: f32, side: Side, signal: &str, reached: usize) -> String {
@@ -153,6 +125,56 @@ impl Play {
     }
 }
 
+/// An action that reaches as many of `rest` as it is for. The child has the PID 7, the others 8, 9
+/// and so on.
+fn sent(action: &Action, rest: &mut usize, child: bool) -> Option<Sent> {
+    let Action::Send {
+        signal, to, wake, ..
+    } = *action
+    else {
+        return None;
+    };
+    let reached = match to {
+        Target::Child => (*rest).min(1),
+        _ => *rest,
+    };
+    *rest -= reached;
+    let first = if child && matches!(to, Target::All | Target::Child) {
+        7
+    } else {
+        8
+    };
+    let names = signal == Signal::KILL || matches!(to, Target::Unasked | Target::NewChildren);
+    let named = |pid| NamedProcess {
+        pid,
+        name: if pid == 7 { "ng\u{1b}inx" } else { "sle\nep" }.into(),
+        state: if pid == 9 { 'D' } else { 'S' },
+        waits_in: (pid == 9).then(|| "io_schedule".into()),
+        age: Some(Duration::from_secs(61)),
+    };
+    Some(Sent {
+        signal,
+        to,
+        stops: wake || signal == Signal::KILL,
+        reached,
+        refused: 0,
+        processes: (first..first + reached as i32)
+            .filter(|_| names)
+            .map(named)
+            .collect(),
+    })
+}
+
+/// On a terminal that is standard output, too.
+fn on_terminal(ladder: &str) -> Play {
+    let place = Place {
+        job_control: true,
+        stdout_is_terminal: true,
+        ..Place::default()
+    };
+    Play::at(Play::settings(ladder), place)
+}
+
 const KILLED: Exit = Exit::Signal(Signal::KILL);
 
 #[test]
@@ -160,7 +182,7 @@ fn a_stop_that_is_obeyed() {
     let mut play = Play::new("TERM/10s/KILL");
     assert_eq!(
         play.signal(1.0, Side::Manager, "TERM", 1),
-        "stop request SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager): sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 10s"
+        "received SIGTERM from pid 40 'ba\\nsh' (uid 1000, manager): sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 10s"
     );
     assert_eq!(play.line(2.5, Event::ChildExited(Exit::Code(0)), 0), "");
     assert_eq!(
@@ -174,7 +196,7 @@ fn a_stop_that_escalates() {
     let mut play = Play::new("TERM/2s/QUIT/1s/KILL");
     assert_eq!(
         play.signal(1.0, Side::Outside, "TERM", 1),
-        "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGQUIT in 2s"
+        "received SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGQUIT in 2s"
     );
     assert_eq!(
         play.line(3.0, Event::Timeout, 1),
@@ -182,16 +204,16 @@ fn a_stop_that_escalates() {
     );
     assert_eq!(
         play.line(4.0, Event::Timeout, 3),
-        "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and SIGTERM to 2 descendants, SIGKILL to them in 1s"
+        "grace period of 3s is over: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and SIGTERM to 2 descendants ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old), SIGKILL to them in 1s"
     );
     play.line(4.0, Event::ChildExited(KILLED), 0);
     assert_eq!(
         play.line(5.0, Event::Timeout, 2),
-        "1s after SIGTERM: sent SIGKILL to 2 descendants"
+        "1s after SIGTERM: sent SIGKILL to 2 descendants ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
     );
     assert_eq!(
         play.end(5.5, KILLED),
-        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; killed 2 descendants, too"
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 4s: 3s grace period expired after SIGTERM from outside; killed 2 descendants, too ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
     );
 }
 
@@ -207,7 +229,7 @@ fn a_default_grace_period_is_called_so() {
     let mut play = default();
     assert_eq!(
         play.signal(1.0, Side::Outside, "TERM", 1),
-        "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s (default)"
+        "received SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s (default)"
     );
     assert!(
         play.signal(2.0, Side::Manager, "INT", 1)
@@ -221,7 +243,7 @@ fn a_default_grace_period_is_called_so() {
     let mut play = default();
     assert_eq!(
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
-        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s (default)"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left ('sle\\nep' pid 8, state S, 1m 1s old): sent SIGTERM, SIGKILL in 8s (default)"
     );
     let mut play = default();
     assert!(
@@ -235,12 +257,12 @@ fn a_parent_whose_exit_kills_is_named() {
     let mut play = Play::new("TERM/2s/KILL");
     assert_eq!(
         play.signal(1.0, Side::Manager, "KILL", 3),
-        "SIGKILL from the exited parent (pid 40): sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
+        "SIGKILL from the exited parent (pid 40): sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 2 descendants ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
     );
     play.line(1.0, Event::ChildExited(KILLED), 0);
     assert_eq!(
         play.end(1.0, KILLED),
-        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); killed 2 descendants, too"
+        "'ng\\u{1b}inx' (pid 7) was killed by SIGKILL after 1s: SIGKILL from the exited parent (pid 40); killed 2 descendants, too ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
     );
 }
 
@@ -257,7 +279,7 @@ fn the_terminal_is_answered() {
     );
     assert_eq!(
         play.signal(3.0, Side::Terminal, "INT", 1),
-        "second stop request SIGINT from the terminal: sent SIGKILL to 'ng\\u{1b}inx' (pid 7)"
+        "received SIGINT from the terminal, the second stop request: sent SIGKILL to 'ng\\u{1b}inx' (pid 7)"
     );
     assert_eq!(
         play.signal(3.0, Side::Terminal, "INT", 0),
@@ -268,11 +290,11 @@ fn the_terminal_is_answered() {
 #[test]
 fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
     const LOOK: Event = Event::TerminalSeen { prompt: false };
-    let mut play = Play::on_terminal("INT/8s/KILL", true);
+    let mut play = on_terminal("INT/8s/KILL");
     assert_eq!(play.signal(1.0, Side::Terminal, "INT", 0), "");
     assert_eq!(
         play.signal(1.02, Side::Terminal, "INT", 0),
-        "SIGINT from the terminal not forwarded: 'ng\\u{1b}inx' (pid 7) has it already"
+        "SIGINT from the terminal not forwarded: 'ng\\u{1b}inx' (pid 7) received it already"
     );
     for event in [Event::Timeout, LOOK] {
         assert_eq!(play.line(1.05, event, 0), "");
@@ -299,11 +321,11 @@ fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
         .report(play.start + Duration::from_secs(3), Exit::Code(0), None, 0);
     assert!(report.contains(r#""stop":null"#), "{report}");
     // Another request starts the stop that a prompt could have cancelled.
-    let mut play = Play::on_terminal("TERM/8s/KILL", true);
+    let mut play = on_terminal("TERM/8s/KILL");
     play.signal(1.0, Side::Terminal, "INT", 0);
     assert_eq!(
         play.signal(1.01, Side::Outside, "TERM", 1),
-        "stop request SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
+        "received SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
     );
 }
 
@@ -312,15 +334,15 @@ fn what_is_left_behind_is_counted() {
     let mut play = Play::new("TERM/8s/KILL");
     assert_eq!(
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
-        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left: sent SIGTERM, SIGKILL in 8s"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s, 1 descendant left ('sle\\nep' pid 8, state S, 1m 1s old): sent SIGTERM, SIGKILL in 8s"
     );
     assert_eq!(
         play.line(9.0, Event::Timeout, 1),
-        "grace period of 8s is over: sent SIGKILL to 1 descendant"
+        "grace period of 8s is over: sent SIGKILL to 1 descendant ('sle\\nep' pid 8, state S, 1m 1s old)"
     );
     assert_eq!(
         play.end(9.0, Exit::Code(3)),
-        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s; killed 1 descendant that it left running: 8s grace period expired after its exit"
+        "'ng\\u{1b}inx' (pid 7) exited with 3 after 1s; killed 1 descendant that it left running ('sle\\nep' pid 8, state S, 1m 1s old): 8s grace period expired after its exit"
     );
 }
 
@@ -344,12 +366,12 @@ fn every_signal_is_answered_for() {
     }
     assert_eq!(
         play.signal(2.0, Side::Outside, "TERM", 0),
-        "stop request SIGTERM from outside: SIGTERM could not be sent to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
+        "received SIGTERM from outside: SIGTERM could not be sent to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
     );
 }
 
 #[test]
-fn the_run_time_and_another_exit_are_told() {
+fn the_run_time_and_another_exit_are_reported() {
     let mut play = Play::new("TERM/8s/KILL");
     assert_eq!(
         play.line(3600.0, Event::Timeout, 1),
@@ -375,7 +397,7 @@ fn durations_are_for_people() {
         (60_000, "1m"),
         (3_723_004, "1h 2m 3s"),
     ] {
-        assert_eq!(wait(Duration::from_millis(millis)), text);
+        assert_eq!(duration(Duration::from_millis(millis)), text);
     }
 }
 
@@ -386,7 +408,7 @@ fn the_ladders_first_rung_may_be_what_was_received() {
 }
 
 #[test]
-fn a_child_that_daemonises_is_told_the_options() {
+fn a_child_that_daemonises_gets_a_hint_of_the_options() {
     let daemonised = |after, code| {
         let line = Play::new("TERM/8s/KILL").line(after, Event::ChildExited(Exit::Code(code)), 2);
         line.contains("--wait-tree") && line.contains("--kill-mode process")
@@ -410,11 +432,11 @@ fn the_drain_has_a_time_of_its_own() {
     play.signal(7.0, Side::Manager, "TERM", 0);
     assert_eq!(
         play.line(8.3, Event::Timeout, 1),
-        "grace period of 8s is over: sent SIGKILL to 1 descendant"
+        "grace period of 8s is over: sent SIGKILL to 1 descendant ('sle\\nep' pid 8, state S, 1m 1s old)"
     );
     assert_eq!(
         play.end(8.3, Exit::Code(0)),
-        "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; killed 1 descendant that it left running: 8s grace period expired after its exit"
+        "'ng\\u{1b}inx' (pid 7) exited with 0 after 200ms; killed 1 descendant that it left running ('sle\\nep' pid 8, state S, 1m 1s old): 8s grace period expired after its exit"
     );
     let report: serde_json::Value = serde_json::from_str(&play.history.report(
         play.start + Duration::from_millis(8300),
@@ -432,7 +454,7 @@ fn the_drain_has_a_time_of_its_own() {
 }
 
 #[test]
-fn no_grace_period_is_no_reason_where_nothing_was_killed() {
+fn a_grace_period_of_0_is_not_a_reason_where_nothing_was_killed() {
     let mut play = Play::new("KILL");
     assert_eq!(play.line(1.0, Event::ChildExited(Exit::Code(0)), 0), "");
     let line = play
@@ -450,38 +472,30 @@ fn no_grace_period_is_no_reason_where_nothing_was_killed() {
 /// Each signal is counted by itself: five processes in all are two descendants, twice.
 #[test]
 fn two_signals_at_once_are_counted_one_by_one() {
-    let state = State::Stopping {
-        rung: 0,
-        until: None,
-        ended: None,
-    };
     let sent = [Signal::TERM, Signal::INT].map(|signal| Sent {
         signal,
         to: Target::All,
         stops: true,
         reached: 3,
         refused: 0,
+        processes: vec![],
     });
     let play = Play::new("TERM/8s/KILL");
     let now = play.start;
-    let step = Step {
+    let note = Note {
         now,
-        event: Event::HookExited,
-        who: None,
-        before: State::Preparing {
-            hook: None,
-            until: None,
-            grace: None,
-            ended: None,
+        fact: Fact::HookOver {
+            hook: 0,
+            deadline: false,
         },
-        after: state,
-        actions: &[],
+        from: None,
+        next: None,
         sent: &sent,
         woken: false,
         left: 0,
     };
     assert_eq!(
-        play.history.sent(&step).unwrap(),
+        play.history.sent(&note).unwrap(),
         "sent SIGTERM to 'ng\\u{1b}inx' (pid 7) and 2 descendants and SIGINT to 'ng\\u{1b}inx' (pid 7) and 2 descendants"
     );
 }
@@ -495,6 +509,7 @@ fn the_list_of_sent_signals_has_a_bound() {
             on_repeat: OnRepeat::Forward,
             ..play.history.settings.clone()
         },
+        play.history.place,
         play.start,
     );
     for n in 0..1000_u16 {
@@ -518,7 +533,7 @@ fn the_list_of_sent_signals_has_a_bound() {
 fn a_routine_run_logs_nothing() {
     let level = |pid1, code| {
         let mut play = Play::new("TERM/8s/KILL");
-        play.history.settings.pid1 = pid1;
+        play.history.place.pid1 = pid1;
         play.line(1.0, Event::ChildExited(code), 0);
         play.history
             .end(play.start + Duration::from_secs(1), code)
@@ -549,7 +564,7 @@ fn a_run_time_that_is_over_is_named_without_a_grace_period_too() {
     let mut play = Play::new("KILL");
     assert_eq!(
         play.line(3600.0, Event::Timeout, 2),
-        "'ng\\u{1b}inx' (pid 7) has run for 1h: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 1 descendant, because the grace period is 0"
+        "'ng\\u{1b}inx' (pid 7) has run for 1h: sent SIGKILL to 'ng\\u{1b}inx' (pid 7) and 1 descendant ('sle\\nep' pid 8, state S, 1m 1s old), because the grace period is 0"
     );
     play.line(3600.0, Event::ChildExited(KILLED), 0);
     assert!(
@@ -567,7 +582,7 @@ fn a_stop_signal_that_the_child_has_from_the_terminal_is_said_to_be_there() {
     play.signal(1.0, Side::Terminal, "INT", 0);
     assert_eq!(
         play.line(2.0, Event::Timeout, 0),
-        "stop delay is over: 'ng\\u{1b}inx' (pid 7) has the stop signal already, SIGKILL in 7s"
+        "stop delay is over: 'ng\\u{1b}inx' (pid 7) received the stop signal already, SIGKILL in 7s"
     );
 }
 
@@ -606,7 +621,7 @@ fn a_child_that_exited_by_itself_was_not_killed() {
     let mut play = Play::new("KILL");
     play.line(1.0, Event::ChildExited(Exit::Code(3)), 1);
     assert!(play.end(1.1, Exit::Code(3)).ends_with(
-        "exited with 3 after 1s; killed 1 descendant that it left running: the grace period is 0"
+        "exited with 3 after 1s; killed 1 descendant that it left running ('sle\\nep' pid 8, state S, 1m 1s old): the grace period is 0"
     ));
     let mut play = Play::of(Settings {
         wait_tree: true,

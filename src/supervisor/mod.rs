@@ -1,14 +1,15 @@
-//! The loop: wait, gather, step, perform. The only file that knows both the policy and the kernel's
-//! side; it decides nothing and makes no system call itself.
+//! The loop: wait, read, step, perform, log. The only module that knows both the policy and the
+//! kernel's side. It decides nothing, and what it does to processes goes through [`Kernel`].
 //!
-//! One turn: wait in ppoll; empty the intake; read the clock once (and again where a turn has taken
-//! long: behind a suspension, behind SIGKILL); children first, then signals, then the deadline. A
-//! child that has ended is stepped and acted upon before it is reaped, so that its PID cannot name
-//! a stranger meanwhile. A failed action is logged and survived: only the child's end ends us.
-//! Nothing here may panic.
+//! One turn: wait in ppoll; read the signals; read the clock once (and again where a turn has taken
+//! long: after a suspension, after SIGKILL); children first, then signals, then the deadline. A
+//! child that has exited is stepped before it is reaped, so that its PID cannot be another
+//! process's meanwhile. All actions of an event come before its log lines and before the next
+//! event. A failed action is logged and survived. Nothing here may panic.
 
 mod dropped;
 mod end;
+mod hook;
 mod perform;
 mod receive;
 mod start;
@@ -21,30 +22,33 @@ use std::time::{Duration, Instant};
 
 use ::log::{Level, log_enabled};
 
-use dropped::Dropped;
-
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{self, escape, event};
-use crate::policy::{Event, Machine, State};
-use crate::report::{History, Line, Sent, Step};
+use crate::policy::{Event, Fact, KillMode, Machine, Phase};
+use crate::report::{History, Line, Note, Sent};
 use crate::sender::{Kin, Sender};
 use crate::signal::Signal;
-use crate::sys::child::{self, Change, Child, Ended, Peek};
+use crate::sys::child::Child;
 use crate::sys::files::Destination;
+use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Inherited, Intake};
 use crate::sys::this_process::Parent;
+use crate::sys::tree::Tree;
 use crate::sys::tty::{self, Terminal};
-use crate::sys::{self, tree};
+use crate::sys::wait;
+use crate::sys::waitid::{Ask, Ended, Report};
+use dropped::Dropped;
 
 /// One supervision.
-struct Supervisor<'a> {
+struct Supervisor<'a, K: Kernel> {
     config: Config,
     inherited: &'a Inherited,
-    intake: Intake,
+    intake: K::Intake,
     child: Child,
+    tree: Tree<K>,
     hook: Option<Hook>,
     kin: Kin,
     machine: Machine,
@@ -53,83 +57,88 @@ struct Supervisor<'a> {
     relay: Option<Relay>,
     parent: Option<Parent>,
     dropped: Dropped,
-    report: Option<Destination>,
-    termination_log: Option<File>,
-    /// Where bowout was started, for the hooks; nowhere without any.
-    directory: Option<PathBuf>,
+    outputs: Outputs,
     /// The time of this turn.
     now: Instant,
-    /// The command could not be run, and why.
+    /// Why the command could not be run.
     failure: Option<Error>,
     /// PIDs whose refusal of a signal was logged, and whether the signal was SIGKILL.
     refused: Vec<(i32, bool)>,
     /// Refusals that were not logged.
     refused_more: u64,
     /// The log has said that a system call is refused.
-    told_of_filter: bool,
-    /// More children have ended than one turn reaps.
+    filter_logged: bool,
+    /// More children have exited than one turn reaps.
     more: bool,
 }
 
-/// How many children one turn reaps, so that a storm of orphans keeps neither signals nor deadlines
-/// waiting.
-const AT_ONCE: usize = 256;
-
-/// How long the last pass of SIGKILL has to show before bowout gives up.
-const MOMENT: Duration = Duration::from_millis(100);
-
-/// The `--pre-stop` hook that runs.
+/// The hook that runs.
 struct Hook {
     number: usize,
     child: Child,
-    /// We have ended it.
+    /// bowout killed it.
     killed: bool,
 }
 
-/// Starts the command and stays with it to its end.
+/// The files that are written at the end, and the directory that bowout was started in, opened and
+/// looked up before the command starts.
+struct Outputs {
+    report: Option<Destination>,
+    termination_log: Option<File>,
+    directory: Option<PathBuf>,
+}
+
+/// How many children one turn reaps, so that a storm of orphans delays neither signals nor
+/// deadlines.
+const AT_ONCE: usize = 256;
+
+/// How long the last pass of SIGKILL has to work before bowout gives up.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Starts the command and supervises it to its end.
 ///
 /// # Errors
-/// What keeps it from being started (125), or being run (126, 127).
+/// What prevents the start (125) or the run (126, 127) of the command.
 pub(crate) fn supervise(config: Config, inherited: &Inherited) -> Result<Exit, Error> {
-    let mut supervisor = Supervisor::start(config, inherited)?;
+    // First: `fd:3` is what the user has opened, and not a descriptor of bowout's own.
+    let outputs = Outputs::open(&config)?;
+    let intake =
+        Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
+    let mut supervisor = Supervisor::start(config, inherited, outputs, intake, Linux::open())?;
     let exit = loop {
         supervisor.turn();
-        if let State::Done(exit) = supervisor.machine.state() {
+        if let Phase::Done(exit) = supervisor.machine.phase() {
             break supervisor.end(exit);
         }
     };
     let failure = supervisor.failure.take();
     // Its socket has a name in the file system.
     drop(supervisor.relay.take());
-    // The kernel takes back everything else in one go.
+    // The kernel frees everything else at once.
     mem::forget(supervisor);
     failure.map_or(Ok(exit), Err)
 }
 
-impl Supervisor<'_> {
-    /// One turn of the loop. Signals that came together with the child's end are answered for, too,
-    /// before it is told.
+impl<K: Kernel> Supervisor<'_, K> {
+    /// One turn of the loop.
     fn turn(&mut self) {
-        let mut fds = vec![self.intake.as_fd()];
-        fds.extend(self.child.exec_pending());
-        fds.extend(self.relay.iter().flat_map(Relay::readable));
-        fds.extend(self.parent.as_ref().and_then(Parent::handle));
+        let mut readable = vec![self.intake.as_fd()];
+        readable.extend(self.child.exec_pending());
+        readable.extend(self.relay.iter().flat_map(Relay::readable));
+        readable.extend(self.parent.as_ref().and_then(Parent::handle));
+        let writable = self.relay.as_ref().and_then(Relay::writable);
         let deadline = if self.more {
             Some(self.now)
         } else {
             self.machine.deadline()
         };
-        sys::wait::until(
-            deadline,
-            &fds,
-            self.relay.as_ref().and_then(Relay::writable),
-        );
-        let batch = self.intake.read();
-        self.now = clock();
-        if !self.told_of_filter
-            && let Some(refused) = sys::wait::refused()
+        self.tree.kernel.wait(deadline, &readable, writable);
+        let batch = self.tree.kernel.signals(&self.intake);
+        self.now = self.tree.kernel.clock();
+        if !self.filter_logged
+            && let Some(refused) = wait::refused()
         {
-            self.told_of_filter = true;
+            self.filter_logged = true;
             event!(Level::Warn, "call_refused"; "{refused}; trying again every 10 ms");
         }
         self.exec_result();
@@ -139,30 +148,35 @@ impl Supervisor<'_> {
         self.signals(batch.signals, true);
         self.parent_exit();
         self.relay();
-        if self
-            .machine
-            .deadline()
-            .is_some_and(|deadline| deadline <= self.now)
-        {
+        if self.is_due() {
             self.reap_before_killing_again();
             self.step(Event::Timeout, None);
         }
     }
 
-    /// Nobody is to be looked for, or given up on, who is dead and only waits for us: a storm of
-    /// forks leaves a hundred thousand, and to look for the living among them takes longer than to
-    /// reap them.
+    fn is_due(&self) -> bool {
+        self.machine
+            .deadline()
+            .is_some_and(|deadline| deadline <= self.now)
+    }
+
+    /// Reaps all zombies before the next SIGKILL pass: with 100,000 of them a look takes longer than
+    /// reaping.
     fn reap_before_killing_again(&mut self) {
-        if let State::Killing { until, .. } = self.machine.state()
-            && until <= self.now
-        {
-            // Without /proc a pass takes seconds, and whoever it has met is dying at this moment.
-            sys::wait::until(Some(clock() + MOMENT), &[self.intake.as_fd()], None);
+        if !matches!(self.machine.phase(), Phase::Killing { .. }) {
+            return;
+        }
+        if self.machine.over_at().is_some_and(|over| over <= self.now) {
+            // Without /proc a pass takes seconds, and what it signalled last is dying now.
+            let until = self.tree.kernel.clock() + MOMENT;
+            self.tree
+                .kernel
+                .wait(Some(until), &[self.intake.as_fd()], None);
             self.children();
         }
         for _ in 0..AT_ONCE {
-            match self.machine.state() {
-                State::Killing { .. } if self.more => self.children(),
+            match self.machine.phase() {
+                Phase::Killing { .. } if self.more => self.children(),
                 _ => return,
             }
         }
@@ -179,16 +193,12 @@ impl Supervisor<'_> {
     }
 
     fn exec_result(&mut self) {
-        let told = match self.child.exec_result() {
+        let notifies = self.config.notify == Notify::Exec;
+        let message = match self.child.exec_result() {
             None => return,
-            Some(Ok(())) if self.config.notify != Notify::Exec && !log_enabled!(Level::Debug) => {
-                return;
-            }
-            // The end of the pipe is also that of a child which has died on the way.
-            Some(Ok(()))
-                if self.child.has_ended()
-                    || !matches!(self.machine.state(), State::Running { .. }) =>
-            {
+            Some(Ok(())) if !notifies && !log_enabled!(Level::Debug) => return,
+            // The end of the pipe is also that of a child which died before the exec.
+            Some(Ok(())) if self.tree.child_exited() || self.machine.phase() != Phase::Running => {
                 return;
             }
             Some(Ok(())) => {
@@ -203,219 +213,176 @@ impl Supervisor<'_> {
                     escape(&command),
                     escape(&error.to_string())
                 );
-                let told = format!("STATUS={message}\nERRNO={}", error.errno());
+                let status = format!("STATUS={message}\nERRNO={}", error.errno());
                 self.failure = Some(Error::exec(message, error.exit()));
-                told
+                status
             }
         };
-        if self.config.notify == Notify::Exec
-            && let Some(relay) = &mut self.relay
-        {
-            relay.notify(&told);
+        if notifies && let Some(relay) = &mut self.relay {
+            relay.notify(&message);
         }
     }
 
-    /// Reaps what has ended, then sees whether the child was stopped.
+    /// Reaps what has exited, then looks whether the child was stopped, and whether any process is
+    /// left.
     fn children(&mut self) {
         self.more = false;
+        let mut orphans = false;
         for _ in 0..AT_ONCE {
-            match child::peek() {
-                Peek::Ended(ended) if self.child.is_ours() && ended.pid == self.child.pid() => {
-                    self.child_ended(ended);
+            match self.tree.peek() {
+                Report::Exited(ended) if self.tree.is_child(ended.pid) => self.child_exited(ended),
+                Report::Exited(ended) if self.is_hook(ended.pid) => self.hook_exited(ended),
+                Report::Exited(ended) => {
+                    orphans = true;
+                    self.orphan_exited(ended);
                 }
-                Peek::Ended(ended)
-                    if self
-                        .hook
-                        .as_ref()
-                        .is_some_and(|hook| hook.child.pid() == ended.pid) =>
-                {
-                    self.hook_ended(ended);
-                }
-                Peek::Ended(ended) => {
-                    child::reap(ended.pid);
-                    self.history.reaped_orphan();
-                    let level = if self.config.warn_on_reap {
-                        Level::Warn
-                    } else {
-                        Level::Debug
-                    };
-                    let Ended { pid, exit, .. } = ended;
-                    event!(level, "orphan_reaped", orphan_pid = pid, exit_code = exit.code(), exit_signal = exit.signal();
-                        "reaped orphan pid {pid}, which {exit}");
-                }
-                // It runs again, and its next report comes with a SIGCHLD of its own.
-                Peek::Released => {}
-                Peek::None => {
+                // A traced process runs again, and its next report comes with a SIGCHLD of its own.
+                Report::Released => {}
+                Report::Nothing | Report::Stopped(_) | Report::Continued => {
                     self.child_changed();
-                    self.look_behind_hook();
-                    return self.look_behind_inherited();
+                    if orphans {
+                        self.step(Event::Reaped, None);
+                    }
+                    return self.none_left();
                 }
-                Peek::NoChildren => return self.step(Event::NoChildren, None),
+                Report::NoChild => return self.step(Event::NoneLeft { hook: false }, None),
             }
         }
         self.more = true;
     }
 
-    /// Whether nobody is left but processes that were our children before we were bowout: these do
-    /// not end with the command, and are not waited for.
-    fn look_behind_inherited(&mut self) {
-        if tree::has_inherited()
-            && !self.child.is_ours()
-            && tree::descendants().is_some_and(|left| left.is_empty())
-        {
-            self.step(Event::NoChildren, None);
-        }
-    }
-
-    fn child_ended(&mut self, ended: Ended) {
-        // What it had to say about its exec is in the pipe by now.
+    fn child_exited(&mut self, ended: Ended) {
+        // The result of its exec is in the pipe by now.
         self.exec_result();
         if ended.core {
             self.history.dumped_core();
         }
         self.step(Event::ChildExited(ended.exit), None);
-        let usage = self.child.reap();
+        // Until it is reaped, its name can be read. A routine run names nothing.
+        if log_enabled!(target: log::TARGET, self.history.end_level())
+            && let Some(child) = self.tree.kernel.stat(ended.pid)
+        {
+            self.history.child_is_called(&child.name);
+        }
+        let usage = self.tree.reap(ended.pid);
         self.history.used(usage);
     }
 
-    /// With `--wait-tree`: whether the hook is all that keeps us from the end.
-    fn look_behind_hook(&mut self) {
-        let (State::Preparing { ended: Some(_), .. }, Some(hook)) =
-            (self.machine.state(), &self.hook)
-        else {
-            return;
+    fn orphan_exited(&mut self, Ended { pid, exit, .. }: Ended) {
+        self.tree.reap(pid);
+        self.history.reaped_orphan();
+        let level = if self.config.warn_on_reap {
+            Level::Warn
+        } else {
+            Level::Debug
         };
-        let Some(group) = hook.child.own_group() else {
-            return;
-        };
-        if tree::descendants()
-            .is_some_and(|left| left.iter().all(|process| group.has(process.group)))
-        {
-            self.step(Event::HookAlone, None);
-        }
+        event!(level, "orphan_reaped", orphan_pid = pid, exit_code = exit.code(), exit_signal = exit.signal();
+            "reaped orphan pid {pid}, which {exit}");
     }
 
     fn child_changed(&mut self) {
-        match self.child.change() {
-            Some(Change::Stopped(signal)) => {
-                let terminal = self
-                    .terminal
-                    .as_ref()
-                    .filter(|_| signal == Signal::TTIN || signal == Signal::TTOU);
-                let group = self.child.group();
-                let wants_terminal = terminal
-                    .zip(group)
-                    .is_some_and(|(terminal, group)| terminal.can_lend(group));
-                let watched = self.terminal.is_some() && tty::is_watched();
-                let shared_group = group == Some(tty::own_group());
-                self.step(
-                    Event::ChildStopped {
-                        signal,
-                        wants_terminal,
-                        watched,
-                        shared_group,
-                    },
-                    None,
-                );
-            }
-            // Whoever has sent SIGCONT, we ourselves perhaps, knows.
-            Some(Change::Continued) | None => {}
+        // Continued: the sender of SIGCONT knows, and it may be bowout itself.
+        let Report::Stopped(signal) = self.tree.look(Ask::Change) else {
+            return;
+        };
+        let terminal = self.terminal.as_ref();
+        let group = self.tree.child_group();
+        let reads = signal == Signal::TTIN || signal == Signal::TTOU;
+        let lends = terminal
+            .zip(group)
+            .is_some_and(|(terminal, group)| terminal.can_lend(group));
+        let event = Event::ChildStopped {
+            signal,
+            wants_terminal: reads && lends,
+            watched: terminal.is_some() && tty::is_watched(),
+            shared_group: group == Some(tty::own_group()),
+        };
+        self.step(event, None);
+    }
+
+    /// Whether only bystanders are left, which are not waited for; or, with `--wait-tree`, only the
+    /// hook.
+    fn none_left(&mut self) {
+        let hook = self.hook.is_some();
+        let prepares = matches!(self.machine.phase(), Phase::Preparing { .. });
+        let waits = if hook {
+            prepares
+        } else {
+            self.tree.has_bystanders()
+        };
+        if waits && !self.tree.has_child() && self.tree.is_empty() {
+            self.step(Event::NoneLeft { hook }, None);
         }
     }
 
-    /// Has the machine take an event, performs what it says, then logs both. What came of the
-    /// actions may be an event again.
+    /// Has the machine take an event, performs what it decides, then logs both. What became of the
+    /// actions can be events again.
     fn step(&mut self, event: Event, sender: Option<Sender>) {
         let now = self.now;
-        let before = self.machine.state();
-        let actions = self.machine.step(now, event);
-        let after = self.machine.state();
-        let done = self.perform(&actions);
-        event!(Level::Trace, "step"; "{event:?}: {before:?} -> {after:?}, {actions:?}");
-        for refusal in &done.refusals {
-            self.tell_refusal(refusal, !matches!(after, State::Running { .. }));
+        let step = self.machine.step(now, event);
+        let done = self.perform(&step.actions);
+        event!(Level::Trace, "step"; "{event:?}: {:?}, {:?}", self.machine.phase(), step.actions);
+        for (process, signal, error) in &done.refused {
+            self.log_refusal(process, *signal, error);
         }
-        let who = self.who(event, sender);
-        let left = self.left(event, &done.sent);
-        let (woken, sent) = (done.woken, &done.sent);
-        let step = Step {
-            now,
-            event,
-            who,
-            before,
-            after,
-            actions: &actions,
-            sent,
-            woken,
-            left,
-        };
-        if let Some(line) = self.history.note(&step)
-            && self.failure.is_none()
-        {
-            log_line(&line);
-        }
-        if let (Event::Timeout, State::Killing { .. }, State::Done(_)) = (event, before, after) {
-            self.tell_survivors();
-        }
-        if let Some(suspended) = done.suspended {
-            // The turn goes on at another time of day.
-            self.now = clock();
-            let stopped = self.child.is_stopped();
-            self.step(Event::Resumed { suspended, stopped }, None);
-        }
-        if let Some(prompt) = done.prompt {
-            self.step(Event::TerminalSeen { prompt }, None);
+        if let Some(fact) = step.fact {
+            let note = Note {
+                now,
+                fact,
+                from: self.named_sender(event, sender),
+                next: self.machine.next_signal(),
+                sent: &done.sent,
+                woken: done.woken,
+                left: self.left(fact, &done.sent),
+            };
+            if let Some(line) = self.history.note(&note)
+                && self.failure.is_none()
+            {
+                log_line(&line);
+            }
+            if fact == Fact::GaveUp {
+                self.log_survivors();
+            }
         }
         if let Some(hook) = done.hook {
             self.run_hook(hook);
         }
-        if let Some(Sent {
-            reached, refused, ..
-        }) = done.sent.iter().find(|sent| sent.signal == Signal::KILL)
-        {
-            self.now = clock();
-            let none = *reached == 0 && *refused > 0;
-            self.step(
-                if none {
-                    Event::Refused
-                } else {
-                    Event::Killed {
-                        left: reached + refused,
-                    }
-                },
-                None,
-            );
+        for event in done.events {
+            // The action that led to it takes time: a suspension, a pass of SIGKILL.
+            self.now = self.tree.kernel.clock();
+            self.step(event, None);
         }
     }
 
     /// How many descendants were left at the child's exit.
-    fn left(&self, event: Event, sent: &[Sent]) -> usize {
-        match (event, self.machine.state()) {
-            (Event::ChildExited(_), _) if !sent.is_empty() => {
-                sent.iter().map(|sent| sent.reached + sent.refused).sum()
-            }
-            // They are on their way already, and a look at thousands would hold up the next pass.
-            (Event::ChildExited(_), State::Killing { .. })
-                if self.history.has_killed_descendants() =>
+    fn left(&mut self, fact: Fact, sent: &[Sent]) -> usize {
+        if !matches!(fact, Fact::ChildExited(_)) {
+            return 0;
+        }
+        let sent = sent.iter().map(|sent| sent.reached + sent.refused).sum();
+        match self.machine.phase() {
+            Phase::Stopping { .. }
+                if sent > 0 && self.config.policy.kill_mode == KillMode::Mixed =>
             {
-                0
+                sent
             }
-            (Event::ChildExited(_), State::Done(_)) => 0,
-            (Event::ChildExited(_), _) => tree::descendants().map_or(0, |left| left.len()),
-            (_, _) => 0,
+            // They were sent SIGKILL, and a look at thousands would delay the next pass.
+            Phase::Killing { .. } | Phase::Done(_) => sent,
+            _ => self
+                .tree
+                .members()
+                .map_or(sent, |left| left.len().max(sent)),
         }
     }
 
-    /// Says who has outlived SIGKILL; who may not be sent it was told when it was refused.
-    fn tell_survivors(&self) {
-        let left = tree::descendants().unwrap_or_default();
-        for process in left
-            .iter()
-            .filter(|process| !self.refused.contains(&(process.pid, true)))
-        {
+    /// Logs the processes that outlived SIGKILL. Those that refused it were logged then.
+    fn log_survivors(&mut self) {
+        let mut left = self.tree.members().unwrap_or_default();
+        left.retain(|process| !self.refused.contains(&(process.pid, true)));
+        for process in left {
             let (name, pid, state) = (escape(&process.name), process.pid, process.state);
             event!(Level::Error, "kill_failed", target_pid = pid, name = process.name.as_str(), state = state.to_string();
-                "cannot kill '{name}' (pid {pid}): it is in state {state} and has not answered SIGKILL");
+                "cannot kill '{name}' (pid {pid}): it is in state {state} and has not exited after SIGKILL");
         }
     }
 }
@@ -430,13 +397,4 @@ fn log_line(
     }: &Line,
 ) {
     log::log(*level, event, fields, format_args!("{text}"));
-}
-
-/// The clock of the whole supervision: CLOCK_MONOTONIC, which nobody sets (contract K15).
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the clock, for each turn"
-)]
-fn clock() -> Instant {
-    Instant::now()
 }

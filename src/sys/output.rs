@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::termios::tcgetsid;
 use nix::unistd::{getsid, write};
 
-use super::tree::reopen;
+use super::proc::reopen;
 
 /// The longest write: up to here one to a pipe is whole or not at all (pipe(7), `PIPE_BUF`).
 pub(super) const LONGEST: usize = 4096;

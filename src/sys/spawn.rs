@@ -26,7 +26,7 @@ use super::child::Child;
 use super::environment::{self, Change};
 use super::refusal::{self, ExecError};
 use super::signals::Inherited;
-use super::{stderr, this_process, tree};
+use super::{proc, stderr, this_process};
 use crate::exit::Exit;
 
 /// The search path without PATH: that of glibc's execvp(3).
@@ -119,7 +119,7 @@ impl Spawn<'_> {
             // start.
             mem::forget(report);
         }
-        Ok(Child::new(child, self.own_group, read))
+        Ok(Child::new(child, read))
     }
 
     /// The child's steps before its exec, with every signal blocked: a signal that it is sent
@@ -263,7 +263,7 @@ pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
     }
     let own = stderr::own_descriptor()
         .into_iter()
-        .chain(tree::proc_descriptor());
+        .chain(proc::descriptor());
     let mut kept: Vec<_> = ours
         .iter()
         .copied()

@@ -13,9 +13,9 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcgetsid, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
+use super::proc::{self, Process};
 use super::signals::{self, disposition, set_mask};
 use super::this_process;
-use super::tree;
 use crate::signal::{Signal, SignalSet};
 
 /// The device number of /dev/tty, which is the controlling terminal of each process that opens it
@@ -101,7 +101,7 @@ impl Terminal {
     /// foreground and has set the terminal to non-canonical mode (termios(3)), as line editors do,
     /// or is in read(2) of it. The prompt of a shell that took the terminal back is not the
     /// tree's. A program between two reads is seen at the next look.
-    pub(crate) fn is_at_prompt(&self, child: Option<libc::pid_t>) -> bool {
+    pub(crate) fn is_at_prompt(&self, tree: &[Process]) -> bool {
         let Ok(holder) = tcgetpgrp(&self.fd) else {
             return false;
         };
@@ -115,9 +115,9 @@ impl Terminal {
         let known =
             unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCGDEV, &raw mut device) } == 0;
         let is_it = |rdev: u64| rdev == DEV_TTY || known && rdev == u64::from(device);
-        tree::any_thread(child, |pid, thread| {
+        proc::any_thread(tree.iter().map(|process| process.pid), |pid, thread| {
             nix::unistd::getpgid(Some(Pid::from_raw(pid))) == Ok(holder)
-                && (raw || tree::reads(pid, thread, is_it))
+                && (raw || proc::reads(pid, thread, is_it))
         })
     }
 

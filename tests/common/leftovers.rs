@@ -167,7 +167,7 @@ pub fn kill(mark: &str, child: &mut Child) {
             .and_then(|started| started.get(&(pid as u32)))
             .is_some_and(|times| *times > 0);
         if stat.state == 'Z' && stat.parent == std::process::id() as i32 && !ours {
-            // SAFETY: no status is asked for; a zombie that nobody else waits for.
+            // SAFETY: no status is asked for; a zombie that no other thread waits for.
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
         }
     }

@@ -67,7 +67,7 @@ pub fn size<T>(quick: T, long: T) -> T {
     }
 }
 
-/// Waits for a fact that no pipe tells: the only place of the tests that polls.
+/// Waits for a fact that no pipe shows: the only place of the tests that polls.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + watchdog();
     let mut turns = 0_u32;
@@ -88,10 +88,10 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two requests to stop are two only if bowout reads the second 50 ms behind its acting on the
-/// first, which is 0.2 s behind its reading of it at the most: sees to it that those of a test to
+/// Two requests to stop are two only if bowout reads the second 50 ms after it acted on the
+/// first, which is 0.2 s after it read it at the most: sees to it that those of a test to
 /// one `target` are. Counted from here and not from the first request, which a busy machine lets
-/// bowout read late: the test has seen by now what came of it.
+/// bowout read late: the test has seen the result by now.
 pub fn apart(target: impl std::fmt::Display) {
     thread_local! {
         static LAST: RefCell<String> = const { RefCell::new(String::new()) };
@@ -127,7 +127,7 @@ pub fn clean_slate() {
     }
 }
 
-/// Whether a stop is asked for by this signal, if nobody says otherwise.
+/// Whether a stop is asked for by this signal, by default.
 fn asks(signal: i32) -> bool {
     [libc::SIGTERM, libc::SIGINT, libc::SIGABRT].contains(&signal)
 }
@@ -151,7 +151,7 @@ pub fn skip(reason: Option<String>) -> bool {
     true
 }
 
-/// Why there can be no PID namespace here, if so.
+/// Why a PID namespace cannot be made here, if so.
 pub fn no_namespaces() -> Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     REASON
@@ -359,7 +359,7 @@ pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
 pub struct Running {
     /// bowout's own, as this process sees it.
     pub pid: i32,
-    /// Holds on to bowout where somebody else reaps it: its number may become another's.
+    /// Holds on to bowout where another process reaps it: its number may become another's.
     handle: OwnedFd,
     home: Home,
     child: Child,
@@ -567,6 +567,15 @@ impl Running {
         self.err.rest();
         self.err.seen()
     }
+
+    /// The only line of the log.
+    pub fn line(&mut self) -> String {
+        let log = self.log();
+        let [line] = &log[..] else {
+            panic!("not one line: {log:#?}")
+        };
+        line.clone()
+    }
 }
 
 impl Drop for Running {
@@ -659,7 +668,7 @@ impl Dir {
     }
 }
 
-/// Waits until nobody has the file open for writing, as a process may that another test forked
+/// Waits until no process has the file open for writing, as a process may that another test forked
 /// meanwhile: it could not be executed (`ETXTBSY`, execve(2)). That there is no writer is what a
 /// read lease asks for (`F_SETLEASE`, fcntl(2)).
 fn written(path: &Path) {

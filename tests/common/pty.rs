@@ -54,7 +54,7 @@ fn check(done: i32, what: &str) -> i32 {
 }
 
 /// The master and the slave of a new terminal.
-/// A master and its slave, of which nobody is the controlling terminal.
+/// A master and its slave, which no process has as its controlling terminal.
 pub fn open() -> (OwnedFd, OwnedFd) {
     // SAFETY: the name's buffer is as long as it is said to be; the descriptors are ours.
     unsafe {
@@ -108,7 +108,8 @@ fn search() -> std::ffi::OsString {
 impl Pty {
     pub fn start(role: Role, line: &[&str]) -> Self {
         let (master, slave) = open();
-        // Before anybody could be told of a change; wide, so that what is typed stays on a line.
+        // Before any process could be signalled a change; wide, so that what is typed stays on a
+        // line.
         resize(&master, 24, 200);
         let dir = Dir::new();
         let mark = leftovers::unique();
@@ -291,7 +292,7 @@ impl Pty {
         String::from_utf8_lossy(&self.screen[from..self.looked]).into_owned()
     }
 
-    /// Waits for this text and gives all up to its end; the next look begins behind it.
+    /// Waits for this text and gives all up to its end; the next look begins after it.
     pub fn see(&mut self, text: &str) -> String {
         self.until(&format!("{text:?} on the screen"), |pty| {
             let at = find(&pty.screen[pty.looked..], text.as_bytes())?;
@@ -299,7 +300,7 @@ impl Pty {
         })
     }
 
-    /// Waits for the prompt; gives the exit status in it, and what came before.
+    /// Waits for the prompt; gives the exit status in it, and the text before it.
     pub fn prompt_of(&mut self, prompt: [&str; 2]) -> (i32, String) {
         self.until("the prompt", |pty| pty.find_prompt(prompt))
     }
@@ -332,7 +333,7 @@ impl Pty {
             .unwrap_or_else(|_| panic!("ready {line:?}"))
     }
 
-    /// Waits until a probe reports this signal; gives what came before.
+    /// Waits until a probe reports this signal; gives the text before it.
     pub fn got(&mut self, signal: i32) -> String {
         self.see(&format!("got {signal} "))
     }
@@ -527,7 +528,7 @@ impl Shell {
     }
 }
 
-/// Every child of bowout is gone but these.
+/// Every child of bowout has exited but these.
 pub fn only_child(bowout: i32) -> i32 {
     let all = children(bowout);
     assert_eq!(all.len(), 1, "{all:?}");

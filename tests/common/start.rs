@@ -235,7 +235,7 @@ impl Start {
         let (pid, handle) = until("bowout is there", || {
             let pid = bowout()?;
             let handle = hold(pid)?;
-            // Whoever was held is bowout if it still is now.
+            // The process that was held is bowout if it still is now.
             (bowout() == Some(pid)).then_some((pid, handle))
         });
         Running {

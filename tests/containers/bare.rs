@@ -101,7 +101,9 @@ fn a_stop_needs_no_other_file() {
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
     assert!(
-        container.whole_log().contains("killed 5 descendants, too"),
+        container
+            .whole_log()
+            .contains("killed 5 descendants, too ("),
         "{}",
         container.whole_log()
     );

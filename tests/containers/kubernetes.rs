@@ -27,7 +27,7 @@ fn value<'a>(manifest: &'a str, key: &str) -> &'a str {
         .unwrap_or_else(|| panic!("no {key}"))
 }
 
-/// The value of a variable of the container, which is on the line behind its name.
+/// The value of a variable of the container, which is on the line after its name.
 fn variable<'a>(manifest: &'a str, name: &str) -> &'a str {
     let (_, rest) = manifest
         .split_once(&format!("- name: {name}\n"))
@@ -46,7 +46,7 @@ fn the_deadlines_of_the_manifests_nest() {
                 .expect("a number"),
         );
         let (grace, delay) = (duration("BOWOUT_GRACE"), duration("BOWOUT_STOP_DELAY"));
-        // bowout waits for 2 s behind SIGKILL.
+        // bowout waits for 2 s after SIGKILL.
         assert!(grace + Duration::from_secs(2) < kubelet, "{name}");
         assert!(
             delay * 2 < grace,
@@ -149,7 +149,7 @@ fn a_pod_stops_after_its_delay_and_says_why() {
     let log = pod.log();
     assert!(
         log.contains(
-            "stop request SIGTERM from outside: waiting for 5s before it is sent, SIGKILL in 25s"
+            "received SIGTERM from outside: waiting for 5s before it is sent, SIGKILL in 25s"
         ),
         "{log}"
     );
@@ -184,8 +184,11 @@ fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     });
     assert_eq!(pod.stop(), "137");
     let message = pod.message();
-    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too; main process \
-               /bin/busybox (pid ";
+    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too ('busybox' pid ";
     assert!(message.starts_with(why), "{message}");
+    assert!(
+        message.contains("); main process '/bin/busybox' (pid "),
+        "{message}"
+    );
     println!("the termination message: {}", message.trim_end());
 }

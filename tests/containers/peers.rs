@@ -143,7 +143,7 @@ fn eperm(wrapper: &Wrapper) -> String {
     }
 }
 
-/// Freezes the container, or not; then tells whether it can be stopped.
+/// Freezes the container, or not; then says whether it can be stopped.
 fn suspended(wrapper: &Wrapper) -> (String, String) {
     let mut container = wrapper
         .bundle(&["/probe", "terminal", "--catch", "USR1"])

@@ -100,7 +100,7 @@ fn not_ours_to_kill(options: &[&str], command: &[&str]) -> Container {
 }
 
 #[test]
-fn eperm_is_told_and_the_timer_runs_on() {
+fn eperm_is_logged_and_the_timer_runs_on() {
     if skip(no_containers(&["runc"])) {
         return;
     }
@@ -176,7 +176,8 @@ fn a_filter_that_refuses_the_newer_calls_changes_nothing() {
     }
 }
 
-/// That the test above refuses something: with the same filter, whoever makes the call is killed.
+/// That the test above refuses something: with the same filter, a process that makes the call is
+/// killed.
 #[test]
 fn the_newer_calls_are_made_where_they_may_be() {
     if skip(no_containers(&["runc"])) {

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{Dir, Lines, Status, leftovers, skip, until};
 use crate::engine::{both, bowout, no_containers, put_busybox, run};
 
-/// What the engine is told on every machine: no network, and limits that it need not raise, for a
-/// host may not let it.
+/// What the engine is started with on every machine: no network, and limits that it need not raise,
+/// for a host may not let it.
 const SETTINGS: &str = r#"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -222,7 +222,7 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
     let log = container.log();
     assert!(
         log.contains(
-            "1s grace period expired after SIGTERM from outside; killed 1 descendant, too"
+            "1s grace period expired after SIGTERM from outside; killed 1 descendant, too ("
         ),
         "{log}"
     );
@@ -309,7 +309,7 @@ fn the_image_of_packaging_serves_and_stops_at_once() {
     assert_eq!(container.end(), 143);
     let log = container.log();
     assert!(
-        log.contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'"),
+        log.contains("received SIGTERM from outside: sent SIGTERM to '/bin/busybox'"),
         "{log}"
     );
 }

@@ -47,7 +47,7 @@ fn connect(socket: &Path) -> UnixStream {
     stream
 }
 
-/// A slow response takes three seconds: the limit counts from behind its first 64 kB.
+/// A slow response takes three seconds: the limit counts from after its first 64 kB.
 const NGINX: &str = "
 daemon off;
 user root root;
@@ -81,7 +81,7 @@ enum Response {
     Whole,
 }
 
-/// Asks, and tells when the response has begun.
+/// Asks, and says when the response has begun.
 fn get(socket: &Path, file: &str, size: usize, begun: &AtomicUsize) -> Response {
     let Ok(mut stream) = UnixStream::connect(socket) else {
         return Response::None;
@@ -182,7 +182,7 @@ fn nginx_completes_the_requests_in_flight() {
     );
 }
 
-/// One client of redis: the reply to a command, or nothing when the server is gone.
+/// One client of redis: the reply to a command, or nothing when the server has exited.
 struct Redis(BufReader<UnixStream>);
 
 impl Redis {

@@ -72,7 +72,7 @@ fn neighbours_survive(no_proc: bool) {
         assert_eq!(report["descendants"]["killed"], 2, "{report}");
     }
     assert_eq!(signals(&mut neighbour), [libc::SIGUSR1]);
-    // Of orphans, PID 1 is told.
+    // Orphans go to PID 1.
     assert_eq!(
         signals(&mut pause)
             .iter()

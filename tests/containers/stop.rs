@@ -1,4 +1,4 @@
-//! PID 1 done right: the stop, the drain, and who does not take part in either.
+//! PID 1 done right: the stop, the drain, and which processes do not take part in either.
 
 use std::process::Stdio;
 
@@ -51,7 +51,7 @@ fn a_stop_from_outside_ends_as_the_command_ends() {
     assert!(
         container
             .whole_log()
-            .contains("stop request SIGTERM from outside: sent SIGTERM to '/bin/busybox'")
+            .contains("received SIGTERM from outside: sent SIGTERM to '/bin/busybox'")
     );
 }
 
@@ -63,10 +63,10 @@ fn a_second_stop_from_outside_kills_at_once() {
     let mut container = Bundle::script(&["--grace", "1h", "--report", "/report"], STUBBORN).start();
     container.ready();
     container.place.kill("TERM");
-    container.log("stop request SIGTERM from outside");
+    container.log("received SIGTERM from outside");
     container.place.kill("TERM");
     assert_eq!(container.end(), 137);
-    container.log("second stop request SIGTERM from outside: sent SIGKILL");
+    container.log("received SIGTERM from outside, the second stop request: sent SIGKILL");
     assert!(
         container.place.report()["stop"]["escalated"]
             .as_str()
@@ -75,8 +75,8 @@ fn a_second_stop_from_outside_kills_at_once() {
     );
 }
 
-/// A preStop hook that runs in the container, as `kill -QUIT 1`, and the engine's SIGTERM behind it
-/// (contract C7).
+/// A preStop hook that runs in the container, as `kill -QUIT 1`, and the engine's SIGTERM after it
+/// (Kubernetes, "Container Lifecycle Hooks").
 #[test]
 fn a_hook_in_the_container_and_the_engine_are_two_sides() {
     if skip(no_containers(&["runc"])) {
@@ -131,13 +131,15 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     assert!((1000..9000).contains(&killed), "{report}");
     println!("grace period of 1000 ms: SIGKILL after {killed} ms");
     let message = container.place.file("message").expect("a message");
-    let because = "killed by SIGKILL: 1s grace period expired after SIGTERM from outside; killed 2 descendants, too; main process \
-         /bin/busybox (pid ";
+    let because = "killed by SIGKILL: 1s grace period expired after SIGTERM from outside; killed 2 descendants, too (";
     assert!(message.starts_with(because), "{message}");
+    assert!(
+        message.contains("); main process '/bin/busybox' (pid "),
+        "{message}"
+    );
 }
 
-/// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished
-/// (contract C9).
+/// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished.
 #[test]
 fn a_grandchild_gets_the_half_second_that_it_needs() {
     if skip(no_containers(&["runc"])) {
@@ -196,7 +198,7 @@ fn an_exec_session_does_not_hold_up_the_end() {
     let mut out = Lines::of(session.stdout.take().expect("a pipe"));
     out.find("in", |line| line == "in");
     container.place.kill("TERM");
-    // An hour is given; whoever waited for the session would wait for it.
+    // An hour is given; a wrapper that waited for the session would wait for it.
     assert_eq!(container.end(), 143);
     assert!(
         !container.whole_log().contains("descendant"),

@@ -24,7 +24,7 @@ fn ctrl_c_reaches_the_command_once() {
     container.pty.type_keys(CTRL_C);
     container.pty.got(libc::SIGINT);
     kill(bowout, libc::SIGCONT);
-    // It arrives behind whatever bowout would have forwarded.
+    // It arrives after whatever bowout would have forwarded.
     container.place.kill("USR1");
     container.pty.got(libc::SIGUSR1);
     assert_eq!(
@@ -56,7 +56,7 @@ fn ctrl_c_twice_kills() {
     assert_eq!(container.pty.wait(), Status::Code(137));
 }
 
-/// Nobody outside could wake it: there is no shell with an `fg`.
+/// No process outside could wake it: there is no shell with an `fg`.
 #[test]
 fn ctrl_z_never_freezes_a_container() {
     if skip(no_containers(&["runc"])) {
@@ -76,7 +76,7 @@ fn ctrl_z_never_freezes_a_container() {
             container.pty.type_keys(CTRL_Z);
             container.pty.see("^Z");
             if !group.is_empty() {
-                // The kernel has stopped it: its group is no orphan.
+                // The kernel has stopped it: its group is not orphaned.
                 container
                     .pty
                     .see("no shell could continue it: sent SIGCONT");

@@ -9,12 +9,9 @@ const TERM: i32 = libc::SIGTERM;
 
 fn refused(mut bowout: Running, words: &[&str]) {
     assert_eq!(bowout.end(), Status::Code(125), "{words:?}");
-    // The command would have told.
+    // The command would have written a line.
     assert_eq!(bowout.out.rest(), NOTHING, "{words:?}");
-    let log = bowout.log();
-    let [line] = &log[..] else {
-        panic!("not one line: {log:#?}")
-    };
+    let line = bowout.line();
     assert!(line.starts_with("bowout: "), "{line}");
     for word in words {
         assert!(line.contains(word), "{word} is not in: {line}");
@@ -86,7 +83,7 @@ fn a_missing_command_gets_one_line_and_125() {
     }
 }
 
-/// Whoever types it wants to know what it is; a log has one line for each event.
+/// The person that types it wants to know what it is; a log has one line for each event.
 #[test]
 fn bowout_alone_at_a_terminal_says_what_it_is() {
     let mut shell = Shell::start();
@@ -95,7 +92,7 @@ fn bowout_alone_at_a_terminal_says_what_it_is() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[0],
-        "bowout: no command given. bowout runs a command and makes it end well."
+        "bowout: no command given. bowout runs a command and makes sure it stops cleanly."
     );
     assert!(
         lines
@@ -110,7 +107,7 @@ fn bowout_alone_at_a_terminal_says_what_it_is() {
 
 /// What is one slip away is named; the command is not started by a guess.
 #[test]
-fn a_slip_is_told_what_was_meant() {
+fn a_slip_is_answered_with_what_was_meant() {
     for (options, meant) in [
         (&["--gace", "5s"][..], "did you mean --grace?"),
         (&["--stop-signal", "SIGTRM"], "did you mean SIGTERM?"),
@@ -143,7 +140,7 @@ fn a_slip_is_told_what_was_meant() {
     );
 }
 
-/// What people type first who come from timeout, tini, docker or a logger.
+/// What people that come from timeout, tini, docker or a logger type first.
 #[test]
 fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
     for (words, meant) in [
@@ -279,15 +276,11 @@ fn a_switch_can_be_set_by_any_word_for_yes() {
 
 #[test]
 fn an_error_before_the_start_has_the_chosen_format() {
-    let json = |start: Start| {
-        let mut bowout = start.sh("echo started");
-        assert_eq!(bowout.end(), Status::Code(125));
-        let log = bowout.log();
-        let [line] = &log[..] else {
-            panic!("not one line: {log:#?}")
-        };
+    let object = |mut bowout: Running, code: i32| {
+        assert_eq!(bowout.end(), Status::Code(code));
+        let line = bowout.line();
         let value: serde_json::Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(
             (&value["level"], &value["event"]),
             (&"error".into(), &"error".into()),
@@ -295,15 +288,18 @@ fn an_error_before_the_start_has_the_chosen_format() {
         );
         assert_eq!(
             (&value["logger"], &value["exit_code"]),
-            (&"bowout".into(), &125.into()),
+            (&"bowout".into(), &code.into()),
             "{line}"
         );
     };
+    let json = |start: Start| object(start.sh("echo started"), 125);
     json(Start::new(["--gace", "5s", "--log-format", "json"]));
     json(Start::new(["--log-format=json", "--grace", "soon"]));
     json(Start::new(["--grace", "soon"]).env("BOWOUT_LOG_FORMAT", "json"));
     json(Start::new(["--log-format", "json", "-g", "-c"]));
     json(Start::new(["--log-format", "json", "30s"]));
+    let missing = Start::new(["--log-format", "json"]).command(["no such \"command\"\n"]);
+    object(missing, 127);
     json(
         Start::plain()
             .env("BOWOUT_LOG_FORMAT", "json")
@@ -524,7 +520,7 @@ fn the_letters_of_tini_and_dumb_init_are_accepted() {
 }
 
 #[test]
-fn warn_on_reap_tells_of_an_orphan() {
+fn warn_on_reap_logs_an_orphan() {
     for (options, told) in [(&["-w"][..], true), (&[], false)] {
         let mut bowout = Start::new(options).probe(["orphans", "1"]);
         assert_eq!(bowout.end(), Status::Code(0));
@@ -538,7 +534,7 @@ fn warn_on_reap_tells_of_an_orphan() {
 }
 
 #[test]
-fn help_and_version_are_told_on_stdout() {
+fn help_and_version_are_printed_on_stdout() {
     for option in ["-h", "--help", "--help-all"] {
         let mut bowout = Start::new([option]).bare(NOTHING);
         let help = bowout.out.rest().join("\n");
@@ -561,7 +557,7 @@ fn help_and_version_are_told_on_stdout() {
 
 /// dockerd takes the version of its init from this line.
 #[test]
-fn as_docker_init_the_version_is_told_as_tini_does() {
+fn as_docker_init_the_version_is_printed_as_tini_does() {
     let dir = Dir::new();
     let init = dir.file("docker-init");
     symlink(BOWOUT, &init).expect("a link");

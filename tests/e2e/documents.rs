@@ -29,7 +29,7 @@ fn help(option: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn help_all_tells_every_flag() {
+fn help_all_has_every_flag() {
     let help = help("--help-all");
     let all = [
         "--grace",
@@ -56,7 +56,7 @@ fn help_all_tells_every_flag() {
 }
 
 #[test]
-fn help_tells_of_the_flags_those_that_most_people_need() {
+fn help_has_the_flags_that_most_people_need() {
     let (few, all) = (help("--help"), help("--help-all"));
     assert!(few.is_subset(&all), "{:?}", few.difference(&all));
     assert!(
@@ -67,7 +67,7 @@ fn help_tells_of_the_flags_those_that_most_people_need() {
 
 /// mdoc writes `--grace` as `.Fl \-grace` or `Fl -grace`.
 #[test]
-fn the_manual_tells_the_flags_that_help_tells() {
+fn the_manual_has_the_flags_that_help_has() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/man/bowout.1");
     let manual = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let manual = manual.replace("\\-", "-").replace("Fl -", "--");

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::common::{SOON, Start, Status, assert_at_most, homes, signals_of, timed};
+use crate::common::pty::state_of;
+use crate::common::{
+    BOWOUT, Dir, SOON, Start, Status, assert_at_most, homes, no_strace, signals_of, skip, timed,
+    until,
+};
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
@@ -36,7 +40,7 @@ fn none_of_two_thousand_stubborn_descendants_survives() {
     }
 }
 
-/// A descendant may be gone by the time it is signalled, and have left another one.
+/// A descendant may have exited by the time it is signalled, and have left another one.
 #[test]
 fn descendants_that_fork_while_they_are_killed_do_not_survive() {
     for home in homes() {
@@ -127,7 +131,7 @@ fn the_drain_of_a_stop_has_what_is_left_of_the_grace_period() {
 }
 
 #[test]
-fn a_stop_request_during_the_drain_is_no_repeat_and_a_second_one_is() {
+fn a_stop_request_during_the_drain_is_not_a_repeat_and_a_second_one_is() {
     for home in homes() {
         let script = "\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit USR1:5";
         let mut bowout = Start::new(["--grace", "never"]).at(home).sh(script);
@@ -155,6 +159,9 @@ fn a_stopped_descendant_can_act_on_the_drain() {
     let descendant = bowout.ready_as("d");
     // SAFETY: a descendant of ours that cannot end while it is stopped.
     unsafe { libc::kill(descendant, libc::SIGSTOP) };
+    until("it is stopped", || {
+        (state_of(descendant) == Some('T')).then_some(())
+    });
     bowout.kill(libc::SIGUSR1);
     assert_eq!(bowout.end(), Status::Code(5));
 }
@@ -170,4 +177,91 @@ fn a_process_that_is_not_a_descendant_survives() {
     assert_eq!(bowout.end(), Status::Signal(KILL));
     other.kill(libc::SIGUSR1);
     other.expect(libc::SIGUSR1);
+}
+
+/// How many files of /proc bowout opens for a drain, beside so many processes of others.
+fn files_of_a_drain(strangers: usize) -> usize {
+    let mut sleeps: Vec<_> = (0..strangers)
+        .map(|_| Start::direct().command(["sleep", "60"]))
+        .collect();
+    let dir = Dir::new();
+    let trace = dir.file("trace");
+    let words = [
+        "-D",
+        "-e",
+        "trace=openat,openat2,getdents64",
+        "-o",
+        trace.to_str().expect("text"),
+        BOWOUT,
+        "--grace",
+        "1h",
+    ];
+    let script = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit TERM:0 & \
+                  exec \"$PROBE\" signals --name c --exit TERM:6";
+    let mut bowout = Start::new(words).program("strace").sh(script);
+    bowout.ready_as("c");
+    bowout.ready_as("d");
+    bowout.kill(TERM);
+    assert_eq!(bowout.wait(), Status::Code(6));
+    let trace = until("the trace is whole", || {
+        let trace = std::fs::read_to_string(&trace).ok()?;
+        trace.contains("+++ exited").then_some(trace)
+    });
+    for sleep in &mut sleeps {
+        sleep.kill(KILL);
+        sleep.wait();
+    }
+    trace.lines().filter(|line| !line.contains("+++")).count()
+}
+
+/// The tree is found downwards from bowout's own children.
+#[test]
+fn a_drain_costs_what_the_tree_costs() {
+    if skip(no_strace()) {
+        return;
+    }
+    let (alone, beside) = (files_of_a_drain(0), files_of_a_drain(200));
+    assert!(
+        beside <= alone + 20,
+        "{alone} files alone, {beside} beside 200 strangers"
+    );
+}
+
+/// `exec > >(tee >(gzip)); exec bowout ...`: when the first exits, bowout is the second's parent.
+#[test]
+fn what_a_child_from_before_the_exec_has_started_is_not_signalled() {
+    let family = "sh -c '\"$PROBE\" signals --name g --exit USR2:0 & read line' <\"$FIFO\" &";
+    for start in ["", "sleep 0.2;"] {
+        let dir = Dir::new();
+        let fifo = dir.file("fifo");
+        let name = std::ffi::CString::new(fifo.to_str().expect("text")).expect("no NUL");
+        // SAFETY: a string that outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let script = format!(
+            "{family} {start} exec \"$SHIM\" --grace 1h -- sh -c '\"$PROBE\" signals --name d --exit TERM:0 & \
+             exec \"$PROBE\" signals --name c --exit USR1:3'"
+        );
+        let mut bowout = Start::direct()
+            .env("SHIM", BOWOUT)
+            .env("FIFO", &fifo)
+            .command(["sh", "-c", &script]);
+        // The last writer: at its end the shell above `g` exits.
+        let writer = std::fs::File::options().write(true).open(&fifo);
+        let below = bowout.ready_as("g");
+        bowout.ready_as("c");
+        bowout.ready_as("d");
+        drop(writer.expect("a FIFO"));
+        let pid = bowout.pid;
+        until("it is bowout's child", || {
+            (crate::common::pty::parent_of(below) == pid).then_some(())
+        });
+        bowout.kill(libc::SIGUSR1);
+        assert_eq!(bowout.wait(), Status::Code(3));
+        // SAFETY: a descendant of this process, alive until it has this signal.
+        unsafe { libc::kill(below, libc::SIGUSR2) };
+        let lines = bowout.out.rest();
+        assert_eq!(signals_of("g", &lines), [libc::SIGUSR2]);
+        assert_eq!(signals_of("d", &lines), [TERM]);
+        assert_eq!(bowout.end(), Status::Code(3));
+    }
 }

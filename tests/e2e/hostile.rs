@@ -3,15 +3,15 @@
 //!
 //! What cannot be defended, for the kernel gives a process to all of its user:
 //!
-//! - Whoever has bowout's uid (or the capability) may send it SIGKILL, may send it SIGSTOP and not
-//!   SIGCONT, may trace it, change its memory and take its descriptors (pidfd_getfd(2)), may take
-//!   its memory away (`RLIMIT_AS`, `RLIMIT_CPU`, oom_score_adj) or its processor
+//! - A process that has bowout's uid (or the capability) may send it SIGKILL, may send it SIGSTOP
+//!   and not SIGCONT, may trace it, change its memory and take its descriptors (pidfd_getfd(2)),
+//!   may take its memory away (`RLIMIT_AS`, `RLIMIT_CPU`, oom_score_adj) or its processor
 //!   (sched_setscheduler(2), a frozen cgroup). After SIGKILL the child dies as well
 //!   (`PR_SET_PDEATHSIG`, unless it took that back), its descendants do not. PID 1 of a namespace
 //!   is safe from SIGKILL and SIGSTOP of its own descendants, and from nothing else of this list.
-//! - Who sent a signal is what the sender says, if it queues it (rt_sigqueueinfo(2)) or has the
-//!   kernel send it (`F_SETSIG`). Nobody reaches more by it than by kill(2): a stop a little
-//!   earlier.
+//! - The sender of a signal is what the sender says, if it queues it (rt_sigqueueinfo(2)) or has
+//!   the kernel send it (`F_SETSIG`). No process reaches more by it than by kill(2): a stop a
+//!   little earlier.
 //! - A descendant that traces the child holds its end back from bowout until the tracer has ended.
 //! - A sender of sd_notify messages that has ended before bowout looks is believed, if it was of
 //!   our user; root may send in anybody's name.
@@ -35,7 +35,7 @@ const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
 const USR2: i32 = libc::SIGUSR2;
 
-/// The command does these acts, and behind `--` reports signals.
+/// The command does these acts, and after `--` reports signals.
 fn hostile(start: Start, acts: &[&str]) -> Running {
     start.probe(["hostile"].iter().chain(acts))
 }

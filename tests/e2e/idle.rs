@@ -2,7 +2,7 @@
 
 use crate::common::{Dir, Running, Start, Status, homes, no_strace, skip, until};
 
-/// bowout with a child that has been heard of, and nothing left to do.
+/// bowout with a child that has reported, and nothing left to do.
 fn quiet(mut bowout: Running) -> Running {
     bowout.ready();
     bowout.kill(libc::SIGUSR1);

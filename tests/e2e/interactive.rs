@@ -285,7 +285,7 @@ fn a_program_that_reads_a_line_goes_on() {
     if skip(no_namespaces()) {
         return;
     }
-    // Without /proc only the modes tell.
+    // Without /proc only the modes show it.
     shell.line(&format!(
         "probe ns --here --no-proc -- bowout -v --grace 1h {below}"
     ));
@@ -293,7 +293,9 @@ fn a_program_that_reads_a_line_goes_on() {
     shell.0.type_keys(CTRL_C);
     shell.0.see(WAITING);
     shell.0.type_keys(CTRL_C);
-    shell.0.see("second stop request SIGINT from the terminal");
+    shell
+        .0
+        .see("received SIGINT from the terminal, the second stop request");
     assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
 }
 
@@ -314,9 +316,10 @@ fn a_server_before_a_pager_is_stopped_by_the_second_ctrl_c() {
     shell.0.type_keys(CTRL_C);
     shell.0.see_in("log", WAITING);
     shell.0.type_keys(CTRL_C);
-    shell
-        .0
-        .see_in("log", "second stop request SIGINT from the terminal");
+    shell.0.see_in(
+        "log",
+        "received SIGINT from the terminal, the second stop request",
+    );
     shell.0.see_in("log", "was killed by SIGKILL");
     // With the modes of the terminal as bowout found them, before the pager or after it, and has
     // put them back.
@@ -336,7 +339,9 @@ fn an_interpreter_that_hangs_is_killed_by_the_second_ctrl_c() {
     shell.0.type_keys(CTRL_C);
     shell.0.see(WAITING);
     shell.0.type_keys(CTRL_C);
-    shell.0.see("second stop request SIGINT from the terminal");
+    shell
+        .0
+        .see("received SIGINT from the terminal, the second stop request");
     assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
 }
 
@@ -359,7 +364,9 @@ fn the_prompt_of_the_shell_cancels_no_stop() {
     shell.answers(bowout);
     shell.resume("fg", child, bowout);
     shell.0.type_keys(CTRL_C);
-    shell.0.see("second stop request SIGINT from the terminal");
+    shell
+        .0
+        .see("received SIGINT from the terminal, the second stop request");
     assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
     assert_eq!(count(&shell.0, CANCELLED), 0);
 }

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arrows;
 mod cli;
 mod documents;
 mod drain;
@@ -17,6 +18,7 @@ mod home;
 mod hostile;
 mod idle;
 mod interactive;
+mod ledger;
 mod log;
 mod machine;
 mod modes;
@@ -30,9 +32,11 @@ mod regressions;
 mod report;
 mod search;
 mod signals;
+mod source;
 mod spawn;
 mod stop;
 mod switch;
 mod terminal;
 mod tour;
 mod unsafety;
+mod words;

@@ -401,7 +401,7 @@ fn a_full_manager_stalls_no_stop_and_loses_nothing() {
 }
 
 #[test]
-fn a_dead_manager_stalls_nothing_and_a_new_one_at_its_place_is_heard() {
+fn a_dead_manager_stalls_nothing_and_a_new_one_at_its_place_receives() {
     let manager = Manager::new();
     let words = "send READY=1 | wait USR1 end | flood 50 | wait USR1 end | send STATUS=anew | wait TERM end | exit 6";
     let mut bowout = say(manager.start(&[]), words);
@@ -491,7 +491,7 @@ impl Stranger {
 }
 
 #[test]
-fn a_stranger_is_refused_and_a_descendant_is_heard() {
+fn a_stranger_is_refused_and_a_descendant_is_passed_on() {
     for home in homes() {
         let manager = Manager::new();
         let words = "say ready | wait USR1 end | fork | send STATUS=child | orphan | send STATUS=orphan | wait TERM end | exit 0";
@@ -519,7 +519,7 @@ fn a_stranger_is_refused_and_a_descendant_is_heard() {
 }
 
 #[test]
-fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_not() {
+fn a_descendant_that_became_another_user_is_passed_on_and_a_stranger_of_any_user_is_not() {
     if skip(not_root()) {
         return;
     }
@@ -550,7 +550,7 @@ fn a_descendant_that_became_another_user_is_heard_and_a_stranger_of_any_user_is_
 
 /// Where /proc shows no process, and where it does not show the child.
 #[test]
-fn a_child_of_another_user_is_heard_where_proc_does_not_show_it() {
+fn a_child_of_another_user_is_passed_on_where_proc_does_not_show_it() {
     if skip(not_root()) {
         return;
     }
@@ -1133,7 +1133,7 @@ fn with_exec_bowout_says_that_the_command_runs_or_why_it_does_not() {
 /// What is on its way when the command ends, as much as the manager has room for (unix(7): ten
 /// messages, unless the machine says more).
 #[test]
-fn the_last_words_of_a_command_are_heard() {
+fn the_last_message_of_a_command_is_passed_on() {
     for home in homes() {
         let manager = Manager::new();
         let mut bowout = say(
@@ -1157,7 +1157,7 @@ fn the_last_words_of_a_command_are_heard() {
 
 /// A descriptor of a message that the manager cannot be sent is closed as well.
 #[test]
-fn a_barrier_to_nobody_is_passed_at_once() {
+fn a_barrier_without_a_manager_is_passed_at_once() {
     for start in [
         Start::new(["--notify", "relay"]),
         Start::plain().env("NOTIFY_SOCKET", "@bowout-nobody-is-here"),
@@ -1170,7 +1170,7 @@ fn a_barrier_to_nobody_is_passed_at_once() {
 }
 
 #[test]
-fn a_hook_is_heard_as_a_descendant_is() {
+fn a_hook_is_passed_on_as_a_descendant_is() {
     let manager = Manager::new();
     let hook = format!("{} send STATUS=hook", notifier().display());
     let mut bowout = say(

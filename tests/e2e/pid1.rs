@@ -108,7 +108,7 @@ fn without_proc_the_drain_kills_after_the_grace_period() {
 }
 
 #[test]
-fn without_proc_hooks_run_and_what_they_leave_behind_is_gone() {
+fn without_proc_hooks_run_and_what_they_leave_behind_is_ended() {
     if skip(no_namespaces()) {
         return;
     }
@@ -147,7 +147,7 @@ fn an_exec_session_does_not_hold_up_the_end() {
         assert!(inner > 1 && inner < 100, "in the namespace: {inner}");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(6), "proc: {proc}");
-        // The kernel has ended it with the namespace. Where bowout can see who is whose, it has not
+        // The kernel has ended it with the namespace. Where bowout can see the parents, it has not
         // touched it.
         let seen = signals_of("", &session.out.rest());
         assert!(seen.is_empty() || !proc, "{seen:?}");

@@ -1,5 +1,5 @@
-//! A variable that names a PID names the child when, and only when, it named bowout (contracts S19,
-//! S21, S22).
+//! A variable that names a PID names the child when, and only when, it named bowout
+//! (sd_watchdog_enabled(3), sd_listen_fds(3), systemd.exec(5)).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -180,7 +180,7 @@ fn handed_sockets_reach_the_child_with_their_names_and_bowout_keeps_none() {
                 .collect()
         };
         assert!(sockets(bowout.child_pid()).len() >= 2, "{home:?}");
-        // After the exec, but not behind it.
+        // After the exec, but not as its descendant.
         crate::common::until("bowout has let go of them", || {
             sockets(bowout.pid).is_empty().then_some(())
         });

@@ -65,7 +65,7 @@ fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     }
 }
 
-/// What came of it: the lines of what was executed, or the exit code that the error of execvp(3)
+/// The result: the lines of what was executed, or the exit code that the error of execvp(3)
 /// means.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
@@ -258,10 +258,7 @@ fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
 /// One line that ends so.
 fn refused(mut bowout: Running, status: i32, end: &str) {
     assert_eq!(bowout.end(), Status::Code(status), "{end}");
-    let log = bowout.log();
-    let [line] = &log[..] else {
-        panic!("not one line: {log:#?}")
-    };
+    let line = bowout.line();
     assert!(
         line.starts_with("bowout: cannot run '") && line.ends_with(end),
         "{line}"

@@ -75,7 +75,7 @@ fn signals_that_are_pending_together_arrive_once_each() {
     }
 }
 
-/// bowout and its child as a user that nobody else is, where we may: all processes of a user share
+/// bowout and its child as a user of their own, where we may: all processes of a user share
 /// one queue (RLIMIT_SIGPENDING), and what finds it full loses its value.
 fn alone(dir: &Dir, home: Home, options: &[&str], child: &[&str]) -> Running {
     let uid = leftovers::own_user().to_string();
@@ -161,7 +161,7 @@ fn term_sent_the_moment_bowout_starts_is_never_lost() {
 }
 
 #[test]
-fn a_storm_of_signals_leaves_a_clean_stop_behind() {
+fn after_a_storm_of_signals_the_stop_is_clean() {
     let storm = [
         libc::SIGUSR1,
         libc::SIGUSR2,

@@ -124,7 +124,7 @@ fn on_repeat_forward_passes_the_second_request_on() {
     );
 }
 
-/// A manager's TERM and a TERM of someone else's are one wish, told twice; each side's own second
+/// A manager's TERM and a TERM of another process are one wish, sent twice; each side's own second
 /// is impatience.
 #[test]
 fn a_request_from_another_side_is_not_a_repeat() {
@@ -132,7 +132,7 @@ fn a_request_from_another_side_is_not_a_repeat() {
     bowout.kill(TERM);
     assert_eq!(bowout.settle(), [TERM]);
     bowout.kill_from_elsewhere(TERM);
-    // Forwarded once a stop, whoever asks.
+    // Forwarded once a stop, any side may ask.
     assert_eq!(bowout.settle(), NONE);
     bowout.kill_from_elsewhere(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
@@ -207,7 +207,7 @@ fn requests_that_are_pending_together_are_one() {
 }
 
 #[test]
-fn cont_and_hup_after_a_request_are_no_repeat() {
+fn cont_and_hup_after_a_request_are_not_a_repeat() {
     let mut bowout = patient(&[]);
     bowout.kill(TERM);
     assert_eq!(bowout.settle(), [TERM]);

@@ -17,7 +17,7 @@ fn times(text: &str, what: &str) -> usize {
     text.matches(what).count()
 }
 
-/// The keys of a stop request, the signal behind each, and how the log names it.
+/// The keys of a stop request, the signal of each, and how the log names it.
 const KEYS: [(&str, i32, &str); 2] = [
     (CTRL_C, libc::SIGINT, "Ctrl-C"),
     (CTRL_BACKSLASH, libc::SIGQUIT, "Ctrl-\\"),
@@ -72,7 +72,7 @@ fn what_the_terminal_sent_is_not_sent_again() {
 /// One key wakes them all, and all write. A terminal takes one line at a time, and refuses another
 /// at once where it may not wait.
 #[test]
-fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
+fn no_log_line_is_lost_to_processes_that_write_at_the_same_moment() {
     const WRITERS: usize = 6;
     let mut shell = Shell::start();
     let writer = format!("{CATCH},INT");
@@ -90,7 +90,7 @@ fn no_log_line_is_lost_to_those_who_write_at_the_same_moment() {
         }
         let what = format!("line {round} of bowout's");
         shell.0.until(&what, |pty| {
-            (times(&pty.screen(), "has it already") == round).then_some(())
+            (times(&pty.screen(), "received it already") == round).then_some(())
         });
     }
 }
@@ -107,7 +107,7 @@ fn a_second_key_kills_at_once() {
             shell.0.see(&format!("{name}: waiting for"));
             shell.0.type_keys(key);
             shell.0.see(&format!(
-                "second stop request SIG{} from the terminal",
+                "received SIG{} from the terminal, the second stop request",
                 ["INT", "QUIT"][signal as usize - 2]
             ));
             assert_eq!(shell.prompt().0, 128 + libc::SIGKILL, "{name} {grace}");
@@ -383,8 +383,8 @@ fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
-/// Whoever has job control of its own and no shell to use it: no process of the group is left
-/// stopped.
+/// A program that has job control of its own and no shell to use it: no process of the group is
+/// left stopped.
 #[test]
 fn fg_wakes_all_of_a_group_that_the_child_leads() {
     if skip(missing("python3")) {
@@ -442,7 +442,8 @@ fn terminal_modes_are_as_before_when_the_child_was_killed() {
     }
 }
 
-/// The modes are then those of whoever has the terminal now: here the shell, which edits a line.
+/// The modes are then those of the program that has the terminal now: here the shell, which edits a
+/// line.
 #[test]
 fn a_job_that_is_killed_in_the_background_leaves_the_terminal_alone() {
     let mut shell = Shell::start();
@@ -480,7 +481,7 @@ fn the_foreground_group_is_as_before_when_its_group_was_killed() {
 fn a_background_job_is_left_alone_by_the_keys() {
     let mut shell = Shell::start();
     let (child, bowout) = shell.probe(&format!("bowout {CATCH},INT,QUIT &"));
-    // Past the prompt behind the `&`, which may come before the probe is ready or after it.
+    // Past the prompt after the `&`, which may come before the probe is ready or after it.
     shell.line("echo he''re");
     shell.0.see("here");
     shell.prompt();
@@ -528,7 +529,7 @@ fn a_pipeline_ends_when_the_child_closes_it() {
         "bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"
     ));
     shell.0.see("the end of it");
-    // Before that or behind it; and it was before bowout's end.
+    // Before that or after it; and it was before bowout's end.
     let child: i32 = shell.0.until("the probe", |pty| {
         let screen = pty.screen();
         screen[screen.rfind("ready ")? + 6..]
@@ -663,7 +664,7 @@ fn a_hang_up_gives_the_child_of_a_session_leader_its_grace_period() {
         let seen = pty.see_in("out", "got 64 ");
         assert_eq!(times(&seen, "got 1 "), 1, "{seen}");
         if !log.is_empty() {
-            pty.see_in("log", "stop request SIGHUP from the terminal");
+            pty.see_in("log", "received SIGHUP from the terminal");
             pty.see_in("log", "SIGKILL in 1h");
         }
         kill(bowout, libc::SIGUSR2);
@@ -684,9 +685,7 @@ fn hang_up_on(start: impl FnOnce(&mut Shell, &str)) -> (Vec<String>, String) {
     let (bowout, leader) = (parent_of(child), shell.0.pid);
     shell.0.hang_up();
     shell.0.wait();
-    shell
-        .0
-        .see_in("log", "stop request SIGHUP from the terminal");
+    shell.0.see_in("log", "received SIGHUP from the terminal");
     shell.0.see_in("log", "SIGKILL in 1h");
     kill(bowout, ASKED);
     let seen = shell.0.see_in("out", "got 64 ");
@@ -699,7 +698,7 @@ fn hang_up_on(start: impl FnOnce(&mut Shell, &str)) -> (Vec<String>, String) {
     (hang_ups.collect(), format!("got 1 0 {leader}"))
 }
 
-/// The shell tells its jobs, and the kernel the foreground group when the shell has ended: each
+/// The shell signals its jobs, and the kernel the foreground group when the shell has ended: each
 /// may, bowout does not.
 #[test]
 fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
@@ -718,7 +717,7 @@ fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
     }
 }
 
-/// Which the kernel does not tell: the shell does.
+/// Which the kernel does not signal: the shell does.
 #[test]
 fn a_hang_up_gives_the_child_of_a_background_job_its_grace_period() {
     let (hang_ups, from_shell) = hang_up_on(|shell, line| drop(shell.run(&format!("{line} &"))));
@@ -726,7 +725,7 @@ fn a_hang_up_gives_the_child_of_a_background_job_its_grace_period() {
 }
 
 /// As long as the shell takes to hang up, and where /dev/tty is out of reach, only what is open of
-/// the terminal tells of it.
+/// the terminal reports it.
 #[test]
 fn a_hang_up_is_known_without_dev_tty() {
     if skip(no_namespaces()) {
@@ -737,8 +736,8 @@ fn a_hang_up_is_known_without_dev_tty() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
-/// The terminal tells the foreground group: who is in it has the key once, who has left it has it
-/// from bowout.
+/// The terminal signals the foreground group: a process in it has the key once, one that has left
+/// it has it from bowout.
 #[test]
 fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
     for option in ["--wait-tree", "-g"] {
@@ -762,7 +761,7 @@ fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
     }
 }
 
-/// The terminal tells the foreground group, in which bowout is alone until its fork.
+/// The terminal signals the foreground group, in which bowout is alone until its fork.
 #[test]
 fn a_ctrl_c_before_the_fork_reaches_the_child() {
     if skip(no_strace()) {
@@ -858,7 +857,7 @@ fn ctrl_z_never_freezes_a_container() {
 }
 
 #[test]
-fn a_child_of_pid_1_that_somebody_stops_stays_stopped() {
+fn a_child_of_pid_1_that_another_process_stops_stays_stopped() {
     if skip(no_namespaces()) {
         return;
     }

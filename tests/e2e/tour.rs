@@ -19,6 +19,12 @@ fn read(name: &str) -> String {
 /// A line without what differs from run to run: PIDs, user IDs, and how long something took.
 /// Deadlines stay.
 fn mask(line: &str) -> String {
+    // The name after an exec(2), which can come after the signal.
+    let mut line = line.to_owned();
+    while let Some((before, after)) = line.split_once(", now '") {
+        let after = after.split_once('\'').expect("a quoted name").1;
+        line = format!("{before}{after}");
+    }
     let words: Vec<&str> = line.split(' ').collect();
     let is = |at: Option<usize>, wanted: &[&str]| {
         at.and_then(|at| words.get(at))
@@ -28,7 +34,12 @@ fn mask(line: &str) -> String {
         let number = word.starts_with(|c: char| c.is_ascii_digit());
         let before = at.checked_sub(1);
         let time = word.trim_end_matches([',', ':', ';']).ends_with('s');
-        let took = is(before, &["after", "for"]) || is(Some(at + 1), &["after"]);
+        let next = words.get(at + 1).copied().unwrap_or_default();
+        let took = is(before, &["after", "for"]) || next == "after" || next.starts_with("old");
+        if (next == "pid" && word.ends_with('\'')) || is(before, &["state"]) {
+            // A descendant's name before or after its exec(2), and its state.
+            return "X".to_owned();
+        }
         if number && (time && took || is(before, &["pid", "uid"])) {
             format!(
                 "N{}",
@@ -63,7 +74,7 @@ fn run(script: &str) -> Vec<String> {
     lines.into_iter().filter(|line| is_ours(line)).collect()
 }
 
-/// One fenced block: the language behind its fence, its lines, and which lines of the text they
+/// One fenced block: the language after its fence, its lines, and which lines of the text they
 /// are.
 struct Block {
     language: String,
@@ -124,7 +135,7 @@ fn the_tour_shows_what_is_printed() {
     }
 }
 
-/// What a person types behind `$ `, and what comes: `^C` is pressed when all before it has been
+/// What a person types after `$ `, and what comes: `^C` is pressed when all before it has been
 /// seen.
 fn replay(transcript: &[String]) {
     let mut shell = Shell::start();

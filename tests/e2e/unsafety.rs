@@ -6,42 +6,18 @@
 //! e2e unsafe` writes the file); one that shrinks cannot grow back.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-/// Every Rust file below a folder.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in
-        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-    {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
+use crate::source::{Source, hold, program};
 
-/// The code of each file below src/, by its name there. What follows `//` is left out, in strings
-/// too: none holds `unsafe`.
+/// Each file below src/ as it is, and its code alone.
 fn sources() -> BTreeMap<String, (String, String)> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    files(&src, &mut found);
-    let read = |path: &PathBuf| {
-        let whole = std::fs::read_to_string(path)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let code = whole
-            .lines()
-            .map(|line| line.split("//").next().unwrap())
-            .collect::<Vec<_>>()
-            .join("\n");
-        (
-            path.strip_prefix(&src).unwrap().display().to_string(),
-            (whole, code),
-        )
-    };
-    found.iter().map(read).collect()
+    program()
+        .into_iter()
+        .map(|(name, whole)| {
+            let code = Source::with_tests(&whole).code();
+            (name, (whole, code))
+        })
+        .collect()
 }
 
 /// How often a text has `unsafe` as a word, `unsafe_code` not being it.
@@ -66,12 +42,7 @@ fn unsafe_is_counted() {
         .chain([format!("{total:3} in all\n")])
         .collect::<Vec<_>>()
         .join("\n");
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/unsafety.txt");
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::write(path, &counted).unwrap();
-    }
-    let table = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    assert_eq!(counted, table, "not what {path} holds; counted:\n{counted}");
+    hold(&counted, "unsafety.txt");
 }
 
 #[test]

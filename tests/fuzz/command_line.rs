@@ -1,16 +1,17 @@
 //! Fuzz target of the whole command line and its variables, parted by newlines: every option that
 //! has a value, and what they mean together. A first line `BOWOUT_…=…` is a variable, and so is the
-//! one behind it.
+//! one after it.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 use super::*;
-use crate::config::{Config, Home};
 use crate::fuzz::{assert_one_line, fuzz};
 use crate::log::escape;
+use crate::policy::KillMode;
 
-/// The variables, and the words behind them; neither can hold a NUL byte.
+/// The variables, and the words after them; neither can hold a NUL byte.
 fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
     let lines: Vec<_> = input
         .split(|&byte| byte == b'\n')
@@ -32,7 +33,8 @@ fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
 fn a_command_line(input: &[u8]) {
     let (variables, words) = parts(input);
     match parse(&words, variables.iter().map(CString::as_c_str)) {
-        Ok(cli) => {
+        Ok(draft) => {
+            let cli = &draft.config;
             // What is run are the last words, whatever stood before them.
             let command: Vec<_> = std::iter::once(&cli.command).chain(&cli.args).collect();
             assert!(
@@ -45,24 +47,25 @@ fn a_command_line(input: &[u8]) {
                 before.is_empty() || before.iter().any(is_option),
                 "skips a command: {cli:?}"
             );
-            match Config::new(cli.clone(), || Home::Other) {
+            match draft.clone().check(|| Duration::from_secs(8)) {
                 Ok(config) => {
                     assert_eq!((&config.command, &config.args), (&cli.command, &cli.args));
-                    let (total, most) = (config.ladder.total(0), config.grace_max);
+                    let policy = &config.policy;
+                    let (total, most) = (policy.ladder.total(0), policy.grace_max);
                     assert!(
                         most.is_none_or(|most| total.is_some_and(|total| total <= most)),
                         "less than the grace period"
                     );
-                    let first = config.ladder.rung(0).and_then(|rung| rung.wait);
+                    let first = policy.ladder.rung(0).and_then(|rung| rung.wait);
                     assert!(
-                        first.is_none_or(|first| config.stop_delay < first),
+                        first.is_none_or(|first| policy.stop_delay < first),
                         "a delay that leaves nothing"
                     );
                     assert!(
-                        !config.wait_tree || config.kill_mode != KillMode::Process,
-                        "waits for whom it must not touch"
+                        !policy.wait_tree || policy.kill_mode != KillMode::Process,
+                        "waits for processes that it must not signal"
                     );
-                    assert_ne!(config.max_runtime, Some(Duration::ZERO));
+                    assert_ne!(policy.max_runtime, Some(Duration::ZERO));
                 }
                 Err(error) => assert_one_line(&error.to_string()),
             }

@@ -23,8 +23,8 @@ fn unit(word: &str) -> Option<u128> {
 }
 
 /// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without
-/// spaces, or one number of seconds. `Err` where it is none, or where this cannot tell: fractions,
-/// and numbers that are too large for it.
+/// spaces, or one number of seconds. `Err` where it is none, or where this cannot know it:
+/// fractions, and numbers that are too large for it.
 fn judge(text: &str) -> Result<Option<u128>, ()> {
     if matches!(text, "never" | "infinity") {
         return Ok(None);

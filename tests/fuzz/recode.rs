@@ -32,7 +32,7 @@ fn a_recode(input: &[u8]) {
         Ok(rule) => {
             let rules = ExitRules {
                 recode: vec![rule],
-                mirror: Mirror::Auto,
+                death_as_code: false,
             };
             for code in 0..=255 {
                 let becomes = if code == rule.from { rule.to } else { code };

@@ -1,4 +1,4 @@
-//! What came of a failed call, in words, and what must not have come of it.
+//! The result of a failed call, in words, and what it must not be.
 
 use std::collections::BTreeSet;
 
@@ -134,7 +134,7 @@ pub fn judge(
         Status::Code(137) | Status::Signal(libc::SIGKILL) => more
             .iter()
             .any(|line| line.contains("SIGKILL") || line.contains("cannot kill")),
-        // The notifier, which has nobody to speak to then.
+        // The notifier, which has no manager then.
         Status::Code(98) => more.iter().any(|line| line.contains("cannot relay")),
         _ => false,
     };
@@ -170,7 +170,7 @@ pub fn judge_signal(
         return (!by(libc::SIGKILL) && outcome.status != scenario.status)
             .then(|| "neither killed nor ended before".into());
     }
-    // Before bowout's own first instruction there is nobody to obey.
+    // Before bowout's own first instruction no code of it can obey.
     if outcome.status == scenario.status || (by(libc::SIGTERM) && !outcome.has_forked()) {
         return None;
     }

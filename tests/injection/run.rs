@@ -1,4 +1,4 @@
-//! One run of a scenario under strace, and what came of it.
+//! One run of a scenario under strace, and its result.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +42,7 @@ impl Injection {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     pub status: Status,
@@ -55,7 +55,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the child was there: a failure before it is told, one behind it is survived.
+    /// Whether the child was there: a failure before it is reported, one after it is survived.
     pub fn has_forked(&self) -> bool {
         self.calls.iter().any(Call::has_forked)
     }
@@ -122,7 +122,7 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
                 .then_some(())
         });
     }
-    // Who has ended meanwhile has no name.
+    // A process that has exited meanwhile has no name.
     let left = bowout
         .left()
         .into_iter()

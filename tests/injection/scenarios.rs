@@ -138,7 +138,7 @@ pub const ALL: &[Scenario] = &[
             "exit",
             "7",
         ]),
-        drive: stop_behind_a_message,
+        drive: stop_after_a_message,
         bound_ms: 6000,
         ..START
     },
@@ -204,7 +204,7 @@ impl Scenario {
         matches!(self.name, "notify")
     }
 
-    /// bowout below strace, which is given these words and is no parent of bowout's (`-D`).
+    /// bowout below strace, which is given these words and is not bowout's parent (`-D`).
     pub fn start(&self, dir: &Dir, strace: &[String]) -> Running {
         let folder = dir.0.to_str().expect("text");
         let mut words: Vec<String> = ["-D", "-y"].map(String::from).to_vec();
@@ -241,7 +241,7 @@ impl Scenario {
         })
     }
 
-    /// From the start to the last request; the end is waited for by whoever has started it.
+    /// From the start to the last request; the end is waited for by the code that has started it.
     pub fn drive(&self, bowout: &Running) {
         (self.drive)(bowout);
     }
@@ -289,9 +289,9 @@ fn stop_both(bowout: &Running) {
     bowout.try_kill(TERM);
 }
 
-/// Of a message that comes with the child's end bowout may tell or not; this one is there before
+/// Of a message that comes with the child's end bowout may log or not; this one is there before
 /// the signal that ends the child.
-fn stop_behind_a_message(bowout: &Running) {
+fn stop_after_a_message(bowout: &Running) {
     stop(bowout);
     wait(bowout, "the message is sent", |out, _| {
         out.iter().any(|line| line.contains("sent"))

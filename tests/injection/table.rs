@@ -40,7 +40,7 @@ Whatever fails: no process is left but one that the log names (exit code 137), b
 
 /// Not made on every machine, at every time: where some 170 processes run, what a look at all of
 /// them takes is asked of mmap(2) (`M_MMAP_THRESHOLD`, mallopt(3)); and whether the child was
-/// stopped is asked where a SIGCHLD comes of somebody who is reaped by then.
+/// stopped is asked where a SIGCHLD comes of a process that is reaped by then.
 const SOMETIMES: [&str; 2] = ["mmap", "waitid P_PID WSTOPPED"];
 
 fn file() -> PathBuf {

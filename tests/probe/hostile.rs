@@ -1,4 +1,4 @@
-//! `hostile`: a command that works against whoever supervises it.
+//! `hostile`: a command that works against the process that supervises it.
 
 use std::ffi::{CStr, CString, OsString, c_int, c_ulong};
 use std::os::unix::ffi::OsStringExt;
@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use crate::{Words, receive, signal, sys};
 
-/// Does what the words say, one after the other, with every signal blocked; behind `--`, as
+/// Does what the words say, one after the other, with every signal blocked; after `--`, as
 /// `signals`.
 pub(crate) fn hostile(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
@@ -25,7 +25,7 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             )),
             "echo" => echo(parent, signal(&words.text())),
             "forge" => forge(parent, words.number(), signal(&words.text())),
-            // SAFETY: no pointers. Whoever forbids it has spoiled the act, not the test.
+            // SAFETY: no pointers. A system that forbids it has spoiled the act, not the test.
             "all" => drop(unsafe { libc::kill(-1, signal(&words.text())) }),
             "limit" => limit(parent, words.number(), words.number()),
             "trace" => trace(
@@ -137,7 +137,7 @@ fn limit(pid: c_int, which: c_int, to: c_int) {
     sys::check(done as c_int, "prlimit");
 }
 
-/// Never looks at it: a signal stops it, and when it has ended nobody else can reap it.
+/// Never looks at it: a signal stops it, and when it has ended no other process can reap it.
 fn trace(pid: c_int) {
     // SAFETY: no pointers are read.
     sys::check(
@@ -180,7 +180,7 @@ fn fill(fd: c_int) {
     }
 }
 
-/// Has the kernel signal the parent whenever somebody reads from stderr, which the two share
+/// Has the kernel signal the parent whenever a process reads from stderr, which the two share
 /// (fcntl(2), `O_ASYNC`).
 fn on_every_line(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
@@ -244,7 +244,7 @@ fn thread(words: Vec<OsString>) -> ! {
     exit()
 }
 
-/// An empty directory over this one, for all who share our mounts.
+/// An empty directory over this one, for all that share our mounts.
 fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
     let done = unsafe {

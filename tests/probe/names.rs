@@ -51,7 +51,7 @@ pub(crate) fn named(words: &mut Words) -> ! {
     sys::fail("named: no command")
 }
 
-/// Who this is, and what the variables say.
+/// The own PID, and what the variables say.
 pub(crate) fn names() -> ! {
     sys::say(&format!("pid {}", std::process::id()));
     sys::say(&format!("inode {}", inode()));

@@ -66,7 +66,7 @@ fn is_half_full(pid: c_int) -> bool {
 }
 
 /// As sigqueue(3) does it (rt_sigqueueinfo(2)): signal, errno and code, then PID, user and value
-/// behind the padding.
+/// after the padding.
 fn queue(target: c_int, signal: c_int, value: c_int) -> bool {
     let mut info = [0_i32; 32];
     // SAFETY: the structure is of the kernel's size, 128 bytes; the other calls take no arguments.
@@ -167,7 +167,8 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
         let middle = sys::fork();
         if middle == 0 {
             for stack in 0..BATCH {
-                // SAFETY: each has a stack of its own, which nobody else uses, and only returns.
+                // SAFETY: each has a stack of its own, which no other thread uses, and only
+                // returns.
                 let pid = unsafe {
                     let top = addr_of_mut!(STACKS)
                         .cast::<u8>()

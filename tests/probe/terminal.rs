@@ -91,7 +91,7 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
             (info, got)
         };
         if got > 0 {
-            // SAFETY: whoever sends a signal fills the sender.
+            // SAFETY: the sender of a signal fills it in.
             sys::say(&format!("got {got} {} {}", info.si_code, unsafe {
                 info.si_pid()
             }));

@@ -30,8 +30,8 @@ pub(crate) fn orphans(count: c_int) -> c_int {
         }
         reap(middle);
         if i % 25 == 24 {
-            // On a busy machine the scheduler decides how far the parent lags behind. Whether it
-            // reaps at all before the end is what is asked: the next ones come when these are gone.
+            // On a busy machine the scheduler decides how far the parent lags. Whether it reaps at
+            // all before the end is what is asked: the next ones come when these are reaped.
             most = most.max(children(parent));
             await_alone(parent);
         }
@@ -55,7 +55,7 @@ fn reap(pid: c_int) {
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
 }
 
-/// Moving targets: whoever kills one of them must not miss the next. They end by SIGKILL alone.
+/// Moving targets: a killer of one of them must not miss the next. They end by SIGKILL alone.
 pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     for _ in 0..lines {

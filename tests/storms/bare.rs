@@ -1,6 +1,6 @@
 //! bowout without a launcher in between and without a thread on its pipe: a sweep knows when it was
 //! executed, to the microsecond, and starts it ten thousand times. What is started is waited for by
-//! the one who has started it; what is left of it holds the pipe open.
+//! the process that has started it; what is left of it holds the pipe open.
 
 use std::ffi::{CStr, CString};
 use std::io::pipe;
@@ -207,7 +207,7 @@ impl Bare {
         String::from_utf8_lossy(&self.text).into_owned()
     }
 
-    /// Waits until this was written, or nobody is left to write.
+    /// Waits until this was written, or no process is left to write.
     pub fn see(&mut self, what: &str) -> bool {
         let end = Instant::now() + watchdog();
         loop {
@@ -278,7 +278,7 @@ impl Bare {
     pub fn assert_explained(&mut self, what: &str) -> Explained {
         let status = self.end();
         let text = self.text();
-        let asked = text.contains("bowout: stop request SIGTERM");
+        let asked = text.contains("bowout: received SIGTERM");
         let explained = if !text.contains("bowout: ") {
             Explained::BeforeMain
         } else if text.contains(" exited with 7 after ") {

@@ -13,7 +13,7 @@ const KILL: i32 = libc::SIGKILL;
 /// Orphans a second.
 const RATE: u64 = 20_000;
 
-/// Zombies count: where bowout falls behind, the storm ends, and not the machine.
+/// Zombies count: where bowout is slower, the storm ends, and not the machine.
 const FEW: [&str; 2] = ["--nproc", "15000"];
 
 struct Bomb {
@@ -142,7 +142,7 @@ fn a_stubborn_bomb_is_killed_in_time() {
             (Duration::from_millis(500)..Duration::from_secs(10)).contains(&took),
             "{home:?}: {took:?}"
         );
-        // Nobody holds the pipe.
+        // No process holds the pipe.
         bomb.bowout.out.rest();
     }
 }
@@ -181,7 +181,7 @@ fn what_forks_while_it_is_killed_leaves_nothing() {
 }
 
 /// Half of them are in sessions of their own. The lists and tables of so many take their length in
-/// memory and no more: 1,000 bytes for each are a list of numbers, a table of who they are, and
+/// memory and no more: 1,000 bytes for each are a list of numbers, a table of their names, and
 /// room for its growth.
 #[test]
 fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {

@@ -24,7 +24,7 @@ const FORGET: [u32; 2] = [2, 42];
 /// Where it falls silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silent {
-    /// At the opening of the file; a signal to who waits ends the wait.
+    /// At the opening of the file; a signal to the process that waits ends the wait.
     Open,
     /// At the reading of it, likewise.
     Read,
@@ -123,7 +123,7 @@ impl Drop for Hanging {
     }
 }
 
-/// This thread, and what it starts, sees mounts that nobody else sees.
+/// This thread, and what it starts, sees mounts that no other thread sees.
 pub fn private_mounts() {
     // SAFETY: strings that outlive the call.
     unsafe {
@@ -264,6 +264,6 @@ fn reply(device: &mut File, unique: u64, error: i32, body: &[u8]) {
         &unique.to_ne_bytes(),
     ]
     .concat();
-    // ENOENT: nobody waits for it any more.
+    // ENOENT: no process waits for it any more.
     let _ = device.write(&[&head, body].concat());
 }

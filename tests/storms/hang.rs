@@ -63,7 +63,7 @@ fn a_stop_request_while_the_exec_hangs_at_the_reading_is_not_lost() {
 fn a_hanging_exec_that_no_stop_signal_ends_is_killed_in_time() {
     with_hanging(Silent::Open, |hanging| {
         for home in homes() {
-            // A signal that nobody has ever died of.
+            // A signal that no process has ever died of.
             let mut bare = start(
                 home,
                 hanging,
@@ -87,10 +87,10 @@ fn a_hanging_exec_that_no_stop_signal_ends_is_killed_in_time() {
     });
 }
 
-/// Nobody but the file system can end this wait. Where bowout is PID 1, its own end waits for it,
+/// Nothing but the file system can end this wait. Where bowout is PID 1, its own end waits for it,
 /// too: the kernel ends all of the namespace.
 #[test]
-fn a_hanging_exec_that_cannot_be_killed_is_told_and_left() {
+fn a_hanging_exec_that_cannot_be_killed_is_logged_and_left() {
     with_hanging(Silent::Deaf, |hanging| {
         for home in homes() {
             let mut bare = start(home, hanging, &["--grace", "200ms"]);

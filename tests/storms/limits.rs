@@ -104,10 +104,10 @@ fn one_process_more_than_its_own_is_enough() {
     }
 }
 
-/// Whoever fits into the memory that is needed to be executed at all, and into what the C library
-/// needs before main, fits into it.
+/// A program that fits into the memory that is needed to be executed at all, and into what the C
+/// library needs before main, fits into it.
 #[test]
-fn whoever_can_be_executed_has_memory_enough() {
+fn a_bowout_that_can_be_executed_has_memory_enough() {
     for home in homes() {
         let start = |limit: i32| {
             Start::new(["--grace", "100ms"])
@@ -117,7 +117,7 @@ fn whoever_can_be_executed_has_memory_enough() {
         let least = smallest(0, 65_536, |limit| {
             let mut bowout = start(limit).probe(["exit", "7"]);
             let status = bowout.end();
-            // The kernel ends who cannot be executed half-way; so does the C library.
+            // The kernel ends a process that cannot be executed half-way; so does the C library.
             let before_main = [
                 Status::Signal(libc::SIGSEGV),
                 bowout.died(libc::SIGSEGV),
@@ -212,8 +212,8 @@ fn memory(bytes: &str) -> Result<Group, String> {
     Group::new("memory", ["memory.limit_in_bytes", "memory.max"], bytes)
 }
 
-/// The kernel kills whoever has most (oom_badness in mm/oom_kill.c); a command that grows has more
-/// than bowout before long.
+/// The kernel kills the process that has most (oom_badness in mm/oom_kill.c); a command that grows
+/// has more than bowout before long.
 #[test]
 fn two_mebibytes_are_enough_and_the_child_is_the_one_that_runs_out() {
     let (small, large) = match (memory("2097152"), memory("16777216")) {

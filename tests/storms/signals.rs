@@ -164,7 +164,7 @@ fn a_million_signals_from_eight_senders_are_counted_exactly() {
 }
 
 /// bowout and its child share the queue with the senders (getrlimit(2)): what bowout takes out, a
-/// sender may fill in again before it is passed on. What finds no room is told, one by one.
+/// sender may fill in again before it is passed on. What finds no room is logged, one by one.
 #[test]
 fn a_full_queue_is_answered_for_signal_by_signal() {
     let Some(user) = User::new() else { return };

@@ -8,7 +8,7 @@ use crate::bare::{Bare, Explained, Line};
 use crate::common::{Home, homes, leftovers, not_root, size, skip, until};
 
 const TERM: i32 = libc::SIGTERM;
-/// A stop before or behind a system call (`PTRACE_O_TRACESYSGOOD`).
+/// A stop before or after a system call (`PTRACE_O_TRACESYSGOOD`).
 const CALL: i32 = libc::SIGTRAP | 0x80;
 
 /// More than there are.
@@ -85,7 +85,7 @@ fn start(line: &Line, options: i32) -> Bare {
     bare
 }
 
-/// Stops bowout `gap` stops behind its first instruction, asks there, and lets it go; whether there
+/// Stops bowout `gap` stops after its first instruction, asks there, and lets it go; whether there
 /// were as many.
 fn ask_in_gap(
     home: Home,
@@ -221,7 +221,7 @@ fn a_stop_request_between_any_two_system_calls_of_the_child_reaches_it() {
                 }
                 bare.kill(TERM);
                 let what = format!("{home:?}, gap {gap} of the child");
-                assert!(bare.see("stop request SIGTERM"), "{what}: {}", bare.text());
+                assert!(bare.see("received SIGTERM"), "{what}: {}", bare.text());
                 if !more {
                     stopped(child);
                 }

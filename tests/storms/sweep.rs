@@ -128,8 +128,8 @@ fn a_stop_request_at_any_moment_of_the_start_is_not_lost() {
             bare.kill(TERM);
             let what = format!("{home:?}, {} after {offset:?}", names[phase]);
             if phase == 0 && home == Home::Pid1 {
-                // The kernel keeps from PID 1 what it neither blocks nor handles: whoever sends
-                // that early asks again.
+                // The kernel keeps from PID 1 what it neither blocks nor handles: a process that
+                // sends that early asks again.
                 if bare.see("ready") && bare.try_wait().is_none() {
                     bare.kill(TERM);
                 }

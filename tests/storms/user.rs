@@ -17,7 +17,7 @@ pub struct User {
 }
 
 impl User {
-    /// Nobody else's number. None, and says why, where only root could become it.
+    /// No other user's number. None, and says why, where only root could become it.
     pub fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if skip(not_root()) {

@@ -70,7 +70,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// The end of the unit, and what ExecStopPost= was told.
+/// The end of the unit, and what ExecStopPost= received.
 fn run(case: &Case, before: &str) -> Option<(Shown, Vec<String>, usize)> {
     let post = "ExecStopPost=/bin/sh -c 'echo post $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS >>post'";
     let command = format!("ExecStart={before}/bin/sh -c '{}'", case.script);
@@ -108,7 +108,7 @@ fn every_end_is_what_it_is_without_bowout() {
     }
 }
 
-/// The one difference (contract S11): there is one core, the command's, so that systemd is told of
+/// The one difference (systemd.exec(5)): there is one core, the command's, so that systemd sees
 /// the signal, not of a core.
 #[test]
 fn a_crash_leaves_one_core_and_differs_in_nothing_else() {
@@ -144,7 +144,7 @@ fn a_crash_leaves_one_core_and_differs_in_nothing_else() {
 
 /// A stop request that is not systemd's: announced to it, and no stop of the unit's for all that.
 #[test]
-fn a_service_that_somebody_else_stops_is_restarted_as_without_bowout() {
+fn a_service_that_another_process_stops_is_restarted_as_without_bowout() {
     let words = "send READY=1 say ready wait TERM end exit 0";
     for before in ["", "@B -- "] {
         let lines =

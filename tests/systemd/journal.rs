@@ -40,7 +40,7 @@ fn every_line_is_a_record_with_its_priority() {
     for (what, priority) in [
         ("started '", 7),
         ("forwarded SIGUSR2", 6),
-        ("stop request SIGTERM", 6),
+        ("received SIGTERM", 6),
         ("grace period of 300ms is over: sent SIGKILL", 4),
         ("was killed by SIGKILL after", 4),
     ] {
@@ -70,7 +70,7 @@ fn a_name_of_two_lines_is_one_record_of_an_error() {
     ) else {
         return;
     };
-    // Type=exec has started when bowout is there; how it ended is the journal's to tell.
+    // Type=exec has started when bowout is there; how it ended is in the journal.
     unit.machine().systemctl(["start", &unit.name]);
     let end = unit.ended();
     let log = own(&unit);

@@ -26,7 +26,7 @@ pub struct Machine {
     leader: i32,
 }
 
-/// The machine; nothing, after the reason was told, where there can be none.
+/// The machine; nothing, after the reason was printed, where there can be none.
 pub fn machine() -> Option<&'static Machine> {
     static MACHINE: OnceLock<Result<Machine, String>> = OnceLock::new();
     let reason = not_root()
@@ -177,7 +177,7 @@ extern "C" fn end() {
     let pid = NSPAWN.load(Ordering::SeqCst);
     // The first request has systemd shut down, the second is the end; each has some seconds.
     'signals: for signal in [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL] {
-        // SAFETY: nobody has waited for this child, so that the number is still its own.
+        // SAFETY: no code has waited for this child, so that the number is still its own.
         unsafe { libc::kill(pid, signal) };
         for _ in 0..200 {
             // SAFETY: no status is asked for, no descriptors. The last namespace of a process that

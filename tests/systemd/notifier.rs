@@ -179,8 +179,8 @@ fn text(word: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Waits until nobody holds the other end, and tells the signals that come meanwhile. Needs them
-/// unblocked nowhere: a descriptor says that they are there.
+/// Waits until no process holds the other end, and prints the signals that come meanwhile. Needs
+/// them unblocked nowhere: a descriptor says that they are there.
 fn hung_up(end: &impl AsRawFd) {
     let all = u64::MAX;
     // SAFETY: the set is 8 bytes; the structures are valid.
@@ -385,7 +385,7 @@ fn listen() {
         if mine { "mine" } else { "not mine" }
     ));
     for fd in 3..3 + count {
-        // SAFETY: passed to us, and nobody else's.
+        // SAFETY: passed to us, and to no other.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let mut content = String::new();
         let _ = file.rewind();
@@ -475,7 +475,39 @@ fn monotonic() -> u64 {
     }
 }
 
-#[allow(clippy::too_many_lines, reason = "one arm for each word")]
+/// Prints what is set of these variables.
+fn say_variables(names: impl Iterator<Item = String>) {
+    let environ = read("/proc/self/environ").unwrap_or_else(|_| fail("environ"));
+    for name in names {
+        for variable in environ.split(|byte| *byte == 0) {
+            let variable = String::from_utf8_lossy(variable);
+            if variable
+                .strip_prefix(&name)
+                .is_some_and(|rest| rest.starts_with('='))
+            {
+                say(&variable);
+            }
+        }
+    }
+    say("that is all");
+}
+
+/// Sends so many messages; without a number, as many as the socket takes.
+fn flood(count: Option<usize>) {
+    let flags = if count.is_some() {
+        0
+    } else {
+        libc::MSG_DONTWAIT
+    };
+    let mut sent = 0;
+    while count.is_none_or(|count| sent < count)
+        && send(format!("STATUS={sent}").as_bytes(), &[], flags)
+    {
+        sent += 1;
+    }
+    say(&format!("sent {sent}"));
+}
+
 fn main() {
     block(libc::SIG_SETMASK, u64::MAX);
     let mut words = std::env::args().skip(1).peekable();
@@ -484,21 +516,7 @@ fn main() {
         let number = |text: String| text.parse::<usize>().unwrap_or_else(|_| fail(&text));
         match action.as_str() {
             "say" => say(&word()),
-            "sayenv" => {
-                let environ = read("/proc/self/environ").unwrap_or_else(|_| fail("environ"));
-                for name in words.by_ref().take_while(|name| name != "end") {
-                    for variable in environ.split(|byte| *byte == 0) {
-                        let variable = String::from_utf8_lossy(variable);
-                        if variable
-                            .strip_prefix(&name)
-                            .is_some_and(|rest| rest.starts_with('='))
-                        {
-                            say(&variable);
-                        }
-                    }
-                }
-                say("that is all");
-            }
+            "sayenv" => say_variables(words.by_ref().take_while(|name| name != "end")),
             "send" => drop(send(&text(&word()), &[], 0)),
             "size" => {
                 let mut status = b"STATUS=".to_vec();
@@ -534,18 +552,7 @@ fn main() {
                 let count = words
                     .next_if(|word| word.parse::<usize>().is_ok())
                     .map(number);
-                let flags = if count.is_some() {
-                    0
-                } else {
-                    libc::MSG_DONTWAIT
-                };
-                let mut sent = 0;
-                while count.is_none_or(|count| sent < count)
-                    && send(format!("STATUS={sent}").as_bytes(), &[], flags)
-                {
-                    sent += 1;
-                }
-                say(&format!("sent {sent}"));
+                flood(count);
             }
             "lingering" => send_lingering(number(word()), &text(&word())),
             "store" => store(&word(), &word()),

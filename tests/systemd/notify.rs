@@ -1,4 +1,4 @@
-//! The relay in a real unit: who is heard, who is not, and what is left behind.
+//! The relay in a real unit: which messages are passed on, which are not, and what is left behind.
 
 use crate::common::{self, skip};
 use crate::machine::{TEST, tell};
@@ -17,7 +17,7 @@ fn address(unit: &Unit) -> String {
 }
 
 #[test]
-fn a_stranger_is_not_heard() {
+fn a_stranger_is_refused() {
     let words = "send READY=1 wait USR1 end send STATUS=mine say told wait TERM end exit 0";
     let Some(unit) = Unit::new(
         "stranger",
@@ -28,7 +28,7 @@ fn a_stranger_is_not_heard() {
     unit.start();
     let address = address(&unit);
     let socket = format!("NOTIFY_SOCKET={address}");
-    // It stays until it was looked at: of one that has ended nobody can say whose descendant it
+    // It stays until it was looked at: of one that has ended it cannot be said whose descendant it
     // was.
     let mut stranger = unit
         .machine()
@@ -229,7 +229,7 @@ fn a_unit_that_may_not_open_sockets_runs_without_a_relay() {
 
 /// What is sent right before the end is passed on as well, however much of it is on its way.
 #[test]
-fn the_last_words_of_a_command_are_heard() {
+fn the_last_message_of_a_command_is_passed_on() {
     let words = "send READY=1 wait USR1 end flood 400 send STATUS=last-words exit 0";
     let lines = format!("Type=notify\nRemainAfterExit=yes\nExecStart=@B -- @N {words}");
     let Some(unit) = Unit::new("last-words", &lines) else {

@@ -31,7 +31,7 @@ struct Load {
     asked: AtomicUsize,
     answered: AtomicUsize,
     failures: Mutex<Vec<String>>,
-    /// Who has answered, in this order, and how often.
+    /// Which server has answered, in this order, and how often.
     servers: Mutex<Vec<(String, usize)>>,
     longest: Mutex<Duration>,
 }
@@ -45,7 +45,7 @@ fn request(path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// One client: a request at each of its moments, or as soon behind it as the one before was
+/// One client: a request at each of its moments, or as soon after it as the one before was
 /// answered.
 fn client(number: u32, network: &File, load: &Load, start: Instant) {
     // SAFETY: no pointers; the namespace of this thread alone.

@@ -1,4 +1,4 @@
-//! The stop: who is told how often, and whose patience counts.
+//! The stop: which process is asked how often, and whose patience counts.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ fn begin(unit: &Unit) {
     unit.systemctl(&["stop", "--no-block"]);
 }
 
-/// Has the command end, as the first signal that came behind all others.
+/// Has the command end, as the first signal that came after all others.
 fn finish(unit: &Unit) -> crate::unit::Shown {
     unit.kill("USR1");
     unit.ended()
 }
 
 #[test]
-fn in_mixed_mode_the_command_is_told_once_and_in_control_group_mode_at_most_by_both() {
+fn in_mixed_mode_the_command_is_asked_once_and_in_control_group_mode_at_most_by_both() {
     for (mode, most) in [("mixed", 1), ("control-group", 2)] {
         let lines = format!("Type=exec\nKillMode={mode}\nExecStart=@B --grace 60s -- {PROBE}");
         let Some(unit) = Unit::new(mode, &lines) else {
@@ -32,7 +32,7 @@ fn in_mixed_mode_the_command_is_told_once_and_in_control_group_mode_at_most_by_b
         let bowout = unit.main_pid();
         begin(&unit);
         // bowout has forwarded, and whatever else was to come from systemd has come with it.
-        unit.logs("stop request SIGTERM");
+        unit.logs("received SIGTERM");
         let end = finish(&unit);
         let terms: Vec<String> = unit
             .out()
@@ -57,7 +57,7 @@ fn in_mixed_mode_the_command_is_told_once_and_in_control_group_mode_at_most_by_b
 }
 
 #[test]
-fn a_hang_up_beside_the_stop_request_is_no_second_one() {
+fn a_hang_up_beside_the_stop_request_is_not_a_second_one() {
     let lines = format!("Type=exec\nSendSIGHUP=yes\nExecStart=@B --grace 60s -- {PROBE}");
     let Some(unit) = Unit::new("sighup", &lines) else {
         return;
@@ -97,7 +97,7 @@ fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
     unit.says("ready ");
     begin(&unit);
     // The one from ExecStop=, then systemd's own.
-    unit.logs("stop request SIGTERM");
+    unit.logs("received SIGTERM");
     let second = unit.logs("not forwarded");
     let end = finish(&unit);
     tell(&format!(
@@ -147,7 +147,7 @@ fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
         "{end:?}"
     );
 
-    // Nobody has told systemd.
+    // Nothing was sent to systemd.
     let unit = format!("Type=exec\nTimeoutStopSec=1\nExecStart=@B {command}");
     let Some(unit) = Unit::new("no-socket", &unit) else {
         return;

@@ -87,7 +87,7 @@ fn notify_reload_is_confirmed_by_the_command() {
     };
     unit.start();
     for n in 1..=2 {
-        // Back when systemd has the time of the reload and, behind it, READY=1.
+        // Back when systemd has the time of the reload and, after it, READY=1.
         unit.systemctl(&["reload"]);
         let shown = unit.show(&["ActiveState", "StatusText"]);
         assert_eq!(
@@ -100,7 +100,7 @@ fn notify_reload_is_confirmed_by_the_command() {
     let stops = unit
         .journal()
         .into_iter()
-        .filter(|record| record.message.contains("stop request"))
+        .filter(|record| record.message.contains("received SIGTERM"))
         .count();
     assert_eq!(stops, 0);
     unit.stop();

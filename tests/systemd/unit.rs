@@ -67,7 +67,7 @@ pub fn reload(machine: &Machine) -> String {
     machine.systemctl(["daemon-reload"])
 }
 
-/// Waits for a fact that only asking tells. Every look starts a program: between two, the machine
+/// Waits for a fact that only asking shows. Every look starts a program: between two, the machine
 /// is left to what is looked at.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     common::until(what, || {
@@ -90,7 +90,7 @@ pub const END: &[&str] = &[
 ];
 
 impl Unit {
-    /// A service with these lines, behind what all have: stdout to a file, a directory of its own,
+    /// A service with these lines, after what all have: stdout to a file, a directory of its own,
     /// KillMode=mixed. `@B` is bowout, `@N` the notifier, `@P` the probe, `@D` the directory, `@U`
     /// the unit's name.
     pub fn new(what: &str, lines: &str) -> Option<Self> {
@@ -132,7 +132,7 @@ impl Unit {
         let after = format!("After={}.service", unit.name);
         let said = reload(unit.machine);
         assert_eq!(said, "", "daemon-reload");
-        // A unit that nobody refers to is forgotten when it is over, and how it ended with it.
+        // A unit that nothing refers to is forgotten when it is over, and how it ended with it.
         let keep = unit.keeper();
         let output = unit.machine.run([
             "systemd-run",

@@ -11,10 +11,8 @@ mod world;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::requests::{BURST, CLIMB};
-use super::stop::LATE;
 use super::*;
-use crate::signal::Remap;
+use crate::signal::{Remap, Target};
 
 /// One origin of time for all tests; instants can only be made from a clock.
 #[allow(clippy::disallowed_methods)]
@@ -30,13 +28,41 @@ fn millis(instant: Instant) -> u128 {
     (instant - *ORIGIN).as_millis()
 }
 
-/// The defaults: a child in its own group, 8 s.
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Given(Settings, Place);
+
+impl Given {
+    fn machine(&self) -> Machine {
+        Machine::new(self.0.clone(), self.1, at(0))
+    }
+}
+
+impl From<Settings> for Given {
+    fn from(settings: Settings) -> Self {
+        Self(settings, NOWHERE)
+    }
+}
+
+impl From<Place> for Given {
+    fn from(place: Place) -> Self {
+        Self(settings(), place)
+    }
+}
+
+impl From<(Settings, Place)> for Given {
+    fn from((settings, place): (Settings, Place)) -> Self {
+        Self(settings, place)
+    }
+}
+
+/// The defaults: 8 s.
 fn settings() -> Settings {
     Settings {
         ladder: Ladder::new(None, Some(Duration::from_secs(8))),
         grace_is_default: true,
-        stop_on: SignalSet::of(&[Signal::TERM, Signal::INT, Signal::ABRT]),
-        hangup_stops: true,
+        stop_on: None,
+        keys_stop: true,
         on_repeat: OnRepeat::Kill,
         kill_mode: KillMode::Mixed,
         wait_tree: false,
@@ -45,14 +71,33 @@ fn settings() -> Settings {
         stop_delay: Duration::ZERO,
         grace_max: Some(Duration::from_secs(16)),
         remap: Remap::default(),
-        keys_stop: true,
-        job_control: false,
-        stdout_is_terminal: false,
-        announces: false,
-        leader: false,
-        pid1: false,
     }
 }
+
+/// Without a terminal and a manager: the child has its own group.
+const NOWHERE: Place = Place {
+    ignored: SignalSet::of(&[]),
+    job_control: false,
+    stdout_is_terminal: false,
+    announces: false,
+    leader: false,
+    pid1: false,
+};
+/// On a terminal: the child shares the group of bowout.
+const TERMINAL: Place = Place {
+    job_control: true,
+    ..NOWHERE
+};
+/// Standard output is the terminal.
+const INTERACTIVE: Place = Place {
+    stdout_is_terminal: true,
+    ..TERMINAL
+};
+/// As PID 1.
+const PID1: Place = Place {
+    pid1: true,
+    ..NOWHERE
+};
 
 /// `signal` from `side`, with no value, to a child in its own group.
 fn from(side: Side, signal: Signal) -> Event {
@@ -124,7 +169,8 @@ fn show(action: Action) -> String {
                 Target::Child => "child",
                 Target::Group => "group",
                 Target::All => "all",
-                Target::Descendants => "descendants",
+                Target::Unasked => "unasked",
+                Target::NewChildren => "new",
                 Target::Others => "others",
             };
             format!("{name}{value}{}>{to}", if wake { "+CONT" } else { "" })
@@ -137,7 +183,6 @@ fn show(action: Action) -> String {
         Action::LookAtTerminal => "look".into(),
         Action::SuspendSelf(signal) => format!("suspend {signal}"),
         Action::LendTerminal => "lend".into(),
-        Action::Exit(exit) => format!("exit {}", show_exit(exit)),
     }
 }
 
@@ -148,52 +193,36 @@ fn show_exit(exit: Exit) -> String {
     }
 }
 
-fn show_all(actions: &[Action]) -> String {
-    actions
-        .iter()
-        .map(|action| show(*action))
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Actions, and the exit where the `machine` has just come to its end.
+fn show_all(actions: &[Action], ended: Option<&Machine>) -> String {
+    let exit = ended.and_then(|machine| match machine.phase() {
+        Phase::Done(exit) => Some(format!("exit {}", show_exit(exit))),
+        _ => None,
+    });
+    let shown = actions.iter().map(|action| show(*action)).chain(exit);
+    shown.collect::<Vec<_>>().join(" ")
 }
 
 /// A state as a person would write it, with times in milliseconds after the origin.
-fn show_state(state: State) -> String {
-    let until =
-        |until: Option<Instant>| until.map_or("never".into(), |until| millis(until).to_string());
-    let gone = |ended: Option<Exit>| {
-        ended
-            .map(|exit| format!(" gone:{}", show_exit(exit)))
-            .unwrap_or_default()
-    };
-    match state {
-        State::Running { ended } => format!("Running{}", gone(ended)),
-        State::Preparing {
-            hook,
-            until: t,
-            grace,
-            ended,
-        } => {
+fn show_state(machine: &Machine) -> String {
+    let time = |time: Option<Instant>| time.map_or("never".into(), |time| millis(time).to_string());
+    let exited = machine
+        .ended
+        .map(|exit| format!(" exited:{}", show_exit(exit)))
+        .unwrap_or_default();
+    let until = time(machine.until);
+    let phase = match machine.phase {
+        Phase::Running => "Running".into(),
+        Phase::Preparing { hook } => {
             let step = hook.map_or("delay".into(), |hook| format!("hook#{hook}"));
-            format!(
-                "Preparing {step}@{}/{}{}",
-                until(t),
-                until(grace),
-                gone(ended)
-            )
+            format!("Preparing {step}@{until}/{}", time(machine.grace))
         }
-        State::Stopping {
-            rung,
-            until: t,
-            ended,
-        } => format!("Stopping#{rung}@{}{}", until(t), gone(ended)),
-        State::Draining { exit, until: t } => {
-            format!("Draining@{} gone:{}", until(t), show_exit(exit))
+        Phase::Stopping { rung } if rung == machine.settings.ladder.rungs() => {
+            format!("Draining@{until}")
         }
-        State::Killing {
-            ended,
-            again,
-            until,
-        } => format!("Killing@{}/{}{}", millis(again), millis(until), gone(ended)),
-        State::Done(exit) => format!("Done:{}", show_exit(exit)),
-    }
+        Phase::Stopping { rung } => format!("Stopping#{rung}@{until}"),
+        Phase::Killing { again } => format!("Killing@{}/{until}", millis(again)),
+        Phase::Done(exit) => return format!("Done:{}", show_exit(exit)),
+    };
+    phase + &exited
 }

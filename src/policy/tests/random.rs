@@ -62,6 +62,7 @@ fn any_side() -> impl Strategy<Value = Side> {
         Side::Manager,
         Side::Process,
         Side::Tree,
+        Side::Parent,
     ])
 }
 
@@ -91,16 +92,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => any::<u8>().prop_map(|code| Event::ChildExited(Exit::Code(code))),
         1 => any_signal().prop_map(|signal| Event::ChildExited(Exit::Signal(signal))),
         6 => Just(Event::HookExited),
-        1 => Just(Event::HookAlone),
         3 => any_wait().prop_map(Event::ExtendGrace),
         3 => (stops, any::<[bool; 3]>()).prop_map(|(signal, [wants_terminal, watched, shared_group])| {
             Event::ChildStopped { signal, wants_terminal, watched, shared_group }
         }),
         6 => any::<bool>().prop_map(|prompt| Event::TerminalSeen { prompt }),
         6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
-        1 => Just(Event::NoChildren),
-        2 => Just(Event::Refused),
-        2 => (0..9usize).prop_map(|left| Event::Killed { left }),
+        1 => any::<bool>().prop_map(|hook| Event::NoneLeft { hook }),
+        3 => Just(Event::Reaped),
+        4 => (0..5usize, 0..3usize).prop_map(|(reached, refused)| Event::Killed { reached, refused }),
         12 => Just(Event::Timeout),
     ]
 }
@@ -109,7 +109,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 #[derive(Clone, Copy, Debug)]
 enum When {
     After(Duration),
-    /// So much behind the deadline, or as much before it.
+    /// So long after the deadline, or as much before it.
     Deadline(Duration, bool),
 }
 
@@ -152,11 +152,11 @@ fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
 }
 
 prop_compose! {
-    /// What `config` can make of the command line and of the place.
+    /// What `config` can make of the command line.
     fn any_settings()(
         ladder in any_ladder(),
-        stop_on in prop::collection::vec(any_signal(), 0..4),
-        [hangup_stops, keys_stop, job_control, announces, leader, pid1, tree, stdout] in any::<[bool; 8]>(),
+        stop_on in prop::option::of(prop::collection::vec(any_signal(), 0..4)),
+        [keys_stop, tree] in any::<[bool; 2]>(),
         on_repeat in prop::sample::select(vec![OnRepeat::Kill, OnRepeat::Forward, OnRepeat::Ignore]),
         kill_mode in prop::sample::select(vec![KillMode::Process, KillMode::Mixed, KillMode::Group]),
         max_runtime in prop::option::weighted(0.3, any_wait()),
@@ -167,17 +167,31 @@ prop_compose! {
     ) -> Settings {
         let total = ladder.total(0);
         let first = ladder.rung(0).and_then(|rung| rung.wait);
+        let usual = SignalSet::of(&[Signal::TERM, Signal::INT]);
         Settings {
             grace_is_default: false,
-            stop_on: stop_on.into_iter().fold(settings().stop_on, SignalSet::with),
-            // A delay leaves something of the first wait, and the most is no less than all of them.
+            stop_on: stop_on.map(|signals| signals.into_iter().fold(usual, SignalSet::with)),
+            // A delay leaves something of the first wait, and the most is at least all of them.
             stop_delay: if first.is_some_and(|first| first <= delay) { Duration::ZERO } else { delay },
             grace_max: more.zip(total).map(|(more, total)| total + more),
             wait_tree: tree && kill_mode != KillMode::Process,
             max_runtime: max_runtime.filter(|wait| *wait > Duration::ZERO),
             remap: Remap::new(rules),
+            ladder, keys_stop, on_repeat, kill_mode, hooks,
+        }
+    }
+}
+
+prop_compose! {
+    /// What bowout can find out about the place.
+    fn any_place()(
+        [job_control, stdout, announces, leader, pid1] in any::<[bool; 5]>(),
+        ignored in prop::collection::vec(any_signal(), 0..2),
+    ) -> Place {
+        Place {
             stdout_is_terminal: stdout && job_control,
-            ladder, hangup_stops, keys_stop, job_control, announces, leader, pid1, on_repeat, kill_mode, hooks,
+            ignored: ignored.into_iter().filter(|_| !pid1).fold(SignalSet::default(), SignalSet::with),
+            job_control, announces, leader, pid1,
         }
     }
 }
@@ -188,9 +202,10 @@ proptest! {
     #[test]
     fn long_random_sequences_keep_the_invariants(
         settings in any_settings(),
+        place in any_place(),
         sequence in prop::collection::vec((any_time(), any_event()), 1..LONGEST),
     ) {
-        let mut world = World::new(&settings);
+        let mut world = World::new(&Given(settings, place));
         for (when, event) in sequence {
             if !world.is_possible(event) {
                 continue;

@@ -7,48 +7,88 @@ use super::*;
 struct Play(Machine);
 
 impl Play {
-    fn new(settings: Settings) -> Self {
-        Self(Machine::new(settings, at(0)))
+    fn new(given: impl Into<Given>) -> Self {
+        Self(given.into().machine())
+    }
+
+    /// The actions at `time`, and the exit where `event` is the last.
+    fn show(&mut self, time: u64, event: Event) -> String {
+        let was_done = matches!(self.0.phase(), Phase::Done(_));
+        let actions = self.0.step(at(time), event).actions;
+        show_all(&actions, Some(&self.0).filter(|_| !was_done))
     }
 
     /// At `time`, `event` leads to exactly `actions`.
     fn then(mut self, time: u64, event: Event, actions: &str) -> Self {
-        // That the manager is told of the stop is asserted where it matters.
-        let mut done = self.0.step(at(time), event);
-        done.retain(|action| *action != Action::NotifyStopping);
-        assert_eq!(
-            show_all(&done),
-            actions,
-            "at {time}: {event:?} in {}",
-            show_state(self.0.state())
-        );
+        let before = show_state(&self.0);
+        // Tests of their own assert that the manager is notified.
+        let done = self.show(time, event);
+        let done = done.trim_end_matches("notify").trim_end();
+        assert_eq!(done, actions, "at {time}: {event:?} in {before}");
+        self
+    }
+
+    /// Looks for new children every 500 ms until `time`, once all descendants were asked to stop.
+    fn ticks(mut self, time: u64) -> Self {
+        while let Some(tick) = self.0.tick
+            && millis(tick) < u128::from(time)
+            && self.0.deadline() == Some(tick)
+        {
+            let done = self.0.step(tick, Event::Timeout).actions;
+            let new = |action: &Action| {
+                matches!(
+                    action,
+                    Action::Send {
+                        to: Target::NewChildren,
+                        wake: true,
+                        ..
+                    }
+                )
+            };
+            assert!(
+                done.len() == 1 && new(&done[0]),
+                "a tick: {}",
+                show_all(&done, None)
+            );
+            assert_eq!(self.0.tick, Some(tick + Duration::from_millis(500)));
+        }
         self
     }
 
     /// The next deadline is at `time`, and it leads to `actions`; a millisecond earlier nothing
     /// happens.
-    fn deadline(mut self, time: u64, actions: &str) -> Self {
-        assert_eq!(self.0.deadline().map(millis), Some(u128::from(time)));
-        assert_eq!(
-            self.0.step(at(time - 1), Event::Timeout),
-            [],
-            "a deadline before its time"
-        );
-        self.then(time, Event::Timeout, actions)
+    fn deadline(self, time: u64, actions: &str) -> Self {
+        let mut play = self.ticks(time);
+        assert_eq!(play.0.deadline().map(millis), Some(u128::from(time)));
+        let early = play.0.step(at(time - 1), Event::Timeout);
+        assert_eq!(early, Step::default(), "a deadline before its time");
+        play.then(time, Event::Timeout, actions)
     }
 
-    /// Nothing more is to come.
+    /// Nothing more happens.
     fn idle(self, state: &str) {
         assert_eq!(
-            (show_state(self.0.state()), self.0.deadline()),
+            (show_state(&self.0), self.0.deadline()),
             (state.into(), None)
         );
     }
 }
 
 /// The end of the grace period: the descendants were not asked to stop before.
-const LAST: &str = "KILL>child TERM+CONT>descendants";
+const LAST: &str = "KILL>child TERM+CONT>unasked";
+/// A service manager is notified.
+const UNDER_MANAGER: Place = Place {
+    announces: true,
+    ..NOWHERE
+};
 const EXIT_3: Event = Event::ChildExited(Exit::Code(3));
+const NONE_LEFT: Event = Event::NoneLeft { hook: false };
+const HOOK_LEFT: Event = Event::NoneLeft { hook: true };
+/// No process that is left can be signalled.
+const REFUSED: Event = Event::Killed {
+    reached: 0,
+    refused: 2,
+};
 const KILLED: Event = Event::ChildExited(Exit::Signal(Signal::KILL));
 
 fn process(signal: Signal) -> Event {
@@ -65,8 +105,8 @@ fn with_ladder(ladder: &str) -> Settings {
 #[test]
 fn a_child_that_ends_by_itself() {
     Play::new(settings())
-        .then(5, EXIT_3, "TERM+CONT>descendants")
-        .then(5, Event::NoChildren, "exit 3")
+        .then(5, EXIT_3, "TERM+CONT>unasked")
+        .then(5, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
@@ -77,12 +117,12 @@ fn the_parents_exit_kills_all_at_once() {
     Play::new(settings())
         .then(5, exited(), "KILL>all")
         .then(6, KILLED, "")
-        .then(7, Event::NoChildren, "exit SIGKILL");
+        .then(7, NONE_LEFT, "exit SIGKILL");
     Play::new(settings())
         .then(5, process(Signal::TERM), "TERM+CONT>child")
         .then(6, exited(), "KILL>all");
     Play::new(settings())
-        .then(5, EXIT_3, "TERM+CONT>descendants")
+        .then(5, EXIT_3, "TERM+CONT>unasked")
         .then(6, exited(), "KILL>all")
         .then(7, exited(), "");
     let hooks = Settings {
@@ -103,8 +143,8 @@ fn the_parents_exit_kills_all_at_once() {
 fn a_child_that_obeys() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(3000, EXIT_3, "TERM+CONT>descendants")
-        .then(3000, Event::NoChildren, "exit 3")
+        .then(3000, EXIT_3, "TERM+CONT>unasked")
+        .then(3000, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
@@ -114,7 +154,7 @@ fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .deadline(9000, LAST)
         .then(9001, KILLED, "")
-        .then(9002, Event::NoChildren, "exit SIGKILL")
+        .then(9002, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
 }
 
@@ -122,18 +162,18 @@ fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
 fn the_drain_has_what_is_left_of_the_grace_period() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(3000, EXIT_3, "TERM+CONT>descendants")
+        .then(3000, EXIT_3, "TERM+CONT>unasked")
         .deadline(9000, "KILL>all")
-        .then(9001, Event::NoChildren, "exit 3")
+        .then(9001, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
 #[test]
-fn a_drain_that_nobody_asked_for_has_all_of_it() {
+fn a_drain_without_a_request_has_the_whole_grace_period() {
     Play::new(settings())
-        .then(3000, EXIT_3, "TERM+CONT>descendants")
+        .then(3000, EXIT_3, "TERM+CONT>unasked")
         .deadline(11_000, "KILL>all")
-        .then(11_001, Event::NoChildren, "exit 3")
+        .then(11_001, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
@@ -144,7 +184,7 @@ fn the_ladder_is_climbed_rung_by_rung() {
         .deadline(31_000, "QUIT+CONT>child")
         .deadline(36_000, LAST)
         .then(36_001, KILLED, "")
-        .then(36_001, Event::NoChildren, "exit SIGKILL")
+        .then(36_001, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
 }
 
@@ -152,9 +192,9 @@ fn the_ladder_is_climbed_rung_by_rung() {
 fn the_drain_has_the_rest_of_the_whole_ladder() {
     Play::new(with_ladder("TERM/30s/QUIT/5s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>descendants")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
         .deadline(36_000, "KILL>all")
-        .then(36_000, Event::NoChildren, "exit 3")
+        .then(36_000, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
@@ -169,20 +209,17 @@ fn a_second_request_from_the_same_side_kills_at_once() {
     ] {
         for first in [Signal::TERM, Signal::INT, Signal::ABRT] {
             for second in [Signal::TERM, Signal::INT, Signal::ABRT] {
-                let mut machine = Machine::new(settings(), at(0));
-                let _ = machine.step(at(1000), from(side, first));
-                assert_eq!(
-                    show_all(&machine.step(at(1100), from(side, second))),
-                    "KILL>all",
-                    "{side}: {first}, {second}"
-                );
+                let mut play = Play::new(settings());
+                play.show(1000, from(side, first));
+                let done = play.show(1100, from(side, second));
+                assert_eq!(done, "KILL>all", "{side}: {first}, {second}");
             }
         }
     }
 }
 
 #[test]
-fn a_request_from_another_side_is_no_repeat() {
+fn a_request_from_another_side_is_not_a_repeat() {
     let sides = [
         Side::Terminal,
         Side::Outside,
@@ -278,71 +315,184 @@ fn a_repeat_can_be_forwarded_or_ignored() {
 }
 
 #[test]
-fn a_hang_up_that_somebody_sends_can_be_a_request_and_a_repeat() {
+fn a_hang_up_that_a_process_sends_can_be_a_request_and_a_repeat() {
     Play::new(Settings {
-        stop_on: SignalSet::of(&[Signal::HUP]),
+        stop_on: Some(SignalSet::of(&[Signal::HUP])),
         ..settings()
     })
     .then(1000, process(Signal::HUP), "HUP+CONT>child")
     .then(2000, process(Signal::HUP), "KILL>all");
 }
 
+/// The sender of a signal is looked up before it is sent only where its side changes what is sent.
 #[test]
 fn a_side_is_weighed_where_it_makes_a_difference() {
     for (job_control, pid1) in [(false, false), (false, true), (true, false), (true, true)] {
-        let settings = Settings {
+        let place = Place {
             job_control,
             pid1,
-            ..settings()
+            ..NOWHERE
         };
-        for signal in (1..=64)
-            .filter_map(Signal::new)
-            .filter(|signal| signal.catchable())
-        {
-            // The child is in our group where there is job control.
-            let send = if job_control { to_group } else { from };
-            let sent_by =
-                |side| Machine::new(settings.clone(), at(0)).step(at(1000), send(side, signal));
-            let differ = sent_by(Side::Tree) != sent_by(Side::Process);
-            // The next from the same side is a repeat.
-            let asks = settings.stop_on.contains(signal);
-            let machine = Machine::new(settings.clone(), at(0));
-            assert_eq!(
-                machine.weighs_side(signal),
-                asks || differ,
-                "{signal}, {job_control}, {pid1}"
-            );
+        // The child is in the group of bowout where there is job control.
+        let send = if job_control { to_group } else { from };
+        let catchable = (1..=64).filter_map(Signal::new);
+        for signal in catchable.filter(|signal| signal.catchable()) {
+            for begun in [false, true] {
+                let mut machine = Given::from(place).machine();
+                if begun {
+                    let _ = machine.step(at(500), from(Side::Process, Signal::TERM));
+                }
+                let sent_by = |side| {
+                    let actions = machine.clone().step(at(1000), send(side, signal)).actions;
+                    // The report asks for no more than the actions.
+                    show_all(&actions, None)
+                };
+                let differ = sent_by(Side::Tree) != sent_by(Side::Process);
+                let Event::Signal(received) = send(Side::Process, signal) else {
+                    unreachable!()
+                };
+                let weighs = machine.weighs_side(received);
+                assert!(weighs || !differ, "{signal}, {place:?}, {begun}");
+                // Job control looks always: a signal that the child received stays unsent.
+                assert!(
+                    weighs == differ || (job_control && !pid1),
+                    "{signal}, {place:?}, {begun}"
+                );
+            }
         }
     }
 }
 
+/// The first request is taken for one of [`Side::Process`] until its sender is looked up.
 #[test]
-fn the_machine_says_what_asks_and_the_settings_what_is_dropped() {
+fn a_side_that_is_settled_later_counts() {
+    let settled = |side| {
+        let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
+        play.0.settle_side(side);
+        play
+    };
+    settled(Side::Tree)
+        .then(2000, process(Signal::TERM), "")
+        .then(2100, from(Side::Tree, Signal::TERM), "KILL>all");
+    settled(Side::Tree).then(2000, from(Side::Tree, Signal::TERM), "KILL>all");
+    settled(Side::Process).then(2000, process(Signal::TERM), "KILL>all");
+    // Both have asked.
+    let mut both = Play::new(settings())
+        .then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child")
+        .then(1500, process(Signal::TERM), "");
+    both.0.settle_side(Side::Tree);
+    both.then(1540, process(Signal::TERM), "").then(
+        1545,
+        from(Side::Tree, Signal::TERM),
+        "KILL>all",
+    );
+    // None has.
+    let mut none = Play::new(settings());
+    none.0.settle_side(Side::Tree);
+    none.then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child");
+}
+
+/// `--stop-on` is the whole set; without it, the set is TERM, INT, ABRT, a hang-up and the first
+/// signal of the ladder, less what was ignored at the start (nohup(1)).
+#[test]
+fn which_signals_are_stop_requests() {
+    let asks = |given: Given| {
+        let machine = given.machine();
+        let signals = (1..=64).filter_map(Signal::new);
+        let asking = |side| {
+            let asks = signals.clone().filter(|signal| {
+                machine.is_stop_request(Received {
+                    signal: *signal,
+                    side,
+                    value: None,
+                    shared_group: false,
+                })
+            });
+            let names = asks.map(|signal| signal.to_string()[3..].to_owned());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        [Side::Process, Side::Terminal].map(asking)
+    };
+    let on = |signals: &[Signal]| Settings {
+        stop_on: Some(SignalSet::of(signals)),
+        ..settings()
+    };
+    let ignoring = |signals: &[Signal]| Place {
+        ignored: SignalSet::of(signals),
+        ..NOWHERE
+    };
+    for (given, asking) in [
+        (
+            settings().into(),
+            ["INT ABRT KILL TERM", "HUP INT ABRT KILL TERM"],
+        ),
+        (
+            with_ladder("QUIT/1s/TERM/1s/KILL").into(),
+            ["INT QUIT ABRT KILL TERM", "HUP INT QUIT ABRT KILL TERM"],
+        ),
+        (
+            with_ladder("WINCH/1s/KILL").into(),
+            ["INT ABRT KILL TERM WINCH", "HUP INT ABRT KILL TERM"],
+        ),
+        (
+            on(&[Signal::WINCH, Signal::HUP]).into(),
+            ["HUP KILL WINCH", "HUP KILL"],
+        ),
+        (on(&[Signal::QUIT]).into(), ["QUIT KILL"; 2]),
+        (
+            ignoring(&[Signal::HUP, Signal::INT]).into(),
+            ["ABRT KILL TERM"; 2],
+        ),
+        // The user's word counts for more.
+        (
+            (
+                on(&[Signal::HUP, Signal::INT]),
+                ignoring(&[Signal::HUP, Signal::INT]),
+            )
+                .into(),
+            ["HUP INT KILL"; 2],
+        ),
+        (
+            Settings {
+                keys_stop: false,
+                ..with_ladder("QUIT/1s/KILL")
+            }
+            .into(),
+            ["INT QUIT ABRT KILL TERM", "HUP ABRT KILL TERM"],
+        ),
+    ] {
+        assert_eq!(asks(given), asking);
+    }
+}
+
+#[test]
+fn a_remap_changes_what_is_sent_and_not_which_signals_are_requests() {
     let rules = Remap::new(vec!["TERM:0".parse().unwrap(), "INT:TERM".parse().unwrap()]);
-    let settings = Settings {
+    let given = Settings {
         remap: rules,
         ..settings()
     };
-    assert_eq!(
-        [Signal::TERM, Signal::INT, Signal::HUP].map(|signal| settings.drops(signal)),
-        [true, false, false]
-    );
-    let machine = Machine::new(settings, at(0));
-    let asks = |signal| {
-        machine.is_stop_request(Received {
-            signal,
-            side: Side::Process,
-            value: None,
-            shared_group: false,
-        })
-    };
-    assert_eq!([Signal::INT, Signal::HUP].map(asks), [true, false]);
+    let mut machine = Given::from(given).machine();
+    let mut fact = |signal| machine.step(at(1000), process(signal)).fact;
+    for (signal, asks, became) in [
+        (Signal::TERM, false, Outcome::NotForwarded(Reason::Dropped)),
+        (Signal::HUP, false, Outcome::Forwarded),
+        (Signal::INT, true, Outcome::Began(Waiting::Child)),
+    ] {
+        let Some(Fact::Signal {
+            request, outcome, ..
+        }) = fact(signal)
+        else {
+            panic!("{signal} has no fact")
+        };
+        assert_eq!((request, outcome), (asks, became), "{signal}");
+    }
 }
 
 /// The two signals of timeout(1) come a millisecond apart, and the second waits for as long as the
 /// first takes.
 #[test]
-fn what_waits_behind_the_first_request_is_no_repeat() {
+fn a_request_pending_with_the_first_is_not_a_repeat() {
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     play.0.acted(at(1000), at(1150));
     let mut play = play
@@ -360,51 +510,85 @@ fn what_waits_behind_the_first_request_is_no_repeat() {
 
 #[test]
 fn a_stop_that_is_asked_for_in_the_drain_is_announced() {
-    let mut machine = Machine::new(
-        Settings {
-            announces: true,
-            ..settings()
-        },
-        at(0),
-    );
-    let _ = machine.step(at(1000), EXIT_3);
-    assert_eq!(machine.deadline(), Some(at(9000)));
-    assert_eq!(
-        machine.step(at(2000), process(Signal::TERM)),
-        [Action::NotifyStopping]
-    );
-    assert_eq!(machine.deadline(), Some(at(2500)));
-    assert_eq!(
-        machine.step(at(2500), Event::Timeout),
-        [Action::NotifyStopping]
-    );
+    let mut play = Play::new(UNDER_MANAGER);
+    play.show(1000, EXIT_3);
+    assert_eq!(play.0.deadline(), Some(at(1500)));
+    assert_eq!(play.show(1500, Event::Timeout), "TERM+CONT>new");
+    assert_eq!(play.show(1700, process(Signal::TERM)), "notify");
+    assert_eq!(play.0.deadline(), Some(at(2000)));
+    assert_eq!(play.show(2000, Event::Timeout), "notify TERM+CONT>new");
     // It has begun once.
-    assert_eq!(
-        machine.step(at(2600), from(Side::Manager, Signal::TERM)),
-        []
-    );
+    assert_eq!(play.show(2600, from(Side::Manager, Signal::TERM)), "");
+}
+
+/// A process is forked, or becomes bowout's own child, after every descendant was asked to stop.
+#[test]
+fn new_children_are_asked_to_stop() {
+    // The stop signals were for the child alone: its descendants are its own to stop.
+    Play::new(settings())
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(1100, Event::Reaped, "")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
+        .then(2100, Event::Reaped, "TERM+CONT>new")
+        .deadline(9000, "KILL>all")
+        .then(9001, Event::Reaped, "");
+    Play::new(settings())
+        .then(1000, Event::Reaped, "")
+        .then(2000, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(10_000, LAST)
+        .then(10_100, Event::Reaped, "TERM+CONT>new")
+        .deadline(11_000, "KILL>all");
+    let group = Settings {
+        kill_mode: KillMode::Group,
+        ..settings()
+    };
+    Play::new(group)
+        .then(1000, process(Signal::INT), "INT+CONT>all")
+        .then(1100, Event::Reaped, "INT+CONT>new")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
+        .then(2100, Event::Reaped, "TERM+CONT>new")
+        .deadline(9000, "KILL>all");
+    // Until the last signal of the ladder.
+    let tree = Settings {
+        wait_tree: true,
+        ..with_ladder("TERM/2s/QUIT/1s/KILL")
+    };
+    Play::new(tree)
+        .then(10, EXIT_3, "")
+        .then(20, Event::Reaped, "")
+        .then(1000, process(Signal::INT), "TERM+CONT>all")
+        .then(1100, Event::Reaped, "TERM+CONT>new")
+        .deadline(3000, "QUIT+CONT>all")
+        .then(3100, Event::Reaped, "QUIT+CONT>new")
+        .deadline(4000, "KILL>all");
+    Play::new(Settings {
+        kill_mode: KillMode::Process,
+        ..settings()
+    })
+    .then(1000, process(Signal::TERM), "TERM+CONT>child")
+    .then(1100, Event::Reaped, "");
 }
 
 #[test]
 fn a_repeat_cuts_the_drain_short() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(2000, EXIT_3, "TERM+CONT>descendants")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
         .then(3000, from(Side::Manager, Signal::TERM), "")
         .then(4000, process(Signal::TERM), "KILL>all")
-        .then(4001, Event::NoChildren, "exit 3")
+        .then(4001, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
 #[test]
-fn nobody_is_killed_twice_for_impatience() {
+fn a_third_request_sends_no_second_sigkill() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, process(Signal::TERM), "KILL>all")
         .then(2001, process(Signal::TERM), "")
         .then(2002, process(usr1()), "")
         .then(2003, KILLED, "")
-        .then(2004, Event::NoChildren, "exit SIGKILL")
+        .then(2004, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
 }
 
@@ -417,8 +601,8 @@ fn ctrl_c_reaches_the_child_once() {
     Play::new(settings())
         .then(1000, ctrl_c, "")
         .then(2000, ctrl_c, "KILL>all");
-    // A shell that repeats the Ctrl-C it has had itself is no second one, and nothing the child
-    // lacks.
+    // A Ctrl-C that a shell repeats after it received it itself does not count as a second one, and
+    // the child has it already.
     Play::new(settings())
         .then(1000, ctrl_c, "")
         .then(1001, from(Side::Manager, Signal::INT), "")
@@ -441,21 +625,20 @@ fn ctrl_c_reaches_the_child_once() {
 fn the_keys_can_be_left_to_the_child() {
     let init = || Settings {
         keys_stop: false,
-        job_control: true,
         ..settings()
     };
-    Play::new(init())
+    Play::new((init(), TERMINAL))
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
         .idle("Running");
-    Play::new(init()).then(1000, from(Side::Outside, Signal::INT), "INT+CONT>child");
+    Play::new((init(), TERMINAL)).then(1000, from(Side::Outside, Signal::INT), "INT+CONT>child");
     let quit = Settings {
-        stop_on: settings().stop_on.with(Signal::QUIT),
+        stop_on: Some(SignalSet::of(&[Signal::QUIT])),
         ..init()
     };
-    Play::new(quit.clone())
+    Play::new((quit.clone(), TERMINAL))
         .then(1000, to_group(Side::Terminal, Signal::QUIT), "")
         .idle("Running");
-    Play::new(quit).then(1000, from(Side::Outside, Signal::QUIT), "QUIT+CONT>child");
+    Play::new((quit, TERMINAL)).then(1000, from(Side::Outside, Signal::QUIT), "QUIT+CONT>child");
 }
 
 #[test]
@@ -465,10 +648,12 @@ fn ctrl_z_stops_the_clock() {
         suspended: true,
         stopped: true,
     };
-    let job = || Settings {
-        job_control: true,
-        max_runtime: Some(Duration::from_secs(60)),
-        ..settings()
+    let job = || {
+        let bounded = Settings {
+            max_runtime: Some(Duration::from_secs(60)),
+            ..settings()
+        };
+        (bounded, TERMINAL)
     };
     Play::new(job())
         .then(1000, to_group(Side::Terminal, Signal::INT), "")
@@ -493,10 +678,9 @@ fn ctrl_z_stops_the_clock() {
     // Never is shifted to never.
     let never = Settings {
         ladder: Ladder::new(None, None),
-        job_control: true,
         ..settings()
     };
-    Play::new(never)
+    Play::new((never, TERMINAL))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(2000, stopped, "suspend SIGTSTP")
         .then(3000, woken, "wake")
@@ -504,11 +688,8 @@ fn ctrl_z_stops_the_clock() {
 }
 
 #[test]
-fn a_job_that_nobody_can_wake_goes_on() {
-    let job = || Settings {
-        job_control: true,
-        ..settings()
-    };
+fn a_job_that_no_shell_can_continue_goes_on() {
+    let job = || TERMINAL;
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         Play::new(job())
             .then(1000, stopped(signal), &format!("suspend {signal}"))
@@ -522,7 +703,7 @@ fn a_job_that_nobody_can_wake_goes_on() {
             )
             .idle("Running");
     }
-    // Whoever has sent SIGSTOP means it.
+    // SIGSTOP is obeyed.
     Play::new(job())
         .then(1000, stopped(Signal::STOP), "suspend SIGSTOP")
         .then(
@@ -545,12 +726,9 @@ fn a_job_that_nobody_can_wake_goes_on() {
 
 #[test]
 fn a_child_in_a_group_of_its_own_is_lent_the_terminal() {
-    Play::new(Settings {
-        job_control: true,
-        ..settings()
-    })
-    .then(1000, WANTS_TERMINAL, "lend wake")
-    .idle("Running");
+    Play::new(TERMINAL)
+        .then(1000, WANTS_TERMINAL, "lend wake")
+        .idle("Running");
 }
 
 #[test]
@@ -561,28 +739,27 @@ fn a_hang_up_stops_and_a_reload_does_not() {
     Play::new(settings())
         .then(1000, from(Side::Manager, Signal::HUP), "HUP>child")
         .idle("Running");
-    // Only the session's leader is told; anyone else in the foreground group has had it together
-    // with the child.
+    // Only the session's leader receives it alone; any other process in the foreground group
+    // received it together with the child.
     let hangup = to_group(Side::Terminal, Signal::HUP);
     Play::new(settings())
         .then(1000, hangup, "")
         .deadline(9000, LAST);
-    let leader = Settings {
+    let leader = Place {
         leader: true,
-        ..settings()
+        ..NOWHERE
     };
     Play::new(leader)
         .then(1000, hangup, "HUP+CONT>child")
         .deadline(9000, LAST);
-    let nohup = Settings {
-        hangup_stops: false,
-        leader: true,
-        ..settings()
+    let nohup = Place {
+        ignored: SignalSet::of(&[Signal::HUP]),
+        ..leader
     };
     Play::new(nohup)
         .then(1000, hangup, "HUP>child")
         .idle("Running");
-    // The shell tells its jobs, and when it ends, the kernel tells them again.
+    // The shell signals its jobs, and when it exits, the kernel signals them again.
     Play::new(settings())
         .then(1000, hangup, "")
         .then(1005, hangup, "")
@@ -597,7 +774,7 @@ fn a_hang_up_stops_and_a_reload_does_not() {
 #[test]
 fn a_resize_never_stops_but_a_winch_can() {
     let winch = Settings {
-        stop_on: SignalSet::of(&[Signal::WINCH]),
+        stop_on: Some(SignalSet::of(&[Signal::WINCH])),
         ..settings()
     };
     Play::new(winch.clone())
@@ -611,9 +788,9 @@ fn a_resize_never_stops_but_a_winch_can() {
         .idle("Running");
 }
 
-/// Whoever has left the foreground group has not heard of it.
+/// A process that left the foreground group did not receive it.
 #[test]
-fn a_stop_of_the_whole_tree_reaches_whom_the_terminal_does_not() {
+fn a_stop_of_the_whole_tree_reaches_processes_outside_the_foreground_group() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     for settings in [
         Settings {
@@ -670,11 +847,7 @@ fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
     }
     // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the
     // child.
-    let pid1 = Settings {
-        pid1: true,
-        ..settings()
-    };
-    Play::new(pid1)
+    Play::new(PID1)
         .then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST);
     Play::new(settings())
@@ -698,7 +871,7 @@ fn the_kill_modes() {
     })
     .then(1000, EXIT_3, "exit 3")
     .idle("Done:3");
-    // The stop signal to all; who has had SIGTERM is not sent it again.
+    // The stop signal to all; the tree sends SIGTERM to the processes that were not sent it.
     let group = Settings {
         kill_mode: KillMode::Group,
         ..settings()
@@ -707,11 +880,11 @@ fn the_kill_modes() {
         .then(1000, process(usr1()), "USR1>group")
         .then(1000, to_group(Side::Terminal, Signal::WINCH), "")
         .then(1000, process(Signal::TERM), "TERM+CONT>all")
-        .then(2000, EXIT_3, "")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
         .deadline(9000, "KILL>all");
     Play::new(group)
         .then(1000, process(Signal::INT), "INT+CONT>all")
-        .then(2000, EXIT_3, "TERM+CONT>descendants")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
         .deadline(9000, "KILL>all");
 }
 
@@ -723,19 +896,19 @@ fn wait_tree_outlives_the_child() {
     };
     Play::new(tree.clone())
         .then(10, EXIT_3, "")
-        .then(60_000, Event::NoChildren, "exit 3")
+        .then(60_000, NONE_LEFT, "exit 3")
         .idle("Done:3");
     Play::new(tree.clone())
         .then(10, EXIT_3, "")
         .then(500, process(usr1()), "USR1>all")
         .then(1000, process(Signal::TERM), "TERM+CONT>all")
         .deadline(9000, "KILL>all")
-        .then(9001, Event::NoChildren, "exit 3")
+        .then(9001, NONE_LEFT, "exit 3")
         .idle("Done:3");
     Play::new(tree)
         .then(1000, process(Signal::TERM), "TERM+CONT>all")
         .then(1100, EXIT_3, "")
-        .then(1200, Event::NoChildren, "exit 3")
+        .then(1200, NONE_LEFT, "exit 3")
         .idle("Done:3");
 }
 
@@ -750,29 +923,29 @@ fn the_run_time_is_bounded() {
         .then(
             60_500,
             Event::ChildExited(Exit::Signal(Signal::TERM)),
-            "TERM+CONT>descendants",
+            "TERM+CONT>unasked",
         )
-        .then(60_500, Event::NoChildren, "exit 124")
+        .then(60_500, NONE_LEFT, "exit 124")
         .idle("Done:124");
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
         .deadline(68_000, LAST);
-    // Nobody has asked twice yet.
+    // There was no second request yet.
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
         .then(61_000, process(Signal::TERM), "")
         .deadline(68_000, LAST);
-    // A stop that was asked for first is no time-out.
+    // A stop that was requested first is not a time-out.
     Play::new(bounded)
         .then(59_000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(67_000, LAST)
         .then(67_001, KILLED, "")
-        .then(67_001, Event::NoChildren, "exit SIGKILL")
+        .then(67_001, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
 }
 
 #[test]
-fn no_grace_is_no_wait_and_never_is_never() {
+fn without_grace_there_is_no_wait_and_never_is_never() {
     let none = Settings {
         ladder: Ladder::new(None, Some(Duration::ZERO)),
         ..settings()
@@ -780,11 +953,11 @@ fn no_grace_is_no_wait_and_never_is_never() {
     Play::new(none.clone())
         .then(1000, process(Signal::TERM), "KILL>all")
         .then(1001, KILLED, "")
-        .then(1001, Event::NoChildren, "exit SIGKILL")
+        .then(1001, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
     Play::new(none)
         .then(1000, EXIT_3, "KILL>all")
-        .then(1001, Event::NoChildren, "exit 3")
+        .then(1001, NONE_LEFT, "exit 3")
         .idle("Done:3");
     let never = Settings {
         ladder: Ladder::new(None, None),
@@ -820,7 +993,7 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
     Play::new(remap(&["USR1:TERM"]))
         .then(1000, process(usr1()), "TERM>child")
         .idle("Running");
-    // The terminal has told the child INT, and the user wants TERM.
+    // The child received INT from the terminal, and the user wants TERM.
     Play::new(remap(&["INT:TERM"])).then(
         1000,
         to_group(Side::Terminal, Signal::INT),
@@ -829,7 +1002,7 @@ fn remaps_change_what_is_sent_and_not_what_is_asked() {
 }
 
 #[test]
-fn who_cannot_be_killed_is_given_up_on() {
+fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
     let killing = || {
         let group = Settings {
             kill_mode: KillMode::Group,
@@ -840,21 +1013,17 @@ fn who_cannot_be_killed_is_given_up_on() {
             .deadline(9000, "KILL>all")
     };
     // PID 1 kills by ending; anyone else waits for what may end by itself.
-    let pid1 = Settings {
-        pid1: true,
-        ..settings()
-    };
-    Play::new(pid1)
+    Play::new(PID1)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST)
-        .then(9000, Event::Refused, "")
+        .then(9000, REFUSED, "")
         .deadline(10_000, "KILL>all")
-        .then(10_000, Event::Refused, "exit 137")
+        .then(10_000, REFUSED, "exit 137")
         .idle("Done:137");
     killing()
-        .then(9000, Event::Refused, "")
+        .then(9000, REFUSED, "")
         .then(9500, EXIT_3, "")
-        .then(9500, Event::NoChildren, "exit 3")
+        .then(9500, NONE_LEFT, "exit 3")
         .idle("Done:3");
     let mut stuck = killing();
     for n in 1..100 {
@@ -863,7 +1032,10 @@ fn who_cannot_be_killed_is_given_up_on() {
     stuck.deadline(11_000, "exit 137").idle("Done:137");
     // The time that it took to find them all is not theirs; later passes find the same ones again,
     // or as many others.
-    let killed = |left| Event::Killed { left };
+    let killed = |reached| Event::Killed {
+        reached,
+        refused: 0,
+    };
     let mut many = killing().then(12_000, killed(2000), "");
     for n in 1..100 {
         many = many
@@ -887,22 +1059,19 @@ fn who_cannot_be_killed_is_given_up_on() {
             .then(10_990 + n * 20, killed(1999), "");
     }
     fewer.deadline(12_990, "exit 137").idle("Done:137");
-    let mut foreign = killing().then(10_000, Event::Refused, "");
+    let mut foreign = killing().then(10_000, REFUSED, "");
     for n in 1..100 {
-        foreign =
-            foreign
-                .deadline(10_000 + n * 20, "KILL>all")
-                .then(10_000 + n * 20, Event::Refused, "");
+        foreign = foreign
+            .deadline(10_000 + n * 20, "KILL>all")
+            .then(10_000 + n * 20, REFUSED, "");
     }
     foreign.deadline(12_000, "exit 137").idle("Done:137");
-    // A descendant that is left running is no good end, whatever the child's was.
-    let mut left = killing()
-        .then(9000, Event::Refused, "")
-        .then(9001, EXIT_3, "");
+    // A descendant that is left running is a failure, whatever the child's own exit was.
+    let mut left = killing().then(9000, REFUSED, "").then(9001, EXIT_3, "");
     for n in 1..100 {
         left = left
             .deadline(9000 + n * 20, "KILL>all")
-            .then(9000 + n * 20, Event::Refused, "");
+            .then(9000 + n * 20, REFUSED, "");
     }
     left.deadline(11_000, "exit 137").idle("Done:137");
 }
@@ -975,7 +1144,7 @@ fn preparations_are_cut_short() {
     };
     Play::new(prepared())
         .then(1000, process(Signal::TERM), "hook#0")
-        .then(2000, EXIT_3, "end-hook TERM+CONT>descendants")
+        .then(2000, EXIT_3, "end-hook TERM+CONT>unasked")
         .then(2001, Event::HookExited, "")
         .deadline(9000, "KILL>all");
     Play::new(prepared())
@@ -996,7 +1165,7 @@ fn preparations_are_cut_short() {
     .then(2000, EXIT_3, "")
     .then(3000, Event::HookExited, "")
     .deadline(4000, "TERM+CONT>all")
-    .then(4001, Event::NoChildren, "exit 3")
+    .then(4001, NONE_LEFT, "exit 3")
     .idle("Done:3");
 }
 
@@ -1009,9 +1178,9 @@ fn a_hook_that_is_alone_is_ended() {
     })
     .then(1000, process(Signal::TERM), "hook#0")
     .then(2000, EXIT_3, "")
-    .then(2001, Event::HookAlone, "end-hook")
+    .then(2001, HOOK_LEFT, "end-hook")
     .then(2002, Event::HookExited, "")
-    .then(2002, Event::NoChildren, "exit 3")
+    .then(2002, NONE_LEFT, "exit 3")
     .idle("Done:3");
 }
 
@@ -1047,12 +1216,11 @@ fn without_a_grace_period_nothing_is_prepared() {
 
 #[test]
 fn the_preparations_wait_for_a_stopped_job() {
-    let job = Settings {
+    let delay = Settings {
         stop_delay: Duration::from_secs(2),
-        job_control: true,
         ..settings()
     };
-    Play::new(job)
+    Play::new((delay, TERMINAL))
         .then(1000, process(Signal::TERM), "")
         .then(2000, stopped(Signal::TSTP), "suspend SIGTSTP")
         .then(
@@ -1068,16 +1236,9 @@ fn the_preparations_wait_for_a_stopped_job() {
 }
 
 #[test]
-fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
-    let job = Settings {
-        job_control: true,
-        ..settings()
-    };
-    let mut machine = Machine::new(job, at(0));
-    let mut step = |time, event| {
-        let actions = machine.step(at(time), event);
-        (show_all(&actions), machine.over_at().map(millis))
-    };
+fn the_manager_is_notified_when_the_stop_begins_and_when_it_takes_longer() {
+    let mut play = Play::new(TERMINAL);
+    let mut step = |time, event| (play.show(time, event), play.0.over_at().map(millis));
     let (term, usr1) = (process(Signal::TERM), process(usr1()));
     assert_eq!(step(500, usr1), ("USR1>child".into(), None));
     assert_eq!(
@@ -1106,67 +1267,44 @@ fn the_manager_is_told_when_the_stop_begins_and_when_it_takes_longer() {
     assert_eq!(step(10_000, Event::Timeout), (LAST.into(), Some(13_000)));
 }
 
-/// A manager that reads its units anew forgets what it was told.
+/// A manager that is executed anew loses what it received.
 #[test]
-fn the_manager_is_told_again_and_again() {
-    let mut machine = Machine::new(
-        Settings {
-            announces: true,
-            ..settings()
-        },
-        at(0),
-    );
-    assert_eq!(machine.deadline(), None);
-    let _ = machine.step(at(1000), process(Signal::TERM));
+fn the_manager_is_notified_again_and_again() {
+    let mut play = Play::new(UNDER_MANAGER);
+    assert_eq!(play.0.deadline(), None);
+    play.show(1000, process(Signal::TERM));
     for time in (1500..9000).step_by(500) {
-        assert_eq!(machine.deadline().map(millis), Some(u128::from(time)));
-        assert_eq!(
-            machine.step(at(time - 1), Event::Timeout),
-            [],
-            "a deadline before its time"
-        );
-        assert_eq!(
-            machine.step(at(time), Event::Timeout),
-            [Action::NotifyStopping]
-        );
+        assert_eq!(play.0.deadline().map(millis), Some(u128::from(time)));
+        let early = play.show(time - 1, Event::Timeout);
+        assert_eq!(early, "", "a deadline before its time");
+        assert_eq!(play.show(time, Event::Timeout), "notify");
     }
-    assert_eq!(show_all(&machine.step(at(9000), Event::Timeout)), LAST);
-    let _ = machine.step(at(9001), KILLED);
-    let _ = machine.step(at(9001), Event::NoChildren);
-    assert_eq!(
-        (show_state(machine.state()), machine.deadline()),
-        ("Done:SIGKILL".into(), None)
-    );
-    assert_eq!(
-        machine.step(at(20_000), Event::Timeout),
-        [],
-        "told behind the end"
-    );
+    assert_eq!(play.show(9000, Event::Timeout), LAST);
+    play.show(9001, KILLED);
+    play.show(9001, NONE_LEFT);
+    assert_eq!(play.show(20_000, Event::Timeout), "", "after the end");
+    play.idle("Done:SIGKILL");
 }
 
 #[test]
 fn the_child_can_ask_for_more_time_up_to_the_most() {
     let more = |secs| Event::ExtendGrace(Duration::from_secs(secs));
-    let mut machine = Machine::new(settings(), at(0));
-    assert_eq!(
-        machine.step(at(500), more(60)),
-        [],
-        "nothing is being stopped"
-    );
-    let _ = machine.step(at(1000), process(Signal::TERM));
+    let mut play = Play::new(settings());
+    assert_eq!(play.show(500, more(60)), "", "nothing is being stopped");
+    play.show(1000, process(Signal::TERM));
     for (time, secs, actions, until) in [
         // Less than it has.
-        (2000, 1, &[][..], 9000),
-        (8000, 4, &[Action::NotifyStopping][..], 12_000),
+        (2000, 1, "", 9000),
+        (8000, 4, "notify", 12_000),
         // Sixteen seconds after the stop request it is over.
-        (11_000, 60, &[Action::NotifyStopping][..], 17_000),
-        (12_000, 60, &[][..], 17_000),
+        (11_000, 60, "notify", 17_000),
+        (12_000, 60, "", 17_000),
     ] {
-        assert_eq!(machine.step(at(time), more(secs)), actions);
-        assert_eq!(machine.deadline().map(millis), Some(until));
+        assert_eq!(play.show(time, more(secs)), actions);
+        assert_eq!(play.0.deadline().map(millis), Some(until));
     }
-    assert_eq!(show_all(&machine.step(at(17_000), Event::Timeout)), LAST);
-    assert_eq!(machine.step(at(17_001), more(60)), []);
+    assert_eq!(play.show(17_000, Event::Timeout), LAST);
+    assert_eq!(play.show(17_001, more(60)), "");
     // The steps that follow keep their time.
     let ladder = Settings {
         grace_max: Some(Duration::from_secs(40)),
@@ -1177,13 +1315,13 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
         .then(2000, more(600), "")
         .deadline(36_000, "QUIT+CONT>child")
         .deadline(41_000, LAST);
-    // The drain, too; and no limit is no limit.
+    // The drain, too; and without a limit every wish is granted.
     Play::new(Settings {
         grace_max: None,
         ..settings()
     })
     .then(1000, process(Signal::TERM), "TERM+CONT>child")
-    .then(2000, EXIT_3, "TERM+CONT>descendants")
+    .then(2000, EXIT_3, "TERM+CONT>unasked")
     .then(3000, more(600), "")
     .deadline(603_000, "KILL>all");
 }
@@ -1210,7 +1348,7 @@ fn a_value_is_passed_on() {
     Play::new(settings())
         .then(1000, term(Some(42)), "TERM=42+CONT>child")
         .deadline(9000, LAST);
-    // The stop signal of the user's choice was queued by nobody.
+    // No process queued the stop signal that the user chose: it has no value.
     let chosen = Settings {
         ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
         ..settings()
@@ -1221,7 +1359,7 @@ fn a_value_is_passed_on() {
 #[test]
 fn a_child_that_vanishes_is_our_own_failure() {
     Play::new(settings())
-        .then(1000, Event::NoChildren, "exit 125")
+        .then(1000, NONE_LEFT, "exit 125")
         .idle("Done:125");
 }
 
@@ -1234,7 +1372,7 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(1900, process(Signal::TERM), "TERM+CONT>child")
         .then(2800, process(Signal::ABRT), "ABRT+CONT>child")
         .then(9000, process(Signal::INT), "KILL>all");
-    // Sooner than a script waits, it is a person who wants it over.
+    // A script waits longer: this is an impatient user.
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1899, process(Signal::TERM), "KILL>all");
@@ -1295,7 +1433,7 @@ fn a_sender_that_escalates_is_not_impatient() {
     .deadline(4000, "INT+CONT>child TERM+CONT>child");
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
-        .then(1500, EXIT_3, "TERM+CONT>descendants")
+        .then(1500, EXIT_3, "TERM+CONT>unasked")
         .then(2000, process(Signal::TERM), "")
         .then(2100, process(Signal::TERM), "KILL>all");
 }
@@ -1310,15 +1448,22 @@ fn a_descendant_is_asked_before_it_is_killed() {
     };
     stubborn()
         .then(9001, KILLED, "")
-        .then(9001, Event::Killed { left: 1 }, "")
+        .then(
+            9001,
+            Event::Killed {
+                reached: 1,
+                refused: 0,
+            },
+            "",
+        )
         .then(9002, process(usr1()), "")
         .then(9003, Event::ExtendGrace(Duration::from_secs(9)), "")
         .deadline(10_000, "KILL>all")
-        .then(10_001, Event::NoChildren, "exit SIGKILL")
+        .then(10_001, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
     stubborn()
         .then(9001, KILLED, "")
-        .then(9500, Event::NoChildren, "exit SIGKILL")
+        .then(9500, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
     stubborn().then(9500, process(Signal::TERM), "KILL>all");
     stubborn()
@@ -1327,7 +1472,7 @@ fn a_descendant_is_asked_before_it_is_killed() {
     // The child exits at the deadline, and is seen first.
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
-        .then(9000, EXIT_3, "TERM+CONT>descendants")
+        .then(9000, EXIT_3, "TERM+CONT>unasked")
         .deadline(10_000, "KILL>all");
     // The last rung is for the child alone, too; the drain has asked.
     Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
@@ -1353,10 +1498,10 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
         .deadline(11_001, LAST);
     stopping()
         .then(60_000, Event::Timeout, "")
-        .then(60_001, EXIT_3, "TERM+CONT>descendants")
+        .then(60_001, EXIT_3, "TERM+CONT>unasked")
         .deadline(61_000, "KILL>all");
     stopping()
-        .then(2000, EXIT_3, "TERM+CONT>descendants")
+        .then(2000, EXIT_3, "TERM+CONT>unasked")
         .then(60_000, Event::Timeout, "")
         .deadline(61_000, "KILL>all");
     // A step before the last has a wait of its own; descendants have their second, and SIGKILL its
@@ -1387,7 +1532,7 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
     let dumped = Settings {
-        stop_on: SignalSet::of(&[Signal::TERM]),
+        stop_on: Some(SignalSet::of(&[Signal::TERM])),
         remap: remap.clone(),
         ..settings()
     };
@@ -1396,11 +1541,10 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
         .idle("Running");
     // A program at its prompt has SIGINT, and not the signal that it is to be sent.
     let asks = Settings {
-        stop_on: SignalSet::of(&[Signal::INT]),
-        stdout_is_terminal: true,
+        stop_on: Some(SignalSet::of(&[Signal::INT])),
         ..dumped
     };
-    Play::new(asks)
+    Play::new((asks, INTERACTIVE))
         .then(1000, ctrl_c, "pause USR1+CONT>child")
         .deadline(9000, LAST);
     Play::new(Settings {
@@ -1423,22 +1567,19 @@ fn the_child_has_what_the_terminal_sent_and_nothing_else() {
 #[test]
 fn a_pause_does_not_count_against_the_most() {
     let stopped = stopped(Signal::TSTP);
-    Play::new(Settings {
-        job_control: true,
-        ..settings()
-    })
-    .then(1000, process(Signal::TERM), "TERM+CONT>child")
-    .then(2000, stopped, "suspend SIGTSTP")
-    .then(
-        102_000,
-        Event::Resumed {
-            suspended: true,
-            stopped: true,
-        },
-        "wake",
-    )
-    .then(103_000, Event::ExtendGrace(Duration::from_secs(600)), "")
-    .deadline(117_000, LAST);
+    Play::new(TERMINAL)
+        .then(1000, process(Signal::TERM), "TERM+CONT>child")
+        .then(2000, stopped, "suspend SIGTSTP")
+        .then(
+            102_000,
+            Event::Resumed {
+                suspended: true,
+                stopped: true,
+            },
+            "wake",
+        )
+        .then(103_000, Event::ExtendGrace(Duration::from_secs(600)), "")
+        .deadline(117_000, LAST);
 }
 
 /// `kill -3` and jattach make a JVM print its threads.
@@ -1463,10 +1604,12 @@ fn quit_is_forwarded_and_stops_nothing() {
 /// Stopped with the child, bowout would never see SIGCONT to the child alone.
 #[test]
 fn a_stop_of_the_child_alone_leaves_bowout_awake() {
-    let job = || Settings {
-        job_control: true,
-        max_runtime: Some(Duration::from_secs(60)),
-        ..settings()
+    let job = || {
+        let bounded = Settings {
+            max_runtime: Some(Duration::from_secs(60)),
+            ..settings()
+        };
+        (bounded, TERMINAL)
     };
     for signal in [Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         // The deadlines hold: no user has stopped the job. During a stop, the child has to act on
@@ -1492,10 +1635,7 @@ fn a_stop_of_the_child_alone_leaves_bowout_awake() {
 /// The kernel signals one after the other, and a child may catch the signal first.
 #[test]
 fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
-    let job = || Settings {
-        job_control: true,
-        ..settings()
-    };
+    let job = || TERMINAL;
     for signal in [Signal::TSTP, Signal::TTIN, Signal::TTOU] {
         let suspend = format!("suspend {signal}");
         for side in [Side::Terminal, Side::Tree] {
@@ -1562,13 +1702,8 @@ fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
         .deadline(19_000, LAST);
 }
 
-/// Standard output is the terminal.
-fn interactive() -> Settings {
-    Settings {
-        job_control: true,
-        stdout_is_terminal: true,
-        ..settings()
-    }
+fn interactive(settings: Settings) -> (Settings, Place) {
+    (settings, INTERACTIVE)
 }
 
 const CTRL_C: Event = Event::Signal(Received {
@@ -1591,7 +1726,7 @@ impl Play {
 #[test]
 fn a_program_at_its_prompt_owns_its_ctrl_c() {
     for time in [1020, 1040, 1060, 1080, 1100] {
-        Play::new(interactive())
+        Play::new(INTERACTIVE)
             .then(1000, CTRL_C, "")
             .no_prompt((1020..time).step_by(20))
             .deadline(time, "look")
@@ -1599,10 +1734,10 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
             .idle("Running");
     }
     // As long as the stop takes, on every rung.
-    Play::new(Settings {
+    Play::new(interactive(Settings {
         ladder: "INT/1s/QUIT/5s/KILL".parse().unwrap(),
-        ..interactive()
-    })
+        ..settings()
+    }))
     .then(1000, CTRL_C, "")
     .no_prompt((1020..=1100).step_by(20).chain((1200..2000).step_by(100)))
     .deadline(2000, "QUIT+CONT>child")
@@ -1614,9 +1749,9 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
     // again.
     let chosen = Settings {
         ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
-        ..interactive()
+        ..settings()
     };
-    let mut play = Play::new(chosen);
+    let mut play = Play::new(interactive(chosen));
     for time in [1000, 2000] {
         play = play
             .then(time, CTRL_C, "")
@@ -1628,14 +1763,14 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
     }
     play.idle("Running");
     // A child that has not received it is sent it at once.
-    Play::new(interactive())
+    Play::new(INTERACTIVE)
         .then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child")
         .deadline(9000, LAST);
 }
 
 #[test]
 fn a_program_that_hangs_is_killed_at_the_deadline_or_by_the_second_ctrl_c() {
-    let hung = || Play::new(interactive()).then(1000, CTRL_C, "");
+    let hung = || Play::new(INTERACTIVE).then(1000, CTRL_C, "");
     hung().then(1049, CTRL_C, "").then(1050, CTRL_C, "KILL>all");
     hung()
         .no_prompt((1020..=1100).step_by(20))
@@ -1644,18 +1779,18 @@ fn a_program_that_hangs_is_killed_at_the_deadline_or_by_the_second_ctrl_c() {
         .no_prompt((1020..=1100).step_by(20).chain((1200..9000).step_by(100)))
         .deadline(9000, LAST)
         .then(9001, KILLED, "")
-        .then(9001, Event::NoChildren, "exit SIGKILL")
+        .then(9001, NONE_LEFT, "exit SIGKILL")
         .idle("Done:SIGKILL");
     hung()
-        .then(1010, EXIT_3, "TERM+CONT>descendants")
+        .then(1010, EXIT_3, "TERM+CONT>unasked")
         .deadline(9000, "KILL>all");
     // A grace period that is shorter than the wait for the prompt.
     let short = |millis| Settings {
         ladder: Ladder::new(None, Some(Duration::from_millis(millis))),
-        ..interactive()
+        ..settings()
     };
-    Play::new(short(0)).then(1000, CTRL_C, "KILL>all");
-    Play::new(short(30))
+    Play::new(interactive(short(0))).then(1000, CTRL_C, "KILL>all");
+    Play::new(interactive(short(30)))
         .then(1000, CTRL_C, "")
         .no_prompt([1020])
         .deadline(1030, "")
@@ -1665,33 +1800,33 @@ fn a_program_that_hangs_is_killed_at_the_deadline_or_by_the_second_ctrl_c() {
 #[test]
 fn another_stop_request_is_not_cancelled_by_a_prompt() {
     let term = || process(Signal::TERM);
-    Play::new(interactive())
+    Play::new(INTERACTIVE)
         .then(1000, term(), "TERM+CONT>child")
         .then(2000, CTRL_C, "")
         .deadline(9000, LAST);
-    Play::new(interactive())
+    Play::new(INTERACTIVE)
         .then(1000, CTRL_C, "")
         .then(1050, term(), "TERM+CONT>child")
         .deadline(9000, LAST);
-    Play::new(interactive())
+    Play::new(INTERACTIVE)
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1100).step_by(20))
         .then(1150, term(), "TERM+CONT>child")
         .deadline(9000, LAST);
     // A closed window, and the run time.
-    Play::new(interactive())
+    Play::new(INTERACTIVE)
         .then(1000, CTRL_C, "")
         .then(1010, to_group(Side::Terminal, Signal::HUP), "")
         .deadline(9000, LAST);
     let bounded = || Settings {
         max_runtime: Some(Duration::from_secs(60)),
-        ..interactive()
+        ..settings()
     };
-    Play::new(bounded())
+    Play::new(interactive(bounded()))
         .deadline(60_000, "TERM+CONT>child")
         .then(61_000, CTRL_C, "")
         .deadline(68_000, LAST);
-    Play::new(bounded())
+    Play::new(interactive(bounded()))
         .then(59_990, CTRL_C, "")
         .deadline(60_010, "look")
         .then(60_010, PROMPT, "")
@@ -1699,9 +1834,9 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
     // A signal that is dropped asks for nothing.
     let dropped = Settings {
         remap: Remap::new(vec!["TERM:0".parse().unwrap()]),
-        ..interactive()
+        ..settings()
     };
-    Play::new(dropped)
+    Play::new(interactive(dropped))
         .then(1000, CTRL_C, "")
         .then(1010, term(), "")
         .deadline(1020, "look")
@@ -1715,28 +1850,30 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
 fn nothing_is_prepared_before_a_prompt_is_looked_for() {
     let hooks = || Settings {
         hooks: 1,
-        ..interactive()
+        ..settings()
     };
-    Play::new(hooks())
+    Play::new(interactive(hooks()))
         .then(1000, CTRL_C, "")
         .deadline(1020, "look")
         .then(1020, PROMPT, "")
         .idle("Running");
-    Play::new(hooks())
+    Play::new(interactive(hooks()))
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1080).step_by(20))
         .deadline(1100, "look")
         .then(1100, NO_PROMPT, "hook#0")
         .deadline(7000, "end-hook")
         .deadline(9000, LAST);
-    Play::new(hooks())
-        .then(1000, CTRL_C, "")
-        .then(1010, process(Signal::TERM), "hook#0");
+    Play::new(interactive(hooks())).then(1000, CTRL_C, "").then(
+        1010,
+        process(Signal::TERM),
+        "hook#0",
+    );
     let delay = Settings {
         stop_delay: Duration::from_secs(2),
-        ..interactive()
+        ..settings()
     };
-    Play::new(delay)
+    Play::new(interactive(delay))
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1100).step_by(20).chain([1200]))
         .deadline(1300, "look")
@@ -1744,9 +1881,9 @@ fn nothing_is_prepared_before_a_prompt_is_looked_for() {
         .idle("Running");
     let chosen = Settings {
         ladder: Ladder::new(Some(Signal::TERM), Some(Duration::from_secs(8))),
-        ..interactive()
+        ..settings()
     };
-    Play::new(chosen)
+    Play::new(interactive(chosen))
         .then(1000, CTRL_C, "")
         .no_prompt((1020..=1080).step_by(20))
         .deadline(1100, "look")
@@ -1757,59 +1894,41 @@ fn nothing_is_prepared_before_a_prompt_is_looked_for() {
 /// prompt.
 #[test]
 fn a_pipeline_is_stopped_by_ctrl_c() {
-    let pipeline = Settings {
-        stdout_is_terminal: false,
-        ..interactive()
-    };
-    Play::new(pipeline)
+    Play::new(TERMINAL)
         .then(1000, CTRL_C, "")
         .deadline(9000, LAST);
     let init = Settings {
         keys_stop: false,
-        ..interactive()
+        ..settings()
     };
-    Play::new(init).then(1000, CTRL_C, "").idle("Running");
+    Play::new(interactive(init))
+        .then(1000, CTRL_C, "")
+        .idle("Running");
 }
 
 /// It would wait for the end of a stop that is none.
 #[test]
-fn the_manager_is_not_told_of_what_a_prompt_can_cancel() {
-    let mut machine = Machine::new(
-        Settings {
-            announces: true,
-            ..interactive()
-        },
-        at(0),
-    );
-    assert_eq!(machine.step(at(1000), CTRL_C), []);
-    assert_eq!(
-        machine.step(at(1010), Event::ExtendGrace(Duration::from_secs(20))),
-        []
-    );
+fn the_manager_is_not_notified_of_a_stop_that_a_prompt_can_cancel() {
+    let mut play = Play::new(Place {
+        announces: true,
+        ..INTERACTIVE
+    });
+    assert_eq!(play.show(1000, CTRL_C), "");
+    let more = Event::ExtendGrace(Duration::from_secs(20));
+    assert_eq!(play.show(1010, more), "");
     for time in [1020, 1040, 1060, 1080] {
-        assert_eq!(
-            machine.step(at(time), Event::Timeout),
-            [Action::LookAtTerminal]
-        );
-        assert_eq!(machine.step(at(time), NO_PROMPT), []);
+        assert_eq!(play.show(time, Event::Timeout), "look");
+        assert_eq!(play.show(time, NO_PROMPT), "");
     }
-    let mut cancelled = machine.clone();
-    assert_eq!(cancelled.step(at(1090), PROMPT), []);
-    assert_eq!(cancelled.deadline(), None);
-    let mut ended = machine.clone();
-    assert_eq!(
-        show_all(&ended.step(at(1090), EXIT_3)),
-        "TERM+CONT>descendants notify"
-    );
-    assert_eq!(
-        machine.step(at(1100), Event::Timeout),
-        [Action::LookAtTerminal]
-    );
-    assert_eq!(machine.step(at(1100), NO_PROMPT), [Action::NotifyStopping]);
-    assert_eq!(
-        machine.over_at().map(millis),
-        Some(1000 + 16_000 + 1000 + 2000)
-    );
+    let mut cancelled = Play(play.0.clone());
+    assert_eq!(cancelled.show(1090, PROMPT), "");
+    cancelled.idle("Running");
+    let mut ended = Play(play.0.clone());
+    assert_eq!(ended.show(1090, EXIT_3), "TERM+CONT>unasked notify");
+    assert_eq!(play.show(1100, Event::Timeout), "look");
+    assert_eq!(play.show(1100, NO_PROMPT), "notify");
+    let over = play.0.over_at().map(millis);
+    assert_eq!(over, Some(1000 + 16_000 + 1000 + 2000));
 }
 
 /// `trap 'kill $child; exit' TERM` in a script: its exit is not impatience.

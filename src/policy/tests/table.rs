@@ -1,5 +1,6 @@
 //! Every state meets every event, and the result is a file that is checked in: a change of
-//! behaviour is a diff to be read. `BLESS=1 cargo test table` writes it anew.
+//! behaviour is a diff to be read. The file holds the rows of the defaults, and of every other
+//! variant those that differ. `BLESS=1 cargo test table` writes it anew.
 
 use std::fmt::Write;
 
@@ -7,55 +8,71 @@ use super::*;
 
 /// The machines whose tables are written: what differs between them is what the settings are for.
 #[allow(clippy::too_many_lines, reason = "a table of cases")]
-pub(super) fn variants() -> Vec<(&'static str, Settings)> {
+pub(super) fn variants() -> Vec<(&'static str, Given)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
+    let grace = |grace| Settings {
+        ladder: Ladder::new(None, grace),
+        ..settings()
+    };
+    let remap = |rules: &[&str]| Settings {
+        remap: Remap::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()),
+        ..settings()
+    };
     vec![
-        ("defaults: own group, mixed, 8s", settings()),
+        ("defaults: own group, mixed, 8s", settings().into()),
+        ("terminal: shared group, job control", TERMINAL.into()),
+        ("terminal, stdout is it", INTERACTIVE.into()),
         (
-            "terminal: shared group, job control",
-            Settings {
-                job_control: true,
-                ..settings()
-            },
+            "terminal, --remap TERM:QUIT,INT:TERM,USR1:0",
+            Given(remap(&["TERM:QUIT", "INT:TERM", "USR1:0"]), TERMINAL),
         ),
         (
-            "terminal, stdout is it",
-            Settings {
-                job_control: true,
-                stdout_is_terminal: true,
-                ..settings()
-            },
+            "terminal, --on-repeat forward",
+            Given(
+                Settings {
+                    on_repeat: OnRepeat::Forward,
+                    ..settings()
+                },
+                TERMINAL,
+            ),
         ),
         (
             "terminal, PID 1, session leader, called docker-init",
-            Settings {
-                job_control: true,
-                pid1: true,
-                leader: true,
-                keys_stop: false,
-                ..settings()
-            },
+            Given(
+                Settings {
+                    keys_stop: false,
+                    ..settings()
+                },
+                Place {
+                    pid1: true,
+                    leader: true,
+                    ..TERMINAL
+                },
+            ),
         ),
         (
             "--kill-mode process",
             Settings {
                 kill_mode: KillMode::Process,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--kill-mode group",
             Settings {
                 kill_mode: KillMode::Group,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--wait-tree",
             Settings {
                 wait_tree: true,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--escalate TERM/2s/QUIT/1s/KILL --max-runtime 5s",
@@ -63,35 +80,26 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
                 ladder,
                 max_runtime: Some(Duration::from_secs(5)),
                 ..settings()
-            },
+            }
+            .into(),
         ),
-        (
-            "--grace 0",
-            Settings {
-                ladder: Ladder::new(None, Some(Duration::ZERO)),
-                ..settings()
-            },
-        ),
-        (
-            "--grace never",
-            Settings {
-                ladder: Ladder::new(None, None),
-                ..settings()
-            },
-        ),
+        ("--grace 0", grace(Some(Duration::ZERO)).into()),
+        ("--grace never", grace(None).into()),
         (
             "--on-repeat forward",
             Settings {
                 on_repeat: OnRepeat::Forward,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--on-repeat ignore",
             Settings {
                 on_repeat: OnRepeat::Ignore,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "two --pre-stop, --stop-delay 1s",
@@ -99,7 +107,8 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
                 hooks: 2,
                 stop_delay: Duration::from_secs(1),
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--pre-stop --kill-mode process",
@@ -107,24 +116,19 @@ pub(super) fn variants() -> Vec<(&'static str, Settings)> {
                 hooks: 1,
                 kill_mode: KillMode::Process,
                 ..settings()
-            },
+            }
+            .into(),
         ),
         (
             "--remap TERM:QUIT,USR1:0",
-            Settings {
-                remap: Remap::new(vec![
-                    "TERM:QUIT".parse().unwrap(),
-                    "USR1:0".parse().unwrap(),
-                ]),
-                ..settings()
-            },
+            remap(&["TERM:QUIT", "USR1:0"]).into(),
         ),
     ]
 }
 
 /// The ways into each state, as events with their times; those that a variant cannot take lead to
 /// another state, which the table shows.
-fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
+fn states(Given(_, place): &Given) -> Vec<(&'static str, Vec<(u64, Event)>)> {
     let term = from(Side::Process, Signal::TERM);
     let exited = Event::ChildExited(Exit::Code(3));
     let stopped = stopped(Signal::TSTP);
@@ -149,15 +153,23 @@ fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
             "TERM TERM exit",
             vec![(100, term), (200, term), (300, exited)],
         ),
-        ("exit alone", vec![(100, exited), (100, Event::NoChildren)]),
+        (
+            "exit alone",
+            vec![(100, exited), (100, Event::NoneLeft { hook: false })],
+        ),
+        ("TERM deadline", vec![(100, term), (8100, Event::Timeout)]),
+        (
+            "TERM deadline exit",
+            vec![(100, term), (8100, Event::Timeout), (8200, exited)],
+        ),
     ];
-    if settings.job_control {
+    if place.job_control {
         states.push((
             "stopped alone",
             vec![(100, stopped_alone(Signal::TSTP, true))],
         ));
     }
-    if settings.stdout_is_terminal {
+    if place.stdout_is_terminal {
         states.push(("Ctrl-C", vec![(100, ctrl_c)]));
         states.push((
             "Ctrl-C no prompt",
@@ -168,8 +180,9 @@ fn states(settings: &Settings) -> Vec<(&'static str, Vec<(u64, Event)>)> {
 }
 
 /// With job control, the child is in our group.
-pub(super) fn events(settings: &Settings) -> Vec<(&'static str, Event)> {
-    let from = if settings.job_control { to_group } else { from };
+pub(super) fn events(Given(_, place): &Given) -> Vec<(&'static str, Event)> {
+    let from = if place.job_control { to_group } else { from };
+    let killed = |reached, refused| Event::Killed { reached, refused };
     let mut events = vec![
         ("TERM process", from(Side::Process, Signal::TERM)),
         ("TERM manager", from(Side::Manager, Signal::TERM)),
@@ -229,60 +242,157 @@ pub(super) fn events(settings: &Settings) -> Vec<(&'static str, Event)> {
             "wants 20s more",
             Event::ExtendGrace(Duration::from_secs(20)),
         ),
-        ("hook alone", Event::HookAlone),
         ("hook exits", Event::HookExited),
-        ("no children", Event::NoChildren),
-        ("refused", Event::Refused),
-        ("killed, 2 left", Event::Killed { left: 2 }),
-        ("killed, 1 left", Event::Killed { left: 1 }),
+        ("an orphan is reaped", Event::Reaped),
+        ("none left", Event::NoneLeft { hook: false }),
+        ("none left but a hook", Event::NoneLeft { hook: true }),
+        ("killed 0, 2 refuse", killed(0, 2)),
+        ("killed 0", killed(0, 0)),
+        ("killed 1, 1 refuses", killed(1, 1)),
+        ("killed 1", killed(1, 0)),
         ("deadline", Event::Timeout),
     ];
-    if settings.job_control {
+    if place.job_control {
         events.push(("stopped alone, TSTP", stopped_alone(Signal::TSTP, true)));
         events.push(("own group, TSTP", stopped_alone(Signal::TSTP, false)));
-    }
-    if settings.stdout_is_terminal {
         events.extend([("at its prompt", PROMPT), ("not at its prompt", NO_PROMPT)]);
     }
     events
 }
 
-fn table() -> String {
-    let mut text = String::from(
-        "Every state × every event, for each variant of the settings. Times are milliseconds after the start; an event comes at\n\
-         1000, but for `deadline`, which comes when it is armed. Written by BLESS=1 cargo test table; read the diff.\n",
-    );
-    for (variant, settings) in variants() {
-        writeln!(text, "\n== {variant}").unwrap();
-        for (path, way) in states(&settings) {
-            let mut machine = Machine::new(settings.clone(), at(0));
-            for (time, event) in way {
-                let _ = machine.step(at(time), event);
+/// What one event does in one state.
+fn row(machine: &Machine, now: Instant, event: Event) -> String {
+    let mut after = machine.clone();
+    let was_done = matches!(machine.phase(), Phase::Done(_));
+    let step = after.step(now, event);
+    let (before, state) = (show_state(machine), show_state(&after));
+    let state = if state == before { "=".into() } else { state };
+    let actions = show_all(&step.actions, Some(&after).filter(|_| !was_done));
+    let fact = step.fact.map_or(String::new(), |fact| match fact {
+        Fact::Signal {
+            request, outcome, ..
+        } => format!("{}{outcome:?}", if request { "request, " } else { "" }),
+        Fact::ChildStopped { signal, lent } => {
+            format!("ChildStopped({signal}){}", if lent { ", lent" } else { "" })
+        }
+        Fact::ChildExited(exit) => format!("ChildExited({})", show_exit(exit)),
+        Fact::Extended { granted: true, .. } => "Extended".into(),
+        Fact::Extended { granted: false, .. } => "Extended, not granted".into(),
+        fact => format!("{fact:?}"),
+    });
+    format!("{state:<29} {actions:<34} {fact:<33}")
+}
+
+/// A state, and its rows.
+struct Block {
+    path: &'static str,
+    state: String,
+    rows: Vec<(&'static str, String)>,
+}
+
+impl Block {
+    fn new(given: &Given, path: &'static str, way: Vec<(u64, Event)>) -> Self {
+        let mut machine = given.machine();
+        let mut now = 900;
+        for (time, event) in way {
+            let _ = machine.step(at(time), event);
+            now = now.max(time);
+        }
+        let mut rows: Vec<_> = events(given)
+            .into_iter()
+            .filter(|(_, event)| *event != Event::Timeout)
+            .map(|(name, event)| (name, row(&machine, at(now + 100), event)))
+            .collect();
+        let armed = machine.deadline();
+        // A tick or a look can come before it.
+        let over = machine.until.filter(|until| Some(*until) != armed);
+        for (name, due) in [("deadline", armed), ("the end of its time", over)] {
+            let due = due.map(|due| row(&machine, due, Event::Timeout));
+            rows.push((name, due.unwrap_or("none".into())));
+        }
+        let state = show_state(&machine);
+        Self { path, state, rows }
+    }
+
+    /// The rows that `base` does not have, those of the same result in one line.
+    fn differences(&self, base: Option<&Self>) -> Vec<String> {
+        let mut lines: Vec<(&str, Vec<&str>)> = vec![];
+        for row in &self.rows {
+            if base.is_some_and(|base| base.rows.contains(row)) {
+                continue;
             }
-            writeln!(text, "\n{path}: {}", show_state(machine.state())).unwrap();
-            for (name, event) in events(&settings) {
-                let mut machine = machine.clone();
-                let before = machine.state();
-                let now = if event == Event::Timeout {
-                    machine.deadline().unwrap_or(at(1000))
-                } else {
-                    at(1000)
-                };
-                let actions = machine.step(now, event);
-                let state = if machine.state() == before {
-                    "=".into()
-                } else {
-                    show_state(machine.state())
-                };
-                writeln!(text, "  {:<20}{:<28}{}", name, state, show_all(&actions)).unwrap();
+            let (name, result) = row;
+            match lines.iter_mut().find(|(line, _)| line == result) {
+                Some((_, names)) => names.push(name),
+                None => lines.push((result, vec![name])),
             }
         }
+        let line =
+            |(result, names): (&str, Vec<&str>)| format!("  {result:<98} | {}\n", names.join(", "));
+        lines.into_iter().map(line).collect()
     }
-    text.lines()
-        .map(str::trim_end)
-        .collect::<Vec<_>>()
-        .join("\n")
-        + "\n"
+
+    /// The state and its rows, or what differs from the state that it is most like: the same one of
+    /// the first variant of its kind, or one before it in its own variant.
+    fn show(&self, first: &[Self], before: &[Self]) -> String {
+        let same = first.iter().find(|block| block.path == self.path);
+        let likes = [(String::new(), None)]
+            .into_iter()
+            .chain(same.map(|block| (", as in the first, but".into(), Some(block))))
+            .chain(
+                before
+                    .iter()
+                    .map(|block| (format!(", as {}, but", block.path), Some(block))),
+            );
+        let (like, differences) = likes
+            .map(|(like, block)| (like, self.differences(block)))
+            .min_by_key(|(_, differences)| differences.len())
+            .expect("the rows alone");
+        if differences.is_empty() && same.is_some_and(|same| same.state == self.state) {
+            return String::new();
+        }
+        let like = if differences.is_empty() {
+            like.trim_end_matches(", but")
+        } else {
+            &like
+        };
+        format!(
+            "\n{}: {}{like}\n{}",
+            self.path,
+            self.state,
+            differences.concat()
+        )
+    }
+}
+
+fn table() -> String {
+    let mut text = String::from(
+        "Every state and every event: the state after it (= is the same), the actions, the fact | the events.\n\
+         Times are milliseconds after the start. An event comes at 1000, or 100 after the state is reached;\n\
+         a deadline when it is armed. The first variant is whole, and so is the first on a terminal. Of the\n\
+         others, and of a state that is like another, only what differs is here.\n\
+         Written by BLESS=1 cargo test table; read the diff.\n",
+    );
+    let mut firsts: Vec<(bool, Vec<Block>)> = vec![];
+    for (variant, given) in variants() {
+        writeln!(text, "\n== {variant}").unwrap();
+        let blocks: Vec<_> = states(&given)
+            .into_iter()
+            .map(|(path, way)| Block::new(&given, path, way))
+            .collect();
+        let terminal = given.1.job_control;
+        let first = firsts
+            .iter()
+            .find(|(on_terminal, _)| *on_terminal == terminal);
+        let rows = first.map_or(&[][..], |(_, rows)| rows);
+        for (number, block) in blocks.iter().enumerate() {
+            text += &block.show(rows, &blocks[..number]);
+        }
+        if first.is_none() {
+            firsts.push((terminal, blocks));
+        }
+    }
+    text
 }
 
 #[test]

@@ -20,9 +20,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::signal::SignalSet;
+use crate::sys::signals;
 use crate::sys::spawn::clone;
 use crate::sys::this_process::pidfd_open;
-use crate::sys::{signals, tree};
 
 /// While so many descriptors are open, no more messages are read. Two more full messages can be
 /// held by then, which `RLIMIT_NOFILE` has to allow: recvmsg(2) itself closes the descriptors that
@@ -57,7 +57,6 @@ impl Closer {
             if !has_exited(pid, WaitPidFlag::WNOHANG) {
                 return;
             }
-            tree::forget_inherited(pid.as_raw());
             self.helper = None;
         }
         let descriptors = mem::take(&mut self.waiting);
@@ -108,7 +107,6 @@ fn start(descriptors: &[RawFd]) -> Option<(Pid, OwnedFd)> {
         has_exited(pid, WaitPidFlag::empty());
         return None;
     };
-    tree::note_own(pid.as_raw());
     Some((pid, exited))
 }
 
@@ -150,6 +148,8 @@ fn close_all(descriptors: &[RawFd]) {
 
 #[cfg(test)]
 mod tests {
+    use crate::sys::kernel::Linux;
+    use crate::sys::tree::Tree;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
@@ -189,6 +189,7 @@ mod tests {
     #[test]
     fn one_helper_at_a_time_closes_everything_and_is_not_in_the_tree() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut tree = Tree::new(Linux, std::process::id() as i32);
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let mut closer = Closer::default();
         closer.close((0..50).map(|_| lingering(&listener)).collect());
@@ -202,8 +203,10 @@ mod tests {
         drop(write);
         closer.close(pipes);
         assert_eq!((closer.waiting.len(), closer.has_room()), (MOST, false));
-        assert!(tree::descends(helper.as_raw()) && tree::Process::read(helper.as_raw()).is_some());
-        let tree: Vec<_> = tree::descendants()
+        assert!(tree.contains(helper.as_raw()));
+        tree.adopt(child.id() as i32, false);
+        let tree: Vec<_> = tree
+            .members()
             .unwrap()
             .iter()
             .map(|process| process.pid)

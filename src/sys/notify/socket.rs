@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, connect, recvmsg, sendmsg};
 use nix::unistd::geteuid;
 
-use crate::sys::{tree, wait};
+use crate::sys::kernel::{Kernel, Linux};
+use crate::sys::{this_process, tree, wait};
 
 /// The longest message that systemd takes, in bytes (`NOTIFY_BUFFER_MAX` in its source). Longer
 /// ones are dropped whole.
@@ -150,8 +151,8 @@ fn control_messages(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, &[u8]
 /// Whether a sender is the child or a descendant. Of a sender that has exited, only the user can be
 /// compared. A PID of 0 is a process of another PID namespace, which cannot be a descendant.
 fn may_notify(pid: libc::pid_t, uid: libc::uid_t) -> bool {
-    tree::descends(pid)
-        || pid != 0 && uid == geteuid().as_raw() && tree::Process::read(pid).is_none()
+    tree::descends(&Linux, this_process::id(), pid)
+        || pid != 0 && uid == geteuid().as_raw() && Linux.stat(pid).is_none()
 }
 
 #[cfg(test)]

@@ -1,347 +1,262 @@
-//! Who is there: our children, all descendants, and those who were there before us. Looks; signals
-//! nobody.
+//! Looks at the tree: which processes it has, and which of them are bystanders.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::dir::Dir;
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use super::{Known, Tree};
+use crate::sys::kernel::Kernel;
+use crate::sys::proc::Process;
+use crate::sys::waitid::{Ask, Report};
 
-use super::process::{Process, again, open_in_proc, open_proc, proc_is_ours, read_in_proc};
-use crate::sys::{child, this_process};
-
-/// How far up a sender's parents are followed.
-const DEPTH: usize = 1024;
-
-/// How often a walk is begun anew. A parent that /proc hides is missed each time.
-const WALKS: usize = 3;
-
-/// Whether `pid` is a descendant of ours. A sender that has ended meanwhile is not. Where /proc
-/// does not show a process, the kernel says whether it is our child; whether it is our child's,
-/// nobody does.
-pub(crate) fn descends(pid: libc::pid_t) -> bool {
-    let parent = |pid| Process::read(pid).map(|process| process.parent);
-    (0..WALKS).find_map(|_| walk(pid, parent)).unwrap_or(false)
-}
-
-/// Up from parent to parent to us; nothing where one of them has ended on the way, whose children
-/// have another parent by now.
-fn walk(
-    pid: libc::pid_t,
-    mut parent: impl FnMut(libc::pid_t) -> Option<libc::pid_t>,
-) -> Option<bool> {
-    let us = this_process::id();
-    let mut above = pid;
-    // Parents do not go in circles, but /proc is read one file at a time while processes come and
-    // go.
-    for _ in 0..DEPTH {
-        match parent(above) {
-            Some(parent) if parent == us => return Some(true),
-            Some(parent) if parent > 1 => above = parent,
-            Some(_) => return Some(false),
-            None if child::is_ours(above) => return Some(true),
-            None if above == pid => return Some(false),
-            None => return None,
-        }
-    }
-    Some(false)
-}
-
-/// Our children from before we were bowout: whoever executed us had started them (`exec > >(tee
-/// log); exec bowout ...`). Not ours to end, nor are their own children. Nearly always none.
-static INHERITED: Mutex<Vec<libc::pid_t>> = Mutex::new(vec![]);
-
-fn inherited() -> MutexGuard<'static, Vec<libc::pid_t>> {
-    INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether this is one of them. The number is nobody else's until we reap it.
-pub(super) fn is_inherited(pid: libc::pid_t) -> bool {
-    inherited().contains(&pid)
-}
-
-/// Notes the children that we have before the first of our own is started.
-pub(crate) fn note_inherited() {
-    open_proc();
-    // Without a look into /proc for the many who have none.
-    if matches!(child::peek(), child::Peek::NoChildren) || !proc_is_ours() {
-        return;
-    }
-    *inherited() = children().unwrap_or_default();
-}
-
-/// Notes a process of bowout's own, which is not the command's: it is neither signalled nor waited
-/// for.
-pub(in crate::sys) fn note_own(pid: libc::pid_t) {
-    inherited().push(pid);
-}
-
-/// Whether one of them is there still.
-pub(crate) fn has_inherited() -> bool {
-    !inherited().is_empty()
-}
-
-/// It is reaped, and its number may be given to anyone.
-pub(in crate::sys) fn forget_inherited(pid: libc::pid_t) {
-    inherited().retain(|other| *other != pid);
-}
-
-/// How many threads one search looks at.
-const THREADS: usize = 4096;
-
-/// Whether `is` holds for a thread of the tree, its process and its folder in /proc, searched from
-/// parents to children by the kernel's lists of them (proc_tid_children(5)), or, where the kernel
-/// has none, for the threads of the `child`. The cost is the tree's, not the machine's. A process
-/// that gets another parent meanwhile can be missed: this is for a look that is repeated, and not
-/// for a signal.
-pub(in crate::sys) fn any_thread(
-    child: Option<libc::pid_t>,
-    is: impl Fn(libc::pid_t, &str) -> bool,
-) -> bool {
-    if !proc_is_ours() {
-        return false;
-    }
-    let mut found = children().unwrap_or_else(|| child.into_iter().collect());
-    found.retain(|&pid| !is_inherited(pid));
-    let (mut next, mut looked) = (0, 0);
-    while let Some(&pid) = found.get(next).filter(|_| looked < THREADS) {
-        next += 1;
-        for thread in numbers(&format!("{pid}/task")).unwrap_or_default() {
-            let thread = format!("{pid}/task/{thread}");
-            looked += 1;
-            if is(pid, &thread) {
-                return true;
-            }
-            let below = read_in_proc(&format!("{thread}/children")).unwrap_or_default();
-            found.extend(
-                below
-                    .split_ascii_whitespace()
-                    .filter_map(|pid| pid.parse::<libc::pid_t>().ok()),
-            );
-        }
-    }
-    false
-}
-
-/// The entries of a folder of /proc that are numbers.
-fn numbers(path: &str) -> io::Result<Vec<libc::pid_t>> {
-    let mut numbers = vec![];
-    for entry in Dir::from_fd(open_in_proc(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)? {
-        if let Some(number) = entry?
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse().ok())
-        {
-            numbers.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-            numbers.push(number);
-        }
-    }
-    Ok(numbers)
-}
-
-/// What a read of a list in /proc gives at the most, in bytes.
-const PAGE: usize = 4096;
-
-/// What a look at one process takes, in bytes, at the most: its line in a table that doubles as it
-/// grows, twice, and its name.
+/// How many passes a look makes at the most until two in a row find the same.
+const LOOKS: usize = 4;
+/// What a look at one process takes at the most, in bytes: its line in tables that double as they
+/// grow, and its name.
 const ROOM: usize = 768;
 
-/// Whether there is memory for a look at so many processes. What cannot be had later would end us
-/// (`handle_alloc_error`), and the descendants would be nobody's.
+impl<K: Kernel> Tree<K> {
+    /// What finds the same twice in a row is complete: a process that is re-parented or forked
+    /// while a pass reads /proc shows in the next.
+    pub(super) fn find(&mut self) -> Option<Vec<Process>> {
+        let mut before: Option<Vec<Process>> = None;
+        for _ in 0..LOOKS {
+            if self.all_exited() {
+                return Some(vec![]);
+            }
+            let found = self.pass()?;
+            let ids = |found: &[Process]| -> Vec<_> {
+                found
+                    .iter()
+                    .map(|process| (process.pid, process.started))
+                    .collect()
+            };
+            let same = before.is_some_and(|before| ids(&before) == ids(&found));
+            before = Some(found);
+            if same {
+                let (us, pass) = (self.us, self.passes);
+                let is_kept = |known: &Known| known.process.parent == us || known.pass == pass;
+                self.known.retain(|_, known| is_kept(known));
+                break;
+            }
+        }
+        before
+    }
+
+    /// One look at the tree.
+    pub(super) fn pass(&mut self) -> Option<Vec<Process>> {
+        self.passes += 1;
+        let own = self.own_children();
+        // A storm of forks leaves zombies by the hundred thousand, and more while the file of each
+        // is read.
+        let listed = own.iter().flatten().copied();
+        let (alive, exited): (Vec<_>, Vec<_>) = listed.partition(|&pid| self.is_alive(pid));
+        let walked = if own.is_some() && self.us != 1 {
+            self.walk(&alive)
+        } else {
+            None
+        };
+        let table = walked.or_else(|| self.scan(&alive, exited))?;
+        let found = self.remember(self.descendants(table));
+        // A process lives, and nothing says which.
+        let blind = found.is_empty() && own.is_none() && !self.has_bystanders();
+        if blind && !self.all_exited() {
+            None
+        } else {
+            Some(found)
+        }
+    }
+
+    /// Downwards from bowout's own children, at the cost of the tree. `None` where one is hidden by
+    /// /proc, or where all of /proc holds less to read than the tree.
+    fn walk(&self, own: &[libc::pid_t]) -> Option<Vec<Process>> {
+        let (mut table, mut seen) = (vec![], BTreeSet::new());
+        let mut queue = own.to_vec();
+        let (mut next, mut threads, mut room) = (0, 0, 0);
+        let all = self.kernel.count();
+        while let Some(&pid) = queue.get(next) {
+            next += 1;
+            let Some(process) = self.kernel.stat(pid).filter(|_| seen.insert(pid)) else {
+                // One that exited meanwhile shows in the next pass, with what it left.
+                if next <= own.len() && self.is_alive(pid) {
+                    return None;
+                }
+                continue;
+            };
+            threads += process.threads.saturating_sub(1);
+            // Two files of each process and one of each further thread, or all of /proc: one of each
+            // process of the system.
+            if 2 * queue.len() as u64 + threads > all {
+                return None;
+            }
+            if !process.is_dead() {
+                queue.extend(
+                    self.kernel
+                        .children(pid, process.threads)
+                        .into_iter()
+                        .flatten(),
+                );
+            }
+            if queue.len() > room {
+                room = 2 * queue.len();
+                if !has_room(room) {
+                    return None;
+                }
+            }
+            table.push(process);
+        }
+        Some(table)
+    }
+
+    /// All of /proc, but the `exited` children, and with the living children that it hides.
+    fn scan(&self, alive: &[libc::pid_t], exited: Vec<libc::pid_t>) -> Option<Vec<Process>> {
+        let exited: BTreeSet<_> = exited.into_iter().collect();
+        let mut pids = self.kernel.processes()?;
+        pids.retain(|pid| !exited.contains(pid));
+        if !has_room(pids.len()) {
+            return None;
+        }
+        let mut table: Vec<_> = pids
+            .into_iter()
+            .filter_map(|pid| self.kernel.stat(pid))
+            .collect();
+        let seen: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
+        let hidden = alive.iter().filter(|pid| !seen.contains(pid));
+        table.extend(hidden.map(|&pid| self.hidden(pid)));
+        Some(table)
+    }
+
+    /// Those of `table` that descend from bowout and live, parents before their children.
+    fn descendants(&self, table: Vec<Process>) -> Vec<Process> {
+        let mut families: BTreeMap<libc::pid_t, Vec<Process>> = BTreeMap::new();
+        for process in table {
+            families.entry(process.parent).or_default().push(process);
+        }
+        let mut tree = families.remove(&self.us).unwrap_or_default();
+        tree.retain(|process| self.is_alive(process.pid));
+        let mut next = 0;
+        while let Some(parent) = tree.get(next) {
+            next += 1;
+            let (pid, started, own) = (parent.pid, parent.started, parent.parent == self.us);
+            // Removed, so that numbers that go in a circle, each read at another moment, end.
+            let Some(family) = families.remove(&pid) else {
+                continue;
+            };
+            // The number of a parent that is not bowout's child may have become another process's
+            // before its children were read. A parent is not younger than its children.
+            if own
+                || self
+                    .kernel
+                    .stat(pid)
+                    .is_some_and(|now| now.started == started)
+            {
+                tree.extend(
+                    family
+                        .into_iter()
+                        .filter(|process| process.started >= started),
+                );
+            }
+        }
+        tree.retain(|process| !process.is_dead());
+        tree
+    }
+
+    /// Notes the processes that a pass found, and takes out the bystanders.
+    pub(super) fn remember(&mut self, mut found: Vec<Process>) -> Vec<Process> {
+        let bystander_exited = self.bystander_exited(&found);
+        found.retain(|process| {
+            let own = process.parent == self.us;
+            // The number of bowout's own child is not another process's until bowout reaps it.
+            let known = self.known.get(&process.pid).filter(|known| {
+                known.process.parent == self.us || known.process.started == process.started
+            });
+            let bystander = match known {
+                Some(known) => known.bystander,
+                None if own => self.is_bystanders_orphan(process, bystander_exited),
+                None => self.is_bystander(process.parent),
+            };
+            let known = Known {
+                process: process.clone(),
+                bystander,
+                sent: known.map(|known| known.sent).unwrap_or_default(),
+                pass: self.passes,
+            };
+            self.known.insert(process.pid, known);
+            !bystander
+        });
+        found
+    }
+
+    pub(super) fn is_bystander(&self, pid: libc::pid_t) -> bool {
+        self.known.get(&pid).is_some_and(|known| known.bystander)
+    }
+
+    /// Whether a bystander or a descendant of one exited since the last pass: one is missing, or has
+    /// waited for a child.
+    fn bystander_exited(&self, found: &[Process]) -> bool {
+        let id = |process: &Process| (process.pid, process.started, process.child_faults);
+        let mut bystanders = self.known.values().filter(|known| known.bystander);
+        bystanders.any(|known| {
+            !found
+                .iter()
+                .any(|process| id(process) == id(&known.process))
+        })
+    }
+
+    /// Whether a child of bowout that was never seen before is a bystander's orphan, and not one of
+    /// the command's. The group says it, then the session, where only one side has it. Else no
+    /// bystander can have left it if none exited since the last pass; where one did, it is unsure,
+    /// and the process is not signalled. The look at the exit of the last bystander settles the
+    /// rest: what shows after it is the command's.
+    fn is_bystanders_orphan(&self, process: &Process, bystander_exited: bool) -> bool {
+        if !self.has_bystanders() {
+            return false;
+        }
+        let side = |id: fn(&Process) -> libc::pid_t| {
+            let has = |bystander| {
+                let mut side = self
+                    .known
+                    .values()
+                    .filter(|known| known.bystander == bystander);
+                side.any(|known| id(&known.process) == id(process))
+            };
+            match (has(false) || self.group == Some(id(process)), has(true)) {
+                (true, false) => Some(false),
+                (false, true) => Some(true),
+                (_, _) => None,
+            }
+        };
+        side(|process| process.group)
+            .or_else(|| side(|process| process.session))
+            .unwrap_or(bystander_exited)
+    }
+
+    /// A child of bowout of which /proc says nothing, as under `hidepid` (proc(5)). Its number is its
+    /// own until bowout reaps it: it needs no other identity.
+    pub(super) fn hidden(&self, pid: libc::pid_t) -> Process {
+        Process::unread(pid, self.us, self.kernel.ids(pid))
+    }
+
+    pub(super) fn own_children(&self) -> Option<Vec<libc::pid_t>> {
+        self.kernel.children(self.us, 1)
+    }
+
+    /// Whether this is a child of bowout that lives. Bowout's own helper, which closes descriptors,
+    /// is not: waitid(2) does not know it (clone(2), no exit signal).
+    pub(super) fn is_alive(&self, pid: libc::pid_t) -> bool {
+        let report = self.kernel.look(Some(pid), Ask::Exit);
+        !matches!(report, Report::Exited(_) | Report::NoChild)
+    }
+
+    /// Whether bowout has no living child: the usual end. To look into /proc would make files there
+    /// for bowout, and take them down at its exit.
+    pub(super) fn all_exited(&self) -> bool {
+        self.kernel.look(None, Ask::Living) == Report::NoChild
+    }
+}
+
+/// Whether there is memory for a look at so many processes. What cannot be had later would end
+/// bowout (`handle_alloc_error`), and leave the descendants unsupervised.
 fn has_room(processes: usize) -> bool {
     Vec::<u8>::new()
         .try_reserve_exact(processes.saturating_mul(ROOM))
         .is_ok()
-}
-
-/// All live descendants, the child included, parents before their children; nothing where there is
-/// no /proc, or no memory to read it. Of those that /proc hides, our own children alone, and who is
-/// seen below them: the others when they become ours.
-pub(crate) fn descendants() -> Option<Vec<Process>> {
-    if child::all_have_ended() {
-        // The usual end, when nothing is left, and no reason to look into /proc: it would make
-        // files for us, and take them down with us.
-        return Some(vec![]);
-    }
-    if !proc_is_ours() {
-        return None;
-    }
-    // A storm of forks leaves zombies by the hundred thousand, and more while the file of each is
-    // read.
-    let known = children();
-    let dead: BTreeSet<_> = known
-        .iter()
-        .flatten()
-        .copied()
-        .filter(|&pid| child::has_ended(pid))
-        .collect();
-    let mut pids = again(|| numbers("."))?;
-    pids.retain(|pid| !dead.contains(pid));
-    if !has_room(pids.len()) {
-        return None;
-    }
-    let mut table: Vec<Process> = pids.into_iter().filter_map(Process::read).collect();
-    // What is below them falls out with them.
-    table.retain(|process| !is_inherited(process.pid));
-    let mut there: BTreeSet<_> = table.iter().map(|process| process.pid).collect();
-    for &pid in known.iter().flatten() {
-        if !there.contains(&pid)
-            && !dead.contains(&pid)
-            && !is_inherited(pid)
-            && child::is_alive(pid)
-        {
-            table.push(Process::hidden(pid));
-            there.insert(pid);
-        }
-    }
-    // Whoever lost its parent between the reading of the two has a new one by now.
-    for process in &mut table {
-        if !there.contains(&process.parent)
-            && let Some(now) =
-                Process::read(process.pid).filter(|now| now.started == process.started)
-        {
-            *process = now;
-        }
-    }
-    let tree = below(this_process::id(), table);
-    // Somebody lives, and neither /proc says who, nor the list of our children, which not every
-    // kernel has.
-    let hidden = tree.is_empty() && known.is_none() && !has_inherited() && !child::all_have_ended();
-    (!hidden).then_some(tree)
-}
-
-/// Those of `table` that descend from `root` and live, parents before their children.
-fn below(root: libc::pid_t, table: Vec<Process>) -> Vec<Process> {
-    let mut families: BTreeMap<libc::pid_t, Vec<Process>> = BTreeMap::new();
-    for process in table {
-        families.entry(process.parent).or_default().push(process);
-    }
-    let mut tree = families.remove(&root).unwrap_or_default();
-    let mut parents = 0;
-    while let Some(parent) = tree.get(parents) {
-        // Removed, so that numbers that go in a circle, each read at another moment, end.
-        let family = families.remove(&parent.pid);
-        tree.extend(family.into_iter().flatten());
-        parents += 1;
-    }
-    tree.retain(|process| !process.is_dead());
-    tree
-}
-
-/// Our direct children, zombies included: the `children` file is exact for them, because nobody
-/// else reaps them (proc_tid_children(5)). Nothing where the kernel has no such file, or /proc is
-/// of a PID namespace in which we are not; in another one that we are in, the numbers are not ours,
-/// and kill(2) and waitid(2) say so.
-pub(super) fn children() -> Option<Vec<libc::pid_t>> {
-    let text = again(read_children)?;
-    Some(
-        text.split(|&b| b == b' ')
-            .filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok())
-            .collect(),
-    )
-}
-
-fn read_children() -> io::Result<Vec<u8>> {
-    let file = open_in_proc("thread-self/children", OFlag::O_RDONLY)?;
-    read_list(|room| Ok(nix::unistd::read(&file, room)?))
-}
-
-/// Reads a list of /proc to its end, from a `read` that gives a page of it at the most, however
-/// much room there is.
-fn read_list(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<Vec<u8>> {
-    // Most lists are a few numbers, and the page of them would be one more to touch.
-    let mut text = vec![0; 512];
-    let mut length = 0;
-    loop {
-        let room = text.len() - length;
-        let got = read(&mut text[length..])?;
-        length += got;
-        // It is cut only where there is more than fits (fs/seq_file.c).
-        if got < room / 2 {
-            text.truncate(length);
-            return Ok(text);
-        }
-        text.try_reserve(PAGE).map_err(|_| Errno::ENOMEM)?;
-        text.resize(length + PAGE, 0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PID_MAX: libc::pid_t = 1 << 22;
-
-    /// It was no descendant then, and its READY=1 was refused.
-    #[test]
-    fn who_loses_its_parent_during_the_walk_is_walked_up_from_again() {
-        // No PID is as high.
-        let (sender, between) = (PID_MAX + 2, PID_MAX + 1);
-        let mut walked = vec![];
-        let mut look = |pid| {
-            walked.push(pid);
-            match (pid == sender, walked.len()) {
-                (true, 1) => Some(between),
-                (true, _) => Some(this_process::id()),
-                (false, _) => None,
-            }
-        };
-        assert_eq!(walk(sender, &mut look), None);
-        assert_eq!(walk(sender, &mut look), Some(true));
-        assert_eq!(walked, [sender, between, sender]);
-        // Gone itself, or nobody's.
-        assert_eq!(walk(sender, |_| None), Some(false));
-        assert_eq!(walk(sender, |_| Some(1)), Some(false));
-        assert_eq!(walk(sender, Some), Some(false), "a circle");
-    }
-
-    #[test]
-    fn a_list_takes_the_memory_of_its_length() {
-        let list = b"100000 ".repeat(30_000);
-        let mut rest = &list[..];
-        let text = read_list(|room| {
-            // Whole numbers, as seq_file gives them.
-            let fits = room.len().min(PAGE).min(rest.len()) / 7 * 7;
-            let (page, behind) = rest.split_at(fits);
-            room[..fits].copy_from_slice(page);
-            rest = behind;
-            Ok(fits)
-        })
-        .unwrap();
-        assert_eq!(text, list);
-        assert!(
-            text.capacity() < 3 * list.len(),
-            "{} for {}",
-            text.capacity(),
-            list.len()
-        );
-    }
-
-    /// In a process of its own, which it ended (`handle_alloc_error`).
-    #[test]
-    fn a_list_that_memory_does_not_hold_is_an_error() {
-        const LIMITED: &str = "A_LIST_WITHOUT_END";
-        if std::env::var_os(LIMITED).is_some() {
-            let error = read_list(|room| Ok(room.len())).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-            return;
-        }
-        let output = std::process::Command::new("sh")
-            .args([
-                "-c",
-                r#"ulimit -v 300000 && exec "$0" a_list_that_memory_does_not_hold"#,
-            ])
-            .arg(std::env::current_exe().unwrap())
-            .env(LIMITED, "1")
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{output:?}"
-        );
-    }
 }

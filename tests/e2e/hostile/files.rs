@@ -1,5 +1,5 @@
 //! The report and the termination message, when the child has put something else into their places:
-//! nothing hangs, and nobody else's file is written to.
+//! nothing hangs, and no other user's file is written to.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::common::{Dir, Home, Start, Status, homes, not_root, skip};
 
 const VICTIM: &str = "the words of somebody else\n";
 
-/// Runs bowout with this option in a folder with two files of somebody else's; the child does what
+/// Runs bowout with this option in a folder with two files of another user's; the child does what
 /// the script says. What is left but these two, and the log.
 fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>) {
     let dir = Dir::new();
@@ -96,7 +96,7 @@ fn a_report_takes_the_place_of_another_file_and_harms_none() {
 }
 
 #[test]
-fn what_is_no_file_in_the_reports_place_is_left_alone_and_the_report_is_beside_it() {
+fn what_is_not_a_file_in_the_reports_place_is_left_alone_and_the_report_is_beside_it() {
     for home in homes() {
         for script in [others("r"), no_files("r")].concat() {
             let (dir, left, log) = run(home, "--report=r", &script);

@@ -59,7 +59,7 @@ fn a_name_adds_no_line_and_no_escape_sequence_to_the_log() {
             }
             assert_eq!(
                 log.iter()
-                    .filter(|line| line.contains("stop request SIGTERM from pid"))
+                    .filter(|line| line.contains("received SIGTERM from pid"))
                     .count(),
                 1,
                 "{log:#?}"
@@ -123,7 +123,7 @@ fn a_stderr_that_the_child_has_filled_delays_nothing() {
     }
 }
 
-/// Each line that somebody reads has the kernel signal bowout, which forwards that, and says so.
+/// Each line that a process reads has the kernel signal bowout, which forwards that, and says so.
 #[test]
 fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
     for home in homes() {
@@ -132,7 +132,7 @@ fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
                 Start::new(["-v", "--grace", "300ms"]).at(home),
                 &["async", signal, "tell", "USR2", "--"],
             );
-            // A SIGHUP of the kernel's is a stop request of its own, and nobody can tell how far
+            // A SIGHUP of the kernel's is a stop request of its own, and it is not known how far
             // the child comes.
             if signal != "HUP" {
                 bowout.ready();
@@ -143,7 +143,7 @@ fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
     }
 }
 
-/// A socket is shared whole: who shuts it down, does so for all.
+/// A socket is shared whole: a process that shuts it down does so for all.
 #[test]
 fn a_stderr_that_the_child_has_shut_down_changes_nothing() {
     for home in homes() {

@@ -13,7 +13,7 @@ use crate::notify::{Manager, dropped, ready, relay, say};
 
 /// In order, with a stop that is answered in the middle.
 #[test]
-fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
+fn a_flood_of_messages_is_passed_on_whole_and_does_not_delay_a_stop() {
     let count = size(5_000, 100_000);
     for home in homes() {
         let manager = Manager::new();
@@ -30,7 +30,7 @@ fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
                 bowout.kill(TERM);
                 bowout
                     .err
-                    .find("the request", |line| line.contains("stop request SIGTERM"));
+                    .find("the request", |line| line.contains("received SIGTERM"));
             }
             let text = until("a message of the child's", || {
                 Some(manager.hear().text()).filter(|text| !text.starts_with("STOPPING=1\n"))
@@ -49,7 +49,7 @@ fn a_flood_of_messages_is_passed_on_whole_and_a_stop_is_heard_in_it() {
 }
 
 #[test]
-fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_heard_in_it() {
+fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_does_not_delay_a_stop() {
     let count = size(5_000, 100_000);
     let manager = Manager::new();
     let words =
@@ -77,7 +77,7 @@ fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_a_stop_is_hea
 /// Root may send another process's credentials; bowout drops messages of a process that is not a
 /// descendant.
 #[test]
-fn a_descendant_that_says_it_is_somebody_else_is_judged_by_that() {
+fn a_descendant_that_claims_another_pid_is_judged_by_that() {
     if skip(not_root()) {
         return;
     }
@@ -137,7 +137,7 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
 
 /// As long as a datagram can be; nothing at all; more descriptors than bowout may have open.
 #[test]
-fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
+fn what_is_too_much_is_dropped_and_the_next_message_is_passed_on() {
     for home in homes() {
         let manager = Manager::new();
         let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0\\0 | carry 1 STATUS=few | send STATUS=next \
@@ -158,7 +158,7 @@ fn what_is_too_much_is_dropped_and_what_comes_next_is_heard() {
 
 /// A process that keeps the relay's socket full only makes the child wait its turn.
 #[test]
-fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
+fn a_stranger_that_fills_the_relay_does_not_stop_the_childs_messages() {
     let manager = Manager::new();
     let mut bowout = say(
         manager.start(&[]),
@@ -180,7 +180,7 @@ fn a_stranger_that_fills_the_relay_does_not_keep_the_child_from_being_heard() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// Another user who owns the folder can put something else in the directory's place. bowout then
+/// Another user that owns the folder can put something else in the directory's place. bowout then
 /// removes its own socket only.
 #[test]
 fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {

@@ -58,7 +58,7 @@ fn pid_1_is_neither_stopped_nor_killed_by_its_child() {
 
 /// As it says (see the head of `hostile.rs`); and nothing comes of it but the stop.
 #[test]
-fn a_forged_sender_is_told_as_it_claims_to_be_and_stops_what_it_could_stop_anyway() {
+fn a_forged_sender_is_logged_as_it_claims_to_be_and_stops_what_it_could_stop_anyway() {
     for home in homes() {
         let acts = ["forge", "1", "TERM", "--", "--exit", "TERM:7"];
         let mut bowout = hostile(Start::new(["--grace", "1h"]).at(home), &acts);
@@ -116,9 +116,9 @@ fn limits_that_the_child_sets_on_bowout_neither_prevent_the_stop_nor_keep_it_bus
     }
 }
 
-/// K9, within the tree: whoever holds a process in a trace is killed with it.
+/// PTRACE_O_EXITKILL within the tree: a tracer that holds a process in a trace is killed with it.
 #[test]
-fn a_descendant_that_is_traced_by_its_sibling_is_gone_after_the_stop() {
+fn a_descendant_that_is_traced_by_its_sibling_does_not_survive_the_stop() {
     for home in homes() {
         let script = "\"$PROBE\" signals --name b & b=$!; \"$PROBE\" hostile trace $b say traced -- --name a & \
                       exec \"$PROBE\" signals --name c";
@@ -135,9 +135,9 @@ fn a_descendant_that_is_traced_by_its_sibling_is_gone_after_the_stop() {
     }
 }
 
-/// Its end is the tracer's to hear and to tell, and this one never asks.
+/// The kernel reports its end to the tracer first, and this one never waits.
 #[test]
-fn a_child_that_is_traced_by_its_descendant_has_its_own_status_when_both_are_gone() {
+fn a_child_that_is_traced_by_its_descendant_has_its_own_status_when_both_have_exited() {
     for home in homes() {
         let script = "\"$PROBE\" hostile trace $$ say traced await 64 & exec \"$PROBE\" signals --name c --exit USR1:7";
         let mut bowout = Start::new(["--grace", "300ms"]).at(home).sh(script);
@@ -178,9 +178,9 @@ fn a_traced_bowout_does_all_that_it_does_otherwise() {
     }
 }
 
-/// Stopped in a trace, it can do nothing; when the tracer is gone, it has forgotten nothing.
+/// Stopped in a trace, it can do nothing; when the tracer has exited, it has forgotten nothing.
 #[test]
-fn a_bowout_that_the_child_holds_in_a_trace_goes_on_when_the_child_is_gone() {
+fn a_bowout_that_the_child_holds_in_a_trace_goes_on_when_the_child_has_exited() {
     if skip(no_trace_of_parents()) {
         return;
     }

@@ -3,143 +3,126 @@
 
 use std::hash::{Hash, Hasher};
 
+use super::model::{BURST, CLIMB};
 use super::*;
 
 impl World {
-    /// Drops what nothing that follows can read: no arm of the state that is reached does.
+    /// Drops what nothing that follows can read: no arm of the phase that is reached does.
     pub(in super::super) fn forget(&mut self) {
-        let state = self.machine.state();
-        let machine = &mut self.machine;
-        match state {
-            State::Running { .. } => {}
-            State::Preparing { .. } | State::Stopping { .. } => {
+        let stage = self.stage();
+        let (machine, model) = (&mut self.machine, &mut self.model);
+        if !matches!(stage, Stage::Preparing(_)) {
+            (machine.grace, machine.begun_by) = (None, None);
+            (model.prepared, model.begun_by) = (None, None);
+        }
+        match stage {
+            Stage::Running => {}
+            Stage::Preparing(_) | Stage::Rung(_) => {
                 // A stop that is cancelled leaves the run time.
                 if machine.watch.is_none() {
-                    (machine.runs_until, self.runs_until) = (None, None);
+                    (machine.runs_until, model.runs_until) = (None, None);
                 }
                 machine.waiting.sort_unstable_by_key(|pending| {
                     (pending.signal.number(), pending.value, pending.group_has)
                 });
+                model
+                    .waiting
+                    .sort_unstable_by_key(|(signal, value, had)| (signal.number(), *value, *had));
             }
-            State::Draining { .. } | State::Killing { .. } | State::Done(_) => {
-                (machine.runs_until, self.runs_until) = (None, None);
-                (
-                    machine.sent,
-                    machine.forwarded,
-                    machine.told,
-                    self.stopped_by,
-                    self.told_all,
-                ) = Default::default();
+            Stage::Draining | Stage::Killing | Stage::Done(_) => {
+                (machine.runs_until, model.runs_until) = (None, None);
+                let killed = machine.sent.contains(Signal::KILL);
+                machine.sent = if killed && stage == Stage::Draining {
+                    SignalSet::of(&[Signal::KILL])
+                } else {
+                    SignalSet::default()
+                };
+                machine.forwarded = SignalSet::default();
+                (model.sent, model.brought) = Default::default();
                 machine.waiting.clear();
+                model.waiting.clear();
                 (machine.halted, machine.group_stop) = (None, None);
-                self.terminal.forget_stops();
+                (model.terminal.halted, model.terminal.group) = (None, None);
                 self.next_hook = 0;
+                // The drain has asked every descendant by SIGTERM.
+                self.stopped_by = SignalSet::of(&[Signal::TERM]);
+                self.asked_all = true;
+                if stage != Stage::Draining {
+                    (machine.tree_asked, model.tree, model.child_killed) = Default::default();
+                }
             }
         }
-        if !matches!(state, State::Draining { .. }) {
-            self.exited = None;
+        if stage != Stage::Draining {
+            (self.exited, self.last_second) = (None, None);
         }
-        if !machine.last_second {
-            self.last_second = None;
+        if matches!(stage, Stage::Killing | Stage::Done(_)) {
+            // Whether the stop began counts where the manager is notified again.
+            let begun = machine.tick.and(machine.begun).map(|_| self.now);
+            (machine.begun, model.begun) = (begun, begun);
+            (machine.asked, model.asked, model.rung_over) = Default::default();
+            (self.since, self.requested, self.late, self.extended) = Default::default();
+        } else {
+            (model.again, model.gives_up) = (None, None);
         }
-
-        if matches!(state, State::Killing { .. }) && !machine.last_second
-            || matches!(state, State::Done(_))
-        {
-            (machine.begun, machine.asked) = Default::default();
-            (
-                self.asked,
-                self.since,
-                self.requested,
-                self.late,
-                self.extended,
-            ) = Default::default();
-        }
-        if matches!(state, State::Done(_)) {
-            (machine.last_second, self.last_second) = Default::default();
-            (machine.renew, machine.timed_out, self.timed_out) = Default::default();
-            (self.child, self.nobody_left, self.killed) = Default::default();
+        if let Stage::Done(_) = stage {
+            (machine.until, machine.fewest, machine.timed_out) = Default::default();
+            (machine.ended, model.exited) = Default::default();
+            (model.again, model.gives_up, model.fewest, model.timed_out) = Default::default();
+            (self.child, self.none_left, self.killed, self.killed_all) = Default::default();
             (self.hook, self.hook_ended) = Default::default();
         }
     }
 
     /// All that what follows can depend on, with times as they lie from now. Nothing is left out
     /// but the age of a request once it is too old to be of one burst with the next: the machine
-    /// and the monitor ask no more of it.
+    /// and the model ask no more of it.
     pub(in super::super) fn key(&self) -> Key {
         let Self {
             machine,
+            model,
             now,
             child,
-            nobody_left,
+            none_left,
             suspended,
             hook,
             hook_ended,
             next_hook,
-            ..
-        } = self;
-        let Self {
-            asked,
             since,
+            requested,
             late,
             extended,
-            runs_until,
-            timed_out,
             stopped_by,
-            told_all,
+            asked_all,
             killed,
-            over,
-            ..
-        } = self;
-        let Self {
-            exited,
-            requested,
-            last_second,
             killed_all,
-            ..
+            exited,
+            last_second,
         } = self;
         let mut key = Key {
             now: *now,
-            numbers: Vec::with_capacity(48),
+            numbers: Vec::with_capacity(96),
         };
         key.machine(machine);
-        let switches = [
-            *nobody_left,
+        key.model(model);
+        key.switches([
+            *none_left,
             *hook,
             *hook_ended,
             *extended,
-            *timed_out,
-            *told_all,
+            *asked_all,
             *killed,
             *killed_all,
-            *over,
-        ];
-        key.push(
-            switches
-                .iter()
-                .fold(0, |bits, &on| bits << 1 | i64::from(on)),
-        );
+        ]);
         key.push(*next_hook as i64);
-        key.push(late.as_micros() as i64);
+        key.push(micros(*late));
         key.push(stopped_by.bits() as i64);
         key.exit(*child);
-        key.times([
-            *suspended,
-            *since,
-            *requested,
-            *runs_until,
-            *exited,
-            *last_second,
-        ]);
-        key.asked(asked);
-        let (numbers, times) = self.terminal.numbers();
-        key.numbers.extend(numbers);
-        key.times(times);
+        key.times([*suspended, *since, *requested, *exited, *last_second]);
         key
     }
 }
 
-/// What two worlds have in common that cannot be told apart by anything that follows.
+/// The key of a world: two worlds with the same key cannot be distinguished by any later event.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Key {
     now: Instant,
@@ -180,16 +163,33 @@ impl Key {
         }
     }
 
+    fn switches<const N: usize>(&mut self, switches: [bool; N]) {
+        let bits = |bits, on| bits << 1 | i64::from(on);
+        self.push(switches.into_iter().fold(0, bits));
+    }
+
+    fn signals<const N: usize>(&mut self, signals: [Option<Signal>; N]) {
+        for signal in signals {
+            self.push(signal.map_or(0, |signal| i64::from(signal.number())));
+        }
+    }
+
     /// Of the last request of a side it counts alone whether it is [`CLIMB`] old; the walk's other
     /// steps are far shorter or longer.
-    fn asked(&mut self, asked: &[Option<Asked>; Side::COUNT]) {
+    fn asked(&mut self, asked: Option<(Instant, Instant, SignalSet)>) {
+        let Some((first, last, signals)) = asked else {
+            return self.push(-1);
+        };
         let burst = self.now.checked_sub(BURST);
-        let first = |asked: Asked| burst.map_or(asked.first, |burst| asked.first.max(burst));
-        self.times(asked.map(|asked| asked.map(first)));
-        for side in asked {
-            let old = side.is_some_and(|asked| self.now - asked.last >= CLIMB);
-            self.push(side.map_or(0, |asked| asked.signals.bits() as i64) << 1 | i64::from(old));
-        }
+        self.times([Some(burst.map_or(first, |burst| first.max(burst)))]);
+        self.push(signals.bits() as i64);
+        self.push(i64::from(self.now - last >= CLIMB));
+    }
+
+    fn push_signal(&mut self, signal: Signal, value: Option<u64>, had: bool) {
+        self.push(i64::from(signal.number()));
+        self.push(value.map_or(-1, |value| value as i64));
+        self.push(i64::from(had));
     }
 
     fn exit(&mut self, exit: Option<Exit>) {
@@ -204,77 +204,131 @@ impl Key {
     fn machine(&mut self, machine: &Machine) {
         let Machine {
             settings: _,
-            state,
+            place: _,
+            phase,
+            ended,
+            until,
+            grace,
             runs_until,
             begun,
-            renew,
+            begun_by,
+            tick,
             asked,
             sent,
-            waiting,
-            told,
-            last_second,
-            put_off,
             forwarded,
+            waiting,
+            tree_asked,
+            put_off,
             fewest,
             timed_out,
             paused,
             halted,
             group_stop,
             watch,
+            // What a step leads to is taken out of it.
+            step: _,
         } = machine;
-        self.state(*state);
-        // It is compared with the deadline that is armed, and with nothing else.
-        self.push(i64::from(
-            put_off.is_some() && *put_off == machine.next_step(),
-        ));
-        self.times([*runs_until, *begun, *renew, paused.map(|(since, _)| since)]);
-        self.asked(asked);
-        self.push(sent.bits() as i64);
-        self.push(forwarded.bits() as i64);
-        self.push(fewest.map_or(-1, |fewest| fewest as i64));
-        self.push(i64::from(*last_second) << 2 | i64::from(*told) << 1 | i64::from(*timed_out));
-        for signal in [paused.map(|(_, signal)| signal), *halted, *group_stop] {
-            self.push(signal.map_or(0, |signal| i64::from(signal.number())));
+        let (kind, index, again, exit) = match *phase {
+            Phase::Running => (0, None, None, None),
+            Phase::Preparing { hook } => (1, hook, None, None),
+            Phase::Stopping { rung } => (2, Some(rung), None, None),
+            Phase::Killing { again } => (3, None, Some(again), None),
+            Phase::Done(exit) => (4, None, None, Some(exit)),
+        };
+        self.push(kind);
+        self.push(index.map_or(-1, |index| index as i64));
+        self.exit(exit);
+        self.exit(*ended);
+        // It is compared with the time that is armed, and with nothing else.
+        self.push(i64::from(put_off.is_some() && put_off == until));
+        self.times([again, *until, *grace, *runs_until, *begun, *tick]);
+        for asked in asked {
+            self.asked(asked.map(|asked| (asked.first, asked.last, asked.signals)));
         }
+        for set in [sent, forwarded] {
+            self.push(set.bits() as i64);
+        }
+        self.push(fewest.map_or(-1, |fewest| fewest as i64));
+        self.push(i64::from(*timed_out));
+        let stopped = paused.map(|(_, signal)| signal);
+        self.signals([*begun_by, *tree_asked, stopped, *halted, *group_stop]);
         self.times([
+            paused.map(|(since, _)| since),
             watch.map(|watch| watch.next),
             watch.and_then(|watch| watch.prepares),
         ]);
         self.push(waiting.len() as i64);
-        for Pending {
-            signal,
-            value,
-            group_has,
-        } in waiting
-        {
-            self.push(i64::from(signal.number()));
-            self.push(value.map_or(-1, |value| value as i64));
-            self.push(i64::from(*group_has));
+        for pending in waiting {
+            self.push_signal(pending.signal, pending.value, pending.group_has);
         }
     }
 
-    fn state(&mut self, state: State) {
-        let (kind, index, times, ended) = match state {
-            State::Running { ended } => (0, None, [None; 2], ended),
-            State::Preparing {
-                hook,
-                until,
-                grace,
-                ended,
-            } => (1, hook, [until, grace], ended),
-            State::Stopping { rung, until, ended } => (2, Some(rung), [until, None], ended),
-            State::Draining { exit, until } => (3, None, [until, None], Some(exit)),
-            State::Killing {
-                ended,
-                again,
-                until,
-            } => (4, None, [Some(again), Some(until)], ended),
-            State::Done(exit) => (5, None, [None; 2], Some(exit)),
-        };
-        self.push(kind);
-        self.push(index.map_or(-1, |index| index as i64));
-        self.times(times);
-        self.exit(ended);
+    /// Likewise.
+    fn model(&mut self, model: &Model) {
+        let Model {
+            given: _,
+            // The machine's own, compared after each event.
+            stage: _,
+            exited: _,
+            timed_out,
+            runs_until,
+            begun,
+            begun_by,
+            asked,
+            prepared,
+            rung_over,
+            put_off,
+            sent,
+            brought,
+            waiting,
+            tree,
+            child_killed,
+            again,
+            gives_up,
+            fewest,
+            tick,
+            terminal,
+            actions: _,
+            // Of the present event alone.
+            hurried: _,
+        } = model;
+        let Terminal {
+            halted,
+            group,
+            paused,
+            ctrl_c,
+            looking,
+        } = terminal;
+        let waits = if again.is_some() { gives_up } else { rung_over };
+        let put_off = put_off.is_some() && put_off == waits;
+        self.switches([*timed_out, put_off, *child_killed, *looking]);
+        self.times([
+            *runs_until,
+            *begun,
+            *prepared,
+            *rung_over,
+            *again,
+            *gives_up,
+        ]);
+        for asked in asked {
+            self.asked(asked.map(|asked| (asked.first, asked.last, asked.signals)));
+        }
+        for set in [sent, brought] {
+            self.push(set.bits() as i64);
+        }
+        self.push(fewest.map_or(-1, |fewest| fewest as i64));
+        let stopped = paused.map(|(_, signal)| signal);
+        self.signals([*begun_by, *tree, stopped, *halted, *group]);
+        self.times([
+            *tick,
+            paused.map(|(since, _)| since),
+            ctrl_c.map(|ctrl_c| ctrl_c.next),
+            ctrl_c.and_then(|ctrl_c| ctrl_c.prepares),
+        ]);
+        self.push(waiting.len() as i64);
+        for (signal, value, had) in waiting {
+            self.push_signal(*signal, *value, *had);
+        }
     }
 }
 

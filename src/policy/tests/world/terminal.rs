@@ -1,6 +1,7 @@
-//! What the monitor knows of the terminal from the events alone: the stops of the child and of the
-//! whole group, and the looks that a Ctrl-C brings.
+//! The model's part of the terminal: the stops of the child and of the whole group, and the looks
+//! that a Ctrl-C brings.
 
+use super::model::{Model, Stage};
 use super::*;
 
 /// The times of the looks, and for how long a Ctrl-C prepares nothing.
@@ -8,241 +9,183 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(1
 
 /// A Ctrl-C that a prompt can cancel.
 #[derive(Clone, Copy, Debug)]
-struct Cancellable {
+pub(super) struct Cancellable {
     /// The next look.
-    next: Instant,
+    pub(super) next: Instant,
     /// When the stop is prepared, if it has not been.
-    prepares: Option<Instant>,
+    pub(super) prepares: Option<Instant>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terminal {
     /// The stop of the child that bowout did not follow, and the last of the whole group.
-    halted: Option<Signal>,
-    group: Option<Signal>,
-    ctrl_c: Option<Cancellable>,
+    pub(super) halted: Option<Signal>,
+    pub(super) group: Option<Signal>,
+    /// Since when bowout is stopped, and by which signal.
+    pub(super) paused: Option<(Instant, Signal)>,
+    pub(super) ctrl_c: Option<Cancellable>,
     /// The machine waits for the answer to its look.
     pub(super) looking: bool,
 }
 
-fn is_stop(signal: Signal) -> bool {
-    [Signal::TSTP, Signal::TTIN, Signal::TTOU].contains(&signal)
-}
-
 impl Terminal {
-    /// Whether nothing is prepared yet: no hook, no signal, no word to the manager.
+    /// Whether nothing is prepared yet: no hook, no signal, no notification of the manager.
     pub(super) fn is_unprepared(&self) -> bool {
         self.ctrl_c.is_some_and(|ctrl_c| ctrl_c.prepares.is_some())
     }
-
-    /// What two worlds are compared by.
-    pub(super) fn numbers(&self) -> ([i64; 3], [Option<Instant>; 2]) {
-        let number = |signal: Option<Signal>| signal.map_or(0, |signal| i64::from(signal.number()));
-        let times = self.ctrl_c.map(|ctrl_c| (ctrl_c.next, ctrl_c.prepares));
-        (
-            [
-                number(self.halted),
-                number(self.group),
-                i64::from(self.looking),
-            ],
-            [
-                times.map(|(next, _)| next),
-                times.and_then(|(_, prepares)| prepares),
-            ],
-        )
-    }
-
-    /// Drops what no later event can read.
-    pub(super) fn forget_stops(&mut self) {
-        (self.halted, self.group) = (None, None);
-    }
 }
 
-/// Whether a stop request is the Ctrl-C of an interactive program.
-fn is_ctrl_c(settings: &Settings, received: Received) -> bool {
-    let key = received.signal == Signal::INT && received.side == Side::Terminal;
-    settings.stdout_is_terminal && key && received.shared_group
-}
+impl Model {
+    /// Whether a stop request is the Ctrl-C of an interactive program.
+    pub(super) fn may_survive(&self, received: Received) -> bool {
+        let Given(settings, place) = &*self.given;
+        let key = received.signal == Signal::INT && received.side == Side::Terminal;
+        let kept = settings.remap.apply(Signal::INT) == Some(Signal::INT);
+        place.stdout_is_terminal && key && kept && received.shared_group
+    }
 
-impl World {
-    /// What the machine had to do about job control and about the looks, and did.
-    pub(super) fn judge_terminal(
-        &mut self,
-        before: State,
-        event: Event,
-        due: bool,
-        actions: &[Action],
-    ) {
-        let expected = self.expected_suspension(before, event);
-        let suspended = actions.iter().find_map(|action| match *action {
-            Action::SuspendSelf(signal) => Some(signal),
-            _ => None,
+    /// Nothing is prepared before the looks.
+    pub(super) fn look_first(&mut self, now: Instant) {
+        self.terminal.ctrl_c = Some(Cancellable {
+            next: now + LOOKS[0],
+            prepares: Some(now + LOOKS[1]),
         });
-        assert_eq!(
-            suspended, expected,
-            "stops itself for no watcher, or stays awake before one"
-        );
-        let looks = event == Event::Timeout
-            && !due
-            && self.terminal.ctrl_c.is_some_and(|it| it.next <= self.now);
-        assert_eq!(
-            actions.contains(&Action::LookAtTerminal),
-            looks,
-            "looks without need, or not when it has to"
-        );
-        self.follow_ctrl_c(before, event, looks, actions);
-        if self.terminal.is_unprepared() {
-            let prepares = |action: &Action| {
-                matches!(
-                    action,
-                    Action::Send { wake: true, .. } | Action::RunHook(_) | Action::NotifyStopping
-                )
-            };
-            assert!(
-                !actions.iter().any(prepares),
-                "prepares what a prompt can cancel"
-            );
-        }
-        if let Some(Cancellable { next, .. }) = self.terminal.ctrl_c {
-            assert!(
-                self.machine
-                    .deadline()
-                    .is_some_and(|deadline| deadline <= next),
-                "does not look again"
-            );
-        }
+        (self.stage, self.prepared) = (Stage::Preparing(None), self.rung_over);
     }
 
-    fn expected_suspension(&mut self, before: State, event: Event) -> Option<Signal> {
-        let over = |state| {
-            matches!(
-                state,
-                State::Draining { .. } | State::Killing { .. } | State::Done(_)
-            )
+    /// Whether a look was due.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        let Some(ctrl_c) = self.terminal.ctrl_c.as_mut().filter(|it| it.next <= now) else {
+            return false;
         };
-        let Self {
-            machine, terminal, ..
-        } = self;
-        if !machine.settings.job_control || over(before) || over(machine.state()) {
-            return None;
-        }
-        let both = match event {
-            Event::ChildStopped {
-                wants_terminal: true,
-                ..
-            } => None,
-            Event::ChildStopped {
-                signal,
-                watched: true,
-                ..
-            } => Some(signal),
-            Event::ChildStopped { signal, .. } if terminal.group == Some(signal) => Some(signal),
-            Event::ChildStopped {
-                signal: Signal::TSTP,
-                shared_group: false,
-                ..
-            } => None,
-            Event::ChildStopped { signal, .. } => {
-                terminal.halted = Some(signal);
-                None
-            }
-            Event::ChildExited(_) => {
-                terminal.halted = None;
-                None
-            }
-            Event::Signal(received) if received.signal == Signal::CONT => {
-                terminal.forget_stops();
-                None
-            }
-            Event::Signal(received)
-                if is_stop(received.signal) && machine.child_has(received, received.signal) =>
-            {
-                terminal.group = Some(received.signal);
-                terminal.group.filter(|_| terminal.halted == terminal.group)
-            }
-            _ => None,
-        };
-        if both.is_some() {
-            terminal.forget_stops();
-        }
-        both
-    }
-
-    fn follow_ctrl_c(&mut self, before: State, event: Event, looks: bool, actions: &[Action]) {
-        let (now, after) = (self.now, self.machine.state());
-        let settings = &self.machine.settings;
-        let was = self.terminal.ctrl_c;
-        let unprepared = was.is_some_and(|ctrl_c| ctrl_c.prepares.is_some());
-        match event {
-            Event::Signal(received)
-                if settings.is_stop_request(received) && !settings.drops(received.signal) =>
-            {
-                if !is_ctrl_c(settings, received) {
-                    self.terminal.ctrl_c = None;
-                    let killed = matches!(after, State::Killing { .. });
-                    let proceeds = actions.contains(&Action::NotifyStopping);
-                    assert!(
-                        !unprepared || killed || proceeds,
-                        "another request does not start the stop"
-                    );
-                } else if matches!(before, State::Running { .. })
-                    && settings.ladder.rung(0).is_some()
-                {
-                    let prepares = Some(now + LOOKS[1]);
-                    self.terminal.ctrl_c = Some(Cancellable {
-                        next: now + LOOKS[0],
-                        prepares,
-                    });
-                }
-            }
-            Event::Timeout if looks => {
-                let ctrl_c = self.terminal.ctrl_c.as_mut().expect("a look");
-                let first = ctrl_c.prepares.filter(|prepares| now < *prepares);
-                ctrl_c.next = first.map_or(now + LOOKS[1], |prepares| prepares.min(now + LOOKS[0]));
-                self.terminal.looking = true;
-            }
-            Event::TerminalSeen { prompt } => {
-                self.terminal.looking = false;
-                self.judge_look(before, prompt, actions);
-            }
-            _ => {}
-        }
-        match (after, &mut self.terminal.ctrl_c) {
-            (State::Preparing { .. }, _) => {}
-            (State::Stopping { .. }, Some(ctrl_c)) => ctrl_c.prepares = None,
-            (_, ctrl_c) => *ctrl_c = None,
-        }
+        let first = ctrl_c.prepares.filter(|prepares| now < *prepares);
+        ctrl_c.next = first.map_or(now + LOOKS[1], |prepares| prepares.min(now + LOOKS[0]));
+        self.terminal.looking = true;
+        self.actions.push(Action::LookAtTerminal);
+        true
     }
 
     /// A prompt leaves nothing of the stop; no prompt, after a while, lets it begin.
-    fn judge_look(&mut self, before: State, prompt: bool, actions: &[Action]) {
+    pub(super) fn terminal_seen(&mut self, now: Instant, prompt: bool) {
+        self.terminal.looking = false;
         let Some(ctrl_c) = self.terminal.ctrl_c else {
-            panic!("looks though the stop cannot be cancelled")
+            return;
         };
-        let after = self.machine.state();
         if prompt {
-            assert!(
-                matches!(after, State::Running { .. }) && actions.is_empty(),
-                "is not cancelled"
-            );
-            assert!(self.next_hook == 0, "cancels what a hook has begun");
-            (self.asked, self.since, self.late, self.extended) = Default::default();
-            (self.stopped_by, self.told_all) = Default::default();
-        } else if ctrl_c.prepares.is_some_and(|prepares| prepares <= self.now) {
-            assert!(
-                actions.contains(&Action::NotifyStopping),
-                "does not begin to stop"
-            );
-            self.terminal.ctrl_c = (self.machine.settings.hooks == 0).then_some(Cancellable {
-                prepares: None,
-                ..ctrl_c
-            });
-        } else {
-            assert_eq!(
-                (actions, after),
-                (&[][..], before),
-                "a look that finds no prompt changes something"
-            );
+            self.stage = Stage::Running;
+            self.terminal.ctrl_c = None;
+            (self.begun, self.tick, self.prepared, self.rung_over) = Default::default();
+            (self.asked, self.sent, self.brought, self.tree) = Default::default();
+            self.waiting.clear();
+        } else if ctrl_c.prepares.is_some_and(|prepares| prepares <= now) {
+            let prepares = None;
+            let looks_on = self.given.0.hooks == 0;
+            self.terminal.ctrl_c = looks_on.then_some(Cancellable { prepares, ..ctrl_c });
+            self.proceed(now);
+        }
+    }
+
+    /// Any other stop request than a Ctrl-C lets the stop begin.
+    pub(super) fn join(&mut self, now: Instant, received: Received) {
+        if !self.may_survive(received) {
+            let unprepared = self.terminal.is_unprepared();
+            self.terminal.ctrl_c = None;
+            if unprepared && matches!(self.stage, Stage::Preparing(_)) {
+                self.proceed(now);
+            }
+        }
+    }
+
+    fn proceed(&mut self, now: Instant) {
+        self.prepare(now, 0);
+        self.announce(self.begun.expect("a stop that began"));
+    }
+
+    /// The looks end with the preparations of a stop that a hook belongs to, with the child and with
+    /// SIGKILL. The manager is notified of a stop that did not wait for the last of them.
+    pub(super) fn settle_looks(&mut self, now: Instant) {
+        let unprepared = self.terminal.is_unprepared();
+        match (self.stage, &mut self.terminal.ctrl_c) {
+            (Stage::Preparing(_), _) => return,
+            (Stage::Rung(_), Some(ctrl_c)) => ctrl_c.prepares = None,
+            (_, ctrl_c) => *ctrl_c = None,
+        }
+        if unprepared && matches!(self.stage, Stage::Rung(_) | Stage::Draining) {
+            self.announce(self.begun.unwrap_or(now));
+        }
+    }
+
+    fn suspend(&mut self, now: Instant, signal: Signal) {
+        (self.terminal.halted, self.terminal.group) = (None, None);
+        self.terminal.paused = Some((now, signal));
+        self.actions.push(Action::SuspendSelf(signal));
+    }
+
+    pub(super) fn child_stopped(&mut self, now: Instant, event: Event) {
+        let Event::ChildStopped {
+            signal,
+            wants_terminal,
+            watched,
+            shared_group,
+        } = event
+        else {
+            return;
+        };
+        if self.is_over() {
+            return;
+        }
+        let stop = signal == Signal::STOP;
+        let stopping = matches!(self.stage, Stage::Rung(_));
+        let terminal = self.given.1.job_control;
+        if stop && stopping && !watched || !stop && !terminal {
+            self.actions.push(Action::Wake);
+        } else if terminal && wants_terminal {
+            self.actions.extend([Action::LendTerminal, Action::Wake]);
+        } else if terminal && (watched || self.terminal.group == Some(signal)) {
+            self.suspend(now, signal);
+        } else if terminal && signal == Signal::TSTP && !shared_group {
+            self.actions.push(Action::Wake);
+        } else if terminal {
+            self.terminal.halted = Some(signal);
+        }
+    }
+
+    /// The other half of a stop of the whole group.
+    pub(super) fn follow_group(&mut self, now: Instant, received: Received) {
+        let signal = received.signal;
+        if self.is_over() || !self.given.1.job_control {
+            return;
+        }
+        if signal == Signal::CONT {
+            (self.terminal.halted, self.terminal.group) = (None, None);
+        }
+        let stops = [Signal::TSTP, Signal::TTIN, Signal::TTOU];
+        if stops.contains(&signal) && self.has_had(received, signal) {
+            self.terminal.group = Some(signal);
+            if self.terminal.halted == Some(signal) {
+                self.suspend(now, signal);
+            }
+        }
+    }
+
+    /// The time for which the user has the job stopped does not count.
+    pub(super) fn resumed(&mut self, now: Instant, suspended: bool, stopped: bool) {
+        let Some((since, signal)) = self.terminal.paused.take() else {
+            return;
+        };
+        for time in [
+            &mut self.runs_until,
+            &mut self.begun,
+            &mut self.prepared,
+            &mut self.rung_over,
+        ] {
+            *time = time.map(|time| time + (now - since));
+        }
+        if stopped && (suspended || signal != Signal::STOP) {
+            self.actions.push(Action::Wake);
+        }
+        if self.begun.is_some() && suspended {
+            self.notify();
         }
     }
 }

@@ -1,0 +1,156 @@
+//! The size of src/, held like its `unsafe`: `ledger.txt` beside this file has the lines of code of
+//! each file, and each `static` with its reason.
+//!
+//! A line of code is a line that is not blank, not a comment, and not a test, after rustfmt with
+//! lines of 120 characters: how a file is formatted does not count. A number that has to grow grows
+//! in the commit that says why (`BLESS=1 cargo test --test e2e ledger` writes the file); one that
+//! shrinks cannot grow back.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::common::skip;
+use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
+
+/// Lines of code of src/.
+const LIMIT: usize = 7200;
+/// Lines of code of a file.
+const LIMIT_OF_A_FILE: usize = 300;
+/// Lines of a function from its `fn` to its last brace, comments included, formatted at 100
+/// columns: what fits a screen.
+const SCREEN: usize = 60;
+/// `file: function`, and why it may be longer.
+const LONGER: [(&str, &str); 0] = [];
+/// What stands in the ledger in the place of a reason that is still to be written.
+const NO_REASON: &str = "REASON?";
+
+/// The text as rustfmt writes it with lines of 120 characters.
+fn normalised(text: &str) -> String {
+    let mut rustfmt = Command::new("rustfmt")
+        .args(["--edition", "2024", "--config"])
+        .arg("max_width=120,use_small_heuristics=Max")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("rustfmt");
+    // The whole text is read before the first line is written: the pipes cannot block each other.
+    let mut stdin = rustfmt.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    let output = rustfmt.wait_with_output().unwrap();
+    assert!(output.status.success(), "rustfmt: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn lines_of_code(text: &str) -> usize {
+    let code = Source::new(&normalised(text)).view(&[Kind::Code, Kind::Quoted]);
+    code.lines().filter(|line| !line.trim().is_empty()).count()
+}
+
+/// The names of the statics in a file's code.
+fn statics(code: &str) -> Vec<String> {
+    let words = tokens(code);
+    let mut found = vec![];
+    for (at, word) in words.iter().enumerate() {
+        // A lifetime has the mark before its name.
+        if word.text != "static" || (at > 0 && words[at - 1].text == "'") {
+            continue;
+        }
+        let name = words[at + 1..].iter().find(|next| next.text != "mut");
+        found.extend(name.map(|name| name.text.to_owned()));
+    }
+    found
+}
+
+/// `file NAME` and the reason, of each static in the ledger.
+fn reasons() -> BTreeMap<String, String> {
+    let ledger = read(&root().join("tests/e2e/ledger.txt"));
+    ledger
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(place, reason)| (place.to_owned(), reason.to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_ledger_holds_the_lines_of_code_and_the_statics() {
+    let rustfmt = Command::new("rustfmt").arg("--version").output();
+    if skip(rustfmt.is_err().then(|| "rustfmt is not installed".into())) {
+        return;
+    }
+    let (mut ledger, mut total, mut too_long) = (String::new(), 0, vec![]);
+    let program = program();
+    for (name, text) in &program {
+        let lines = lines_of_code(text);
+        total += lines;
+        ledger += &format!("{lines:4} {name}\n");
+        if lines > LIMIT_OF_A_FILE {
+            too_long.push(name);
+        }
+    }
+    ledger += &format!("{total:4} in all, at most {LIMIT}\n\n");
+    let reasons = reasons();
+    for (name, text) in &program {
+        for name in statics(&Source::new(text).code())
+            .iter()
+            .map(|item| format!("{name} {item}"))
+        {
+            let reason = reasons.get(&name).map_or(NO_REASON, String::as_str);
+            ledger += &format!("{name}: {reason}\n");
+        }
+    }
+    hold(&ledger, "ledger.txt");
+    assert!(
+        !ledger.contains(NO_REASON),
+        "a static without its reason in ledger.txt:\n{ledger}"
+    );
+    assert!(total <= LIMIT, "{total} lines of code in src/");
+    assert!(
+        too_long.is_empty(),
+        "more than {LIMIT_OF_A_FILE} lines of code: {too_long:?}"
+    );
+}
+
+/// The name and the length in lines of each function with a body.
+fn functions(words: &[Token<'_>]) -> Vec<(String, usize)> {
+    let mut found = vec![];
+    for at in 0..words.len().saturating_sub(1) {
+        let (word, name) = (words[at], words[at + 1]);
+        if word.text != "fn"
+            || !name
+                .text
+                .starts_with(|c: char| c.is_alphabetic() || c == '_')
+        {
+            continue;
+        }
+        let mut depth = 0;
+        for end in &words[at..] {
+            match end.text {
+                "(" | "[" | "{" => depth += 1,
+                "}" if depth == 1 => {
+                    found.push((name.text.to_owned(), end.line - word.line + 1));
+                    break;
+                }
+                ")" | "]" | "}" => depth -= 1,
+                ";" if depth == 0 => break,
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_function_fits_a_screen() {
+    let mut longer = vec![];
+    for (file, text) in program() {
+        for (name, lines) in functions(&tokens(&Source::new(&text).code())) {
+            let place = format!("{file}: {name}");
+            if lines > SCREEN && !LONGER.iter().any(|(known, _)| *known == place) {
+                longer.push(format!("{place}: {lines} lines"));
+            }
+        }
+    }
+    assert!(longer.is_empty(), "more than {SCREEN} lines: {longer:#?}");
+}
