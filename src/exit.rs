@@ -71,6 +71,17 @@ pub(crate) struct Usage {
     pub(crate) max_rss: u64,
 }
 
+/// What the kernel's OOM killer did in bowout's control group. Which process it killed is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OomKills {
+    /// How many processes it killed.
+    pub(crate) count: u64,
+    /// They are those of the run; else, of all time since the group was made.
+    pub(crate) during_run: bool,
+    /// The group's limit, in bytes.
+    pub(crate) limit: Option<u64>,
+}
+
 /// One rule of `--remap-exit`: `CODE[:NEW]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Recode {

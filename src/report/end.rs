@@ -6,7 +6,7 @@ use log::Level;
 
 use super::phrases::{descendants, duration, names};
 use super::{History, Line, Stop, json};
-use crate::exit::Exit;
+use crate::exit::{Exit, OomKills};
 use crate::sender::{NamedSender, Side};
 use crate::signal::Signal;
 
@@ -62,7 +62,7 @@ impl History {
         let terminal = self.place.job_control;
         match self.exit() {
             None => Level::Warn,
-            Some(_) if self.kill.is_some() => Level::Warn,
+            Some(_) if self.kill.is_some() || self.oom.is_some() => Level::Warn,
             Some(Exit::Signal(Signal::INT))
                 if self.left == 0 && self.stop.as_ref().map_or(terminal, ctrl_c) =>
             {
@@ -116,6 +116,7 @@ impl History {
                     .exit()
                     .is_some_and(|exit| exit != Exit::Signal(Signal::KILL))
         };
+        let stopped = stopped + &self.oom.map(oom).unwrap_or_default();
         match (&self.kill, killed) {
             (Some((kill, exited)), Some(killed)) if by_itself(*exited) => {
                 format!("{stopped}; killed {killed} that it left running{names}: {kill}")
@@ -141,4 +142,23 @@ impl History {
             if self.core { " (core dumped)" } else { "" }
         )
     }
+}
+
+/// What the OOM killer did, for the end of a sentence. It may have killed other processes than the
+/// child: the counter does not say.
+fn oom(kills: OomKills) -> String {
+    let times = match kills.count {
+        1 => "1 process".into(),
+        count => format!("{count} processes"),
+    };
+    let during = if kills.during_run {
+        " during the run"
+    } else {
+        ""
+    };
+    let limit = kills
+        .limit
+        .map(|limit| format!(" (limit {} MiB)", limit >> 20));
+    let limit = limit.unwrap_or_default();
+    format!("; the kernel's OOM killer killed {times} in this control group{during}{limit}")
 }

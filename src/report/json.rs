@@ -44,6 +44,11 @@ impl History {
                 "killed": killed,
             },
             "killed": self.killed.iter().map(process).collect::<Value>(),
+            "oom": self.oom.map(|kills| json!({
+                "kills": kills.count,
+                "during_run": kills.during_run,
+                "limit_bytes": kills.limit,
+            })),
             "orphans_reaped": self.orphans,
             "user_time_ms": millis(self.usage.user),
             "system_time_ms": millis(self.usage.system),

@@ -17,7 +17,7 @@ use log::Level;
 use phrases::{duration, signal_from};
 use serde_json::Value;
 
-use crate::exit::{Exit, Usage};
+use crate::exit::{Exit, OomKills, Usage};
 use crate::policy::{Fact, Outcome, Place, Settings, Waiting};
 use crate::process::NamedProcess;
 use crate::sender::NamedSender;
@@ -122,6 +122,8 @@ pub(crate) struct History {
     /// How the child exited, and when.
     ended: Option<(Exit, Instant)>,
     core: bool,
+    /// Known where the child died of a SIGKILL that bowout did not send.
+    oom: Option<OomKills>,
     usage: Usage,
     /// How many descendants were left when the child had exited.
     left: usize,
@@ -179,6 +181,7 @@ impl History {
             extended: false,
             ended: None,
             core: false,
+            oom: None,
             usage: Usage::default(),
             left: 0,
             last_second: false,
@@ -200,6 +203,17 @@ impl History {
     /// The child has left a core.
     pub(crate) fn dumped_core(&mut self) {
         self.core = true;
+    }
+
+    /// Whether the child died of SIGKILL, or exited as a shell does whose command did, and bowout
+    /// sent none.
+    pub(crate) fn killed_by_another(&self) -> bool {
+        self.kill.is_none() && self.exit().is_some_and(|exit| exit.number() == 137)
+    }
+
+    /// The OOM killer killed processes in bowout's control group.
+    pub(crate) fn oom_killed(&mut self, kills: OomKills) {
+        self.oom = Some(kills);
     }
 
     /// What the child used, once it is reaped.

@@ -11,6 +11,7 @@ use crate::config::{Config, ReportTo};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
+use crate::sys::cgroup;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
 use crate::sys::{stderr, this_process};
@@ -48,10 +49,18 @@ impl Outputs {
             })
         });
         Ok(Self {
+            oom_kills: None,
             report: report.transpose()?,
             termination_log: termination_log.transpose()?.flatten(),
             directory: hook::directory(&config.pre_stop),
         })
+    }
+
+    /// Notes what the OOM killer did before the run, if a report is to be written.
+    pub(super) fn note_oom_kills(&mut self) {
+        if self.report.is_some() || self.termination_log.is_some() {
+            self.oom_kills = cgroup::memory().map(|memory| memory.kills);
+        }
     }
 
     /// The descriptors that must stay open.

@@ -24,18 +24,19 @@ use ::log::{Level, log_enabled};
 
 use crate::config::{Config, Notify};
 use crate::error::Error;
-use crate::exit::Exit;
+use crate::exit::{Exit, OomKills};
 use crate::log::{self, escape, event};
 use crate::policy::{Event, Fact, KillMode, Machine, Phase};
 use crate::report::{History, Line, Note, Sent};
 use crate::sender::{Kin, Sender};
 use crate::signal::Signal;
+use crate::sys::cgroup;
 use crate::sys::child::Child;
 use crate::sys::files::Destination;
 use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Inherited, Intake};
-use crate::sys::this_process::Parent;
+use crate::sys::this_process::{self, Parent};
 use crate::sys::tree::Tree;
 use crate::sys::tty::{self, Terminal};
 use crate::sys::wait;
@@ -85,6 +86,8 @@ struct Hook {
 struct Outputs {
     report: Option<Destination>,
     termination_log: Option<File>,
+    /// How many processes the OOM killer had killed at the start, where a report is to be written.
+    oom_kills: Option<u64>,
     directory: Option<PathBuf>,
 }
 
@@ -101,10 +104,12 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// What prevents the start (125) or the run (126, 127) of the command.
 pub(crate) fn supervise(config: Config, inherited: &Inherited) -> Result<Exit, Error> {
     // First: `fd:3` is what the user has opened, and not a descriptor of bowout's own.
-    let outputs = Outputs::open(&config)?;
+    let mut outputs = Outputs::open(&config)?;
     let intake =
         Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
-    let mut supervisor = Supervisor::start(config, inherited, outputs, intake, Linux::open())?;
+    let kernel = Linux::open();
+    outputs.note_oom_kills();
+    let mut supervisor = Supervisor::start(config, inherited, outputs, intake, kernel)?;
     let exit = loop {
         supervisor.turn();
         if let Phase::Done(exit) = supervisor.machine.phase() {
@@ -264,8 +269,33 @@ impl<K: Kernel> Supervisor<'_, K> {
         {
             self.history.child_is_called(&child.name);
         }
+        self.look_for_oom();
         let usage = self.tree.reap(ended.pid);
         self.history.used(usage);
+    }
+
+    /// Where the child died of a SIGKILL that bowout did not send, the kernel's OOM killer may have
+    /// sent it. Without a number from the start, only a container's counter says something: it began
+    /// with the container.
+    fn look_for_oom(&mut self) {
+        let before = match self.outputs.oom_kills {
+            None if !this_process::is_pid1() => return,
+            before => before,
+        };
+        if !self.history.killed_by_another() {
+            return;
+        }
+        let Some(memory) = cgroup::memory() else {
+            return;
+        };
+        let count = memory.kills.saturating_sub(before.unwrap_or(0));
+        if count > 0 {
+            self.history.oom_killed(OomKills {
+                count,
+                during_run: before.is_some(),
+                limit: memory.limit,
+            });
+        }
     }
 
     fn orphan_exited(&mut self, Ended { pid, exit, .. }: Ended) {

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod attributes;
+pub(crate) mod cgroup;
 pub(crate) mod child;
 pub(crate) mod end;
 mod entry;

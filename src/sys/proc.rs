@@ -298,7 +298,7 @@ fn open_in_proc(path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
 }
 
 /// The text of a file of /proc.
-fn read_in_proc(path: &str) -> io::Result<String> {
+pub(super) fn read_in_proc(path: &str) -> io::Result<String> {
     read(File::from(open_in_proc(path, OFlag::O_RDONLY)?))
 }
 
