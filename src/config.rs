@@ -18,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) args: Vec<OsString>,
     pub(crate) policy: Settings,
     pub(crate) pre_stop: Vec<OsString>,
+    pub(crate) pre_kill: Vec<OsString>,
+    pub(crate) post_stop: Vec<OsString>,
     pub(crate) exit_rules: ExitRules,
     pub(crate) parent_death_signal: Option<Signal>,
     pub(crate) warn_on_reap: bool,
@@ -25,6 +27,9 @@ pub(crate) struct Config {
     pub(crate) report: Option<ReportTo>,
     pub(crate) termination_log: Option<PathBuf>,
 }
+
+/// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.
+const PRE_KILL: Duration = Duration::from_secs(5);
 
 /// `--notify`: what bowout does between the command and a service manager (sd_notify(3)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +80,7 @@ pub(crate) struct Draft {
     pub(crate) stop_signal: Given<Signal>,
     pub(crate) grace_max: Given<Option<Duration>>,
     pub(crate) stop_delay: Given<Duration>,
+    pub(crate) pre_kill_timeout: Option<Duration>,
     pub(crate) kill_mode: Given<KillMode>,
     /// `-g`.
     pub(crate) group: bool,
@@ -136,6 +142,8 @@ impl Draft {
         )?;
         policy.stop_delay = delay.unwrap_or_default();
         policy.hooks = self.config.pre_stop.len();
+        policy.pre_kill = self.config.pre_kill.len();
+        policy.pre_kill_timeout = self.pre_kill_timeout.unwrap_or(PRE_KILL);
         policy.remap = Remap::new(self.remap);
         Ok(self.config)
     }

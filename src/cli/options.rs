@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use self::Kind::{Attached, Count, Letter, Many, Once, Switch};
 use super::values::{
-    FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, count, kill_mode, list, max_runtime, parse, path,
-    report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
+    FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, bounded, count, kill_mode, list, max_runtime,
+    parse, path, report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
 };
 use crate::config::Draft;
 
@@ -200,14 +200,18 @@ const USUAL: [Opt; 7] = {
     ]
 };
 
-const STOPPING: [Opt; 6] = {
+const STOPPING: [Opt; 9] = {
     let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
     let ladder =
         "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
     let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
                    signal of --stop-signal or --escalate]";
     let repeat = "What a second request from the same side does [default: kill]";
-    let hook = "Run this by /bin/sh -c before the stop signal is sent; repeatable, in order";
+    let hook = "Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order";
+    let dump = "Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable";
+    let lead =
+        "Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]";
+    let after = "Run this after COMMAND and its descendants have exited; repeatable, in order";
     let delay =
         "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
     [
@@ -226,6 +230,15 @@ const STOPPING: [Opt; 6] = {
         .words(|| words(REPEATS)),
         opt("pre-stop", None, Many("COMMAND"), hook, |d, v| {
             path(v).map(|hook| d.config.pre_stop.push(hook.into()))
+        }),
+        opt("pre-kill", None, Many("COMMAND"), dump, |d, v| {
+            path(v).map(|hook| d.config.pre_kill.push(hook.into()))
+        }),
+        opt("pre-kill-timeout", None, Once("DURATION"), lead, |d, v| {
+            bounded(v).map(|wait| d.pre_kill_timeout = Some(wait))
+        }),
+        opt("post-stop", None, Many("COMMAND"), after, |d, v| {
+            path(v).map(|hook| d.config.post_stop.push(hook.into()))
         }),
         opt("stop-delay", None, Once("DURATION"), delay, |d, v| {
             stop_delay(v).map(|wait| d.stop_delay = d.given(wait))

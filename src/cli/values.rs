@@ -106,6 +106,10 @@ pub(super) fn stop_delay(value: &OsStr) -> Result<Duration, String> {
         .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
 }
 
+pub(super) fn bounded(value: &OsStr) -> Result<Duration, String> {
+    wait(value)?.ok_or_else(|| "SIGKILL waits for no hook: write a duration such as 5s".into())
+}
+
 /// A signal that the command can act on.
 pub(super) fn stop_signal(value: &OsStr) -> Result<Signal, String> {
     match parse(value)? {

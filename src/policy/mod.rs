@@ -27,8 +27,8 @@ use crate::signal::{Signal, SignalSet};
 pub(crate) use duration::parse_wait;
 pub(crate) use ladder::{Ladder, Rung};
 pub(crate) use types::{
-    Action, Event, Fact, KillMode, OnRepeat, Outcome, Phase, Place, Reason, Received, Settings,
-    Step, Waiting,
+    Action, Event, Fact, Hook, KillMode, OnRepeat, Outcome, Phase, Place, Reason, Received,
+    Settings, Step, Waiting,
 };
 
 /// The supervision of one child, from its start to its end.
@@ -56,6 +56,11 @@ pub(crate) struct Machine {
     sent: SignalSet,
     /// Stop signals of later requests that were forwarded.
     forwarded: SignalSet,
+    /// A hook was started and has not exited; it runs unless it was sent SIGKILL.
+    hook_lives: bool,
+    hook_runs: bool,
+    /// How many `--pre-kill` hooks were started.
+    pre_kill: usize,
     /// Stop signals to send after the preparations.
     waiting: Vec<Pending>,
     /// The signal that the whole tree was last asked to stop by.
@@ -96,6 +101,9 @@ impl Machine {
             asked: [None; Side::COUNT],
             sent: SignalSet::default(),
             forwarded: SignalSet::default(),
+            hook_lives: false,
+            hook_runs: false,
+            pre_kill: 0,
             waiting: vec![],
             tree_asked: None,
             put_off: None,
@@ -124,16 +132,29 @@ impl Machine {
         self.begun_by.unwrap_or(Signal::TERM)
     }
 
-    /// What is left at `now` of the first rung, while the stop is being prepared; `None` is
-    /// without end.
+    /// Why the command ended, as hooks receive it.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.begun {
+            Some(_) if self.begun_by.is_none() => "max_runtime",
+            Some(_) => "signal",
+            None => "exited",
+        }
+    }
+
+    /// What is left at `now` of the time that hooks may take: while the stop is prepared, of the first
+    /// rung, then of the present one; `None` is without end.
     pub(crate) fn grace_left(&self, now: Instant) -> Option<Duration> {
-        self.grace.map(|grace| grace.saturating_duration_since(now))
+        let over = match self.phase {
+            Phase::Preparing { .. } => self.grace,
+            _ => self.until,
+        };
+        over.map(|over| over.saturating_duration_since(now))
     }
 
     /// When [`Event::Timeout`] is due; `None` is never.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let look = self.watch.map(|watch| watch.next);
-        [self.phase_over(), self.tick, look]
+        [self.phase_over(), self.tick, look, self.pre_kill_at()]
             .into_iter()
             .flatten()
             .min()
@@ -212,6 +233,10 @@ impl Machine {
     }
 
     fn hook_exited(&mut self, now: Instant) {
+        (self.hook_lives, self.hook_runs) = (false, false);
+        if self.pre_kill > 0 {
+            self.run_pre_kill();
+        }
         // A hook that outlived its time was killed, and nothing waits for it.
         if let Phase::Preparing { hook: Some(hook) } = self.phase {
             self.prepare(now, hook + 1);
@@ -269,6 +294,7 @@ impl Machine {
         // The deadline may have moved since the loop armed it.
         if self.phase_over().is_none_or(|over| now < over) {
             if !self.look(now) {
+                self.start_pre_kill(now);
                 self.tick(now);
             }
             return;

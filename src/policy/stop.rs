@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Fact, KillMode, Machine, Pending, Phase, Received, Rung, Waiting, later};
+use super::{
+    Action, Fact, Hook, KillMode, Machine, Pending, Phase, Received, Rung, Waiting, later,
+};
 use crate::exit::Exit;
 use crate::signal::{Signal, Target};
 
@@ -182,7 +184,7 @@ impl Machine {
         if hook < self.settings.hooks {
             self.phase = Phase::Preparing { hook: Some(hook) };
             self.until = latest.or_else(|| later(self.begun, Some(HOOKS)));
-            self.act(Action::RunHook(hook));
+            self.run_hook(Hook::PreStop(hook));
         } else if delay > Duration::ZERO {
             self.phase = Phase::Preparing { hook: None };
             self.until = [now.checked_add(delay), latest].into_iter().flatten().min();
@@ -208,6 +210,7 @@ impl Machine {
             }
             self.report(Fact::Escalated);
         } else {
+            self.end_hook();
             if self.asks_last() {
                 self.sent = self.sent.with(Signal::KILL);
                 self.send(Signal::KILL, Target::Child);
@@ -240,10 +243,60 @@ impl Machine {
         stopping
     }
 
+    /// Until when the `--post-stop` hooks may run that start at `now`: what the stop left of the grace
+    /// period, or a second if that is more; the whole grace period where there was no stop.
+    pub(crate) fn post_stop_until(&self, now: Instant) -> Instant {
+        let total = self.settings.ladder.total(0).unwrap_or(HOOKS);
+        let until = self.begun.unwrap_or(now).checked_add(total);
+        until.unwrap_or(now).max(now + LAST_SECOND)
+    }
+
+    fn run_hook(&mut self, hook: Hook) {
+        (self.hook_lives, self.hook_runs) = (true, true);
+        self.act(Action::RunHook(hook));
+    }
+
     /// Ends the hook that runs, if one does.
     pub(super) fn end_hook(&mut self) {
-        if matches!(self.phase, Phase::Preparing { hook: Some(_) }) {
+        if std::mem::take(&mut self.hook_runs) {
             self.act(Action::EndHook);
+        }
+    }
+
+    /// When the first `--pre-kill` hook starts: before SIGKILL by its timeout, or by a quarter of the
+    /// last rung's wait if that is less. `None` unless the child is on the last rung. A hook that was
+    /// killed and has not exited delays it.
+    pub(super) fn pre_kill_at(&self) -> Option<Instant> {
+        let lead = self.last_wait()? / 4;
+        let lead = lead.min(self.settings.pre_kill_timeout);
+        let due = self.pre_kill == 0 && self.settings.pre_kill > 0 && !self.hook_lives;
+        self.until.filter(|_| due)?.checked_sub(lead)
+    }
+
+    /// The wait of the last rung, if that is reached and the child lives.
+    fn last_wait(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Stopping { rung } if rung + 1 == self.settings.ladder.rungs() => self
+                .settings
+                .ladder
+                .rung(rung)?
+                .wait
+                .filter(|_| self.ended.is_none()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn start_pre_kill(&mut self, now: Instant) {
+        if self.pre_kill_at().is_some_and(|at| at <= now) {
+            self.run_pre_kill();
+        }
+    }
+
+    /// Runs the next `--pre-kill` hook, if there is one and time for it.
+    pub(super) fn run_pre_kill(&mut self) {
+        if self.pre_kill < self.settings.pre_kill && self.last_wait().is_some() {
+            self.run_hook(Hook::PreKill(self.pre_kill));
+            self.pre_kill += 1;
         }
     }
 

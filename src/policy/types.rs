@@ -51,6 +51,9 @@ pub(crate) struct Settings {
     pub(crate) max_runtime: Option<Duration>,
     /// How many `--pre-stop` hooks there are.
     pub(crate) hooks: usize,
+    /// How many `--pre-kill` hooks there are, and for how long before SIGKILL they may run.
+    pub(crate) pre_kill: usize,
+    pub(crate) pre_kill_timeout: Duration,
     /// `--stop-delay`: the wait between the hooks and the stop signal.
     pub(crate) stop_delay: Duration,
     /// The longest grace period that the child can ask for; `None` has no limit.
@@ -150,6 +153,15 @@ pub(crate) enum Phase {
     Done(Exit),
 }
 
+/// A hook, by its place and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    PreStop(usize),
+    PreKill(usize),
+    /// Run by the supervisor after the end, for which there is no policy.
+    PostStop(usize),
+}
+
 /// What the supervisor has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
@@ -166,8 +178,8 @@ pub(crate) enum Action {
     Pause,
     /// SIGCONT to each stopped member of the child's process group.
     Wake,
-    /// Start this `--pre-stop` hook.
-    RunHook(usize),
+    /// Start this hook.
+    RunHook(Hook),
     /// SIGKILL to the process group of the hook that runs.
     EndHook,
     /// Report the stop and its deadline to the service manager.

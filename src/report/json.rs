@@ -118,7 +118,7 @@ impl History {
             by
         });
         json!({
-            "reason": if stop.by.is_some() { "signal" } else { "max-runtime" },
+            "reason": if stop.by.is_some() { "signal" } else { "max_runtime" },
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
             // Null where the child received it from the terminal, was killed at once, or had

@@ -24,6 +24,8 @@ impl Play {
             wait_tree: false,
             max_runtime: Some(Duration::from_secs(3600)),
             hooks: 0,
+            pre_kill: 0,
+            pre_kill_timeout: Duration::ZERO,
             stop_delay: Duration::ZERO,
             grace_max: None,
             remap: Remap::new(vec![

@@ -52,7 +52,7 @@ impl Outputs {
             oom_kills: None,
             report: report.transpose()?,
             termination_log: termination_log.transpose()?.flatten(),
-            directory: hook::directory(&config.pre_stop),
+            directory: hook::directory(config),
         })
     }
 
@@ -99,12 +99,14 @@ impl<K: Kernel> Supervisor<'_, K> {
             let count = self.refused_more;
             event!(Level::Warn, "signals_refused", count = count; "{count} more signals were refused and not logged");
         }
-        // A routine run does not format the line that it does not log.
-        if self.failure.is_none() && log_enabled!(target: TARGET, self.history.end_level()) {
-            log_line(&self.history.end(self.now, exit));
-        }
         self.write_termination_message();
         self.write_report(exit);
+        let now = self.now;
+        self.run_post_stop();
+        // A routine run does not format the line that it does not log.
+        if self.failure.is_none() && log_enabled!(target: TARGET, self.history.end_level()) {
+            log_line(&self.history.end(now, exit));
+        }
         exit
     }
 

@@ -26,7 +26,7 @@ use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::exit::{Exit, OomKills};
 use crate::log::{self, escape, event};
-use crate::policy::{Event, Fact, KillMode, Machine, Phase};
+use crate::policy::{Event, Fact, Hook, KillMode, Machine, Phase};
 use crate::report::{History, Line, Note, Sent};
 use crate::sender::{Kin, Sender};
 use crate::signal::Signal;
@@ -50,7 +50,7 @@ struct Supervisor<'a, K: Kernel> {
     intake: K::Intake,
     child: Child,
     tree: Tree<K>,
-    hook: Option<Hook>,
+    hook: Option<RunningHook>,
     kin: Kin,
     machine: Machine,
     history: History,
@@ -74,8 +74,8 @@ struct Supervisor<'a, K: Kernel> {
 }
 
 /// The hook that runs.
-struct Hook {
-    number: usize,
+struct RunningHook {
+    hook: Hook,
     child: Child,
     /// bowout killed it.
     killed: bool,

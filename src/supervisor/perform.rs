@@ -7,7 +7,7 @@ use log::Level;
 
 use super::Supervisor;
 use crate::log::{escape, event};
-use crate::policy::{Action, Event, Phase};
+use crate::policy::{Action, Event, Hook, Phase};
 use crate::process::NamedProcess;
 use crate::report::Sent;
 use crate::signal::{Signal, Target};
@@ -34,7 +34,7 @@ pub(super) struct Performed {
     /// The child's group was sent SIGCONT.
     pub(super) woken: bool,
     /// The hook to run after the step is logged.
-    pub(super) hook: Option<usize>,
+    pub(super) hook: Option<Hook>,
     /// What the actions have led to.
     pub(super) events: Vec<Event>,
 }

@@ -160,7 +160,8 @@ prop_compose! {
         on_repeat in prop::sample::select(vec![OnRepeat::Kill, OnRepeat::Forward, OnRepeat::Ignore]),
         kill_mode in prop::sample::select(vec![KillMode::Process, KillMode::Mixed, KillMode::Group]),
         max_runtime in prop::option::weighted(0.3, any_wait()),
-        hooks in 0..3usize,
+        [hooks, pre_kill] in [0..3usize, 0..3usize],
+        pre_kill_timeout in any_wait(),
         delay in any_wait(),
         more in prop::option::of(any_wait()),
         rules in prop::collection::vec(any_rewrite(), 0..2),
@@ -177,7 +178,7 @@ prop_compose! {
             wait_tree: tree && kill_mode != KillMode::Process,
             max_runtime: max_runtime.filter(|wait| *wait > Duration::ZERO),
             remap: Remap::new(rules),
-            ladder, keys_stop, on_repeat, kill_mode, hooks,
+            ladder, keys_stop, on_repeat, kill_mode, hooks, pre_kill, pre_kill_timeout,
         }
     }
 }

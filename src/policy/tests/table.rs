@@ -120,6 +120,15 @@ pub(super) fn variants() -> Vec<(&'static str, Given)> {
             .into(),
         ),
         (
+            "two --pre-kill, --pre-stop",
+            Settings {
+                hooks: 1,
+                pre_kill: 2,
+                ..settings()
+            }
+            .into(),
+        ),
+        (
             "--remap TERM:QUIT,USR1:0",
             remap(&["TERM:QUIT", "USR1:0"]).into(),
         ),

@@ -295,12 +295,20 @@ impl World {
             }
             Action::RunHook(hook) => {
                 assert!(!self.hook, "two hooks at a time");
-                assert_eq!(hook, self.next_hook, "a hook out of its turn");
-                assert!(hook < self.settings().hooks, "there is no such hook");
-                (self.hook, self.next_hook) = (true, hook + 1);
+                self.hook = true;
+                if let Hook::PreStop(hook) = hook {
+                    assert_eq!(hook, self.next_hook, "a hook out of its turn");
+                    assert!(hook < self.settings().hooks, "there is no such hook");
+                    self.next_hook = hook + 1;
+                } else {
+                    assert!(self.child.is_none() && !self.killed, "evidence too late");
+                }
             }
             Action::EndHook => {
-                assert!(self.hook, "ends a hook that does not run");
+                assert!(
+                    self.hook && !self.hook_ended,
+                    "ends a hook that does not run"
+                );
                 self.hook_ended = true;
             }
             Action::Pause

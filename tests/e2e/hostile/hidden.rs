@@ -211,10 +211,7 @@ fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
     // bowout meets a hidden process when its parent has exited and it is bowout's own child.
     for (mount, line) in [
         (over_all, "2 descendants left ("),
-        (
-            over_each,
-            "sent SIGTERM to 1 descendant that appeared during the stop",
-        ),
+        (over_each, ") that appeared during the stop"),
     ] {
         let dir = Dir::new();
         let script = format!(

@@ -161,7 +161,8 @@ impl World {
             Outcome::Forwarded => did.sends && !did.kills && !begins,
             Outcome::NotForwarded(reason) => {
                 let over = matches!(stage, Stage::Draining | Stage::Killing | Stage::Done(_));
-                let exited = self.child.is_some() && !self.settings().wait_tree;
+                // An exit after the end changes nothing.
+                let exited = self.model.exited.is_some() && !self.settings().wait_tree;
                 let asks = self.model.asks(received);
                 let because = match reason {
                     Reason::Dropped => self.settings().remap.apply(received.signal).is_none(),
@@ -174,7 +175,7 @@ impl World {
                     Reason::ChildExited => over && exited,
                     Reason::ChildKilled => over && !exited,
                 };
-                because && !did.sends && !did.kills && !was_running || !asks
+                because && !did.sends && !did.kills && (!was_running || !asks)
             }
         }
     }

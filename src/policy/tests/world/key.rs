@@ -44,6 +44,7 @@ impl World {
                 (machine.halted, machine.group_stop) = (None, None);
                 (model.terminal.halted, model.terminal.group) = (None, None);
                 self.next_hook = 0;
+                (machine.pre_kill, model.evidence) = (0, 0);
                 // The drain has asked every descendant by SIGTERM.
                 self.stopped_by = SignalSet::of(&[Signal::TERM]);
                 self.asked_all = true;
@@ -70,6 +71,8 @@ impl World {
             (model.again, model.gives_up, model.fewest, model.timed_out) = Default::default();
             (self.child, self.none_left, self.killed, self.killed_all) = Default::default();
             (self.hook, self.hook_ended) = Default::default();
+            (machine.hook_lives, machine.hook_runs) = (false, false);
+            (model.hook, model.hook_killed) = (false, false);
         }
     }
 
@@ -216,6 +219,9 @@ impl Key {
             asked,
             sent,
             forwarded,
+            hook_lives,
+            hook_runs,
+            pre_kill,
             waiting,
             tree_asked,
             put_off,
@@ -249,7 +255,8 @@ impl Key {
             self.push(set.bits() as i64);
         }
         self.push(fewest.map_or(-1, |fewest| fewest as i64));
-        self.push(i64::from(*timed_out));
+        self.push(*pre_kill as i64);
+        self.switches([*timed_out, *hook_lives, *hook_runs]);
         let stopped = paused.map(|(_, signal)| signal);
         self.signals([*begun_by, *tree_asked, stopped, *halted, *group_stop]);
         self.times([
@@ -281,6 +288,10 @@ impl Key {
             sent,
             brought,
             waiting,
+            // The machine's own, compared by the actions.
+            hook: _,
+            hook_killed: _,
+            evidence: _,
             tree,
             child_killed,
             again,

@@ -57,6 +57,11 @@ pub(in super::super) struct Model {
     /// Those that a later request brought: the ladder does not repeat them.
     pub(super) brought: SignalSet,
     pub(super) waiting: Vec<ToSend>,
+    /// A hook lives, and whether it was sent SIGKILL.
+    pub(super) hook: bool,
+    pub(super) hook_killed: bool,
+    /// How many hooks before SIGKILL were started.
+    pub(super) evidence: usize,
     /// The last signal that the whole tree was asked to stop by.
     pub(super) tree: Option<Signal>,
     pub(super) child_killed: bool,
@@ -92,6 +97,9 @@ impl Model {
             sent: SignalSet::default(),
             brought: SignalSet::default(),
             waiting: vec![],
+            hook: false,
+            hook_killed: false,
+            evidence: 0,
             tree: None,
             child_killed: false,
             again: None,
@@ -111,6 +119,10 @@ impl Model {
             Event::Signal(received) => self.signal(now, received),
             Event::ChildExited(exit) => self.child_exited(now, exit),
             Event::HookExited => {
+                (self.hook, self.hook_killed) = (false, false);
+                if self.evidence > 0 {
+                    self.run_evidence();
+                }
                 if let Stage::Preparing(Some(hook)) = self.stage {
                     self.prepare(now, hook + 1);
                 }
@@ -139,7 +151,7 @@ impl Model {
     /// When [`Event::Timeout`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let look = self.terminal.ctrl_c.map(|ctrl_c| ctrl_c.next);
-        let times = [self.stage_over(), self.tick, look];
+        let times = [self.stage_over(), self.tick, look, self.evidence_due()];
         times.into_iter().flatten().min()
     }
 
@@ -151,6 +163,31 @@ impl Model {
             Stage::Rung(_) | Stage::Draining => self.rung_over,
             Stage::Killing => self.again.min(self.gives_up),
             Stage::Done(_) => None,
+        }
+    }
+
+    /// When the first hook before SIGKILL is due.
+    pub(super) fn evidence_due(&self) -> Option<Instant> {
+        let settings = &self.given.0;
+        if !self.on_last_rung() || settings.pre_kill == 0 || self.evidence > 0 || self.hook {
+            return None;
+        }
+        let wait = settings.ladder.rung(self.rungs() - 1)?.wait?;
+        let before = settings.pre_kill_timeout.min(wait / 4);
+        self.rung_over.map(|over| over.checked_sub(before).unwrap())
+    }
+
+    fn on_last_rung(&self) -> bool {
+        let last = matches!(self.stage, Stage::Rung(rung) if rung + 1 == self.rungs());
+        last && self.exited.is_none() && self.rung_over.is_some()
+    }
+
+    fn run_evidence(&mut self) {
+        if self.on_last_rung() && self.evidence < self.given.0.pre_kill {
+            self.actions
+                .push(Action::RunHook(Hook::PreKill(self.evidence)));
+            self.evidence += 1;
+            self.hook = true;
         }
     }
 
@@ -372,7 +409,8 @@ impl Model {
         if hook < settings.hooks {
             self.stage = Stage::Preparing(Some(hook));
             self.prepared = latest.or(plus(self.begun, Some(HOOKS)));
-            self.actions.push(Action::RunHook(hook));
+            self.actions.push(Action::RunHook(Hook::PreStop(hook)));
+            self.hook = true;
         } else if !delay.is_zero() {
             self.stage = Stage::Preparing(None);
             let delayed = now + delay;
@@ -414,7 +452,8 @@ impl Model {
     }
 
     fn end_hook(&mut self) {
-        if matches!(self.stage, Stage::Preparing(Some(_))) {
+        if self.hook && !self.hook_killed {
+            self.hook_killed = true;
             self.actions.push(Action::EndHook);
         }
     }
@@ -560,6 +599,9 @@ impl Model {
             if self.look(now) {
                 return;
             }
+            if self.evidence_due().is_some_and(|due| due <= now) {
+                self.run_evidence();
+            }
             if self.tick.is_some_and(|tick| tick <= now) {
                 self.tick = Some(now + TICK);
                 if self.given.1.announces && self.begun.is_some() {
@@ -595,6 +637,7 @@ impl Model {
             }
             Stage::Rung(_) if !last => self.next_rung(now),
             Stage::Rung(_) if self.is_mixed() && self.tree.is_none() => {
+                self.end_hook();
                 self.child_killed = true;
                 self.push(Signal::KILL, Target::Child, false);
                 self.ask_tree(Some(now + SECOND));
