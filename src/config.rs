@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::ffi::{CStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +27,28 @@ pub(crate) struct Config {
     pub(crate) notify: Notify,
     pub(crate) report: Option<ReportTo>,
     pub(crate) termination_log: Option<PathBuf>,
+    /// Print what a stop does, instead of starting the command.
+    pub(crate) explain: bool,
+    /// The options that were given.
+    pub(crate) origins: Vec<Origin>,
+}
+
+/// An option that was given, by its long name, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) option: &'static str,
+    pub(crate) source: Source,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            Source::Typed => write!(f, "--{}", self.option),
+            Source::Environment => {
+                write!(f, "BOWOUT_{}", self.option.to_uppercase().replace('-', "_"))
+            }
+        }
+    }
 }
 
 /// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.

@@ -12,6 +12,7 @@
 //!   signals and reaps the child and its descendants.
 //! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]:
 //!   numbers and names; [`suggest`]: the name that was probably meant.
+//! - [`explain`]: `--explain`, which runs the policy against simulated time.
 //! - [`report`] and [`log`]: what the log says, and how. [`process`]: a process that they name.
 //!
 //! Arrows: `policy` knows only `signal`, `exit` and `sender`; `sys` never imports `policy`; only
@@ -24,6 +25,7 @@ mod cli;
 mod config;
 mod error;
 mod exit;
+mod explain;
 #[cfg(test)]
 #[path = "../tests/fuzz/mod.rs"]
 mod fuzz;
@@ -54,6 +56,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
         Ok(draft) => draft,
         Err(stop) => return end(stop, args),
     };
+    let as_json = draft.log_format == log::Format::Json;
     match log::init(draft.verbosity, draft.log_format)
         .and_then(|()| {
             if !draft.misspelt.is_empty() {
@@ -62,11 +65,27 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
             }
             draft.check(default_grace)
         })
-        .and_then(|config| supervisor::supervise(config, inherited))
-    {
+        .and_then(|config| {
+            if config.explain {
+                Ok(explain_stop(&config, inherited, as_json))
+            } else {
+                supervisor::supervise(config, inherited)
+            }
+        }) {
         Ok(exit) => exit,
         Err(error) => fail(&error),
     }
+}
+
+fn explain_stop(config: &config::Config, inherited: &Inherited, as_json: bool) -> Exit {
+    let around = explain::Surroundings {
+        place: supervisor::look_around(config.notify, inherited),
+        proc: sys::proc::is_ours(),
+        cap_kill: sys::proc::may_kill_others(),
+        manager: sys::environment::value("NOTIFY_SOCKET").is_some(),
+    };
+    let now = sys::kernel::Kernel::clock(&sys::kernel::Linux::open());
+    sys::this_process::print(&explain::explain(config, around, now, as_json))
 }
 
 fn default_grace() -> Duration {

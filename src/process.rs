@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How many processes are named of those that one signal reached, and of those that were killed: a
+/// storm must not fill the memory.
+pub(crate) const NAMED: usize = 256;
+
 /// What /proc said of a process before it was sent a signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedProcess {

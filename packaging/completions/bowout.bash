@@ -25,12 +25,24 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-v -q -g -c -s -w -h -V -t -r -e -p -k --verbose --quiet --group --single-child --wait-tree --subreaper --warn-on-reap --help --help-all --version --grace --grace-max --escalate --stop-delay --max-runtime --rewrite --remap --remap-exit --stop-signal --parent-death-signal --kill-mode --on-repeat --exit-status --notify --log-format --stop-on --pre-stop --report --termination-log"
+            opts="-v -q -g -c -s -w -h -V -t -r -e -p -k --explain --verbose --quiet --pre-stop --pre-kill --post-stop --group --single-child --wait-tree --subreaper --warn-on-reap --help --help-all --version --grace --grace-max --escalate --stop-delay --pre-kill-timeout --max-runtime --rewrite --remap --remap-exit --stop-signal --parent-death-signal --kill-mode --on-repeat --exit-status --notify --log-format --stop-on --report --termination-log"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --pre-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pre-kill)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --post-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --grace)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -60,6 +72,13 @@ _bowout() {
                     return 0
                     ;;
                 --stop-delay)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --pre-kill-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -148,10 +167,6 @@ _bowout() {
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
                     ;;
-                --pre-stop)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --report)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -203,7 +218,7 @@ _bowout_find_command() {
             return
         elif [[ $word == --* && ${COMP_WORDS[at + 1]-} == = ]]; then
             ((at += 3))
-        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
+        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--pre-kill|--pre-kill-timeout|--post-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
             ((at += 2))
         elif [[ $word == -?* ]]; then
             ((++at))

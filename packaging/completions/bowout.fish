@@ -1,9 +1,13 @@
 # Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
 
+complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
 complete -c bowout -n __bowout_before_command -s t -l grace -d 'From stop request to SIGKILL [8s or by engine]' -r -f
 complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
 complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
 complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f
+complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
 complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after so long' -r -f
 complete -c bowout -n __bowout_before_command -s r -l remap -l rewrite -d 'Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas' -r -f
 complete -c bowout -n __bowout_before_command -s e -l remap-exit -d 'Exit with NEW [0] instead of CODE' -r -f
@@ -115,9 +119,9 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this by /bin/sh -c before the stop signal is sent; repeatable, in order' -r -f -a "(__fish_complete_command)"
 complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
 complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
+complete -c bowout -n __bowout_before_command -l explain -d 'Print what happens at each moment of a stop, and start nothing'
 complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
 complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'
 complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
@@ -132,7 +136,7 @@ complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the vers
 # The command and its arguments up to the cursor; fails at an option's value.
 function __bowout_command
     set -l words (commandline -opc)
-    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
     or return
     set -q argv[1]
     and string join -- \n $argv

@@ -46,6 +46,7 @@ fn hinted() -> Command {
         "grace-max",
         "escalate",
         "stop-delay",
+        "pre-kill-timeout",
         "max-runtime",
         "remap",
         "remap-exit",
@@ -66,7 +67,10 @@ fn hinted() -> Command {
         .mut_arg("stop-on", |arg| {
             arg.value_parser(signals(|signal| signal.catchable()))
         })
-        .mut_arg("pre-stop", hint(ValueHint::CommandString))
+        .mut_args(|arg| match arg.get_id().as_str() {
+            "pre-stop" | "pre-kill" | "post-stop" => arg.value_hint(ValueHint::CommandString),
+            _ => arg,
+        })
         .mut_arg("report", hint(ValueHint::FilePath))
         .mut_arg("termination-log", hint(ValueHint::FilePath))
         .mut_arg("command", |arg| {

@@ -23,7 +23,7 @@ pub(crate) use usage_error::Stop;
 use usage_error::{NO_COMMAND, explain, misread, misset, misspelt};
 use values::{FORMATS, word};
 
-use crate::config::{Draft, Source};
+use crate::config::{Draft, Origin, Source};
 use crate::log::Format;
 
 /// The names under which bowout can be installed in place of another init. A Ctrl-C that a
@@ -68,8 +68,6 @@ pub(crate) fn parse<'a>(
 #[derive(Default)]
 struct Line {
     draft: Draft,
-    /// The long names of the options that were given.
-    given: Vec<&'static str>,
     /// The index of the command in the words; their number where there is none.
     command: usize,
 }
@@ -125,7 +123,7 @@ impl Line {
         rest: &'a [OsString],
     ) -> Option<&'a [OsString]> {
         let repeats = matches!(option.kind, Kind::Count | Kind::Many(_));
-        if self.given.contains(&option.long) && !repeats {
+        if self.is_given(option) && !repeats {
             return None;
         }
         let attached = attached.map(OsStr::new);
@@ -223,7 +221,7 @@ impl Line {
                 continue;
             };
             match options().find(|option| option.has_variable(name)) {
-                Some(option) if self.given.contains(&option.long) => {}
+                Some(option) if self.is_given(option) => {}
                 Some(option) => self
                     .set(option, OsStr::from_bytes(value))
                     .map_err(|why| misset(option, &why))?,
@@ -233,8 +231,16 @@ impl Line {
         Ok(())
     }
 
+    fn is_given(&self, option: &Opt) -> bool {
+        let mut origins = self.draft.config.origins.iter();
+        origins.any(|origin| origin.option == option.long)
+    }
+
     fn set(&mut self, option: &'static Opt, value: &OsStr) -> Result<(), String> {
-        self.given.push(option.long);
+        self.draft.config.origins.push(Origin {
+            option: option.long,
+            source: self.draft.source,
+        });
         (option.set)(&mut self.draft, value)
     }
 }

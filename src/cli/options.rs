@@ -153,7 +153,7 @@ static SECTIONS: [(&str, &[Opt]); 5] = [
 
 // In the rows, `d` is the draft and `v` the value.
 
-const USUAL: [Opt; 7] = {
+const USUAL: [Opt; 8] = {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
                  Container Apps; 85s in a systemd unit]";
     let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
@@ -161,6 +161,7 @@ const USUAL: [Opt; 7] = {
     let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
                 COMMAND's process group, the stop signal to every descendant [default: mixed]";
     let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let explain = "Print what happens at each moment of a stop, and start nothing";
     let more = "Say more: -v debug, -vv trace";
     let less = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
     [
@@ -189,6 +190,9 @@ const USUAL: [Opt; 7] = {
             |d, v| list(v, &mut d.config.exit_rules.recode),
         )
         .brief("Exit with NEW [0] instead of CODE"),
+        opt("explain", None, Letter, explain, |d, v| {
+            switch(v).map(|on| d.config.explain = on)
+        }),
         opt("verbose", Some('v'), Count, more, |d, v| {
             count(v).map(|more| d.count(more, 0))
         })

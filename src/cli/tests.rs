@@ -140,7 +140,13 @@ fn where_the_quick_path_reads_a_line_clap_reads_the_same() {
         if let Some(quick) = Line::spelt_out(&words) {
             read += 1;
             let clap = Line::by_clap(&words, name).and_then(finish);
-            assert_eq!(finish(quick), clap, "seed {seed}: {line:?}");
+            // clap does not keep their order.
+            let sorted = |mut draft: Draft| {
+                draft.config.origins.sort_by_key(|origin| origin.option);
+                draft
+            };
+            let [quick, clap] = [finish(quick), clap].map(|read| read.map(sorted));
+            assert_eq!(quick, clap, "seed {seed}: {line:?}");
         }
     }
     // About a third of them.
@@ -159,7 +165,12 @@ fn a_variable_means_what_its_option_does() {
             let set = CString::new(format!("{variable}={value}")).unwrap();
             let set = parse(&words(&["ls"]), std::iter::once(&*set));
             match (typed, set) {
-                (Ok(typed), Ok(set)) => assert_eq!(typed.config, set.config, "{variable}={value}"),
+                (Ok(mut typed), Ok(mut set)) => {
+                    typed.config.origins.clear();
+                    let origin = set.config.origins.pop().expect("an origin");
+                    assert_eq!(origin.to_string(), variable);
+                    assert_eq!(typed.config, set.config, "{variable}={value}");
+                }
                 (Err(Stop::Usage(typed)), Err(Stop::Usage(set))) => assert_eq!(
                     typed.strip_prefix(&format!("--{}", option.long)),
                     set.strip_prefix(&variable)

@@ -7,10 +7,11 @@
 //! distinguish signals that were pending together from a repeat.
 //!
 //! Reading order: `types`, [`Machine::step`], then `stop` for the way from the first request to
-//! SIGKILL, `requests` for what a signal means, `terminal` for job control and Ctrl-C.
+//! SIGKILL, `hooks` for what runs on it, `requests` for what a signal means, `terminal` for job control and Ctrl-C.
 //! `policy/tests/table.txt` shows every state with every event: a change of behaviour is a diff.
 
 mod duration;
+mod hooks;
 mod ladder;
 mod requests;
 mod stop;

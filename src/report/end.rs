@@ -106,7 +106,7 @@ impl History {
             }
             (_, _) => String::new(),
         };
-        let count = self.killed_descendants().count();
+        let count = self.killed_count();
         let killed = (count > 0).then(|| descendants(count));
         let names = names(count, self.killed_descendants());
         // It can exit by itself while SIGKILL is on its way.

@@ -24,7 +24,7 @@ impl History {
         lost: u64,
     ) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
-        let killed = self.killed_descendants().count();
+        let killed = self.killed_count();
         let report = json!({
             "bowout": env!("CARGO_PKG_VERSION"),
             "command": self.command,
@@ -43,7 +43,7 @@ impl History {
                 "ended": self.left.saturating_sub(killed),
                 "killed": killed,
             },
-            "killed": self.killed.iter().map(process).collect::<Value>(),
+            "killed": self.killed.values().map(process).collect::<Value>(),
             "oom": self.oom.map(|kills| json!({
                 "kills": kills.count,
                 "during_run": kills.during_run,

@@ -10,16 +10,18 @@ mod phrases;
 mod tests;
 mod text;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
-use phrases::{duration, signal_from};
+pub(crate) use phrases::duration;
+use phrases::signal_from;
 use serde_json::Value;
 
 use crate::exit::{Exit, OomKills, Usage};
 use crate::policy::{Fact, Outcome, Place, Settings, Waiting};
-use crate::process::NamedProcess;
+use crate::process::{NAMED, NamedProcess};
 use crate::sender::NamedSender;
 use crate::signal::{Signal, Target};
 
@@ -129,8 +131,10 @@ pub(crate) struct History {
     left: usize,
     /// The descendants were sent their first stop signal when the child was sent SIGKILL.
     last_second: bool,
-    /// The processes that were sent SIGKILL, the child among them.
-    killed: Vec<NamedProcess>,
+    /// How many descendants were sent SIGKILL at once, at the most.
+    descendants_killed: usize,
+    /// The first [`NAMED`] processes that were sent SIGKILL, the child among them, by their PIDs.
+    killed: BTreeMap<i32, NamedProcess>,
     /// The child's name at the end, where it is not the one that the command gave it.
     child_name: Option<String>,
     orphans: usize,
@@ -185,7 +189,8 @@ impl History {
             usage: Usage::default(),
             left: 0,
             last_second: false,
-            killed: vec![],
+            descendants_killed: 0,
+            killed: BTreeMap::new(),
             child_name: None,
             orphans: 0,
         }
@@ -255,7 +260,7 @@ impl History {
         }
         let earlier = Earlier {
             last_second: self.last_second,
-            killed: self.killed_descendants().next().is_some(),
+            killed: self.killed_count() > 0,
         };
         self.note_sent(note, earlier);
         self.line(note, earlier)
@@ -269,9 +274,16 @@ impl History {
         self.child_name = (!same && name != "?").then(|| name.to_owned());
     }
 
-    /// The descendants that were sent SIGKILL.
+    /// How many descendants were sent SIGKILL. They are counted by the pass that found most, or by
+    /// their names: some are found by more than one.
+    fn killed_count(&self) -> usize {
+        self.descendants_killed
+            .max(self.killed_descendants().count())
+    }
+
+    /// The descendants that were sent SIGKILL, as far as they are named.
     fn killed_descendants(&self) -> impl Iterator<Item = &NamedProcess> {
-        self.killed.iter().filter(|it| it.pid != self.pid)
+        self.killed.values().filter(|it| it.pid != self.pid)
     }
 
     fn stops(&mut self, at: Instant, by: Option<(Signal, NamedSender)>) {
@@ -286,15 +298,20 @@ impl History {
             if self.kill.is_none() {
                 self.kill = Some((self.reason_to_kill(note), self.ended.is_some()));
             }
+            if kill.to != Target::Child {
+                let killed = self.others(kill).saturating_sub(kill.refused);
+                self.descendants_killed = self.descendants_killed.max(killed);
+            }
             for process in &kill.processes {
                 if process.pid == self.pid {
                     self.child_is_called(&process.name);
                 }
-                if self.killed.iter().all(|known| known.pid != process.pid) {
-                    self.killed.push(process.clone());
+                if self.killed.len() < NAMED {
+                    let known = self.killed.entry(process.pid);
+                    known.or_insert_with(|| process.clone());
                 }
             }
-            again &= earlier.killed || self.killed_descendants().next().is_none();
+            again &= earlier.killed || self.killed_count() == 0;
         }
         for sent in note
             .sent

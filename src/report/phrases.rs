@@ -79,7 +79,7 @@ pub(super) fn state(process: &NamedProcess) -> Option<String> {
 }
 
 /// A duration for people: tenths of a second below a minute, whole seconds from there; rounded.
-pub(super) fn duration(wait: Duration) -> String {
+pub(crate) fn duration(wait: Duration) -> String {
     match (wait.as_millis(), (wait.as_millis() + 50) / 100) {
         (millis @ 0..1000, _) => format!("{millis}ms"),
         (_, tenths @ ..600) if tenths % 10 == 0 => format!("{}s", tenths / 10),

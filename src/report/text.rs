@@ -85,7 +85,7 @@ impl History {
             }
             Fact::GraceOver => (Warn, "killed", self.grace_over(note, earlier)),
             // Descendants that are killed for the first time were not asked to stop before.
-            Fact::KilledAgain if !earlier.killed && self.killed_descendants().next().is_some() => {
+            Fact::KilledAgain if !earlier.killed && self.killed_count() > 0 => {
                 (Warn, "killed", sent())
             }
             Fact::KilledAgain => (Debug, "killed_again", "sent SIGKILL again".into()),

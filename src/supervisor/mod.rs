@@ -7,10 +7,12 @@
 //! process's meanwhile. All actions of an event come before its log lines and before the next
 //! event. A failed action is logged and survived. Nothing here may panic.
 
+mod children;
 mod dropped;
 mod end;
 mod hook;
 mod perform;
+mod place;
 mod receive;
 mod start;
 
@@ -24,24 +26,23 @@ use ::log::{Level, log_enabled};
 
 use crate::config::{Config, Notify};
 use crate::error::Error;
-use crate::exit::{Exit, OomKills};
+use crate::exit::Exit;
 use crate::log::{self, escape, event};
 use crate::policy::{Event, Fact, Hook, KillMode, Machine, Phase};
 use crate::report::{History, Line, Note, Sent};
 use crate::sender::{Kin, Sender};
-use crate::signal::Signal;
-use crate::sys::cgroup;
 use crate::sys::child::Child;
 use crate::sys::files::Destination;
 use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
+use crate::sys::proc;
 use crate::sys::signals::{Inherited, Intake};
-use crate::sys::this_process::{self, Parent};
+use crate::sys::this_process::Parent;
 use crate::sys::tree::Tree;
-use crate::sys::tty::{self, Terminal};
+use crate::sys::tty::Terminal;
 use crate::sys::wait;
-use crate::sys::waitid::{Ask, Ended, Report};
 use dropped::Dropped;
+pub(crate) use place::look_around;
 
 /// One supervision.
 struct Supervisor<'a, K: Kernel> {
@@ -228,123 +229,6 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// Reaps what has exited, then looks whether the child was stopped, and whether any process is
-    /// left.
-    fn children(&mut self) {
-        self.more = false;
-        let mut orphans = false;
-        for _ in 0..AT_ONCE {
-            match self.tree.peek() {
-                Report::Exited(ended) if self.tree.is_child(ended.pid) => self.child_exited(ended),
-                Report::Exited(ended) if self.is_hook(ended.pid) => self.hook_exited(ended),
-                Report::Exited(ended) => {
-                    orphans = true;
-                    self.orphan_exited(ended);
-                }
-                // A traced process runs again, and its next report comes with a SIGCHLD of its own.
-                Report::Released => {}
-                Report::Nothing | Report::Stopped(_) | Report::Continued => {
-                    self.child_changed();
-                    if orphans {
-                        self.step(Event::Reaped, None);
-                    }
-                    return self.none_left();
-                }
-                Report::NoChild => return self.step(Event::NoneLeft { hook: false }, None),
-            }
-        }
-        self.more = true;
-    }
-
-    fn child_exited(&mut self, ended: Ended) {
-        // The result of its exec is in the pipe by now.
-        self.exec_result();
-        if ended.core {
-            self.history.dumped_core();
-        }
-        self.step(Event::ChildExited(ended.exit), None);
-        // Until it is reaped, its name can be read. A routine run names nothing.
-        if log_enabled!(target: log::TARGET, self.history.end_level())
-            && let Some(child) = self.tree.kernel.stat(ended.pid)
-        {
-            self.history.child_is_called(&child.name);
-        }
-        self.look_for_oom();
-        let usage = self.tree.reap(ended.pid);
-        self.history.used(usage);
-    }
-
-    /// Where the child died of a SIGKILL that bowout did not send, the kernel's OOM killer may have
-    /// sent it. Without a number from the start, only a container's counter says something: it began
-    /// with the container.
-    fn look_for_oom(&mut self) {
-        let before = match self.outputs.oom_kills {
-            None if !this_process::is_pid1() => return,
-            before => before,
-        };
-        if !self.history.killed_by_another() {
-            return;
-        }
-        let Some(memory) = cgroup::memory() else {
-            return;
-        };
-        let count = memory.kills.saturating_sub(before.unwrap_or(0));
-        if count > 0 {
-            self.history.oom_killed(OomKills {
-                count,
-                during_run: before.is_some(),
-                limit: memory.limit,
-            });
-        }
-    }
-
-    fn orphan_exited(&mut self, Ended { pid, exit, .. }: Ended) {
-        self.tree.reap(pid);
-        self.history.reaped_orphan();
-        let level = if self.config.warn_on_reap {
-            Level::Warn
-        } else {
-            Level::Debug
-        };
-        event!(level, "orphan_reaped", orphan_pid = pid, exit_code = exit.code(), exit_signal = exit.signal();
-            "reaped orphan pid {pid}, which {exit}");
-    }
-
-    fn child_changed(&mut self) {
-        // Continued: the sender of SIGCONT knows, and it may be bowout itself.
-        let Report::Stopped(signal) = self.tree.look(Ask::Change) else {
-            return;
-        };
-        let terminal = self.terminal.as_ref();
-        let group = self.tree.child_group();
-        let reads = signal == Signal::TTIN || signal == Signal::TTOU;
-        let lends = terminal
-            .zip(group)
-            .is_some_and(|(terminal, group)| terminal.can_lend(group));
-        let event = Event::ChildStopped {
-            signal,
-            wants_terminal: reads && lends,
-            watched: terminal.is_some() && tty::is_watched(),
-            shared_group: group == Some(tty::own_group()),
-        };
-        self.step(event, None);
-    }
-
-    /// Whether only bystanders are left, which are not waited for; or, with `--wait-tree`, only the
-    /// hook.
-    fn none_left(&mut self) {
-        let hook = self.hook.is_some();
-        let prepares = matches!(self.machine.phase(), Phase::Preparing { .. });
-        let waits = if hook {
-            prepares
-        } else {
-            self.tree.has_bystanders()
-        };
-        if waits && !self.tree.has_child() && self.tree.is_empty() {
-            self.step(Event::NoneLeft { hook }, None);
-        }
-    }
-
     /// Has the machine take an event, performs what it decides, then logs both. What became of the
     /// actions can be events again.
     fn step(&mut self, event: Event, sender: Option<Sender>) {
@@ -409,10 +293,15 @@ impl<K: Kernel> Supervisor<'_, K> {
     fn log_survivors(&mut self) {
         let mut left = self.tree.members().unwrap_or_default();
         left.retain(|process| !self.refused.contains(&(process.pid, true)));
-        for process in left {
+        for process in proc::named(&left) {
             let (name, pid, state) = (escape(&process.name), process.pid, process.state);
+            let waits_in = process
+                .waits_in
+                .as_deref()
+                .map(|it| format!(" in {}", escape(it)));
+            let waits_in = waits_in.unwrap_or_default();
             event!(Level::Error, "kill_failed", target_pid = pid, name = process.name.as_str(), state = state.to_string();
-                "cannot kill '{name}' (pid {pid}): it is in state {state} and has not exited after SIGKILL");
+                "cannot kill '{name}' (pid {pid}): it is in state {state}{waits_in} and has not exited after SIGKILL");
         }
     }
 }

@@ -8,23 +8,22 @@ use std::time::{Instant, SystemTime};
 
 use log::Level;
 
-use super::{Dropped, Outputs, Supervisor};
+use super::{Dropped, Outputs, Supervisor, place};
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::log::{escape, event};
 use crate::policy::{KillMode, Machine, Place};
 use crate::report::History;
 use crate::sender::Kin;
-use crate::signal::{Signal, SignalSet};
+use crate::signal::Signal;
 use crate::sys::child::Child;
-use crate::sys::environment;
 use crate::sys::kernel::Kernel;
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Batch, Inherited};
 use crate::sys::spawn::{self, Spawn};
 use crate::sys::this_process::{self, Parent};
 use crate::sys::tree::Tree;
-use crate::sys::tty::{self, Terminal};
+use crate::sys::tty::Terminal;
 use crate::sys::wait;
 
 impl<'a, K: Kernel> Supervisor<'a, K> {
@@ -52,7 +51,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             return Err(Error::own(format!("cannot supervise: {refused}")));
         }
         let terminal = Terminal::open();
-        let place = place(terminal.is_some(), relay.as_ref(), inherited);
+        let place = place::with_relay(terminal.is_some(), relay.as_ref(), inherited);
         let (child, early) = spawn_command(
             &config,
             inherited,
@@ -182,29 +181,10 @@ fn begin_history<K: Kernel>(
     (now, history)
 }
 
-/// What the policy has to know of the place.
-fn place(terminal: bool, relay: Option<&Relay>, inherited: &Inherited) -> Place {
-    let pid1 = this_process::is_pid1();
-    Place {
-        // What is ignored at the start stays ignored (nohup(1)). No process could have meant that
-        // for PID 1.
-        ignored: if pid1 {
-            SignalSet::default()
-        } else {
-            inherited.ignored
-        },
-        job_control: terminal,
-        stdout_is_terminal: terminal && tty::is_controlling(&std::io::stdout()),
-        announces: relay.is_some_and(Relay::can_notify),
-        leader: terminal && tty::leads_session(),
-        pid1,
-    }
-}
-
 /// The relay, where there is a manager to pass messages on to, or `--notify relay`. Where it cannot
 /// be opened, as in a unit without AF_UNIX, the command keeps the manager's NOTIFY_SOCKET.
 fn relay(notify: Notify) -> Option<Relay> {
-    let manager = environment::value("NOTIFY_SOCKET").filter(|address| !address.is_empty());
+    let manager = place::manager();
     let wanted = match notify {
         Notify::Auto | Notify::Exec => manager.is_some(),
         Notify::Relay => true,

@@ -18,7 +18,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, getpid, sysconf};
 
-use crate::process::NamedProcess;
+use crate::process::{NAMED, NamedProcess};
 
 /// How many threads one search of [`any_thread`] looks at.
 const THREADS: usize = 4096;
@@ -109,7 +109,7 @@ impl Process {
     }
 }
 
-/// The names of these processes for the log and the report. Call it after they were signalled: it
+/// The names of the first [`NAMED`] of these processes, for the log and the report. Call it after they were signalled: it
 /// reads a file for each that is in state D.
 pub(crate) fn named(processes: &[Process]) -> Vec<NamedProcess> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
@@ -125,7 +125,7 @@ pub(crate) fn named(processes: &[Process]) -> Vec<NamedProcess> {
         age: (process.started > 0)
             .then(|| now.saturating_sub(Duration::from_millis(process.started * 1000 / ticks))),
     };
-    processes.iter().map(name).collect()
+    processes.iter().take(NAMED).map(name).collect()
 }
 
 /// The next field after `skipped` others.
@@ -315,7 +315,7 @@ fn read(file: impl Read) -> io::Result<String> {
 /// Whether there is a /proc, and of bowout's PID namespace: in another one the same numbers are
 /// other processes (`unshare -p` without `--mount-proc`). /proc/self is a link to bowout's number
 /// in the namespace of that /proc (proc_pid(5)).
-pub(super) fn is_ours() -> bool {
+pub(crate) fn is_ours() -> bool {
     // A procfs never changes its PID namespace. Where there is not one, it can be mounted later:
     // each call looks again.
     static OURS: AtomicBool = AtomicBool::new(false);
@@ -333,6 +333,14 @@ pub(super) fn is_ours() -> bool {
     };
     OURS.store(ours, Ordering::Relaxed);
     ours
+}
+
+/// Whether bowout may signal processes of other users (CAP_KILL, number 5 in capabilities(7)).
+pub(crate) fn may_kill_others() -> bool {
+    let status = read_in_proc("self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & 1 << 5 != 0)
 }
 
 /// Whether bowout is in the system's initial PID namespace, which has a fixed number

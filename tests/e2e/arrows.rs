@@ -11,10 +11,11 @@ use crate::source::{Source, Token, program, tokens};
 
 /// What each part of src/ may use, from top to bottom: of what follows it, and no other. A part is
 /// a folder or a file of src/.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     (
         "main",
         &[
+            "explain",
             "supervisor",
             "cli",
             "config",
@@ -24,6 +25,10 @@ const ARROWS: [(&str, &[&str]); 14] = [
             "exit",
             "signal",
         ],
+    ),
+    (
+        "explain",
+        &["config", "report", "policy", "sender", "signal"],
     ),
     (
         "supervisor",

@@ -98,7 +98,7 @@ fn hooks_run_one_after_the_other_and_the_stop_signal_comes_after_the_last() {
         let gate = Gate::new();
         let start = start(
             &["--grace", "1h"],
-            &[&gate.hook(), "echo two", "echo three"],
+            &[&gate.hook(), "echo $x two", "echo three"],
         );
         let mut bowout = on_one_pipe(start.at(home), &["signals", "--exit", "TERM:3"]);
         bowout.kill(TERM);
@@ -248,7 +248,11 @@ fn a_hook_inherits_what_bowout_was_given() {
                         .map(str::to_owned)
                 })
                 .collect();
-            assert_eq!(added, ["CHILD_PID", "SIGNAL", "GRACE_LEFT_MS"], "{home:?}");
+            assert_eq!(
+                added,
+                ["CHILD_PID", "SIGNAL", "REASON", "GRACE_LEFT_MS"],
+                "{home:?}"
+            );
         }
     }
 }
@@ -555,7 +559,8 @@ fn a_hook_that_fails_is_logged_and_stops_nothing() {
     for home in homes() {
         for (hook, word) in [
             ("exit 9", "exited with 9"),
-            ("no-such-command", "exited with 127"),
+            ("no-such-command", "cannot run"),
+            ("no-such-command; :; exit 127", "exited with 127"),
             ("kill -9 $$", "SIGKILL"),
         ] {
             let mut bowout = start(&["--grace", "1h"], &[hook, "echo next"])
@@ -583,7 +588,7 @@ fn a_hook_that_cannot_be_forked_is_logged_and_stops_nothing() {
     }
     let dir = Dir::new();
     let child = dir.program(probe());
-    let mut bowout = start(&["--grace", "1h"], &["echo one", "echo two"])
+    let mut bowout = start(&["--grace", "1h"], &["echo $x one", "echo $x two"])
         .program(dir.program(BOWOUT))
         .with(["--uid", "65534"])
         .command([child.to_str().expect("text"), "signals", "--exit", "TERM:3"]);
@@ -600,7 +605,7 @@ fn a_hook_that_cannot_be_forked_is_logged_and_stops_nothing() {
     bowout.expect(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
-    for hook in ["'echo one'", "'echo two'"] {
+    for hook in ["'echo $x one'", "'echo $x two'"] {
         assert!(
             log.iter()
                 .any(|line| line.contains(hook) && line.contains("cannot start")),
@@ -634,9 +639,9 @@ fn a_hook_without_a_shell_is_logged_and_stops_nothing() {
         "--grace",
         "1h",
         "--pre-stop",
-        "echo one",
+        "echo $x one",
         "--pre-stop",
-        "echo two",
+        "echo $x two",
     ];
     let mut bowout = mounted(
         "mount --bind /dev/null /bin/sh",
@@ -648,7 +653,7 @@ fn a_hook_without_a_shell_is_logged_and_stops_nothing() {
     bowout.expect(TERM);
     assert_eq!(bowout.end(), Status::Code(3));
     let log = bowout.log();
-    for hook in ["'echo one'", "'echo two'"] {
+    for hook in ["'echo $x one'", "'echo $x two'"] {
         assert!(
             log.iter()
                 .any(|line| line.contains(hook) && line.contains("cannot run")),

@@ -502,7 +502,7 @@ fn max_runtime_is_reported_as_the_reason() {
         let stop = &report["stop"];
         assert_eq!(
             (&stop["reason"], &stop["by"]),
-            (&json!("max-runtime"), &Value::Null),
+            (&json!("max_runtime"), &Value::Null),
             "{report:#}"
         );
         assert_eq!(

@@ -108,6 +108,12 @@ impl Hanging {
         }
     }
 
+    /// Waits until a process waits for it.
+    pub fn is_asked(&self) {
+        let asked = self.came.recv_timeout(watchdog());
+        asked.expect("watchdog: no process asks for the file");
+    }
+
     /// Answers all that wait: an I/O error.
     pub fn release(&mut self) {
         for unique in self.held.lock().expect("no panic holds it").drain(..) {

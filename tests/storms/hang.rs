@@ -1,9 +1,12 @@
 //! A stop request while the execution of the command hangs.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::bare::{Bare, Line};
-use crate::common::{Home, Status, homes, not_root, size, skip, timed};
+use serde_json::Value;
+
+use crate::common::{Dir, Home, Status, homes, not_root, size, skip, timed};
 use crate::fuse::{Hanging, Silent};
 use crate::sweep::{Lot, spin_until};
 
@@ -96,7 +99,7 @@ fn a_hanging_exec_that_cannot_be_killed_is_logged_and_left() {
             let mut bare = start(home, hanging, &["--grace", "200ms"]);
             bare.kill(TERM);
             assert!(
-                bare.see("it is in state D and has not answered SIGKILL"),
+                bare.see("and has not exited after SIGKILL"),
                 "{home:?}: {}",
                 bare.text()
             );
@@ -107,4 +110,70 @@ fn a_hanging_exec_that_cannot_be_killed_is_logged_and_left() {
             assert_eq!(bare.end(), Status::Code(137), "{home:?}: {}", bare.text());
         }
     });
+}
+
+/// The log, the report and the termination log name each process that SIGKILL was sent to, and what
+/// it was doing: of a tree of five, one is stopped, and one is in state D once it was sent a signal.
+#[test]
+fn processes_that_do_not_stop_are_named_with_their_state() {
+    with_hanging(Silent::Deaf, |hanging| {
+        let command = "trap '' TERM; (trap - TERM; exec \"$0\") & exec sleep 1000";
+        let (text, report, message) = killed_by(hanging, "300ms", 2, command);
+        let stuck = report["killed"].as_array().expect("an array").iter();
+        let stuck = stuck.filter(|it| it["state"] == "D").collect::<Vec<_>>();
+        assert_eq!(stuck.len(), 1, "{report:#}");
+        let function = stuck[0]["waits_in"]
+            .as_str()
+            .expect("a function of the kernel");
+        for said in [&text, &message] {
+            let pid = &stuck[0]["pid"];
+            let part = format!("pid {pid}, state D in {function}, ");
+            assert!(said.contains(&part), "{part}: {said}");
+        }
+    });
+    with_hanging(Silent::Deaf, |hanging| {
+        // SIGKILL at once: a stop signal would come with SIGCONT.
+        let command = "sleep 1000 & kill -STOP $!; sleep 1000 & (exec \"$0\") & sleep 1000";
+        let (text, report, message) = killed_by(hanging, "0", 5, command);
+        for said in [&text, &message] {
+            assert!(said.contains(", state T, "), "{said}");
+            assert!(said.contains("; and 1 more)"), "{said}");
+        }
+        let ages = report["killed"].as_array().expect("an array").iter();
+        assert!(ages.clone().all(|it| it["age_ms"].is_u64()), "{report:#}");
+    });
+}
+
+/// Stops `sh -c` with this script, whose `$0` hangs, and of which so many processes are killed: the
+/// log, the report and the termination message.
+fn killed_by(
+    hanging: &mut Hanging,
+    grace: &str,
+    count: usize,
+    script: &str,
+) -> (String, Value, String) {
+    let dir = Dir::new();
+    let (report, message) = (dir.file("report"), dir.write("message", "", 0o644));
+    let termination_log = format!("--termination-log={}", message.display());
+    let report = report.to_str().expect("text");
+    let options = ["--grace", grace, "--report", report, &termination_log];
+    let command = ["sh", "-c", script, &hanging.file()];
+    let mut bare = Line::new(Home::Subreaper, &options, &command).start();
+    hanging.is_asked();
+    bare.kill(TERM);
+    assert!(
+        bare.see("and has not exited after SIGKILL"),
+        "{}",
+        bare.text()
+    );
+    assert_eq!(bare.wait(), Status::Code(137), "{}", bare.text());
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    let (report, message) = (read(report.as_ref()), read(&message));
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let killed = report["killed"].as_array().expect("an array");
+    assert_eq!(killed.len(), count, "{report:#}");
+    let text = bare.text();
+    hanging.release();
+    bare.end();
+    (text, report, message)
 }

@@ -1,0 +1,94 @@
+//! When hooks run: before the stop signal, with the delay after them; before SIGKILL; after the end.
+
+use std::time::{Duration, Instant};
+
+use super::stop::LAST_SECOND;
+use super::{Action, Hook, Machine, Phase, later};
+
+/// How long all hooks may take where the grace period has no end: a hook that hangs must not
+/// prevent the stop.
+const HOOKS: Duration = Duration::from_secs(60);
+
+impl Machine {
+    /// Runs hook number `hook`; after the last hook, waits for the delay; then stops.
+    pub(super) fn prepare(&mut self, now: Instant, hook: usize) {
+        let delay = self.settings.stop_delay;
+        // However long the hooks take, the child has a quarter of the time to exit, or what the
+        // delay leaves of it.
+        let wait = self
+            .settings
+            .ladder
+            .rung(0)
+            .and_then(|rung| rung.wait)
+            .unwrap_or_default();
+        let reserve = (wait / 4).min(wait.saturating_sub(delay));
+        let latest = self.grace.and_then(|grace| grace.checked_sub(reserve));
+        if hook < self.settings.hooks {
+            self.phase = Phase::Preparing { hook: Some(hook) };
+            self.until = latest.or_else(|| later(self.begun, Some(HOOKS)));
+            self.run_hook(Hook::PreStop(hook));
+        } else if delay > Duration::ZERO {
+            self.phase = Phase::Preparing { hook: None };
+            self.until = [now.checked_add(delay), latest].into_iter().flatten().min();
+        } else {
+            self.stop();
+        }
+    }
+
+    /// Until when the `--post-stop` hooks may run that start at `now`: what the stop left of the grace
+    /// period, or a second if that is more; the whole grace period where there was no stop.
+    pub(crate) fn post_stop_until(&self, now: Instant) -> Instant {
+        let total = self.settings.ladder.total(0).unwrap_or(HOOKS);
+        let until = self.begun.unwrap_or(now).checked_add(total);
+        until.unwrap_or(now).max(now + LAST_SECOND)
+    }
+
+    fn run_hook(&mut self, hook: Hook) {
+        (self.hook_lives, self.hook_runs) = (true, true);
+        self.act(Action::RunHook(hook));
+    }
+
+    /// Ends the hook that runs, if one does.
+    pub(super) fn end_hook(&mut self) {
+        if std::mem::take(&mut self.hook_runs) {
+            self.act(Action::EndHook);
+        }
+    }
+
+    /// When the first `--pre-kill` hook starts: before SIGKILL by its timeout, or by a quarter of the
+    /// last rung's wait if that is less. `None` unless the child is on the last rung. A hook that was
+    /// killed and has not exited delays it.
+    pub(super) fn pre_kill_at(&self) -> Option<Instant> {
+        let lead = self.last_wait()? / 4;
+        let lead = lead.min(self.settings.pre_kill_timeout);
+        let due = self.pre_kill == 0 && self.settings.pre_kill > 0 && !self.hook_lives;
+        self.until.filter(|_| due)?.checked_sub(lead)
+    }
+
+    /// The wait of the last rung, if that is reached and the child lives.
+    fn last_wait(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Stopping { rung } if rung + 1 == self.settings.ladder.rungs() => self
+                .settings
+                .ladder
+                .rung(rung)?
+                .wait
+                .filter(|_| self.ended.is_none()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn start_pre_kill(&mut self, now: Instant) {
+        if self.pre_kill_at().is_some_and(|at| at <= now) {
+            self.run_pre_kill();
+        }
+    }
+
+    /// Runs the next `--pre-kill` hook, if there is one and time for it.
+    pub(super) fn run_pre_kill(&mut self) {
+        if self.pre_kill < self.settings.pre_kill && self.last_wait().is_some() {
+            self.run_hook(Hook::PreKill(self.pre_kill));
+            self.pre_kill += 1;
+        }
+    }
+}
