@@ -32,6 +32,7 @@ struct Moment {
 }
 
 /// The explanation, as text or as one JSON object. `now` is any time.
+#[cold]
 pub(crate) fn explain(
     config: &Config,
     around: Surroundings,
@@ -90,6 +91,7 @@ pub(crate) fn explain(
 }
 
 /// The signal that a manager would stop the command by: TERM, or another that asks for the stop.
+#[cold]
 fn first_request(config: &Config, place: Place, now: Instant) -> Option<Signal> {
     let machine = Machine::new(config.policy.clone(), place, now);
     let asks = |signal| machine.is_stop_request(request(signal));
@@ -110,6 +112,7 @@ fn request(signal: Signal) -> Received {
 }
 
 /// Runs the policy from the request to the end. Hooks take all the time that they may.
+#[cold]
 fn simulate(config: &Config, place: Place, start: Instant, signal: Signal) -> Vec<Moment> {
     let mut machine = Machine::new(config.policy.clone(), place, start);
     let (mut now, mut event) = (start, Event::Signal(request(signal)));
@@ -147,6 +150,7 @@ fn simulate(config: &Config, place: Place, start: Instant, signal: Signal) -> Ve
     }
 }
 
+#[cold]
 fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
     let command = |commands: &[std::ffi::OsString], number: usize| {
         commands[number].to_string_lossy().into_owned()
@@ -187,6 +191,7 @@ fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
 }
 
 /// The values that shape the stop, and where each comes from.
+#[cold]
 fn values(config: &Config) -> Vec<(&'static str, String)> {
     let policy = &config.policy;
     let wait = |wait: Option<Duration>| wait.map_or("never".into(), duration);
@@ -247,6 +252,7 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
     values
 }
 
+#[cold]
 fn facts(around: Surroundings) -> Vec<(&'static str, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     vec![

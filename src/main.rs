@@ -69,7 +69,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
             if config.explain {
                 Ok(explain_stop(&config, inherited, as_json))
             } else {
-                supervisor::supervise(config, inherited)
+                supervisor::supervise(&config, inherited)
             }
         }) {
         Ok(exit) => exit,
@@ -77,6 +77,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     }
 }
 
+#[cold]
 fn explain_stop(config: &config::Config, inherited: &Inherited, as_json: bool) -> Exit {
     let around = explain::Surroundings {
         place: supervisor::look_around(config.notify, inherited),

@@ -7,7 +7,7 @@ use log::Level;
 use super::phrases::{descendants, duration, names};
 use super::{History, Line, Stop, json};
 use crate::exit::{Exit, OomKills};
-use crate::sender::{NamedSender, Side};
+use crate::sender::Side;
 use crate::signal::Signal;
 
 impl History {
@@ -47,16 +47,8 @@ impl History {
     /// by a signal, and, as PID 1, every failure: the log is all that a container leaves.
     pub(crate) fn end_level(&self) -> Level {
         let ctrl_c = |stop: &Stop| {
-            matches!(
-                stop.by,
-                Some((
-                    Signal::INT,
-                    NamedSender {
-                        side: Side::Terminal,
-                        ..
-                    }
-                ))
-            )
+            let by = stop.by.as_ref();
+            by.is_some_and(|(signal, from)| (*signal, from.side) == (Signal::INT, Side::Terminal))
         };
         // Where Ctrl-C is not a stop request, nothing shows that it was received.
         let terminal = self.place.job_control;
@@ -118,12 +110,13 @@ impl History {
         };
         let stopped = stopped + &self.oom.map(oom).unwrap_or_default();
         match (&self.kill, killed) {
-            (Some((kill, exited)), Some(killed)) if by_itself(*exited) => {
-                format!("{stopped}; killed {killed} that it left running{names}: {kill}")
+            (Some(kill), Some(killed)) if by_itself(kill.exited) => {
+                let why = &kill.why;
+                format!("{stopped}; killed {killed} that it left running{names}: {why}")
             }
-            (Some((kill, _)), Some(killed)) => format!(": {kill}; killed {killed}, too{names}"),
-            (Some((_, exited)), None) if by_itself(*exited) => stopped,
-            (Some((kill, _)), None) => format!(": {kill}"),
+            (Some(kill), Some(killed)) => format!(": {}; killed {killed}, too{names}", kill.why),
+            (Some(kill), None) if by_itself(kill.exited) => stopped,
+            (Some(kill), None) => format!(": {}", kill.why),
             (None, _) if self.left > 0 => {
                 format!(
                     "{stopped}; {} that it left running exited {} later",

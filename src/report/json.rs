@@ -1,11 +1,12 @@
 //! The report for machines: one JSON object (RFC 8259). Times are RFC 3339 in UTC, durations
-//! milliseconds.
+//! milliseconds. man/report.schema.json describes each field.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, json};
 
+use super::failure::{SCHEMA, error_code, how};
 use super::{History, Note, Sent, Stop};
 use crate::exit::Exit;
 use crate::policy::Fact;
@@ -25,7 +26,9 @@ impl History {
     ) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let killed = self.killed_count();
+        let contains = if self.contains { "subreaper" } else { "none" };
         let report = json!({
+            "schema": SCHEMA,
             "bowout": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "pid": self.pid,
@@ -36,7 +39,9 @@ impl History {
             // A child that exits with 126 or 127 then is not the command yet.
             "child": self.exit().filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),
             "error": error,
+            "error_code": error.map(|_| error_code(exit)),
             "exit": how(exit, None),
+            "containment": if self.place.pid1 { "pid1" } else { contains },
             "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
             "descendants": {
                 "left": self.left,
@@ -44,6 +49,7 @@ impl History {
                 "killed": killed,
             },
             "killed": self.killed.values().map(process).collect::<Value>(),
+            "survivors": self.survivors.iter().map(process).collect::<Value>(),
             "oom": self.oom.map(|kills| json!({
                 "kills": kills.count,
                 "during_run": kills.during_run,
@@ -61,17 +67,11 @@ impl History {
     /// The fields of a line, for `--log-format json`.
     pub(super) fn fields(&self, note: &Note<'_>) -> Vec<(&'static str, Value)> {
         let mut fields = vec![("child_pid", self.pid.into())];
-        let stop = || {
-            self.stop
-                .as_ref()?
-                .by
-                .as_ref()
-                .map(|(signal, from)| (*signal, Some(from)))
-        };
+        let stop = self.stop.as_ref().and_then(|stop| stop.by.as_ref());
         let by = match note.fact {
             Fact::Signal { received, .. } => Some((received.signal, note.from.as_ref())),
             // The line of a Ctrl-C that was received before.
-            Fact::CtrlC(_) | Fact::Cancelled => stop(),
+            Fact::CtrlC(_) => stop.map(|(signal, from)| (*signal, Some(from))),
             _ => None,
         };
         if let Some((signal, from)) = by {
@@ -95,11 +95,9 @@ impl History {
             fields.push(("sent", note.sent.iter().map(sent).collect()));
         }
         if let Some((signal, until)) = note.next {
+            let wait = until.saturating_duration_since(note.now);
             fields.push(("next_signal", signal.to_string().into()));
-            fields.push((
-                "next_in_ms",
-                millis(until.saturating_duration_since(note.now)).into(),
-            ));
+            fields.push(("next_in_ms", millis(wait).into()));
         }
         fields
     }
@@ -126,7 +124,8 @@ impl History {
             "forwarded_after_ms": forwarded.map(|rung| since(rung.at)),
             "rungs": rungs,
             "more_rungs": self.more_rungs,
-            "escalated": self.kill.as_ref().map(|(why, _)| why),
+            "escalated": self.kill.as_ref().map(|kill| &kill.why),
+            "escalated_by": self.kill.as_ref().map(|kill| kill.code),
             "took_ms": since(now),
             "grace_ms": self.settings.ladder.total(0).map(millis),
         })
@@ -156,14 +155,6 @@ fn process(process: &NamedProcess) -> Value {
         "waits_in": process.waits_in,
         "age_ms": process.age.map(millis),
     })
-}
-
-fn how(exit: Exit, core: Option<bool>) -> Value {
-    match (exit, core) {
-        (Exit::Code(code), _) => json!({ "code": code }),
-        (Exit::Signal(signal), None) => json!({ "signal": signal.to_string() }),
-        (Exit::Signal(signal), Some(core)) => json!({ "signal": signal.to_string(), "core": core }),
-    }
 }
 
 fn stamp(at: SystemTime) -> String {

@@ -3,6 +3,7 @@
 //! what became of the actions, and returns what to write.
 
 mod end;
+mod failure;
 mod json;
 mod parts;
 mod phrases;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::{Duration, Instant, SystemTime};
 
+pub(crate) use failure::failure;
 use log::Level;
 pub(crate) use phrases::duration;
 use phrases::signal_from;
@@ -117,8 +119,11 @@ pub(crate) struct History {
     rungs: Vec<Rung>,
     /// How many more there were: with `--on-repeat forward`, one for each request.
     more_rungs: u64,
-    /// Why SIGKILL was sent, and whether the child had exited by then.
-    kill: Option<(String, bool)>,
+    kill: Option<Kill>,
+    /// The processes that outlived SIGKILL.
+    survivors: Vec<NamedProcess>,
+    /// Orphans are re-parented to bowout: it is PID 1, or a subreaper.
+    contains: bool,
     /// The child asked for more time and got it.
     extended: bool,
     /// How the child exited, and when.
@@ -138,6 +143,17 @@ pub(crate) struct History {
     /// The child's name at the end, where it is not the one that the command gave it.
     child_name: Option<String>,
     orphans: usize,
+}
+
+/// Why SIGKILL was sent.
+#[derive(Debug)]
+struct Kill {
+    /// For programs.
+    code: &'static str,
+    /// For people.
+    why: String,
+    /// The child had exited by then.
+    exited: bool,
 }
 
 /// A signal of the stop.
@@ -168,7 +184,7 @@ impl History {
         (command, args, hooks): (&OsString, &[OsString], &[OsString]),
         pid: i32,
         (started, started_at): (Instant, SystemTime),
-        (settings, place): (Settings, Place),
+        (settings, place, contains): (Settings, Place, bool),
     ) -> Self {
         Self {
             settings,
@@ -182,6 +198,8 @@ impl History {
             rungs: vec![],
             more_rungs: 0,
             kill: None,
+            survivors: vec![],
+            contains,
             extended: false,
             ended: None,
             core: false,
@@ -224,6 +242,11 @@ impl History {
     /// What the child used, once it is reaped.
     pub(crate) fn used(&mut self, usage: Usage) {
         self.usage = usage;
+    }
+
+    /// These processes outlived SIGKILL, and bowout exits.
+    pub(crate) fn outlived_by(&mut self, survivors: Vec<NamedProcess>) {
+        self.survivors = survivors;
     }
 
     /// An orphan was reaped.
@@ -296,7 +319,9 @@ impl History {
         if let Some(kill) = note.kill() {
             self.last_second |= note.sent.iter().any(|sent| sent.to == Target::Unasked);
             if self.kill.is_none() {
-                self.kill = Some((self.reason_to_kill(note), self.ended.is_some()));
+                let (code, why) = self.reason_to_kill(note);
+                let exited = self.ended.is_some();
+                self.kill = Some(Kill { code, why, exited });
             }
             if kill.to != Target::Child {
                 let killed = self.others(kill).saturating_sub(kill.refused);
@@ -331,36 +356,38 @@ impl History {
         }
     }
 
-    /// Why SIGKILL was sent.
-    fn reason_to_kill(&self, note: &Note<'_>) -> String {
-        let why = self
-            .why()
-            .filter(|_| self.stop.as_ref().is_some_and(|stop| !stop.late));
+    /// Why SIGKILL was sent, for programs and for people.
+    fn reason_to_kill(&self, note: &Note<'_>) -> (&'static str, String) {
+        let late = self.stop.as_ref().is_none_or(|stop| stop.late);
+        let why = self.why().filter(|_| !late);
         let after = why.as_deref().unwrap_or("its exit");
+        let asked = |signal| signal_from(signal, note.from.as_ref());
         match note.fact {
             Fact::Signal { received, .. } if received.signal == Signal::KILL => {
-                signal_from(received.signal, note.from.as_ref())
+                ("parent_exit", asked(received.signal))
             }
             Fact::Signal {
                 outcome: Outcome::Began(Waiting::Kill),
                 ..
             } => {
-                format!("the grace period is 0 and {after} was received")
+                let text = format!("the grace period is 0 and {after} was received");
+                ("grace_0", text)
             }
             Fact::Signal { received, .. } => {
-                let asked = signal_from(received.signal, note.from.as_ref());
-                format!("{asked} was a second stop request")
+                let text = format!("{} was a second stop request", asked(received.signal));
+                ("second_request", text)
             }
             _ if self.settings.ladder.rungs() > 0 => {
-                format!(
-                    "{} grace period expired after {after}",
-                    self.grace(note.now)
+                let grace = self.grace(note.now);
+                (
+                    "grace_over",
+                    format!("{grace} grace period expired after {after}"),
                 )
             }
-            _ => match why {
-                Some(why) => format!("the grace period is 0 and {why}"),
-                None => "the grace period is 0".into(),
-            },
+            _ => {
+                let and = why.map_or(String::new(), |why| format!(" and {why}"));
+                ("grace_0", format!("the grace period is 0{and}"))
+            }
         }
     }
 

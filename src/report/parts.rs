@@ -1,29 +1,33 @@
-//! The parts of sentences that the log, the last line and the manager's status share: the child, the
-//! processes that a signal was sent to, and what follows.
+//! The parts of sentences that the log, the last line and the manager's status share: the child,
+//! the processes that a signal was sent to, and what follows.
 
 use std::time::Instant;
 
 use super::phrases::{descendants, duration, names, next_signal, state};
 use super::{History, Note, Sent};
 use crate::log::escape;
-use crate::policy::{OnRepeat, Waiting};
+use crate::policy::Waiting;
+use crate::process::NamedProcess;
 use crate::signal::{Signal, Target};
 
 impl History {
     /// The child, as every line names it: `'nginx' (pid 7)`, or `'setpriv' (pid 7, now 'nginx')`.
     pub(crate) fn child(&self) -> String {
-        format!("{} (pid {}{})", self.command_name(), self.pid, self.now())
+        self.child_with("")
+    }
+
+    /// The child, with more about it: its present name, where that is not the one that the command
+    /// gave it, and `state`.
+    fn child_with(&self, state: &str) -> String {
+        let (command, pid) = (self.command_name(), self.pid);
+        let now = self.child_name.as_deref();
+        let now = now.map_or(String::new(), |now| format!(", now '{}'", escape(now)));
+        format!("{command} (pid {pid}{now}{state})")
     }
 
     pub(super) fn command_name(&self) -> String {
         let command = self.command.first().map_or("", String::as_str);
         format!("'{}'", escape(command))
-    }
-
-    /// The child's present name, where it is not the one that the command gave it.
-    fn now(&self) -> String {
-        let name = self.child_name.as_deref();
-        name.map_or(String::new(), |name| format!(", now '{}'", escape(name)))
     }
 
     /// A hook, as every line names it.
@@ -41,12 +45,12 @@ impl History {
 
     /// The processes that a signal was for.
     pub(super) fn target(&self, sent: &Sent) -> String {
-        let others = self.others(sent);
+        let count = self.others(sent);
         let named = sent.processes.iter().filter(|it| it.pid != self.pid);
-        let others = || descendants(others) + &names(others, named);
+        let others = || descendants(count) + &names(count, named);
         match sent.to {
             Target::All if self.ended.is_some() => others(),
-            Target::All if self.others(sent) > 0 => {
+            Target::All if count > 0 => {
                 format!("{} and {}", self.child_in_state(sent), others())
             }
             Target::Group => format!("the process group of {}", self.child()),
@@ -55,17 +59,12 @@ impl History {
         }
     }
 
-    /// The child, with its state where that is another than S, sleeping: R uses a CPU, T is stopped,
-    /// D waits in the kernel.
+    /// The child, with its state where that is another than S, sleeping: R uses a CPU, T is
+    /// stopped, D waits in the kernel.
     fn child_in_state(&self, sent: &Sent) -> String {
-        let child = sent.processes.iter().find(|it| it.pid == self.pid);
-        match child.and_then(state) {
-            Some(state) if state != "state S" => {
-                let (name, pid, now) = (self.command_name(), self.pid, self.now());
-                format!("{name} (pid {pid}{now}, {state})")
-            }
-            _ => self.child(),
-        }
+        let is_child = |it: &&NamedProcess| it.pid == self.pid && it.state != 'S';
+        let child = sent.processes.iter().find(is_child);
+        self.child_with(&child.map_or(String::new(), state))
     }
 
     /// The signals that were sent, and to which processes.
@@ -83,13 +82,6 @@ impl History {
         Some(if failed { text } else { format!("sent {text}") })
     }
 
-    /// The same. Where no signal was sent, the child received the stop signal from the terminal, or
-    /// was sent it before.
-    pub(super) fn sent_or_has(&self, note: &Note<'_>) -> String {
-        let has = || format!("{} received the stop signal already", self.child());
-        self.sent(note).unwrap_or_else(has)
-    }
-
     /// What happens before the stop signal, and `next`.
     pub(super) fn preparing(&self, waiting: Waiting, next: &str) -> String {
         let delay = self.settings.stop_delay;
@@ -105,20 +97,6 @@ impl History {
         }
     }
 
-    /// The answer to a key.
-    pub(super) fn key_answer(&self, key: &str, next: &str) -> String {
-        let again = match self.settings.on_repeat {
-            OnRepeat::Kill => format!("; {key} again kills it at once"),
-            OnRepeat::Forward | OnRepeat::Ignore => String::new(),
-        };
-        let descendants = match self.ended {
-            Some(_) => "the descendants of ",
-            None => "",
-        };
-        let child = self.child();
-        format!("{key}: waiting for {descendants}{child} to exit, {next}{again}")
-    }
-
     /// What the service manager shows while the stop is under way, until `next`.
     pub(crate) fn status(
         &self,
@@ -129,10 +107,8 @@ impl History {
         let (child, next) = (self.child(), next_signal(now, next));
         match waiting {
             Waiting::Preparation { .. } => {
-                format!(
-                    "{child} is to be stopped: {}",
-                    self.preparing(waiting, &next)
-                )
+                let preparing = self.preparing(waiting, &next);
+                format!("{child} is to be stopped: {preparing}")
             }
             Waiting::Descendants => {
                 format!("waiting for the descendants of {child} to exit, {next}")

@@ -62,19 +62,18 @@ fn describe(process: &NamedProcess) -> String {
         "?" => String::new(),
         name => format!("'{}' ", escape(name)),
     };
-    let state = state(process).map(|state| format!(", {state}"));
     let age = process.age.map(|age| format!(", {} old", duration(age)));
-    let (state, age) = (state.unwrap_or_default(), age.unwrap_or_default());
-    format!("{name}pid {}{state}{age}", process.pid)
+    let (pid, state, age) = (process.pid, state(process), age.unwrap_or_default());
+    format!("{name}pid {pid}{state}{age}")
 }
 
-/// `state S`, `state D in nfs_wait_bit_killable`.
-pub(super) fn state(process: &NamedProcess) -> Option<String> {
+/// `, state S`, `, state D in nfs_wait_bit_killable`.
+pub(super) fn state(process: &NamedProcess) -> String {
     match (process.state, &process.waits_in) {
         // Read after SIGKILL, it is that signal's effect.
-        ('?' | 'Z' | 'X', _) => None,
-        (state, Some(function)) => Some(format!("state {state} in {}", escape(function))),
-        (state, None) => Some(format!("state {state}")),
+        ('?' | 'Z' | 'X', _) => String::new(),
+        (state, Some(function)) => format!(", state {state} in {}", escape(function)),
+        (state, None) => format!(", state {state}"),
     }
 }
 

@@ -54,7 +54,7 @@ impl Play {
             (&"ng\u{1b}inx".into(), &["-g".into()], &[]),
             7,
             (start, SystemTime::UNIX_EPOCH),
-            (settings.clone(), place),
+            (settings.clone(), place, true),
         );
         Self {
             machine: Machine::new(settings, place, start),
@@ -328,6 +328,23 @@ fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
     assert_eq!(
         play.signal(1.01, Side::Outside, "TERM", 1),
         "received SIGTERM from outside: sent SIGTERM to 'ng\\u{1b}inx' (pid 7), SIGKILL in 8s"
+    );
+}
+
+/// The looks at the terminal delay the line, and not the grace period.
+#[test]
+fn a_ctrl_c_that_hooks_follow_has_the_grace_period_as_it_was_at_the_key() {
+    let settings = Settings {
+        hooks: 1,
+        grace_is_default: true,
+        ..Play::settings("INT/8s/KILL")
+    };
+    let place = on_terminal("INT/8s/KILL").history.place;
+    let mut play = Play::at(settings, place);
+    play.signal(1.0, Side::Terminal, "INT", 0);
+    assert_eq!(
+        play.line(1.1, Event::TerminalSeen { prompt: false }, 0),
+        "received SIGINT from the terminal: running pre-stop hooks, SIGKILL in 8s (default)"
     );
 }
 
@@ -634,5 +651,32 @@ fn a_child_that_exited_by_itself_was_not_killed() {
     assert!(
         play.end(6.0, Exit::Code(0))
             .ends_with("exited with 0 after 1s; 1 descendant that it left running exited 5s later")
+    );
+}
+
+/// With `--wait-tree`, its descendants are killed long after its exit.
+#[test]
+fn a_child_that_has_exited_is_not_being_killed() {
+    let mut play = Play::of(Settings {
+        wait_tree: true,
+        ..Play::settings("KILL")
+    });
+    play.line(1.0, Event::ChildExited(Exit::Code(0)), 1);
+    assert_eq!(
+        play.signal(5.0, Side::Outside, "TERM", 1),
+        "received SIGTERM from outside: sent SIGKILL to 1 descendant ('sle\\nep' pid 8, state S, 1m 1s old), because the grace period is 0"
+    );
+    assert_eq!(
+        play.signal(5.0, Side::Outside, "HUP", 0),
+        "SIGHUP from outside not forwarded: 'ng\\u{1b}inx' (pid 7) has exited"
+    );
+}
+
+/// Its exit is not known yet, and SIGKILL finds no process.
+#[test]
+fn a_kill_that_reaches_no_process_is_said_to_fail() {
+    assert_eq!(
+        Play::new("KILL").signal(1.0, Side::Outside, "TERM", 0),
+        "received SIGTERM from outside: SIGKILL could not be sent to 'ng\\u{1b}inx' (pid 7), because the grace period is 0"
     );
 }

@@ -8,7 +8,7 @@ use log::Level::{self, Debug, Info, Warn};
 use super::phrases::{descendants, duration, names, next_signal, signal_from};
 use super::{Earlier, History, Line, Note};
 use crate::exit::Exit;
-use crate::policy::{Fact, Outcome, Reason, Received, Waiting};
+use crate::policy::{Fact, OnRepeat, Outcome, Reason, Received, Waiting};
 use crate::sender::Side;
 use crate::signal::{Signal, Target};
 
@@ -18,236 +18,169 @@ const DAEMONISED: Duration = Duration::from_secs(1);
 /// Level, event and sentence.
 type Text = (Level, &'static str, String);
 
+/// A level, an event and a sentence, written as for [`event!`](crate::log::event).
+macro_rules! text {
+    ($level:expr, $event:expr; $($sentence:tt)+) => { ($level, $event, format!($($sentence)+)) };
+}
+
 impl History {
     /// The line about a fact that was folded into what was known `earlier`.
     pub(super) fn line(&self, note: &Note<'_>, earlier: Earlier) -> Option<Line> {
-        let (level, event, text) = match note.fact {
-            Fact::Signal {
-                received, outcome, ..
-            } => self.signal(note, received, outcome)?,
-            Fact::ChildExited(exit) => self.child_exited(note, exit)?,
-            Fact::CtrlC(_) | Fact::Cancelled | Fact::ChildStopped { .. } | Fact::Resumed { .. } => {
-                self.on_terminal(note)?
-            }
-            Fact::RuntimeOver(_)
-            | Fact::HookOver { .. }
-            | Fact::DelayOver
-            | Fact::Escalated
-            | Fact::GraceOver
-            | Fact::KilledAgain
-            | Fact::GaveUp
-            | Fact::DeadlineLate
-            | Fact::Extended { .. }
-            | Fact::NewChildren => self.stopping(note, earlier)?,
-        };
+        let (level, event, text) = self.text(note, earlier)?;
+        let fields = self.fields(note);
         Some(Line {
             level,
             event,
-            fields: self.fields(note),
+            fields,
             text,
         })
     }
 
-    /// A step of the stop.
-    fn stopping(&self, note: &Note<'_>, earlier: Earlier) -> Option<Text> {
-        let (child, next) = (self.child(), self.next(note));
-        let sent = || self.sent_or_has(note);
+    fn text(&self, note: &Note<'_>, earlier: Earlier) -> Option<Text> {
+        let (child, then) = (self.child(), || self.sent_and_next(note));
         Some(match note.fact {
+            Fact::Signal {
+                received, outcome, ..
+            } => self.signal(note, received, outcome)?,
             Fact::RuntimeOver(waiting) => {
-                let ran = duration(note.now - self.started);
-                let then = match waiting {
-                    Waiting::Preparation { .. } => self.preparing(waiting, &next),
-                    Waiting::Kill => format!("{}, because the grace period is 0", sent()),
-                    Waiting::Child | Waiting::Descendants => format!("{}, {next}", sent()),
-                };
-                let text = format!("{child} has run for {ran}: {then}");
-                (Warn, "runtime_over", text)
+                let (ran, then) = (duration(note.now - self.started), self.begun(note, waiting));
+                text!(Warn, "runtime_over"; "{child} has run for {ran}: {then}")
             }
-            Fact::HookOver { hook, deadline } => {
-                let (level, late) = if deadline {
-                    (Warn, self.late_hook(hook))
-                } else {
-                    (Info, String::new())
-                };
-                (
-                    level,
-                    "stop_signal_sent",
-                    format!("{late}{}, {next}", sent()),
-                )
-            }
-            Fact::DelayOver => {
-                let text = format!("stop delay is over: {}, {next}", sent());
-                (Info, "stop_signal_sent", text)
-            }
-            Fact::Escalated => {
-                let text = format!("{child} goes on: {}, {next}", sent());
-                (Warn, "escalated", text)
-            }
-            Fact::GraceOver => (Warn, "killed", self.grace_over(note, earlier)),
-            // Descendants that are killed for the first time were not asked to stop before.
-            Fact::KilledAgain if !earlier.killed && self.killed_count() > 0 => {
-                (Warn, "killed", sent())
-            }
-            Fact::KilledAgain => (Debug, "killed_again", "sent SIGKILL again".into()),
-            Fact::DeadlineLate => {
-                let next = note.next.map_or("SIGKILL in 1s".into(), |_| next);
-                let late = "the deadline passed while bowout was stopped or frozen";
-                (Info, "deadline_late", format!("{late}: {next}"))
-            }
-            Fact::Extended { asked, .. } => {
-                let text = format!("{child} asks for {} to exit: {next}", duration(asked));
-                (Info, "grace_extended", text)
-            }
-            Fact::NewChildren => {
-                let text = format!("{} that appeared during the stop", self.sent(note)?);
-                (Info, "descendants_stopped", text)
-            }
-            // The supervisor logs each process that SIGKILL has not ended.
-            _ => return None,
-        })
-    }
-
-    fn late_hook(&self, hook: usize) -> String {
-        let skipped = match self.hooks.len() - hook - 1 {
-            0 => String::new(),
-            1 => ", the hook after it is skipped".into(),
-            n => format!(", the {n} hooks after it are skipped"),
-        };
-        let hook = self.hook(hook);
-        format!("pre-stop hook {hook} has not exited in time and was killed{skipped}: ")
-    }
-
-    /// The terminal: keys that a prompt may cancel, and job control.
-    fn on_terminal(&self, note: &Note<'_>) -> Option<Text> {
-        let child = self.child();
-        Some(match note.fact {
-            Fact::CtrlC(waiting @ Waiting::Preparation { .. }) => {
-                let then = self.preparing(waiting, &self.next(note));
-                let text = format!("received {}: {then}", self.why()?);
-                (Info, "stop_requested", text)
-            }
-            Fact::CtrlC(_) => {
-                // The grace period as it was at the key.
-                let next = next_signal(self.stop.as_ref()?.at, note.next) + self.default();
-                (Info, "stop_requested", self.key_answer("Ctrl-C", &next))
-            }
+            Fact::CtrlC(waiting) => self.requested(note, waiting, Some("Ctrl-C"), &self.why()?),
             Fact::Cancelled => {
                 let text = format!("Ctrl-C: {child} is at its prompt, the stop is cancelled");
                 (Debug, "stop_cancelled", text)
             }
+            Fact::ChildExited(exit) => self.child_exited(note, exit)?,
+            Fact::HookOver { hook, deadline } if deadline => {
+                text!(Warn, "stop_signal_sent"; "{}: {}", self.late_hook(hook), then())
+            }
+            Fact::HookOver { .. } => (Info, "stop_signal_sent", then()),
+            Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
+            Fact::Escalated => text!(Warn, "escalated"; "{child} goes on: {}", then()),
+            Fact::GraceOver => self.grace_over(note, earlier),
+            // Descendants that are killed for the first time were not asked to stop before.
+            Fact::KilledAgain if !earlier.killed && self.killed_count() > 0 => {
+                (Warn, "killed", self.sent(note)?)
+            }
+            Fact::KilledAgain => (Debug, "killed_again", "sent SIGKILL again".into()),
+            // The supervisor logs each process that SIGKILL has not ended.
+            Fact::GaveUp => return None,
+            Fact::DeadlineLate => {
+                let late = "the deadline passed while bowout was stopped or frozen";
+                text!(Info, "deadline_late"; "{late}: {}", self.next(note))
+            }
+            Fact::Extended { asked, .. } => {
+                let (asked, next) = (duration(asked), self.next(note));
+                text!(Info, "grace_extended"; "{child} asks for {asked} to exit: {next}")
+            }
+            Fact::NewChildren => {
+                let sent = self.sent(note)?;
+                text!(Info, "descendants_stopped"; "{sent} that appeared during the stop")
+            }
             Fact::ChildStopped { lent: false, .. } | Fact::Resumed { suspended: false }
                 if self.place.job_control && note.woken =>
             {
-                let text = "was stopped and no shell could continue it: sent SIGCONT to it";
-                (Info, "child_continued", format!("{child} {text}"))
+                let stopped = "was stopped and no shell could continue it";
+                text!(Info, "child_continued"; "{child} {stopped}: sent SIGCONT to it")
             }
-            Fact::ChildStopped { signal, lent } => {
-                let lent = if lent {
-                    ": lending it the terminal"
-                } else {
-                    ""
-                };
-                let text = format!("{child} was stopped by {signal}{lent}");
-                (Debug, "child_stopped", text)
+            Fact::ChildStopped { signal, lent } if lent => {
+                let lent = "lending it the terminal";
+                text!(Debug, "child_stopped"; "{child} was stopped by {signal}: {lent}")
             }
-            Fact::Resumed { suspended: true } => {
-                (Debug, "job_continued", format!("{child} goes on"))
+            Fact::ChildStopped { signal, .. } => {
+                text!(Debug, "child_stopped"; "{child} was stopped by {signal}")
             }
-            Fact::Resumed { suspended: false } => {
-                (Debug, "job_continued", format!("{child} stays stopped"))
-            }
-            _ => return None,
+            Fact::Resumed { suspended: true } => text!(Debug, "job_continued"; "{child} goes on"),
+            Fact::Resumed { .. } => text!(Debug, "job_continued"; "{child} stays stopped"),
         })
     }
 
+    /// A received signal.
     fn signal(&self, note: &Note<'_>, received: Received, outcome: Outcome) -> Option<Text> {
         let asked = signal_from(received.signal, note.from.as_ref());
-        let next = self.next(note);
-        let kill = note.kill().and_then(|_| self.sent(note));
-        Some(match (outcome, kill) {
+        Some(match outcome {
             // The first look at the terminal logs it.
-            (Outcome::Looks, _) => return None,
-            (Outcome::Began(waiting @ Waiting::Preparation { .. }), _) => {
-                let then = self.preparing(waiting, &next);
-                (Info, "stop_requested", format!("received {asked}: {then}"))
-            }
-            (Outcome::Began(Waiting::Kill), kill) => {
-                let sent = kill.unwrap_or_default();
-                (
-                    Warn,
-                    "killed",
-                    format!("received {asked}: {sent}, because the grace period is 0"),
-                )
-            }
-            (Outcome::Began(_), _) => {
-                let text = key(received).map(|key| self.key_answer(key, &next));
-                let sent = || {
-                    self.sent(note).unwrap_or_else(|| match received.side {
-                        // It is in bowout's process group: `kill 0` would have reached it, and
-                        // `kill $PPID` has not.
-                        Side::Tree => format!("not sent back to {}", self.child()),
-                        _ => format!("{} received it already", self.child()),
-                    })
-                };
-                let text = text.unwrap_or_else(|| format!("received {asked}: {}, {next}", sent()));
-                (Info, "stop_requested", text)
-            }
-            (Outcome::Killed, Some(sent)) if received.signal == Signal::KILL => {
-                (Warn, "killed", format!("{asked}: {sent}"))
-            }
-            (Outcome::Killed, Some(sent)) => (
-                Warn,
-                "killed",
-                format!("received {asked}, the second stop request: {sent}"),
-            ),
-            (Outcome::Killed, None) => {
-                let text = format!("not forwarded: {} has exited already", self.child());
-                (Info, "signal_not_forwarded", format!("{asked} {text}"))
-            }
-            (Outcome::Forwarded, _) => self.forwarded(note, received, &asked)?,
-            (Outcome::NotForwarded(reason), _) => {
-                let (level, why) = self.not_forwarded(note, received, reason);
-                (level, "signal_not_forwarded", format!("{asked} {why}"))
-            }
+            Outcome::Looks => return None,
+            Outcome::Began(waiting) => self.requested(note, waiting, key(received), &asked),
+            Outcome::Killed => match note.kill().and_then(|_| self.sent(note)) {
+                Some(sent) if received.signal == Signal::KILL => {
+                    text!(Warn, "killed"; "{asked}: {sent}")
+                }
+                Some(sent) => {
+                    text!(Warn, "killed"; "received {asked}, the second stop request: {sent}")
+                }
+                None => {
+                    let why = format!("not forwarded: {} has exited already", self.child());
+                    text!(Info, "signal_not_forwarded"; "{asked} {why}")
+                }
+            },
+            Outcome::Forwarded => self.forwarded(note, received, &asked),
+            Outcome::NotForwarded(reason) => self.not_forwarded(note, received, reason, &asked),
         })
     }
 
-    fn forwarded(&self, note: &Note<'_>, received: Received, asked: &str) -> Option<Text> {
-        let Some(sent) = note.sent().next() else {
-            let text = format!(
-                "{asked} not forwarded: {} received it already",
-                self.child()
-            );
-            return Some((Debug, "signal_not_forwarded", text));
+    /// A stop request, or the `key` that was one, began the stop.
+    fn requested(&self, note: &Note<'_>, waiting: Waiting, key: Option<&str>, asked: &str) -> Text {
+        let (level, event) = match (waiting, key) {
+            (Waiting::Kill, _) => (Warn, "killed"),
+            (Waiting::Child | Waiting::Descendants, Some(key)) => {
+                return (Info, "stop_requested", self.key_answer(key, note));
+            }
+            _ => (Info, "stop_requested"),
         };
-        let to = self.target(sent);
-        let remapped = if sent.signal == received.signal {
-            String::new()
-        } else {
-            format!(" as {}", sent.signal)
-        };
-        if sent.reached == 0 {
-            let text = format!("{asked} could not be forwarded to {to}{remapped}");
-            return Some((Warn, "signal_not_forwarded", text));
+        text!(level, event; "received {asked}: {}", self.begun(note, waiting))
+    }
+
+    /// What happened when the stop began, and what follows.
+    fn begun(&self, note: &Note<'_>, waiting: Waiting) -> String {
+        match waiting {
+            Waiting::Preparation { .. } => self.preparing(waiting, &self.next(note)),
+            Waiting::Child | Waiting::Descendants => self.sent_and_next(note),
+            Waiting::Kill => format!("{}, because the grace period is 0", self.sent_or_has(note)),
         }
-        // The STOPSIGNAL of many images; a container engine stops waiting without a word.
-        let quit = received.signal == Signal::QUIT && received.side == Side::Outside;
-        let hint = if quit && self.stop.is_none() {
-            "; with --stop-signal QUIT it is a stop request"
-        } else {
-            ""
+    }
+
+    fn sent_and_next(&self, note: &Note<'_>) -> String {
+        format!("{}, {}", self.sent_or_has(note), self.next(note))
+    }
+
+    /// The signals that were sent. Where none was, the child received the stop signal without
+    /// bowout, or was sent it before.
+    fn sent_or_has(&self, note: &Note<'_>) -> String {
+        let child = self.child();
+        self.sent(note).unwrap_or_else(|| match note.fact {
+            // It is in bowout's process group: `kill 0` would have reached it, and `kill $PPID` has
+            // not.
+            Fact::Signal { received, .. } if received.side == Side::Tree => {
+                format!("not sent back to {child}")
+            }
+            Fact::Signal { .. } => format!("{child} received it already"),
+            _ => format!("{child} received the stop signal already"),
+        })
+    }
+
+    fn forwarded(&self, note: &Note<'_>, received: Received, asked: &str) -> Text {
+        let Some(sent) = note.sent().next() else {
+            return self.not_forwarded(note, received, Reason::Received, asked);
         };
-        // The companion of every stop signal and of every `fg`.
-        let level = if received.signal == Signal::CONT {
-            Debug
-        } else {
-            Info
+        let mut to = self.target(sent);
+        if sent.signal != received.signal {
+            to += &format!(" as {}", sent.signal);
+        }
+        if sent.reached == 0 {
+            return text!(Warn, "signal_not_forwarded"; "{asked} could not be forwarded to {to}");
+        }
+        let (level, hint) = match (received.signal, received.side) {
+            // The STOPSIGNAL of many images; a container engine stops waiting without a word.
+            (Signal::QUIT, Side::Outside) if self.stop.is_none() => {
+                (Info, "; with --stop-signal QUIT it is a stop request")
+            }
+            // The companion of every stop signal and of every `fg`.
+            (Signal::CONT, _) => (Debug, ""),
+            _ => (Info, ""),
         };
-        Some((
-            level,
-            "signal_forwarded",
-            format!("forwarded {asked} to {to}{remapped}{hint}"),
-        ))
+        text!(level, "signal_forwarded"; "forwarded {asked} to {to}{hint}")
     }
 
     fn not_forwarded(
@@ -255,79 +188,76 @@ impl History {
         note: &Note<'_>,
         received: Received,
         reason: Reason,
-    ) -> (Level, String) {
-        let terminal = received.side == Side::Terminal;
-        let child = self.child();
-        let already = (Debug, format!("not forwarded: {child} received it already"));
-        match reason {
+        asked: &str,
+    ) -> Text {
+        let (child, terminal) = (self.child(), received.side == Side::Terminal);
+        let (level, why) = match reason {
             Reason::Dropped => (Info, "dropped, as --remap says".into()),
-            Reason::Received => already,
-            Reason::Preparing if terminal && received.signal == Signal::INT => already,
-            Reason::Preparing => (
-                Info,
-                format!("not forwarded yet: the stop of {child} is being prepared"),
-            ),
-            Reason::Stopping if terminal => already,
-            Reason::Stopping => {
-                let next = self.next(note);
-                (
-                    Info,
-                    format!("not forwarded: {child} is being stopped already, {next}"),
-                )
+            Reason::Preparing if !terminal || received.signal != Signal::INT => {
+                let why = format!("not forwarded yet: the stop of {child} is being prepared");
+                (Info, why)
             }
+            Reason::Stopping if !terminal => {
+                let why = format!("not forwarded: {child} is being stopped already");
+                (Info, format!("{why}, {}", self.next(note)))
+            }
+            Reason::Received | Reason::Preparing | Reason::Stopping => {
+                (Debug, format!("not forwarded: {child} received it already"))
+            }
+            // The last line reports a key that ended the child.
             Reason::ChildExited | Reason::ChildKilled => {
-                let what = match reason {
-                    Reason::ChildExited => "has exited",
-                    _ => "is being killed",
+                let level = if terminal { Debug } else { Info };
+                let state = match self.ended {
+                    Some(_) => "has exited",
+                    None => "is being killed",
                 };
-                // The last line reports a key that ended the child.
-                (
-                    if terminal { Debug } else { Info },
-                    format!("not forwarded: {child} {what}"),
-                )
+                (level, format!("not forwarded: {child} {state}"))
             }
-        }
+        };
+        text!(level, "signal_not_forwarded"; "{asked} {why}")
     }
 
+    /// The child's exit, where descendants are left.
     fn child_exited(&self, note: &Note<'_>, exit: Exit) -> Option<Text> {
-        let ran = self.run_time(note.now);
         if note.left == 0 {
             return None;
         }
+        let ran = self.run_time(note.now);
         let asked = note.sent.iter().find(|sent| sent.to == Target::Unasked);
-        let named = asked.iter().flat_map(|sent| &sent.processes);
-        let left = format!("{} left{}", descendants(note.left), names(note.left, named));
-        let head = format!("{} after {}, {left}", self.ending(exit), duration(ran));
-        let (level, text) = match asked {
+        let (level, then) = match asked {
             Some(sent) => {
-                let sent = match (sent.reached, sent.refused) {
+                let how = match (sent.reached, sent.refused) {
                     (0, 0) => "already sent SIGTERM".into(),
                     (0, _) => format!("{} could not be sent", sent.signal),
                     _ => format!("sent {}", sent.signal),
                 };
-                let line = format!("{head}: {sent}, {}", self.next(note));
+                let then = format!("{how}, {}", self.next(note));
                 if exit == Exit::Code(0) && ran < DAEMONISED && self.stop.is_none() {
-                    let hint = "if it daemonised, --wait-tree waits for them and --kill-mode process leaves them alone";
-                    (Warn, format!("{line}; {hint}"))
+                    let hint =
+                        "--wait-tree waits for them and --kill-mode process leaves them alone";
+                    (Warn, format!("{then}; if it daemonised, {hint}"))
                 } else {
-                    (Info, line)
+                    (Info, then)
                 }
             }
-            None if note.kill().is_some() => (Warn, format!("{head}: {}", self.sent(note)?)),
+            None if note.kill().is_some() => (Warn, self.sent(note)?),
             None if self.settings.wait_tree => {
                 let them = if note.left == 1 { "it" } else { "them" };
-                (Info, format!("{head}: waiting for {them} to exit"))
+                (Info, format!("waiting for {them} to exit"))
             }
             // The usual end, which the last line reports.
             None => return None,
         };
-        Some((level, "child_exited", text))
+        let (ended, ran) = (self.ending(exit), duration(ran));
+        let named = names(note.left, asked.iter().flat_map(|sent| &sent.processes));
+        let left = descendants(note.left);
+        Some(text!(level, "child_exited"; "{ended} after {ran}, {left} left{named}: {then}"))
     }
 
-    fn grace_over(&self, note: &Note<'_>, earlier: Earlier) -> String {
+    fn grace_over(&self, note: &Note<'_>, earlier: Earlier) -> Text {
         let sent = self.sent_or_has(note);
         if earlier.last_second {
-            return format!("1s after SIGTERM: {sent}");
+            return text!(Warn, "killed"; "1s after SIGTERM: {sent}");
         }
         let last = match note.sent().nth(1).map(|sent| self.others(sent)) {
             Some(1) => ", SIGKILL to it in 1s",
@@ -342,34 +272,50 @@ impl History {
         } else {
             ""
         };
-        format!(
-            "grace period of {} is over: {sent}{last}{hint}",
-            self.grace(note.now)
-        )
+        let grace = self.grace(note.now);
+        text!(Warn, "killed"; "grace period of {grace} is over: {sent}{last}{hint}")
     }
 
-    /// The next signal of the stop. Where the stop begins, a default grace period is called so.
-    fn next(&self, note: &Note<'_>) -> String {
-        let begins = match note.fact {
-            Fact::Signal { outcome, .. } => matches!(outcome, Outcome::Began(_)),
-            Fact::RuntimeOver(_) | Fact::CtrlC(_) => true,
-            Fact::ChildExited(_) => self.stop.is_none(),
-            _ => false,
+    fn late_hook(&self, hook: usize) -> String {
+        let skipped = match self.hooks.len() - hook - 1 {
+            0 => String::new(),
+            1 => ", the hook after it is skipped".into(),
+            n => format!(", the {n} hooks after it are skipped"),
         };
-        let next = next_signal(note.now, note.next);
-        if begins && note.next.is_some() {
-            next + self.default()
-        } else {
-            next
-        }
+        let hook = self.hook(hook);
+        format!("pre-stop hook {hook} has not exited in time and was killed{skipped}")
     }
 
-    fn default(&self) -> &'static str {
-        if self.settings.grace_is_default {
+    /// The answer to a key.
+    fn key_answer(&self, key: &str, note: &Note<'_>) -> String {
+        let again = match self.settings.on_repeat {
+            OnRepeat::Kill => format!("; {key} again kills it at once"),
+            OnRepeat::Forward | OnRepeat::Ignore => String::new(),
+        };
+        let descendants = match self.ended {
+            Some(_) => "the descendants of ",
+            None => "",
+        };
+        let (child, next) = (self.child(), self.next(note));
+        format!("{key}: waiting for {descendants}{child} to exit, {next}{again}")
+    }
+
+    /// The next signal of the stop. The line of a stop that begins says which grace period is the
+    /// default.
+    fn next(&self, note: &Note<'_>) -> String {
+        let (begins, from) = match (note.fact, &self.stop) {
+            (Fact::Signal { outcome, .. }, _) => (matches!(outcome, Outcome::Began(_)), note.now),
+            // As it was at the key.
+            (Fact::CtrlC(_), Some(stop)) => (true, stop.at),
+            (Fact::RuntimeOver(_), _) | (Fact::ChildExited(_), None) => (true, note.now),
+            _ => (false, note.now),
+        };
+        let default = if begins && self.settings.grace_is_default && note.next.is_some() {
             " (default)"
         } else {
             ""
-        }
+        };
+        next_signal(from, note.next) + default
     }
 }
 

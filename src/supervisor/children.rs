@@ -61,6 +61,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Where the child died of a SIGKILL that bowout did not send, the kernel's OOM killer may have
     /// sent it. Without a number from the start, only a container's counter says something: it began
     /// with the container.
+    #[cold]
     fn look_for_oom(&mut self) {
         let before = match self.outputs.oom_kills {
             None if !this_process::is_pid1() => return,

@@ -11,6 +11,7 @@ use crate::config::{Config, ReportTo};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
+use crate::report;
 use crate::sys::cgroup;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
@@ -60,6 +61,15 @@ impl Outputs {
     pub(super) fn note_oom_kills(&mut self) {
         if self.report.is_some() || self.termination_log.is_some() {
             self.oom_kills = cgroup::memory().map(|memory| memory.kills);
+        }
+    }
+
+    /// Writes the report of a start that failed. An error of that changes nothing.
+    #[cold]
+    pub(super) fn write_failure(&self, config: &Config, failure: &Error) {
+        if let Some(report) = &self.report {
+            let command = [&config.command].into_iter().chain(&config.args);
+            let _ = report.write(&report::failure(command, failure));
         }
     }
 

@@ -32,8 +32,9 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// Starts a hook. One that cannot be started is logged, and has exited.
+    #[cold]
     pub(super) fn run_hook(&mut self, hook: Hook) {
-        let (kind, command) = command(&self.config, hook);
+        let (kind, command) = command(self.config, hook);
         let name = escape(&command.to_string_lossy()).into_owned();
         let (program, args) = program(command);
         let spawn = Spawn {
@@ -68,6 +69,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The variables that describe the stop to a hook.
+    #[cold]
     fn hook_variables(&self) -> Vec<(&'static str, Option<OsString>)> {
         let left = self.machine.grace_left(self.tree.kernel.clock());
         // After the child's exit its number may be another process's. The hook is in the child's PID
@@ -98,6 +100,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// SIGKILL to the hook that runs, and to its process group.
+    #[cold]
     pub(super) fn end_hook(&mut self) {
         if let Some(hook) = &mut self.hook {
             hook.killed = true;
@@ -106,11 +109,12 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The hook that ran has exited.
+    #[cold]
     pub(super) fn hook_exited(&mut self, ended: Ended) {
         let Some(mut running) = self.hook.take() else {
             return;
         };
-        let (kind, command) = command(&self.config, running.hook);
+        let (kind, command) = command(self.config, running.hook);
         let name = escape(&command.to_string_lossy()).into_owned();
         let after = matches!(running.hook, Hook::PostStop(_));
         let (level, message) = match (running.child.exec_result(), ended.exit) {
@@ -146,7 +150,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         let mut over = false;
         for number in 0..self.config.post_stop.len() {
             if over {
-                let (_, line) = command(&self.config, Hook::PostStop(number));
+                let (_, line) = command(self.config, Hook::PostStop(number));
                 let name = escape(&line.to_string_lossy()).into_owned();
                 event!(Level::Warn, "hook_skipped", kind = "post-stop", hook = name.as_str();
                     "skipped post-stop hook '{name}': no time is left");

@@ -46,7 +46,7 @@ pub(crate) use place::look_around;
 
 /// One supervision.
 struct Supervisor<'a, K: Kernel> {
-    config: Config,
+    config: &'a Config,
     inherited: &'a Inherited,
     intake: K::Intake,
     child: Child,
@@ -59,7 +59,7 @@ struct Supervisor<'a, K: Kernel> {
     relay: Option<Relay>,
     parent: Option<Parent>,
     dropped: Dropped,
-    outputs: Outputs,
+    outputs: &'a Outputs,
     /// The time of this turn.
     now: Instant,
     /// Why the command could not be run.
@@ -103,14 +103,15 @@ const MOMENT: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What prevents the start (125) or the run (126, 127) of the command.
-pub(crate) fn supervise(config: Config, inherited: &Inherited) -> Result<Exit, Error> {
+pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, Error> {
     // First: `fd:3` is what the user has opened, and not a descriptor of bowout's own.
-    let mut outputs = Outputs::open(&config)?;
+    let mut outputs = Outputs::open(config)?;
     let intake =
         Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
     let kernel = Linux::open();
     outputs.note_oom_kills();
-    let mut supervisor = Supervisor::start(config, inherited, outputs, intake, kernel)?;
+    let started = Supervisor::start(config, inherited, &outputs, intake, kernel);
+    let mut supervisor = started.inspect_err(|error| outputs.write_failure(config, error))?;
     let exit = loop {
         supervisor.turn();
         if let Phase::Done(exit) = supervisor.machine.phase() {
@@ -239,6 +240,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         for (process, signal, error) in &done.refused {
             self.log_refusal(process, *signal, error);
         }
+        let mut line = None;
         if let Some(fact) = step.fact {
             let note = Note {
                 now,
@@ -249,14 +251,18 @@ impl<K: Kernel> Supervisor<'_, K> {
                 woken: done.woken,
                 left: self.left(fact, &done.sent),
             };
-            if let Some(line) = self.history.note(&note)
-                && self.failure.is_none()
-            {
-                log_line(&line);
+            line = self.history.note(&note);
+            if let Some(line) = line.as_ref().filter(|_| self.failure.is_none()) {
+                log_line(line);
             }
             if fact == Fact::GaveUp {
                 self.log_survivors();
             }
+        }
+        if done.notify {
+            // Of a request during the drain the line says only that it was not forwarded.
+            let line = line.filter(|line| line.event != "signal_not_forwarded");
+            self.notify_stopping(line.map(|line| line.text));
         }
         if let Some(hook) = done.hook {
             self.run_hook(hook);
@@ -291,9 +297,12 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Logs the processes that outlived SIGKILL. Those that refused it were logged then.
     fn log_survivors(&mut self) {
-        let mut left = self.tree.members().unwrap_or_default();
-        left.retain(|process| !self.refused.contains(&(process.pid, true)));
-        for process in proc::named(&left) {
+        let left = proc::named(&self.tree.members().unwrap_or_default());
+        self.history.outlived_by(left.clone());
+        for process in left {
+            if self.refused.contains(&(process.pid, true)) {
+                continue;
+            }
             let (name, pid, state) = (escape(&process.name), process.pid, process.state);
             let waits_in = process
                 .waits_in

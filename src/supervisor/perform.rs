@@ -33,6 +33,8 @@ pub(super) struct Performed {
     pub(super) refused: Vec<(Process, Signal, io::Error)>,
     /// The child's group was sent SIGCONT.
     pub(super) woken: bool,
+    /// The manager is notified once the step is logged.
+    pub(super) notify: bool,
     /// The hook to run after the step is logged.
     pub(super) hook: Option<Hook>,
     /// What the actions have led to.
@@ -55,7 +57,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                 Action::Wake => done.woken = self.tree.wake_group(),
                 Action::RunHook(hook) => done.hook = Some(hook),
                 Action::EndHook => self.end_hook(),
-                Action::NotifyStopping => self.notify_stopping(),
+                Action::NotifyStopping => done.notify = true,
                 Action::LookAtTerminal => {
                     let tree = self.tree.members().unwrap_or_default();
                     let terminal = self.terminal.as_ref();
@@ -136,8 +138,9 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Reports the stop to the manager, and asks it to wait as long as the user allowed: its own
     /// timeout may be shorter (systemd.service(5), TimeoutStopSec=). Where the user gave no grace
-    /// period, the manager's timeout stays in force.
-    fn notify_stopping(&mut self) {
+    /// period, the manager's timeout stays in force. The status is the log line of the same step;
+    /// without one, what the stop waits for.
+    pub(super) fn notify_stopping(&mut self, line: Option<String>) {
         let now = self.now;
         let left = self
             .machine
@@ -148,9 +151,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         } else {
             format!("EXTEND_TIMEOUT_USEC={}\n", left.as_micros())
         };
-        let status = self
-            .history
-            .status(now, self.machine.waiting(), self.machine.next_signal());
+        let (waiting, next) = (self.machine.waiting(), self.machine.next_signal());
+        let status = line.unwrap_or_else(|| self.history.status(now, waiting, next));
         if let Some(relay) = &mut self.relay {
             relay.notify(&format!("STOPPING=1\n{extend}STATUS={status}"));
         }

@@ -34,17 +34,15 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     // Not inlined: the stack of the start is not touched again for as long as bowout runs.
     #[inline(never)]
     pub(super) fn start(
-        config: Config,
+        config: &'a Config,
         inherited: &'a Inherited,
-        outputs: Outputs,
+        outputs: &'a Outputs,
         intake: K::Intake,
         kernel: K,
     ) -> Result<Self, Error> {
         let parent = this_process::parent();
         let watched = watch_parent(parent, config.parent_death_signal)?;
-        if !this_process::is_pid1() {
-            become_subreaper();
-        }
+        let contains = this_process::is_pid1() || become_subreaper();
         let relay = relay(config.notify);
         let mut tree = Tree::new(kernel, this_process::id());
         if let Some(refused) = wait::refused() {
@@ -53,7 +51,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         let terminal = Terminal::open();
         let place = place::with_relay(terminal.is_some(), relay.as_ref(), inherited);
         let (child, early) = spawn_command(
-            &config,
+            config,
             inherited,
             place.job_control,
             relay.as_ref(),
@@ -61,7 +59,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             &intake,
         )?;
         tree.adopt(child.pid(), terminal.is_none());
-        let (now, history) = begin_history(&config, place, child.pid(), &tree.kernel);
+        let (now, history) = begin_history(config, (place, contains), child.pid(), &tree.kernel);
         let mut supervisor = Self {
             inherited,
             kin: Kin {
@@ -117,11 +115,13 @@ fn watch_parent(parent: i32, signal: Option<Signal>) -> Result<Option<Parent>, E
 
 /// Makes orphans bowout's children. After an error they are re-parented to PID 1, and bowout cannot
 /// wait for them.
-fn become_subreaper() {
-    if let Err(error) = this_process::become_subreaper() {
+fn become_subreaper() -> bool {
+    let result = this_process::become_subreaper();
+    if let Err(error) = &result {
         event!(Level::Warn, "subreaper_failed", error = error.to_string();
             "cannot become subreaper: {error}; descendants that lose their parent are not supervised");
     }
+    result.is_ok()
 }
 
 /// Starts the command; returns what bowout received before the fork, too, as far as the terminal
@@ -165,7 +165,7 @@ fn spawn_command<K: Kernel>(
 /// The history of a child that was started just now.
 fn begin_history<K: Kernel>(
     config: &Config,
-    place: Place,
+    (place, contains): (Place, bool),
     pid: i32,
     kernel: &K,
 ) -> (Instant, History) {
@@ -176,7 +176,7 @@ fn begin_history<K: Kernel>(
         (&config.command, &config.args, &config.pre_stop),
         pid,
         (now, started_at),
-        (config.policy.clone(), place),
+        (config.policy.clone(), place, contains),
     );
     (now, history)
 }

@@ -20,6 +20,7 @@ pub(crate) struct Memory {
 }
 
 /// The counter now; `None` without a control group, or where it is the root, which has no counter.
+#[cold]
 pub(crate) fn memory() -> Option<Memory> {
     let groups = read_in_proc("self/cgroup").ok()?;
     let mounts = read_in_proc("self/mountinfo").ok()?;
@@ -51,6 +52,7 @@ enum Version {
 
 /// The folder of the group with the memory controller (cgroups(7), proc_pid_cgroup(5),
 /// proc_pid_mountinfo(5)).
+#[cold]
 fn memory_folder(groups: &str, mounts: &str) -> Option<(PathBuf, Version)> {
     let group = |wanted: fn(&str, &str) -> bool| {
         groups.lines().find_map(|line| {

@@ -111,6 +111,7 @@ impl Process {
 
 /// The names of the first [`NAMED`] of these processes, for the log and the report. Call it after they were signalled: it
 /// reads a file for each that is in state D.
+#[cold]
 pub(crate) fn named(processes: &[Process]) -> Vec<NamedProcess> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;
@@ -336,6 +337,7 @@ pub(crate) fn is_ours() -> bool {
 }
 
 /// Whether bowout may signal processes of other users (CAP_KILL, number 5 in capabilities(7)).
+#[cold]
 pub(crate) fn may_kill_others() -> bool {
     let status = read_in_proc("self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

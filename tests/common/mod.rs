@@ -623,6 +623,15 @@ pub fn pending(pid: i32) -> u64 {
     u64::from_str_radix(&field(pid, "ShdPnd"), 16).expect("a mask")
 }
 
+/// Keeps a report for tests/schema, which validates all of them after the suites.
+pub fn keep_report(text: &str) {
+    let target = Path::new(BOWOUT).ancestors().nth(2).expect("target");
+    let folder = target.join("reports");
+    std::fs::create_dir_all(&folder).expect("target/ can be written");
+    let name = format!("{}.json", leftovers::unique());
+    std::fs::write(folder.join(name), text).expect("target/reports/ can be written");
+}
+
 /// A directory of the test's own, gone with it.
 pub struct Dir(pub PathBuf);
 

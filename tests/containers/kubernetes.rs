@@ -184,7 +184,7 @@ fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     });
     assert_eq!(pod.stop(), "137");
     let message = pod.message();
-    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too ('busybox' pid ";
+    let why = "killed by SIGKILL: 2s grace period expired after SIGTERM from outside; killed 1 descendant, too ('sleep' pid ";
     assert!(message.starts_with(why), "{message}");
     assert!(
         message.contains("); main process '/bin/busybox' (pid "),

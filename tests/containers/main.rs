@@ -14,6 +14,7 @@ mod common;
 mod bare;
 mod engine;
 mod kubernetes;
+mod oom;
 mod places;
 mod podman;
 mod runc;

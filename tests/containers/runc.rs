@@ -12,7 +12,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::pty::{Pty, Role};
-use crate::common::{Dir, Lines, Status, apart, children, hold, leftovers, probe, until};
+use crate::common::{
+    Dir, Lines, Status, apart, children, hold, keep_report, leftovers, probe, until,
+};
 use crate::engine::{BUSYBOX, bowout, put, put_busybox, run};
 
 /// A root file system with the static binary and busybox, and the configuration that `runc spec`
@@ -174,7 +176,9 @@ impl Place {
 
     /// What bowout has written with `--report /report`.
     pub fn report(&self) -> Value {
-        serde_json::from_str(&self.file("report").expect("a report")).expect("JSON")
+        let text = self.file("report").expect("a report");
+        keep_report(&text);
+        serde_json::from_str(&text).expect("JSON")
     }
 }
 

@@ -46,7 +46,9 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("config", &["policy", "log", "error", "exit", "signal"]),
     (
         "report",
-        &["policy", "log", "sender", "process", "exit", "signal"],
+        &[
+            "policy", "log", "error", "sender", "process", "exit", "signal",
+        ],
     ),
     ("policy", &["sender", "exit", "signal"]),
     ("log", &["error", "sys", "suggest"]),

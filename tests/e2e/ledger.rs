@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::common::skip;
+use crate::common::{leftovers, skip};
 use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
 
 /// Lines of code of src/.
-const LIMIT: usize = 7750;
+const LIMIT: usize = 7800;
 /// Lines of code of a file.
 const LIMIT_OF_A_FILE: usize = 300;
 /// Lines of a function from its `fn` to its last brace, comments included, formatted at 100
@@ -27,18 +27,20 @@ const NO_REASON: &str = "REASON?";
 
 /// The text as rustfmt writes it with lines of 120 characters.
 fn normalised(text: &str) -> String {
-    let mut rustfmt = Command::new("rustfmt")
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt
         .args(["--edition", "2024", "--config"])
         .arg("max_width=120,use_small_heuristics=Max")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("rustfmt");
+        .stdout(Stdio::piped());
+    let mut rustfmt = leftovers::spawn(&mut rustfmt).expect("rustfmt");
     // The whole text is read before the first line is written: the pipes cannot block each other.
     let mut stdin = rustfmt.stdin.take().unwrap();
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);
+    let pid = rustfmt.id();
     let output = rustfmt.wait_with_output().unwrap();
+    leftovers::forget(pid);
     assert!(output.status.success(), "rustfmt: {}", output.status);
     String::from_utf8(output.stdout).unwrap()
 }

@@ -994,6 +994,11 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
         assert!((90_000_000..100_000_000).contains(&extend), "{extend}");
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(9), "{home:?}");
+        // `systemctl status` and the journal show the same.
+        assert!(
+            bowout.log().contains(&format!("bowout: {status}")),
+            "{status}"
+        );
         // Nothing else than what it says again.
         while let Some(message) = manager.heard() {
             stopping(&message);

@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use crate::common::{
-    BOWOUT, Dir, Home, Lines, NOTHING, Running, SOON, Start, Status, children, homes,
-    no_namespaces, not_root, probe, skip, timed, until,
+    BOWOUT, Dir, Home, Lines, NOTHING, Running, SOON, Start, Status, children, homes, keep_report,
+    leftovers, no_namespaces, not_root, probe, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -21,28 +21,36 @@ const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
 
 /// The fields of a report, all of them always there.
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 23] = [
     "bowout",
     "child",
     "command",
+    "containment",
     "descendants",
     "drain_time_ms",
     "end",
+    "error",
+    "error_code",
     "exit",
+    "killed",
     "log_lines_lost",
     "max_rss_kib",
+    "oom",
     "orphans_reaped",
     "pid",
     "run_time_ms",
+    "schema",
     "start",
     "stop",
+    "survivors",
     "system_time_ms",
     "user_time_ms",
 ];
-const STOP_FIELDS: [&str; 9] = [
+const STOP_FIELDS: [&str; 10] = [
     "at",
     "by",
     "escalated",
+    "escalated_by",
     "forwarded_after_ms",
     "grace_ms",
     "more_rungs",
@@ -89,7 +97,8 @@ fn parse(text: &str) -> Value {
     );
     let report: Value =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
-    assert!(keys(&report).is_superset(&FIELDS.into()), "{report:#}");
+    assert_eq!(keys(&report), FIELDS.into(), "{report:#}");
+    keep_report(text);
     assert_eq!(report["bowout"], env!("CARGO_PKG_VERSION"));
     let (start, end) = (millis(&report["start"]), millis(&report["end"]));
     // The drain is null where the command could not be run, or did not exit.
@@ -99,7 +108,7 @@ fn parse(text: &str) -> Value {
         "{report:#}"
     );
     if let stop @ Value::Object(_) = &report["stop"] {
-        assert!(keys(stop).is_superset(&STOP_FIELDS.into()), "{report:#}");
+        assert_eq!(keys(stop), STOP_FIELDS.into(), "{report:#}");
         let at = millis(&stop["at"]);
         assert!(start <= at && at <= end, "{report:#}");
         assert!(
@@ -158,6 +167,33 @@ fn rungs(stop: &Value) -> Vec<&str> {
         .collect()
 }
 
+/// Nothing was started.
+#[test]
+fn a_start_that_fails_is_reported() {
+    let dir = Dir::new();
+    let uid = leftovers::own_user().to_string();
+    let root: &[&str] = if not_root().is_none() {
+        &["--uid", &uid]
+    } else {
+        &[]
+    };
+    let setup: Vec<&str> = ["--nproc", "1"].iter().chain(root).copied().collect();
+    let mut bowout = Start::new(["-q", "--report", "-"])
+        .program(dir.program(BOWOUT))
+        .with(setup)
+        .command(["echo", "started"]);
+    assert_eq!(bowout.end(), Status::Code(125));
+    let text = bowout.out.rest().join("\n");
+    keep_report(&text);
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(report["command"], json!(["echo", "started"]));
+    assert_eq!(report["exit"], json!({"code": 125, "number": 125}));
+    assert_eq!(report["error_code"], "own_failure");
+    let error = report["error"].as_str().expect("a sentence");
+    assert!(bowout.line().ends_with(error), "{report:#}");
+}
+
 #[test]
 fn an_exit_by_itself_is_reported() {
     for home in homes() {
@@ -178,7 +214,10 @@ fn an_exit_by_itself_is_reported() {
         assert_eq!(report["pid"], json!(child), "{home:?}");
         assert_eq!(
             (&report["child"], &report["exit"]),
-            (&json!({"code": 3}), &json!({"code": 3}))
+            (
+                &json!({"code": 3, "number": 3}),
+                &json!({"code": 3, "number": 3})
+            )
         );
         assert_eq!(report["stop"], Value::Null);
         assert_eq!(
@@ -222,13 +261,13 @@ fn a_death_by_a_signal_is_reported_with_what_bowout_makes_of_it() {
         let (status, report) = run(home, &[], &words, |_| {});
         assert_eq!(
             report["child"],
-            json!({"signal": "SIGSEGV", "core": false}),
+            json!({"signal": "SIGSEGV", "number": 139, "core": false}),
             "{home:?}"
         );
         let wanted = if home == Home::Pid1 {
-            json!({"code": 139})
+            json!({"code": 139, "number": 139})
         } else {
-            json!({"signal": "SIGSEGV"})
+            json!({"signal": "SIGSEGV", "number": 139})
         };
         assert_eq!(report["exit"], wanted);
         assert!(
@@ -238,7 +277,7 @@ fn a_death_by_a_signal_is_reported_with_what_bowout_makes_of_it() {
         let (status, report) = run(home, &["--remap-exit", "139:4"], &words, |_| {});
         assert_eq!(
             (status, &report["exit"]),
-            (Status::Code(4), &json!({"code": 4}))
+            (Status::Code(4), &json!({"code": 4, "number": 4}))
         );
         assert_eq!(report["child"]["signal"], "SIGSEGV");
     }
@@ -507,7 +546,7 @@ fn max_runtime_is_reported_as_the_reason() {
         );
         assert_eq!(
             (&report["exit"], &report["child"]["signal"]),
-            (&json!({"code": 124}), &json!("SIGTERM"))
+            (&json!({"code": 124, "number": 124}), &json!("SIGTERM"))
         );
         assert!(number(&report["run_time_ms"]) >= 300, "{report:#}");
         assert!(
@@ -538,7 +577,7 @@ fn what_was_left_is_reported_as_ended_or_killed() {
         );
         assert_eq!(
             (&report["stop"], &report["exit"]),
-            (&Value::Null, &json!({"code": 5}))
+            (&Value::Null, &json!({"code": 5, "number": 5}))
         );
         assert!(
             number(&report["drain_time_ms"]) >= 3000 && number(&report["run_time_ms"]) < 3000,
@@ -711,7 +750,7 @@ fn a_command_that_cannot_run_is_reported_as_that() {
             let (status, report) = run(home, &[], &[command], |_| {});
             assert_eq!(
                 (status, &report["exit"]),
-                (Status::Code(code), &json!({"code": code}))
+                (Status::Code(code), &json!({"code": code, "number": code}))
             );
             assert_eq!(report["command"], json!([command]));
             assert!(
@@ -1112,7 +1151,7 @@ fn a_report_goes_to_a_descriptor_that_the_command_does_not_inherit() {
         let script =
             "if [ -e /proc/self/fd/$FD ]; then echo has it; else echo has it not; fi; exit 3";
         let (report, lines) = reported(home, &["sh", "-c", script]);
-        assert_eq!(report["child"], json!({"code": 3}), "{home:?}");
+        assert_eq!(report["child"], json!({"code": 3, "number": 3}), "{home:?}");
         assert_eq!(lines, ["has it not"], "{home:?}");
     }
 }
@@ -1134,7 +1173,7 @@ fn a_report_to_stdout_comes_after_what_the_command_has_printed() {
         assert_eq!(lines[..2], ["one", "two"], "{home:?}");
         assert_eq!(
             parse(&(lines[2..].join("\n") + "\n"))["exit"],
-            json!({"code": 3})
+            json!({"code": 3, "number": 3})
         );
         assert_eq!(bowout.end(), Status::Code(3));
     }

@@ -190,6 +190,15 @@ fn path(text: &str, dir: &Path) -> String {
             _ => part,
         });
     let text = parts.collect::<Vec<_>>().join("/");
+    // The group, and the version of its interface, are the machine's.
+    if text.starts_with("/sys/fs/cgroup/") {
+        let file = match text.rsplit('/').next() {
+            Some("memory.oom_control") => "memory.events",
+            Some("memory.limit_in_bytes") => "memory.max",
+            file => file.unwrap_or_default(),
+        };
+        return format!("/sys/fs/cgroup/GROUP/{file}");
+    }
     numberless(&text)
 }
 
@@ -254,7 +263,27 @@ pub fn plain(line: &str, dir: &Path) -> String {
         .split('\'')
         .enumerate()
         .map(|(i, part)| if i % 2 == 1 { short(part) } else { part });
-    numberless(&line.collect::<Vec<_>>().join("'"))
+    nameless(&numberless(&line.collect::<Vec<_>>().join("'")))
+}
+
+/// Without the names and the states of processes, which are as the moment has them: the list of
+/// descendants, and what stands after the PID.
+fn nameless(line: &str) -> String {
+    let mut parts = line
+        .split(" ('")
+        .enumerate()
+        .map(|(at, part)| match part.split_once(')') {
+            Some((_, after)) if at > 0 => after,
+            _ => part,
+        });
+    let first = parts.next().unwrap_or_default().to_owned();
+    let line = parts.fold(first, |line, part| line + part);
+    let mut parts = line.split("(pid #, ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |line, part| {
+        let after = part.split_once(')').map_or("", |(_, after)| after);
+        format!("{line}(pid #){after}")
+    })
 }
 
 fn short(command: &str) -> &str {
@@ -343,6 +372,11 @@ clone(child_stack=NULL, flags=SIGCHLD)  = 18
         assert_eq!(
             plain,
             "bowout: cannot run 'probe' (pid #): ERROR after #s, #s"
+        );
+        let line = "sent SIGKILL to 'sh' (pid 7, now 'a', state D) and 2 descendants ('b' pid 8, state S, 1s old; 'c' pid 9) in 1s";
+        assert_eq!(
+            super::plain(line, Path::new("/tmp/x")),
+            "sent SIGKILL to 'sh' (pid #) and # descendants in #s"
         );
     }
 }

@@ -218,8 +218,12 @@ impl<K: Kernel> Tree<K> {
                     }
                     tally.reached.push(process);
                 }
-                // It died of the signal to its group and was reaped, or exited by itself.
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                // It died of the signal to its group and was reaped, or exited by itself. The child
+                // cannot have been reaped.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ESRCH)
+                        && self.child != Some(process.pid) =>
+                {
                     tally.reached.extend(by_call.then_some(process));
                 }
                 Err(error) => tally.refused.push((process, error)),

@@ -1,0 +1,61 @@
+//! A command that the kernel's OOM killer ends in a container with a memory limit, as PID 1: the log
+//! and the report say what the counter of the control group says, and a plain SIGKILL claims nothing.
+
+use serde_json::json;
+
+use crate::common::skip;
+use crate::engine::no_containers;
+use crate::runc::Bundle;
+
+/// 24 MiB, without swap: the command needs more.
+const LIMIT: u64 = 24 << 20;
+
+fn limited(options: &[&str], script: &str) -> Bundle {
+    Bundle::script(options, script).with(|config| {
+        config["linux"]["resources"]["memory"] = json!({ "limit": LIMIT, "swap": LIMIT });
+    })
+}
+
+/// busybox holds the whole line in memory.
+const HUNGRY: &str = "echo ready; exec /bin/busybox tail -c 1000000000 /dev/zero";
+
+#[test]
+fn the_oom_killers_work_is_said_with_the_limit() {
+    if skip(no_containers(&["runc"])) {
+        return;
+    }
+    for (options, during) in [(&["--report", "/report"][..], true), (&[], false)] {
+        let mut container = limited(options, HUNGRY).start();
+        container.ready();
+        assert_eq!(container.end(), 137);
+        let log = container.whole_log();
+        let said = if during { " during the run" } else { "" };
+        let part = format!(
+            "was killed by SIGKILL after {{}}; the kernel's OOM killer killed 1 process in this control group{said} (limit 24 MiB)"
+        );
+        let (before, after) = part.split_once("{}").expect("two parts");
+        assert!(log.contains(before) && log.contains(after), "{log}");
+        if during {
+            let report = container.place.report();
+            let expected = json!({ "kills": 1, "during_run": true, "limit_bytes": LIMIT });
+            assert_eq!(report["oom"], expected);
+        }
+    }
+}
+
+#[test]
+fn a_plain_sigkill_claims_nothing() {
+    if skip(no_containers(&["runc"])) {
+        return;
+    }
+    let script = "echo ready; kill -9 $$";
+    let mut container = limited(&["--report", "/report"], script).start();
+    container.ready();
+    assert_eq!(container.end(), 137);
+    let log = container.whole_log();
+    assert!(
+        log.contains("was killed by SIGKILL") && !log.contains("OOM"),
+        "{log}"
+    );
+    assert!(container.place.report()["oom"].is_null());
+}
