@@ -1,6 +1,5 @@
 //! The configuration: what the command line and the environment ask for, checked as a whole.
 
-use std::cmp::Ordering;
 use std::ffi::{CStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +9,7 @@ use crate::error::Error;
 use crate::exit::ExitRules;
 use crate::log::{Format, Verbosity};
 use crate::policy::{KillMode, Ladder, Settings};
-use crate::signal::{Remap, Rewrite, Signal};
+use crate::signal::Signal;
 
 /// What the rest of the program sees of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,27 +31,6 @@ pub(crate) struct Config {
     /// The options that were given.
     pub(crate) origins: Vec<Origin>,
 }
-
-/// An option that was given, by its long name, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub(crate) option: &'static str,
-    pub(crate) source: Source,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source {
-            Source::Typed => write!(f, "--{}", self.option),
-            Source::Environment => {
-                write!(f, "BOWOUT_{}", self.option.to_uppercase().replace('-', "_"))
-            }
-        }
-    }
-}
-
-/// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.
-const PRE_KILL: Duration = Duration::from_secs(5);
 
 /// `--notify`: what bowout does between the command and a service manager (sd_notify(3)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,33 +62,36 @@ pub(crate) enum Source {
     Typed,
 }
 
-/// The value of an option that can contradict another, if it was given.
-pub(crate) type Given<T> = Option<(Source, T)>;
-
-fn source<T>(given: Option<&(Source, T)>) -> Option<Source> {
-    given.map(|(source, _)| *source)
+/// An option that was given, by its long name, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) option: &'static str,
+    pub(crate) source: Source,
 }
 
-/// A configuration that is being read: the options that mean something only together are apart.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            Source::Typed => write!(f, "--{}", self.option),
+            Source::Environment => {
+                write!(f, "BOWOUT_{}", self.option.to_uppercase().replace('-', "_"))
+            }
+        }
+    }
+}
+
+/// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.
+const PRE_KILL: Duration = Duration::from_secs(5);
+
+/// A configuration that is being read. What has no place in [`Config`] yet is beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Draft {
     pub(crate) config: Config,
     /// Where the values come from that are read now.
     pub(crate) source: Source,
-    /// `None` inside is never.
-    pub(crate) grace: Given<Option<Duration>>,
-    pub(crate) escalate: Given<Ladder>,
-    pub(crate) stop_signal: Given<Signal>,
-    pub(crate) grace_max: Given<Option<Duration>>,
-    pub(crate) stop_delay: Given<Duration>,
-    pub(crate) pre_kill_timeout: Option<Duration>,
-    pub(crate) kill_mode: Given<KillMode>,
-    /// `-g`.
-    pub(crate) group: bool,
-    /// `-c`.
-    pub(crate) single_child: bool,
-    pub(crate) wait_tree: Given<()>,
-    pub(crate) remap: Vec<Rewrite>,
+    /// `None` is never, if it was given.
+    pub(crate) grace: Option<Duration>,
+    pub(crate) stop_signal: Option<Signal>,
     pub(crate) verbosity: Verbosity,
     pub(crate) log_format: Format,
     /// Variables that are probably misspelt, each with the name that was meant.
@@ -118,20 +99,32 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// `value` with its source.
-    pub(crate) fn given<T>(&self, value: T) -> Given<T> {
-        Some((self.source, value))
+    /// Where the option's value comes from, by the long name; `None` if it was not given.
+    pub(crate) fn source_of(&self, option: &str) -> Option<Source> {
+        let mut origins = self.config.origins.iter();
+        origins
+            .find(|origin| origin.option == option)
+            .map(|origin| origin.source)
+    }
+
+    /// Records that the option is given.
+    pub(crate) fn give(&mut self, option: &'static str) {
+        if self.source_of(option).is_none() {
+            let source = self.source;
+            self.config.origins.push(Origin { option, source });
+        }
     }
 
     /// Adds to the counts of `-v` and `-q`. A typed one silences the variables of both.
     pub(crate) fn count(&mut self, more: u8, less: u8) {
+        let counted = &mut self.verbosity;
         let typed = self.source == Source::Typed;
-        if typed || !self.verbosity.typed {
-            self.verbosity = Verbosity {
-                more: self.verbosity.more.saturating_add(more),
-                less: self.verbosity.less.saturating_add(less),
-                typed,
-            };
+        if typed || !counted.typed {
+            let (more, less) = (
+                counted.more.saturating_add(more),
+                counted.less.saturating_add(less),
+            );
+            *counted = Verbosity { more, less, typed };
         }
     }
 
@@ -146,114 +139,122 @@ impl Draft {
     ) -> Result<Config, Error> {
         self.check_kill_mode()?;
         self.check_ladder(default_grace)?;
+        let [period, escalate, most, delay] =
+            ["grace", "escalate", "grace-max", "stop-delay"].map(|option| self.source_of(option));
+        let period = period.max(escalate);
+        let lead = self.source_of("pre-kill-timeout");
         let policy = &mut self.config.policy;
+        if lead.is_none() {
+            policy.pre_kill_timeout = PRE_KILL;
+        }
         let grace = policy.ladder.total(0);
-        let period = source(self.grace.as_ref()).max(source(self.escalate.as_ref()));
-        let most = fitting(
-            self.grace_max,
-            period,
-            |most| most.is_some_and(|most| grace.is_none_or(|grace| most < grace)),
-            "--grace-max is less than the grace period: give more, or less --grace",
-        )?;
-        policy.grace_max = most.unwrap_or(grace.and_then(|grace| grace.checked_mul(2)));
+        // A typed period silences a misfit that only the environment asks for.
+        let misfits = |misfit, given, why: &str| {
+            if misfit && given >= period {
+                Err(Error::own(why))
+            } else {
+                Ok(misfit)
+            }
+        };
+        let is_less = |most| grace.is_none_or(|grace| most < grace);
+        let is_less = policy.grace_max.is_some_and(is_less);
+        let why = "--grace-max is less than the grace period: give more, or less --grace";
+        if most.is_none() || misfits(is_less, most, why)? {
+            policy.grace_max = grace.and_then(|grace| grace.checked_mul(2));
+        }
         let first = policy.ladder.rung(0).and_then(|rung| rung.wait);
-        let delay = fitting(
-            self.stop_delay,
-            period,
-            |delay| first.is_some_and(|wait| wait <= *delay),
-            "--stop-delay leaves nothing of the grace period: give more --grace or less --stop-delay",
-        )?;
-        policy.stop_delay = delay.unwrap_or_default();
+        let is_all = first.is_some_and(|wait| wait <= policy.stop_delay);
+        let why = "--stop-delay leaves nothing of the grace period: give more --grace or less --stop-delay";
+        if delay.is_some() && misfits(is_all, delay, why)? {
+            policy.stop_delay = Duration::ZERO;
+        }
         policy.hooks = self.config.pre_stop.len();
         policy.pre_kill = self.config.pre_kill.len();
-        policy.pre_kill_timeout = self.pre_kill_timeout.unwrap_or(PRE_KILL);
-        policy.remap = Remap::new(self.remap);
         Ok(self.config)
     }
 
     /// Which processes are signalled, and whether bowout waits for the tree: only if it signals it.
     fn check_kill_mode(&mut self) -> Result<(), Error> {
-        let typed = self.kill_mode.filter(|given| given.0 == Source::Typed);
-        let mut modes = [
-            ("-g", self.group.then_some(KillMode::Group)),
-            ("-c", self.single_child.then_some(KillMode::Process)),
-            ("--kill-mode", typed.map(|(_, mode)| mode)),
-        ]
-        .into_iter()
-        .filter_map(|(name, mode)| Some((name, mode?)));
-        if let Some((name, mode)) = modes.next() {
-            if let Some((other, _)) = modes.find(|(_, other)| *other != mode) {
-                return Err(contradiction(name, other));
-            }
-            self.kill_mode = Some((Source::Typed, mode));
-        }
-        let policy = &mut self.config.policy;
-        policy.kill_mode = self.kill_mode.map(|(_, mode)| mode).unwrap_or_default();
-        policy.wait_tree = self.wait_tree.is_some();
-        if policy.wait_tree && policy.kill_mode == KillMode::Process {
-            match source(self.wait_tree.as_ref()).cmp(&source(self.kill_mode.as_ref())) {
-                Ordering::Less => policy.wait_tree = false,
-                Ordering::Equal => {
-                    return Err(contradiction("--wait-tree", "--kill-mode process"));
+        let mut by = (self.source_of("kill-mode"), "--kill-mode");
+        let mut mode = self.config.policy.kill_mode;
+        let letters = [
+            ("-c", "single-child", KillMode::Process),
+            ("-g", "group", KillMode::Group),
+        ];
+        for (letter, option, means) in letters {
+            let typed = (self.source_of(option), letter);
+            if typed.0.is_some() {
+                if mode != means {
+                    wins(typed, by)?;
                 }
-                Ordering::Greater => policy.kill_mode = KillMode::default(),
+                (by, mode) = (typed, means);
             }
         }
+        let tree = (self.source_of("wait-tree"), "--wait-tree");
+        let policy = &mut self.config.policy;
+        if policy.wait_tree && mode == KillMode::Process {
+            policy.wait_tree = wins(tree, (by.0, "--kill-mode process"))?;
+            mode = if policy.wait_tree {
+                KillMode::default()
+            } else {
+                mode
+            };
+        }
+        policy.kill_mode = mode;
         Ok(())
     }
 
     /// The ladder: `--escalate`, or `--stop-signal` and `--grace`.
     fn check_ladder(&mut self, default_grace: impl FnOnce() -> Duration) -> Result<(), Error> {
-        let (escalate, grace) = (source(self.escalate.as_ref()), source(self.grace.as_ref()));
-        let plain = grace.max(source(self.stop_signal.as_ref()));
+        let [escalate, grace, signal] =
+            ["escalate", "grace", "stop-signal"].map(|option| self.source_of(option));
+        let plain = grace.max(signal);
         let policy = &mut self.config.policy;
-        match self.escalate.take() {
-            Some(_) if escalate == plain => {
-                let other = if grace == plain {
-                    "--grace"
-                } else {
-                    "--stop-signal"
-                };
-                return Err(contradiction("--escalate", other));
-            }
-            Some((_, ladder)) if escalate > plain => policy.ladder = ladder,
-            _ => {
-                // A limit that the user set holds for the default, too.
-                let most = self.grace_max.and_then(|(_, most)| most);
-                let most = most.unwrap_or(Duration::MAX);
-                let wait = self.grace.map(|(_, wait)| wait);
-                let wait = wait.unwrap_or_else(|| Some(default_grace().min(most)));
-                policy.ladder = Ladder::new(self.stop_signal.map(|(_, signal)| signal), wait);
-                policy.grace_is_default = grace.is_none();
-            }
+        let name = if grace == plain {
+            "--grace"
+        } else {
+            "--stop-signal"
+        };
+        if escalate.is_some() && wins((escalate, "--escalate"), (plain, name))? {
+            return Ok(());
         }
+        // A limit that the user set holds for the default, too.
+        let most = policy.grace_max.unwrap_or(Duration::MAX);
+        let wait = match grace {
+            Some(_) => self.grace,
+            None => Some(default_grace().min(most)),
+        };
+        policy.ladder = Ladder::new(self.stop_signal, wait);
+        policy.grace_is_default = grace.is_none();
         Ok(())
     }
 }
 
-/// The value, unless it does not fit the grace period: then a typed `period` silences what only the
-/// environment says, and anything else is an error.
-fn fitting<T>(
-    given: Given<T>,
-    period: Option<Source>,
-    misfits: impl Fn(&T) -> bool,
-    error: &str,
-) -> Result<Option<T>, Error> {
-    match given {
-        Some((source, value)) if misfits(&value) => {
-            if Some(source) < period {
-                Ok(None)
-            } else {
-                Err(Error::own(error))
-            }
-        }
-        given => Ok(given.map(|(_, value)| value)),
+/// Whether `one` option is more than the `other`: typed, where that is from the environment.
+///
+/// # Errors
+/// They contradict each other.
+fn wins(one: (Option<Source>, &str), other: (Option<Source>, &str)) -> Result<bool, Error> {
+    let why = || {
+        format!(
+            "{} and {} contradict each other: give one of them",
+            one.1, other.1
+        )
+    };
+    if one.0 == other.0 {
+        Err(Error::own(why()))
+    } else {
+        Ok(one.0 > other.0)
     }
 }
 
-fn contradiction(one: &str, other: &str) -> Error {
-    Error::own(format!(
-        "{one} and {other} contradict each other: give one of them"
+/// The name and the value of a variable, `NAME=VALUE`, unless it is empty: templates of compose files
+/// and pods make empty variables where they mean none.
+pub(crate) fn name_and_value(variable: &CStr) -> Option<(&[u8], &[u8])> {
+    let mut parts = variable.to_bytes().splitn(2, |&byte| byte == b'=');
+    Some((
+        parts.next()?,
+        parts.next().filter(|value| !value.is_empty())?,
     ))
 }
 
@@ -281,17 +282,13 @@ pub(crate) fn default_grace<'a>(
     kernel: &Kernel,
 ) -> Duration {
     let (mut exec_pid, mut invocation, mut kubernetes, mut platform) = (None, false, false, false);
-    for variable in variables {
-        let mut parts = variable.to_bytes().splitn(2, |&byte| byte == b'=');
-        match (parts.next(), parts.next().unwrap_or_default()) {
-            (_, b"") => {}
-            (Some(b"SYSTEMD_EXEC_PID"), pid) => exec_pid = Some(pid),
-            (Some(b"INVOCATION_ID"), _) => invocation = true,
-            (Some(b"KUBERNETES_SERVICE_HOST"), _) => kubernetes = true,
+    for (name, value) in variables.filter_map(name_and_value) {
+        match name {
+            b"SYSTEMD_EXEC_PID" => exec_pid = Some(value),
+            b"INVOCATION_ID" => invocation = true,
+            b"KUBERNETES_SERVICE_HOST" => kubernetes = true,
             // ECS, Heroku and Azure Container Apps.
-            (Some(b"ECS_CONTAINER_METADATA_URI_V4" | b"DYNO" | b"CONTAINER_APP_NAME"), _) => {
-                platform = true;
-            }
+            b"ECS_CONTAINER_METADATA_URI_V4" | b"DYNO" | b"CONTAINER_APP_NAME" => platform = true,
             _ => {}
         }
     }
@@ -311,27 +308,55 @@ pub(crate) fn default_grace<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Source::{Environment, Typed};
 
     const FIVE: Option<Duration> = Some(Duration::from_secs(5));
 
-    fn given<T>(value: T, typed: bool) -> Given<T> {
-        let source = if typed {
-            Source::Typed
-        } else {
-            Source::Environment
-        };
-        Some((source, value))
-    }
+    /// An option with a value.
+    type Set = (&'static str, fn(&mut Draft));
 
-    fn configure(draft: Draft) -> Result<Settings, Error> {
-        configure_in(8, draft)
+    const GRACE: Set = ("grace", |d| d.grace = FIVE);
+    const AT_ONCE: Set = ("grace", |d| d.grace = Some(Duration::ZERO));
+    const FOR_EVER: Set = ("grace", |d| d.grace = None);
+    const SIGNAL: Set = ("stop-signal", |d| d.stop_signal = Some(Signal::QUIT));
+    const LONG: Set = ("escalate", |d| {
+        d.config.policy.ladder = ladder("TERM/4s/QUIT/3s/KILL");
+    });
+    const ONE_SECOND: Set = ("grace-max", |d| {
+        d.config.policy.grace_max = Some(Duration::from_secs(1));
+    });
+    const FIVE_SECONDS: Set = ("grace-max", |d| d.config.policy.grace_max = FIVE);
+    const NO_LIMIT: Set = ("grace-max", |d| d.config.policy.grace_max = None);
+    const SEVEN: Set = ("stop-delay", |d| {
+        d.config.policy.stop_delay = Duration::from_secs(7);
+    });
+    const EIGHT: Set = ("stop-delay", |d| {
+        d.config.policy.stop_delay = Duration::from_secs(8);
+    });
+    const MIXED: Set = ("kill-mode", |d| d.config.policy.kill_mode = KillMode::Mixed);
+    const GROUP: Set = ("kill-mode", |d| d.config.policy.kill_mode = KillMode::Group);
+    const PROCESS: Set = ("kill-mode", |d| {
+        d.config.policy.kill_mode = KillMode::Process;
+    });
+    const TREE: Set = ("wait-tree", |d| d.config.policy.wait_tree = true);
+    const NO_TREE: Set = ("wait-tree", |d| d.config.policy.wait_tree = false);
+    const G: Set = ("group", |_| ());
+    const C: Set = ("single-child", |_| ());
+
+    fn configure(given: &[(Source, Set)]) -> Result<Settings, Error> {
+        configure_in(8, given)
     }
 
     /// In a home with this default grace period, in seconds.
-    fn configure_in(secs: u64, draft: Draft) -> Result<Settings, Error> {
-        draft
-            .check(|| Duration::from_secs(secs))
-            .map(|config| config.policy)
+    fn configure_in(secs: u64, given: &[(Source, Set)]) -> Result<Settings, Error> {
+        let mut draft = Draft::default();
+        for (source, (option, set)) in given {
+            draft.source = *source;
+            draft.give(option);
+            set(&mut draft);
+        }
+        let config = draft.check(|| Duration::from_secs(secs));
+        config.map(|config| config.policy)
     }
 
     fn ladder(text: &str) -> Ladder {
@@ -340,37 +365,23 @@ mod tests {
 
     #[test]
     fn nothing_said_is_eight_seconds_and_the_signal_received() {
-        let config = configure(Draft::default()).unwrap();
-        assert_eq!(
-            config.ladder,
-            Ladder::new(None, Some(Duration::from_secs(8)))
-        );
+        let config = configure(&[]).unwrap();
+        let eight = Some(Duration::from_secs(8));
+        assert_eq!(config.ladder, Ladder::new(None, eight));
         assert_eq!(config.kill_mode, KillMode::Mixed);
     }
 
     #[test]
     fn a_default_grace_period_gives_way_to_a_given_one() {
-        let of = |draft| {
-            configure_in(85, draft)
+        let of = |given: &[(Source, Set)]| {
+            configure_in(85, given)
                 .map(|c| (c.ladder.total(0).unwrap().as_secs(), c.grace_is_default))
         };
-        assert_eq!(of(Draft::default()), Ok((85, true)));
-        let signal = Draft {
-            stop_signal: given(Signal::QUIT, true),
-            ..Draft::default()
-        };
-        assert_eq!(of(signal), Ok((85, true)));
-        for typed in [true, false] {
-            let grace = Draft {
-                grace: given(FIVE, typed),
-                ..Draft::default()
-            };
-            assert_eq!(of(grace), Ok((5, false)));
-            let escalate = Draft {
-                escalate: given(ladder("TERM/4s/QUIT/3s/KILL"), typed),
-                ..Draft::default()
-            };
-            assert_eq!(of(escalate), Ok((7, false)));
+        assert_eq!(of(&[]), Ok((85, true)));
+        assert_eq!(of(&[(Typed, SIGNAL)]), Ok((85, true)));
+        for source in [Typed, Environment] {
+            assert_eq!(of(&[(source, GRACE)]), Ok((5, false)));
+            assert_eq!(of(&[(source, LONG)]), Ok((7, false)));
         }
     }
 
@@ -428,152 +439,97 @@ mod tests {
 
     #[test]
     fn what_is_typed_wins_over_the_environment() {
-        let long = ladder("TERM/1s/QUIT/1s/KILL");
-        let typed_ladder = Draft {
-            grace: given(FIVE, false),
-            escalate: given(long.clone(), true),
-            ..Draft::default()
-        };
-        assert_eq!(configure(typed_ladder).unwrap().ladder, long);
-        let typed_grace = Draft {
-            grace: given(FIVE, true),
-            escalate: given(long, false),
-            ..Draft::default()
-        };
-        assert_eq!(
-            configure(typed_grace).unwrap().ladder,
-            Ladder::new(None, FIVE)
-        );
-        let typed_mode = Draft {
-            kill_mode: given(KillMode::Group, false),
-            single_child: true,
-            ..Draft::default()
-        };
-        assert_eq!(configure(typed_mode).unwrap().kill_mode, KillMode::Process);
+        let config = configure(&[(Environment, GRACE), (Typed, LONG)]).unwrap();
+        assert_eq!(config.ladder, ladder("TERM/4s/QUIT/3s/KILL"));
+        let config = configure(&[(Typed, GRACE), (Environment, LONG)]).unwrap();
+        assert_eq!(config.ladder, Ladder::new(None, FIVE));
+        // The variable of the other half of the ladder still counts.
+        let signal = [(Typed, SIGNAL), (Environment, GRACE), (Environment, LONG)];
+        let config = configure(&signal).unwrap();
+        assert_eq!(config.ladder, Ladder::new(Some(Signal::QUIT), FIVE));
+        let config = configure(&[(Environment, GROUP), (Typed, C)]).unwrap();
+        assert_eq!(config.kill_mode, KillMode::Process);
     }
 
     #[test]
     fn a_limit_of_the_grace_period_holds_for_its_default() {
-        let limited = Draft {
-            grace_max: given(FIVE, true),
-            ..Draft::default()
-        };
-        let config = configure_in(85, limited).unwrap();
+        let config = configure_in(85, &[(Typed, FIVE_SECONDS)]).unwrap();
         assert_eq!((config.ladder.total(0), config.grace_max), (FIVE, FIVE));
     }
 
     #[test]
     fn nothing_typed_gives_way_to_a_variable() {
-        let mode = Draft {
-            kill_mode: given(KillMode::Process, false),
-            wait_tree: given((), true),
-            ..Draft::default()
+        let tree = |given: &[(Source, Set)]| {
+            configure(given).map(|config| (config.kill_mode, config.wait_tree))
         };
-        assert_eq!(
-            configure(mode).map(|c| (c.kill_mode, c.wait_tree)),
-            Ok((KillMode::Mixed, true))
-        );
-        let tree = Draft {
-            single_child: true,
-            wait_tree: given((), false),
-            ..Draft::default()
-        };
-        assert_eq!(
-            configure(tree).map(|c| (c.kill_mode, c.wait_tree)),
-            Ok((KillMode::Process, false))
-        );
-        let short = Draft {
-            grace: given(FIVE, true),
-            grace_max: given(Some(Duration::from_secs(1)), false),
-            stop_delay: given(Duration::from_secs(6), false),
-            ..Draft::default()
-        };
-        let config = configure(short).unwrap();
+        let typed_tree = tree(&[(Environment, PROCESS), (Typed, TREE)]);
+        assert_eq!(typed_tree, Ok((KillMode::Mixed, true)));
+        let typed_mode = tree(&[(Typed, C), (Environment, TREE)]);
+        assert_eq!(typed_mode, Ok((KillMode::Process, false)));
+        let no_tree = tree(&[(Environment, PROCESS), (Environment, NO_TREE)]);
+        assert_eq!(no_tree, Ok((KillMode::Process, false)));
+        let config = configure(&[
+            (Typed, GRACE),
+            (Environment, ONE_SECOND),
+            (Environment, SEVEN),
+        ]);
+        let config = config.unwrap();
+        let twice = Some(Duration::from_secs(10));
         assert_eq!(
             (config.grace_max, config.stop_delay),
-            (Some(Duration::from_secs(10)), Duration::ZERO)
+            (twice, Duration::ZERO)
         );
     }
 
     #[test]
     fn contradictions_are_refused() {
-        let long = || given(ladder("TERM/1s/KILL"), true);
-        for draft in [
-            Draft {
-                grace: given(FIVE, true),
-                escalate: long(),
-                ..Draft::default()
-            },
-            Draft {
-                stop_signal: given(Signal::INT, true),
-                escalate: long(),
-                ..Draft::default()
-            },
-            Draft {
-                grace: given(FIVE, false),
-                escalate: given(ladder("KILL"), false),
-                ..Draft::default()
-            },
-            Draft {
-                group: true,
-                single_child: true,
-                ..Draft::default()
-            },
-            Draft {
-                group: true,
-                kill_mode: given(KillMode::Mixed, true),
-                ..Draft::default()
-            },
-            Draft {
-                single_child: true,
-                wait_tree: given((), true),
-                ..Draft::default()
-            },
+        for (source, one, other, says) in [
+            (Typed, GRACE, LONG, "--escalate and --grace"),
+            (Typed, SIGNAL, LONG, "--escalate and --stop-signal"),
+            (Environment, GRACE, LONG, "--escalate and --grace"),
+            (Typed, G, C, "-g and -c"),
+            (Typed, G, MIXED, "-g and --kill-mode"),
+            (Typed, C, GROUP, "-c and --kill-mode"),
+            (Typed, C, TREE, "--wait-tree and --kill-mode process"),
+            (
+                Environment,
+                PROCESS,
+                TREE,
+                "--wait-tree and --kill-mode process",
+            ),
         ] {
-            let error = configure(draft.clone()).expect_err(&format!("{draft:?}"));
-            assert_eq!(error.exit(), crate::exit::Exit::OWN_FAILURE);
-            assert!(error.to_string().contains("contradict"), "{error}");
+            for given in [
+                [(source, one), (source, other)],
+                [(source, other), (source, one)],
+            ] {
+                let error = configure(&given).expect_err(says);
+                assert_eq!(error.exit(), crate::exit::Exit::OWN_FAILURE);
+                let says = format!("{says} contradict each other: give one of them");
+                assert_eq!(error.to_string(), says);
+            }
         }
+        let same = configure(&[(Typed, G), (Typed, GROUP)]);
+        assert_eq!(same.map(|config| config.kill_mode), Ok(KillMode::Group));
     }
 
     #[test]
     fn the_most_is_twice_the_grace_period_and_never_less_than_it() {
-        let most = |grace, most: Option<Option<Duration>>| {
-            let draft = Draft {
-                grace: given(grace, true),
-                grace_max: most.and_then(|most| given(most, true)),
-                ..Draft::default()
-            };
-            configure(draft).map(|config| config.grace_max)
-        };
-        assert_eq!(most(FIVE, None), Ok(Some(Duration::from_secs(10))));
-        assert_eq!(most(FIVE, Some(None)), Ok(None));
-        assert_eq!(most(FIVE, Some(FIVE)), Ok(FIVE));
-        assert_eq!(most(None, None), Ok(None));
-        assert!(
-            most(FIVE, Some(Some(Duration::from_secs(4)))).is_err()
-                && most(None, Some(FIVE)).is_err()
-        );
+        let most = |given: &[(Source, Set)]| configure(given).map(|config| config.grace_max);
+        assert_eq!(most(&[(Typed, GRACE)]), Ok(Some(Duration::from_secs(10))));
+        assert_eq!(most(&[(Typed, GRACE), (Typed, NO_LIMIT)]), Ok(None));
+        assert_eq!(most(&[(Typed, GRACE), (Typed, FIVE_SECONDS)]), Ok(FIVE));
+        assert_eq!(most(&[(Typed, FOR_EVER)]), Ok(None));
+        assert!(most(&[(Typed, GRACE), (Typed, ONE_SECOND)]).is_err());
+        assert!(most(&[(Typed, FOR_EVER), (Typed, FIVE_SECONDS)]).is_err());
+        assert!(most(&[(Environment, GRACE), (Environment, ONE_SECOND)]).is_err());
     }
 
     #[test]
     fn a_delay_must_leave_something() {
-        let delayed = |secs| {
-            configure(Draft {
-                stop_delay: given(Duration::from_secs(secs), true),
-                ..Draft::default()
-            })
-        };
-        assert!(delayed(7).is_ok());
-        assert!(delayed(8).unwrap_err().to_string().contains("--stop-delay"));
-        let at_once = Draft {
-            grace: given(Some(Duration::ZERO), true),
-            stop_delay: given(Duration::from_secs(1), true),
-            ..Draft::default()
-        };
-        assert!(
-            configure(at_once).is_ok(),
-            "SIGKILL at once waits for nothing"
-        );
+        assert!(configure(&[(Typed, SEVEN)]).is_ok());
+        let error = configure(&[(Typed, EIGHT)]).unwrap_err();
+        assert!(error.to_string().contains("--stop-delay"));
+        // SIGKILL at once waits for nothing.
+        assert!(configure(&[(Typed, AT_ONCE), (Typed, SEVEN)]).is_ok());
     }
 }

@@ -107,7 +107,7 @@ fn end(stop: Stop, args: &[OsString]) -> Exit {
         Stop::Info(text) => sys::this_process::print(&text),
         Stop::Usage(text) => fail(&Error::own(text)),
         Stop::Alone => {
-            let text = Stop::alone(std::io::stderr().is_terminal());
+            let text = cli::alone(std::io::stderr().is_terminal());
             event!(Level::Error, "error", exit_code = Exit::OWN_FAILURE.number(); "{text}");
             Exit::OWN_FAILURE
         }

@@ -227,7 +227,7 @@ pub(crate) enum Target {
 
 /// Translates received signals before they are forwarded. The last rule for a signal counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Remap(Vec<Rewrite>);
+pub(crate) struct Remap(pub(crate) Vec<Rewrite>);
 
 /// One rule of a [`Remap`]; with `to` `None` it drops the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +237,7 @@ pub(crate) struct Rewrite {
 }
 
 impl Remap {
+    #[cfg(test)]
     pub(crate) fn new(rules: Vec<Rewrite>) -> Self {
         Self(rules)
     }

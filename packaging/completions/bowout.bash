@@ -25,24 +25,12 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-v -q -g -c -s -w -h -V -t -r -e -p -k --explain --verbose --quiet --pre-stop --pre-kill --post-stop --group --single-child --wait-tree --subreaper --warn-on-reap --help --help-all --version --grace --grace-max --escalate --stop-delay --pre-kill-timeout --max-runtime --rewrite --remap --remap-exit --stop-signal --parent-death-signal --kill-mode --on-repeat --exit-status --notify --log-format --stop-on --report --termination-log"
+            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --subreaper --exit-status --notify --report --termination-log --log-format --warn-on-reap --help --help-all --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --pre-stop)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --pre-kill)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --post-stop)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --grace)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -51,6 +39,39 @@ _bowout() {
                     return 0
                     ;;
                 -t)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --stop-signal)
+                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-runtime)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --kill-mode)
+                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
+                    return 0
+                    ;;
+                -k)
+                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
+                    return 0
+                    ;;
+                --remap-exit)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                -e)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -71,11 +92,20 @@ _bowout() {
                     fi
                     return 0
                     ;;
-                --stop-delay)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
+                --stop-on)
+                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
+                    return 0
+                    ;;
+                --on-repeat)
+                    COMPREPLY=($(compgen -W "kill forward ignore" -- "${cur}"))
+                    return 0
+                    ;;
+                --pre-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pre-kill)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --pre-kill-timeout)
@@ -85,7 +115,11 @@ _bowout() {
                     fi
                     return 0
                     ;;
-                --max-runtime)
+                --post-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-delay)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -113,24 +147,6 @@ _bowout() {
                     fi
                     return 0
                     ;;
-                --remap-exit)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                -e)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --stop-signal)
-                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
-                    return 0
-                    ;;
                 --parent-death-signal)
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
@@ -139,32 +155,12 @@ _bowout() {
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
                     ;;
-                --kill-mode)
-                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
-                    return 0
-                    ;;
-                -k)
-                    COMPREPLY=($(compgen -W "process mixed group" -- "${cur}"))
-                    return 0
-                    ;;
-                --on-repeat)
-                    COMPREPLY=($(compgen -W "kill forward ignore" -- "${cur}"))
-                    return 0
-                    ;;
                 --exit-status)
                     COMPREPLY=($(compgen -W "auto code signal" -- "${cur}"))
                     return 0
                     ;;
                 --notify)
                     COMPREPLY=($(compgen -W "auto exec relay off" -- "${cur}"))
-                    return 0
-                    ;;
-                --log-format)
-                    COMPREPLY=($(compgen -W "auto text journal json" -- "${cur}"))
-                    return 0
-                    ;;
-                --stop-on)
-                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
                     ;;
                 --report)
@@ -195,6 +191,10 @@ _bowout() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "auto text journal json" -- "${cur}"))
                     return 0
                     ;;
                 *)

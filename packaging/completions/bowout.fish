@@ -1,16 +1,6 @@
 # Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
 
-complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
 complete -c bowout -n __bowout_before_command -s t -l grace -d 'From stop request to SIGKILL [8s or by engine]' -r -f
-complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
-complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
-complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f
-complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
-complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after so long' -r -f
-complete -c bowout -n __bowout_before_command -s r -l remap -l rewrite -d 'Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas' -r -f
-complete -c bowout -n __bowout_before_command -s e -l remap-exit -d 'Exit with NEW [0] instead of CODE' -r -f
 complete -c bowout -n __bowout_before_command -l stop-signal -d 'Send this first [the signal received]' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
@@ -42,6 +32,51 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
+complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after so long' -r -f
+complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
+mixed\t''
+group\t''"
+complete -c bowout -n __bowout_before_command -s e -l remap-exit -d 'Exit with NEW [0] instead of CODE' -r -f
+complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
+complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
+complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
+INT\t''
+QUIT\t''
+ILL\t''
+TRAP\t''
+ABRT\t''
+BUS\t''
+FPE\t''
+USR1\t''
+SEGV\t''
+USR2\t''
+PIPE\t''
+ALRM\t''
+TERM\t''
+STKFLT\t''
+CHLD\t''
+CONT\t''
+TSTP\t''
+TTIN\t''
+TTOU\t''
+URG\t''
+XCPU\t''
+XFSZ\t''
+VTALRM\t''
+PROF\t''
+WINCH\t''
+IO\t''
+PWR\t''
+SYS\t''"
+complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
+forward\t''
+ignore\t''"
+complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
+complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f
+complete -c bowout -n __bowout_before_command -s r -l remap -l rewrite -d 'Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas' -r -f
 complete -c bowout -n __bowout_before_command -s p -l parent-death-signal -d 'Act as if the process that started bowout sent SIGNAL when it exits' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
@@ -73,12 +108,6 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
-mixed\t''
-group\t''"
-complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
-forward\t''
-ignore\t''"
 complete -c bowout -n __bowout_before_command -l exit-status -d 'Pass a death by signal S on as 128+S (\'code\') or as the same death (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
 code\t''
 signal\t''"
@@ -86,41 +115,12 @@ complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messa
 exec\t''
 relay\t''
 off\t''"
+complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
+complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
 complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
 text\t''
 journal\t''
 json\t''"
-complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
-INT\t''
-QUIT\t''
-ILL\t''
-TRAP\t''
-ABRT\t''
-BUS\t''
-FPE\t''
-USR1\t''
-SEGV\t''
-USR2\t''
-PIPE\t''
-ALRM\t''
-TERM\t''
-STKFLT\t''
-CHLD\t''
-CONT\t''
-TSTP\t''
-TTIN\t''
-TTOU\t''
-URG\t''
-XCPU\t''
-XFSZ\t''
-VTALRM\t''
-PROF\t''
-WINCH\t''
-IO\t''
-PWR\t''
-SYS\t''"
-complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
-complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
 complete -c bowout -n __bowout_before_command -l explain -d 'Print what happens at each moment of a stop, and start nothing'
 complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
 complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'

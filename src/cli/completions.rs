@@ -37,45 +37,32 @@ fn with_help(arg: Arg) -> Arg {
     arg.help(help)
 }
 
+/// What a shell can offer for a value: its words, or what the value's name says.
+fn with_hint(arg: Arg) -> Arg {
+    let option = options::OPTIONS
+        .iter()
+        .find(|option| arg.get_long() == Some(option.long));
+    let words = option.map_or(vec![], |option| (option.words)());
+    if !words.is_empty() {
+        return arg.value_parser(PossibleValuesParser::new(words));
+    }
+    let name = arg.get_value_names().and_then(<[_]>::first);
+    match name.map_or("", |name| name.as_str()) {
+        "DURATION" | "LADDER" | "FROM:TO" | "CODE[:NEW]" => arg.value_hint(ValueHint::Other),
+        "SIGNAL" => arg.value_parser(signals(|_| true)),
+        "SIGNAL,..." => arg.value_parser(signals(|signal| signal.catchable())),
+        "COMMAND" if arg.is_positional() => {
+            arg.hide(false).value_hint(ValueHint::CommandWithArguments)
+        }
+        "COMMAND" => arg.value_hint(ValueHint::CommandString),
+        "FILE" => arg.value_hint(ValueHint::FilePath),
+        _ => arg,
+    }
+}
+
 /// The definition, with what a shell can offer for each value.
 fn hinted() -> Command {
-    let hint = |hint| move |arg: Arg| arg.value_hint(hint);
-    let mut command = definition().mut_args(with_help);
-    for name in [
-        "grace",
-        "grace-max",
-        "escalate",
-        "stop-delay",
-        "pre-kill-timeout",
-        "max-runtime",
-        "remap",
-        "remap-exit",
-    ] {
-        command = command.mut_arg(name, hint(ValueHint::Other));
-    }
-    for name in ["stop-signal", "parent-death-signal"] {
-        command = command.mut_arg(name, |arg| arg.value_parser(signals(|_| true)));
-    }
-    for option in options::options() {
-        let words = (option.words)();
-        if !words.is_empty() {
-            let words = PossibleValuesParser::new(words);
-            command = command.mut_arg(option.long, |arg| arg.value_parser(words));
-        }
-    }
-    command
-        .mut_arg("stop-on", |arg| {
-            arg.value_parser(signals(|signal| signal.catchable()))
-        })
-        .mut_args(|arg| match arg.get_id().as_str() {
-            "pre-stop" | "pre-kill" | "post-stop" => arg.value_hint(ValueHint::CommandString),
-            _ => arg,
-        })
-        .mut_arg("report", hint(ValueHint::FilePath))
-        .mut_arg("termination-log", hint(ValueHint::FilePath))
-        .mut_arg("command", |arg| {
-            arg.hide(false).value_hint(ValueHint::CommandWithArguments)
-        })
+    definition().mut_args(with_help).mut_args(with_hint)
 }
 
 /// The options by their names, `--rewrite` among them.

@@ -15,15 +15,16 @@ mod values;
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::slice::Iter;
 
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use options::{Kind, Opt, definition, options};
-pub(crate) use usage_error::Stop;
+use options::{Kind, OPTIONS, Opt, definition};
 use usage_error::{NO_COMMAND, explain, misread, misset, misspelt};
+pub(crate) use usage_error::{Stop, alone};
 use values::{FORMATS, word};
 
-use crate::config::{Draft, Origin, Source};
+use crate::config::{Draft, Source, name_and_value};
 use crate::log::Format;
 
 /// The names under which bowout can be installed in place of another init. A Ctrl-C that a
@@ -57,10 +58,7 @@ pub(crate) fn parse<'a>(
         .first()
         .and_then(|path| path.as_bytes().rsplit(|&byte| byte == b'/').next());
     let name = name.map(OsStr::from_bytes).unwrap_or_default();
-    let line = match Line::spelt_out(args) {
-        Some(line) => line,
-        None => Line::by_clap(args, name)?,
-    };
+    let line = Line::spelt_out(args).map_or_else(|| Line::by_clap(args, name), Ok)?;
     line.finish(args, name, variables)
 }
 
@@ -77,71 +75,60 @@ impl Line {
     /// clap: where anything is wrong, unusual or missing.
     fn spelt_out(args: &[OsString]) -> Option<Self> {
         let mut line = Self::default();
-        let mut rest = args.get(1..)?;
-        loop {
-            let (word, after) = rest.split_first()?;
-            if !word.as_bytes().starts_with(b"-") {
-                break;
-            }
-            rest = after;
-            match word.to_str()?.split_at(1).1 {
-                "" => return None,
-                "-" => break,
-                long if long.starts_with('-') => {
-                    let (name, value) = match long[1..].split_once('=') {
-                        Some((name, value)) => (name, Some(value)),
-                        None => (&long[1..], None),
-                    };
-                    let option = options()
-                        .find(|option| option.long == name || option.alias == Some(name))?;
-                    rest = line.take(option, value, rest)?;
+        let mut rest = args.get(1..)?.iter();
+        while rest.as_slice().first()?.as_bytes().starts_with(b"-") {
+            let word = rest.next()?.to_str()?;
+            match word.strip_prefix("--") {
+                Some("") => break,
+                Some(long) => {
+                    let equals = long.find('=');
+                    let name = &long[..equals.unwrap_or(long.len())];
+                    let is_named = |it: &&Opt| it.long == name || it.alias == Some(name);
+                    let value = equals.map(|at| &long[at + 1..]);
+                    line.take(OPTIONS.iter().find(is_named)?, value, &mut rest)?;
                 }
-                mut letters => {
-                    while let Some(letter) = letters.chars().next() {
-                        let option = options().find(|option| option.short == Some(letter))?;
-                        letters = &letters[1..];
-                        let mut value = None;
-                        if option.takes_value() && !letters.is_empty() {
-                            value = Some(std::mem::take(&mut letters));
-                        }
-                        rest = line.take(option, value, rest)?;
-                    }
-                }
+                None => line.take_letters(word.get(1..)?, &mut rest)?,
             }
         }
-        rest.first()?;
+        rest.as_slice().first()?;
         line.command = args.len() - rest.len();
         Some(line)
     }
 
-    /// Sets an option to the value that is `attached`, or to the next word. Returns the words after
-    /// it.
-    fn take<'a>(
+    /// Sets options by their letters, the last of which can have a value after it.
+    fn take_letters(&mut self, letters: &str, rest: &mut Iter<OsString>) -> Option<()> {
+        let letter = letters.chars().next()?;
+        let option = OPTIONS.iter().find(|option| option.short == Some(letter))?;
+        match &letters[1..] {
+            "" => self.take(option, None, rest),
+            value if option.takes_value() => self.take(option, Some(value), rest),
+            letters => {
+                self.take(option, None, rest)?;
+                self.take_letters(letters, rest)
+            }
+        }
+    }
+
+    /// Sets an option to the value that is `attached`, or to the next word.
+    fn take(
         &mut self,
         option: &'static Opt,
         attached: Option<&str>,
-        rest: &'a [OsString],
-    ) -> Option<&'a [OsString]> {
-        let repeats = matches!(option.kind, Kind::Count | Kind::Many(_));
-        if self.is_given(option) && !repeats {
-            return None;
-        }
-        let attached = attached.map(OsStr::new);
-        let (value, rest) = match option.kind {
-            _ if !option.takes_value() && attached.is_some() => return None,
-            Kind::Letter | Kind::Switch | Kind::Count => (OsStr::new("yes"), rest),
-            Kind::Attached(_, default) => (attached.unwrap_or(OsStr::new(default)), rest),
-            Kind::Once(_) | Kind::Many(_) => match (attached, rest) {
-                (Some(value), _) => (value, rest),
-                (None, [value, rest @ ..]) => (value.as_os_str(), rest),
-                (None, []) => return None,
-            },
+        rest: &mut Iter<OsString>,
+    ) -> Option<()> {
+        let value = match (option.kind, attached) {
+            (Kind::Letter | Kind::Switch | Kind::Count, None) => OsStr::new("yes"),
+            (Kind::Letter | Kind::Switch | Kind::Count, Some(_)) => return None,
+            (Kind::Attached(_, default), None) => OsStr::new(default),
+            (Kind::Once(_) | Kind::Many(_), None) => rest.next()?,
+            (_, Some(value)) => OsStr::new(value),
         };
-        if matches!(value.as_bytes(), [] | [b'-' | b'=', ..]) {
+        let repeated = self.draft.source_of(option.long).is_some()
+            && !matches!(option.kind, Kind::Count | Kind::Many(_));
+        if repeated || matches!(value.as_bytes(), [b'-' | b'=', ..]) {
             return None;
         }
-        self.set(option, value).ok()?;
-        Some(rest)
+        self.set(option, value).ok()
     }
 
     /// Reads a command line by clap, which knows abbreviations, the help and all faults. In a frame of
@@ -155,27 +142,15 @@ impl Line {
             _ => explain(&error),
         })?;
         let mut line = Self::default();
-        let typed =
+        let is_typed =
             |option: &&Opt| found.value_source(option.long) == Some(ValueSource::CommandLine);
-        let yes = OsStr::new("yes");
-        for option in options().filter(typed) {
-            let values: Vec<&OsStr> = match option.kind {
-                Kind::Letter | Kind::Switch => vec![yes],
-                Kind::Count => vec![yes; found.get_count(option.long).into()],
-                Kind::Once(_) | Kind::Many(_) | Kind::Attached(..) => {
-                    let values = found
-                        .get_many::<OsString>(option.long)
-                        .into_iter()
-                        .flatten();
-                    values.map(OsString::as_os_str).collect()
-                }
-            };
-            for value in values {
+        for option in OPTIONS.iter().filter(is_typed) {
+            for value in found.get_raw(option.long).into_iter().flatten() {
                 // clap has called the same setter.
                 line.set(option, value).map_err(Stop::Usage)?;
             }
         }
-        let command = found.get_many::<OsString>("command");
+        let command = found.get_raw("command");
         line.command = args.len() - command.map_or(0, |words| words.len());
         Ok(line)
     }
@@ -190,14 +165,14 @@ impl Line {
         self.read_variables(variables).map_err(Stop::Usage)?;
         let Some((command, arguments)) = args.get(self.command..).and_then(<[_]>::split_first)
         else {
-            return Err(match args {
-                [] | [_] => Stop::Alone,
-                _ => Stop::Usage(NO_COMMAND.into()),
+            let alone = args.len() <= 1;
+            return Err(if alone {
+                Stop::Alone
+            } else {
+                Stop::Usage(NO_COMMAND.into())
             });
         };
-        if let Some(why) = misread(&args[self.command - 1], command) {
-            return Err(Stop::Usage(why));
-        }
+        misread(&args[self.command - 1], command).map_err(Stop::Usage)?;
         let config = &mut self.draft.config;
         config.command.clone_from(command);
         config.args = arguments.to_vec();
@@ -207,21 +182,18 @@ impl Line {
         Ok(self.draft)
     }
 
-    /// Sets what the environment says and the command line does not. Templates of compose files and
-    /// pods make empty variables where they mean none.
+    /// Sets what the environment says and the command line does not.
     fn read_variables<'a>(
         &mut self,
         variables: impl Iterator<Item = &'a CStr>,
     ) -> Result<(), String> {
         self.draft.source = Source::Environment;
-        for variable in variables {
-            let parts = variable.to_bytes().strip_prefix(b"BOWOUT_");
-            let mut parts = parts.unwrap_or_default().splitn(2, |&byte| byte == b'=');
-            let (Some(name), Some(value @ [_, ..])) = (parts.next(), parts.next()) else {
+        for (name, value) in variables.filter_map(name_and_value) {
+            let Some(name) = name.strip_prefix(b"BOWOUT_") else {
                 continue;
             };
-            match options().find(|option| option.has_variable(name)) {
-                Some(option) if self.is_given(option) => {}
+            match OPTIONS.iter().find(|option| option.has_variable(name)) {
+                Some(option) if self.draft.source_of(option.long).is_some() => {}
                 Some(option) => self
                     .set(option, OsStr::from_bytes(value))
                     .map_err(|why| misset(option, &why))?,
@@ -231,16 +203,8 @@ impl Line {
         Ok(())
     }
 
-    fn is_given(&self, option: &Opt) -> bool {
-        let mut origins = self.draft.config.origins.iter();
-        origins.any(|origin| origin.option == option.long)
-    }
-
     fn set(&mut self, option: &'static Opt, value: &OsStr) -> Result<(), String> {
-        self.draft.config.origins.push(Origin {
-            option: option.long,
-            source: self.draft.source,
-        });
+        self.draft.give(option.long);
         (option.set)(&mut self.draft, value)
     }
 }
@@ -249,25 +213,13 @@ impl Line {
 /// the variable, if it is valid.
 #[cold]
 pub(crate) fn log_format(args: &[OsString]) -> Format {
-    const OPTION: &str = "--log-format";
-    let mut typed = None;
-    let options: Vec<_> = args
-        .iter()
-        .skip(1)
-        .take_while(|word| *word != "--")
-        .collect();
-    for (at, word) in options.iter().enumerate() {
-        let word = word.to_string_lossy();
-        match word.strip_prefix(OPTION) {
-            Some("") => {
-                typed = options
-                    .get(at + 1)
-                    .map(|word| word.to_string_lossy().into_owned());
-            }
-            Some(value) if value.starts_with('=') => typed = Some(value[1..].to_owned()),
-            _ => {}
-        }
-    }
-    let variable = || std::env::var("BOWOUT_LOG_FORMAT").unwrap_or_default();
-    word(typed.unwrap_or_else(variable).as_ref(), FORMATS).unwrap_or_default()
+    let words = args.iter().take_while(|word| *word != "--");
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let value = |at: usize| match words[at].strip_prefix("--log-format")? {
+        "" => words.get(at + 1).map(AsRef::as_ref),
+        value => value.strip_prefix('='),
+    };
+    let typed = (1..words.len()).rev().find_map(value);
+    let variable = std::env::var("BOWOUT_LOG_FORMAT").unwrap_or_default();
+    word(typed.unwrap_or(&variable).as_ref(), FORMATS).unwrap_or_default()
 }

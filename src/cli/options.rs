@@ -9,9 +9,11 @@ use clap::{Arg, ArgAction, Command, value_parser};
 use self::Kind::{Attached, Count, Letter, Many, Once, Switch};
 use super::values::{
     FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, bounded, count, kill_mode, list, max_runtime,
-    parse, path, report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
+    parse, path, put, report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
 };
 use crate::config::Draft;
+use crate::policy::Ladder;
+use crate::signal::Signal;
 
 /// How an option is typed, with the name of its value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,25 +65,27 @@ impl Opt {
 
     /// Whether `name` is the variable's, without its `BOWOUT_`.
     pub(super) fn has_variable(&self, name: &[u8]) -> bool {
-        let long = self.long.bytes().map(|byte| match byte {
-            b'-' => b'_',
-            letter => letter.to_ascii_uppercase(),
-        });
-        self.kind != Kind::Letter && long.eq(name.iter().copied())
+        let upper = |byte: u8| byte.to_ascii_uppercase();
+        let long = self
+            .long
+            .bytes()
+            .map(|byte| if byte == b'-' { b'_' } else { upper(byte) });
+        self.kind != Letter && long.eq(name.iter().copied())
     }
 
     /// The name of its variable, without `BOWOUT_`.
     pub(super) fn variable(&self) -> Option<String> {
         let name = || self.long.to_uppercase().replace('-', "_");
-        (self.kind != Kind::Letter).then(name)
+        (self.kind != Letter).then(name)
     }
 
     #[cold]
-    fn arg(&'static self, heading: &'static str) -> Arg {
+    fn arg(&'static self) -> Arg {
         let variable = self.variable().map(|name| format!(" [env: BOWOUT_{name}]"));
-        let words = match (self.words)() {
-            words if words.is_empty() || self.brief.is_some() => String::new(),
-            words => format!("\n\n[possible values: {}]", words.join(", ")),
+        let words = (self.words)().join(", ");
+        let words = match self.brief {
+            None if !words.is_empty() => format!("\n\n[possible values: {words}]"),
+            _ => String::new(),
         };
         let help = [self.help, &variable.unwrap_or_default(), &words].concat();
         let arg = Arg::new(self.long)
@@ -90,26 +94,19 @@ impl Opt {
             .visible_aliases(self.alias)
             .help(self.brief)
             .long_help(help)
-            .hide_short_help(self.brief.is_none())
-            .help_heading(heading);
+            .hide_short_help(self.brief.is_none());
         let value = |arg: Arg, name| {
-            // The message for an empty value is that for a missing one.
-            let set = move |value: OsString| {
-                if value.is_empty() {
-                    Err(String::new())
-                } else {
-                    (self.set)(&mut Draft::default(), &value).map(|()| value)
-                }
-            };
+            let set =
+                move |value: OsString| (self.set)(&mut Draft::default(), &value).map(|()| value);
             arg.value_name(name)
                 .value_parser(OsStringValueParser::new().try_map(set))
         };
         match self.kind {
-            Kind::Letter | Kind::Switch => arg.action(ArgAction::SetTrue),
-            Kind::Count => arg.action(ArgAction::Count),
-            Kind::Once(name) => value(arg, name),
-            Kind::Many(name) => value(arg, name).action(ArgAction::Append),
-            Kind::Attached(name, default) => value(arg, name)
+            Letter | Switch => arg.action(ArgAction::SetTrue),
+            Count => arg.action(ArgAction::Count),
+            Once(name) => value(arg, name),
+            Many(name) => value(arg, name).action(ArgAction::Append),
+            Attached(name, default) => value(arg, name)
                 .num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value(default),
@@ -137,48 +134,75 @@ const fn opt(
     }
 }
 
-/// All options.
-pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
-    SECTIONS.iter().flat_map(|(_, options)| *options)
-}
-
-/// The options under their headings in --help.
-static SECTIONS: [(&str, &[Opt]); 5] = [
-    ("Options", &USUAL),
-    ("Stopping", &STOPPING),
-    ("Signals", &SIGNALS),
-    ("How it ends", &ENDING),
-    ("Log", &LOG),
+/// The headings in --help, each with the first option below it.
+const HEADINGS: [(&str, &str); 5] = [
+    ("grace", "Options"),
+    ("grace-max", "Stopping"),
+    ("group", "Signals"),
+    ("exit-status", "How it ends"),
+    ("log-format", "Log"),
 ];
 
-// In the rows, `d` is the draft and `v` the value.
-
-const USUAL: [Opt; 8] = {
+/// All options, in the order of --help-all.
+pub(super) static OPTIONS: &[Opt] = {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
                  Container Apps; 85s in a systemd unit]";
     let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
-    let runtime = "Stop COMMAND when it has run so long; exit with 124";
+    let run = "Stop COMMAND when it has run so long; exit with 124";
     let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
                 COMMAND's process group, the stop signal to every descendant [default: mixed]";
     let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
     let explain = "Print what happens at each moment of a stop, and start nothing";
     let more = "Say more: -v debug, -vv trace";
     let less = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
-    [
+
+    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
+    let ladder =
+        "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
+    let only = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
+                   signal of --stop-signal or --escalate]";
+    let repeat = "What a second request from the same side does [default: kill]";
+    let hook = "Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order";
+    let dump = "Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable";
+    let lead =
+        "Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]";
+    let after = "Run this after COMMAND and its descendants have exited; repeatable, in order";
+    let delay =
+        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+
+    let tree =
+        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
+    let rewrite =
+        "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
+    let death = "Act as if the process that started bowout sent SIGNAL when it exits";
+
+    let how = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
+                  [default: auto, the same death unless PID 1]";
+    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
+                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
+    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
+    let message =
+        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
+
+    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
+    let warn = "Warn of each orphan that is reaped";
+
+    // In the rows, `d` is the draft and `v` the value.
+    &[
         opt("grace", Some('t'), Once("DURATION"), grace, |d, v| {
-            wait(v).map(|wait| d.grace = d.given(wait))
+            put(&mut d.grace, wait(v))
         })
         .brief("From stop request to SIGKILL [8s or by engine]"),
         opt("stop-signal", None, Once("SIGNAL"), signal, |d, v| {
-            stop_signal(v).map(|it| d.stop_signal = d.given(it))
+            put(&mut d.stop_signal, stop_signal(v))
         })
         .brief("Send this first [the signal received]"),
-        opt("max-runtime", None, Once("DURATION"), runtime, |d, v| {
-            max_runtime(v).map(|wait| d.config.policy.max_runtime = wait)
+        opt("max-runtime", None, Once("DURATION"), run, |d, v| {
+            put(&mut d.config.policy.max_runtime, max_runtime(v))
         })
         .brief("Stop COMMAND after so long"),
         opt("kill-mode", Some('k'), Once("MODE"), mode, |d, v| {
-            kill_mode(v).map(|mode| d.kill_mode = d.given(mode))
+            put(&mut d.config.policy.kill_mode, kill_mode(v))
         })
         .words(|| words(KILL_MODES))
         .brief("Where signals go: process, mixed, group [mixed]"),
@@ -191,7 +215,7 @@ const USUAL: [Opt; 8] = {
         )
         .brief("Exit with NEW [0] instead of CODE"),
         opt("explain", None, Letter, explain, |d, v| {
-            switch(v).map(|on| d.config.explain = on)
+            put(&mut d.config.explain, switch(v))
         }),
         opt("verbose", Some('v'), Count, more, |d, v| {
             count(v).map(|more| d.count(more, 0))
@@ -201,35 +225,17 @@ const USUAL: [Opt; 8] = {
             count(v).map(|less| d.count(0, less))
         })
         .brief("Say less; -qqq nothing"),
-    ]
-};
-
-const STOPPING: [Opt; 9] = {
-    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
-    let ladder =
-        "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
-    let stop_on = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
-                   signal of --stop-signal or --escalate]";
-    let repeat = "What a second request from the same side does [default: kill]";
-    let hook = "Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order";
-    let dump = "Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable";
-    let lead =
-        "Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]";
-    let after = "Run this after COMMAND and its descendants have exited; repeatable, in order";
-    let delay =
-        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
-    [
         opt("grace-max", None, Once("DURATION"), most, |d, v| {
-            wait(v).map(|wait| d.grace_max = d.given(wait))
+            put(&mut d.config.policy.grace_max, wait(v))
         }),
         opt("escalate", None, Once("LADDER"), ladder, |d, v| {
-            parse(v).map(|ladder| d.escalate = d.given(ladder))
+            put(&mut d.config.policy.ladder, parse::<Ladder>(v))
         }),
-        opt("stop-on", None, Once("SIGNAL,..."), stop_on, |d, v| {
-            signals(v).map(|set| d.config.policy.stop_on = Some(set))
+        opt("stop-on", None, Once("SIGNAL,..."), only, |d, v| {
+            put(&mut d.config.policy.stop_on, signals(v))
         }),
         opt("on-repeat", None, Once("WHAT"), repeat, |d, v| {
-            word(v, REPEATS).map(|what| d.config.policy.on_repeat = what)
+            put(&mut d.config.policy.on_repeat, word(v, REPEATS))
         })
         .words(|| words(REPEATS)),
         opt("pre-stop", None, Many("COMMAND"), hook, |d, v| {
@@ -239,41 +245,31 @@ const STOPPING: [Opt; 9] = {
             path(v).map(|hook| d.config.pre_kill.push(hook.into()))
         }),
         opt("pre-kill-timeout", None, Once("DURATION"), lead, |d, v| {
-            bounded(v).map(|wait| d.pre_kill_timeout = Some(wait))
+            put(&mut d.config.policy.pre_kill_timeout, bounded(v))
         }),
         opt("post-stop", None, Many("COMMAND"), after, |d, v| {
             path(v).map(|hook| d.config.post_stop.push(hook.into()))
         }),
         opt("stop-delay", None, Once("DURATION"), delay, |d, v| {
-            stop_delay(v).map(|wait| d.stop_delay = d.given(wait))
+            put(&mut d.config.policy.stop_delay, stop_delay(v))
         }),
-    ]
-};
-
-const SIGNALS: [Opt; 6] = {
-    let tree =
-        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
-    let remap = "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
-    let death = "Act as if the process that started bowout sent SIGNAL when it exits";
-    let reaper = "Accepted for tini's sake: always on";
-    [
-        opt("group", Some('g'), Letter, "--kill-mode group", |d, v| {
-            switch(v).map(|on| d.group = on)
+        opt("group", Some('g'), Letter, "--kill-mode group", |_, _| {
+            Ok(())
         }),
         opt(
             "single-child",
             Some('c'),
             Letter,
             "--kill-mode process",
-            |d, v| switch(v).map(|on| d.single_child = on),
+            |_, _| Ok(()),
         ),
         opt("wait-tree", None, Switch, tree, |d, v| {
-            switch(v).map(|on| d.wait_tree = d.given(()).filter(|_| on))
+            put(&mut d.config.policy.wait_tree, switch(v))
         }),
         Opt {
             alias: Some("rewrite"),
-            ..opt("remap", Some('r'), Many("FROM:TO"), remap, |d, v| {
-                list(v, &mut d.remap)
+            ..opt("remap", Some('r'), Many("FROM:TO"), rewrite, |d, v| {
+                list(v, &mut d.config.policy.remap.0)
             })
         },
         opt(
@@ -281,52 +277,39 @@ const SIGNALS: [Opt; 6] = {
             Some('p'),
             Once("SIGNAL"),
             death,
-            |d, v| parse(v).map(|it| d.config.parent_death_signal = Some(it)),
+            |d, v| put(&mut d.config.parent_death_signal, parse::<Signal>(v)),
         ),
-        opt("subreaper", Some('s'), Letter, reaper, |_, _| Ok(())),
-    ]
-};
-
-const ENDING: [Opt; 4] = {
-    let status = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
-                  [default: auto, the same death unless PID 1]";
-    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
-                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
-    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
-    let message =
-        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
-    [
-        opt("exit-status", None, Once("HOW"), status, |d, v| {
-            word(v, STATUS).map(|how| d.config.exit_rules.death_as_code = how)
+        opt(
+            "subreaper",
+            Some('s'),
+            Letter,
+            "Accepted for tini's sake: always on",
+            |_, _| Ok(()),
+        ),
+        opt("exit-status", None, Once("HOW"), how, |d, v| {
+            put(&mut d.config.exit_rules.death_as_code, word(v, STATUS))
         })
         .words(|| words(STATUS)),
         opt("notify", None, Once("HOW"), notify, |d, v| {
-            word(v, NOTIFY).map(|how| d.config.notify = how)
+            put(&mut d.config.notify, word(v, NOTIFY))
         })
         .words(|| words(NOTIFY)),
         opt("report", None, Once("FILE"), report, |d, v| {
-            report_to(v).map(|to| d.config.report = Some(to))
+            put(&mut d.config.report, report_to(v))
         }),
         opt(
             "termination-log",
             None,
             Attached("FILE", "/dev/termination-log"),
             message,
-            |d, v| path(v).map(|to| d.config.termination_log = Some(to)),
+            |d, v| put(&mut d.config.termination_log, path(v)),
         ),
-    ]
-};
-
-const LOG: [Opt; 2] = {
-    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
-    let warn = "Warn of each orphan that is reaped";
-    [
         opt("log-format", None, Once("FORMAT"), format, |d, v| {
-            word(v, FORMATS).map(|format| d.log_format = format)
+            put(&mut d.log_format, word(v, FORMATS))
         })
         .words(|| words(FORMATS)),
         opt("warn-on-reap", Some('w'), Switch, warn, |d, v| {
-            switch(v).map(|on| d.config.warn_on_reap = on)
+            put(&mut d.config.warn_on_reap, switch(v))
         }),
     ]
 };
@@ -334,28 +317,27 @@ const LOG: [Opt; 2] = {
 /// The command line as clap reads it. A test holds man/bowout.1 to it.
 #[cold]
 pub(crate) fn definition() -> Command {
-    let sections = SECTIONS.iter();
-    let args =
-        sections.flat_map(|(heading, options)| options.iter().map(|option| option.arg(heading)));
+    let mut heading = "";
+    let args = OPTIONS.iter().map(|option| {
+        let below = HEADINGS.iter().find(|(first, _)| *first == option.long);
+        heading = below.map_or(heading, |(_, heading)| *heading);
+        option.arg().help_heading(heading)
+    });
     let answer = |name, action, help, long_help| {
-        Arg::new(name)
-            .long(name)
-            .action(action)
-            .help(help)
-            .long_help(long_help)
-            .help_heading("Options")
+        let arg = Arg::new(name).long(name).action(action).help(help);
+        arg.long_help(long_help).help_heading(HEADINGS[0].1)
     };
-    let command = Arg::new("command")
-        .hide(true)
-        .num_args(1..)
-        .trailing_var_arg(true);
+    let [example, words, variables, status] = AFTER_HELP;
+    let more = "More: bowout --help-all, man bowout";
+    let command = Arg::new("command").hide(true).num_args(1..);
+    let command = command.value_name("COMMAND").trailing_var_arg(true);
     Command::new("bowout")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .override_usage("bowout [OPTIONS] [--] COMMAND [ARG]...")
         .help_template("{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}")
-        .after_help(AFTER_HELP)
-        .after_long_help(AFTER_HELP_ALL)
+        .after_help([example, words, status, more].concat())
+        .after_long_help([words, variables, status, "Full description: man bowout"].concat())
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(args)
@@ -383,11 +365,7 @@ pub(crate) fn definition() -> Command {
             )
             .short('V'),
         )
-        .arg(
-            command
-                .value_name("COMMAND")
-                .value_parser(value_parser!(OsString)),
-        )
+        .arg(command.value_parser(value_parser!(OsString)))
 }
 
 const ABOUT: &str = "\
@@ -395,17 +373,10 @@ bowout runs a command and makes sure it stops cleanly: forwards every signal,
 gives it time to exit when asked to stop, then kills it, and exits as it did.";
 
 /// Lines of at most 80 columns: --help is one screen, and clap wraps nothing.
-const AFTER_HELP: &str = "\
-Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'
-
-Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
-Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
-126 COMMAND cannot be run, 127 COMMAND not found.
-More: bowout --help-all, man bowout";
-
-const AFTER_HELP_ALL: &str = "\
-Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.
-Every option that shows a variable can be set by it; what is typed wins.
-Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
-126 COMMAND cannot be run, 127 COMMAND not found.
-Full description: man bowout";
+const AFTER_HELP: [&str; 4] = [
+    "Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'\n\n",
+    "Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.\n",
+    "Every option that shows a variable can be set by it; what is typed wins.\n",
+    "Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
+126 COMMAND cannot be run, 127 COMMAND not found.\n",
+];

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::options::{Opt, options};
+use super::options::{OPTIONS, Opt};
 use crate::log::escape;
 use crate::policy::parse_wait;
 use crate::signal::Signal;
@@ -39,11 +39,9 @@ pub(crate) enum Stop {
     Alone,
 }
 
-impl Stop {
-    /// The message of [`Stop::Alone`]: to a user at a terminal, what bowout is and how it is used.
-    pub(crate) fn alone(at_terminal: bool) -> &'static str {
-        if at_terminal { WELCOME } else { NO_COMMAND }
-    }
+/// The message of [`Stop::Alone`]: to a user at a terminal, what bowout is and how it is used.
+pub(crate) fn alone(at_terminal: bool) -> &'static str {
+    if at_terminal { WELCOME } else { NO_COMMAND }
 }
 
 const WELCOME: &str = "\
@@ -57,48 +55,43 @@ See 'bowout --help'.";
 
 /// Options of other programs (timeout, docker run, tini, catatonit, start-stop-daemon, GNU
 /// parallel, gosu, loggers), and the option of bowout that does the same; or why there is none.
-const ELSEWHERE: [(&str, &str); 26] = [
+/// Options with one meaning share a row.
+const ELSEWHERE: [(&str, &str); 16] = [
     (
         "timeout",
         "--max-runtime for the whole run, --grace for the stop",
     ),
     ("time-limit", "--max-runtime"),
-    ("kill-after", "--grace"),
-    ("kill-timeout", "--grace"),
-    ("stop-timeout", "--grace"),
-    ("retry", "--escalate"),
-    ("termseq", "--escalate"),
+    ("kill-after kill-timeout stop-timeout", "--grace"),
+    ("retry termseq", "--escalate"),
     ("signal", "--stop-signal"),
     (
         "preserve-status",
         "--remap-exit, which maps one code; --max-runtime always exits with 124",
     ),
-    ("license", "--version"),
-    ("l", "--version"),
-    ("L", "--version"),
+    ("license l L", "--version"),
     ("debug", "--verbose"),
     ("silent", "--quiet"),
-    ("log-level", "--verbose, --quiet or BOWOUT_LOG"),
-    ("loglevel", "--verbose, --quiet or BOWOUT_LOG"),
+    ("log-level loglevel", "--verbose, --quiet or BOWOUT_LOG"),
     ("json", "--log-format json"),
     ("init", "leave it out, bowout always does an init's work"),
-    ("foreground", FOREGROUND),
-    ("f", FOREGROUND),
-    ("background", BACKGROUND),
-    ("daemon", BACKGROUND),
+    (
+        "foreground f",
+        "leave it out, the command always keeps the terminal",
+    ),
+    (
+        "background daemon",
+        "leave it out, bowout stays with its command; a shell's & puts both in the background",
+    ),
     (
         "restart",
         "leave it out, the engine or the service manager restarts what ends",
     ),
-    ("user", USER),
-    ("uid", USER),
-    ("u", USER),
+    (
+        "user uid u",
+        "leave it out, and let the command change the user: bowout -- setpriv --reuid USER COMMAND",
+    ),
 ];
-const FOREGROUND: &str = "leave it out, the command always keeps the terminal";
-const BACKGROUND: &str =
-    "leave it out, bowout stays with its command; a shell's & puts both in the background";
-const USER: &str =
-    "leave it out, and let the command change the user: bowout -- setpriv --reuid USER COMMAND";
 
 /// clap's error in bowout's words; its help and version as they are.
 pub(super) fn explain(error: &clap::Error) -> Stop {
@@ -106,7 +99,6 @@ pub(super) fn explain(error: &clap::Error) -> Stop {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Stop::Info(error.render().to_string())
         }
-        ErrorKind::MissingRequiredArgument => Stop::Usage(NO_COMMAND.into()),
         kind => Stop::Usage(escape(&complaint(kind, error)).into_owned()),
     }
 }
@@ -119,28 +111,26 @@ fn complaint(kind: ErrorKind, error: &clap::Error) -> String {
     let name = arg.split([' ', '.', '[', '=']).next().unwrap_or(arg);
     match (kind, text(error, ContextKind::InvalidValue)) {
         (ErrorKind::UnknownArgument, _) => unknown(arg),
-        (_, None | Some("")) if kind != ErrorKind::ArgumentConflict => {
-            let words = options().find(|option| name.strip_prefix("--") == Some(option.long));
-            let words = words.map_or(vec![], |option| (option.words)());
-            let of = match words.join(", ") {
-                words if words.is_empty() => words,
-                words => format!(": one of {words}"),
-            };
-            let arg = arg.replace(['<', '>'], "");
-            format!("{name} has no value: write {arg}{of}")
-        }
-        (ErrorKind::TooManyValues, Some(value)) => {
-            format!("{name} takes no value: leave ={value} out")
-        }
         (ErrorKind::ArgumentConflict, _) => format!("{name} is given twice: give it once"),
-        (_, value) => {
-            if let Some(reason) = std::error::Error::source(error) {
-                format!("{name}: {reason}")
-            } else {
-                let value = value.unwrap_or_default();
-                format!("{name}: '{value}' cannot be read: see 'bowout --help'")
-            }
+        (ErrorKind::TooManyValues, value) => {
+            format!(
+                "{name} takes no value: leave ={} out",
+                value.unwrap_or_default()
+            )
         }
+        (_, None | Some("")) => {
+            let option = OPTIONS
+                .iter()
+                .find(|option| name.strip_prefix("--") == Some(option.long));
+            let words = option.map_or(vec![], |option| (option.words)()).join(", ");
+            let of = if words.is_empty() { "" } else { ": one of " };
+            let arg = arg.replace(['<', '>'], "");
+            format!("{name} has no value: write {arg}{of}{words}")
+        }
+        (_, Some(value)) => match std::error::Error::source(error) {
+            Some(reason) => format!("{name}: {reason}"),
+            None => format!("{name}: '{value}' cannot be read: see 'bowout --help'"),
+        },
     }
 }
 
@@ -160,9 +150,12 @@ fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {
 /// The nearest option, under its own name or another.
 fn unknown(given: &str) -> String {
     let name = given.trim_start_matches('-');
-    let longs = options().flat_map(|option| [Some(option.long), option.alias]);
+    let longs = OPTIONS
+        .iter()
+        .flat_map(|option| [Some(option.long), option.alias]);
     let longs = longs.flatten().chain(["help", "help-all", "version"]);
-    let hint = match ELSEWHERE.iter().find(|(word, _)| *word == name) {
+    let is_elsewhere = |(words, _): &&(&str, &str)| words.split(' ').any(|word| word == name);
+    let hint = match ELSEWHERE.iter().find(is_elsewhere) {
         Some((_, option)) if option.starts_with("--") => format!("did you mean {option}?"),
         Some((_, reason)) => (*reason).to_owned(),
         None if given.starts_with("--") => match similar(name, longs) {
@@ -179,23 +172,23 @@ fn unknown(given: &str) -> String {
 
 /// Words that are read as the command, and that another program reads as the value of an option:
 /// timeout's `-s TERM`, where `-s` is a switch of tini's, and timeout's `30s COMMAND`.
-pub(super) fn misread(before: &OsStr, command: &OsStr) -> Option<String> {
-    let command = command.to_str()?;
+pub(super) fn misread(before: &OsStr, command: &OsStr) -> Result<(), String> {
+    let command = command.to_str().unwrap_or_default();
     // A program may be called 'kill' or 'stop'.
     let is_signal =
         || command.parse::<Signal>().is_ok() && !command.contains(|c: char| c.is_ascii_lowercase());
     if before == "-s" && is_signal() {
-        return Some(format!(
+        return Err(format!(
             "-s takes no signal: did you mean --stop-signal {command}?"
         ));
     }
-    let is_wait =
-        || command.starts_with(|c: char| c.is_ascii_digit()) && parse_wait(command).is_ok();
-    (is_wait() && !is_program(command)).then(|| {
-        format!(
+    let is_wait = command.starts_with(|c: char| c.is_ascii_digit()) && parse_wait(command).is_ok();
+    if is_wait && !is_program(command) {
+        return Err(format!(
             "'{command}' is a duration and not a command: did you mean --max-runtime {command}?"
-        )
-    })
+        ));
+    }
+    Ok(())
 }
 
 fn is_program(name: &str) -> bool {
@@ -207,7 +200,7 @@ fn is_program(name: &str) -> bool {
 #[cold]
 pub(super) fn misspelt(name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
-    let variables: Vec<_> = options().filter_map(Opt::variable).collect();
+    let variables: Vec<_> = OPTIONS.iter().filter_map(Opt::variable).collect();
     let known = || variables.iter().map(String::as_str).chain(OTHER_VARIABLES);
     let meant = suggest::misspelt(name, known()).filter(|_| known().all(|known| known != name))?;
     Some(format!(

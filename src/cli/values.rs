@@ -71,8 +71,19 @@ pub(super) fn parse<T: FromStr<Err = String>>(value: &OsStr) -> Result<T, String
     text(value)?.parse()
 }
 
+/// An empty name is a value that was left out.
 pub(super) fn path(value: &OsStr) -> Result<PathBuf, String> {
-    Ok(value.into())
+    if value.is_empty() {
+        Err("no name".into())
+    } else {
+        Ok(value.into())
+    }
+}
+
+/// Sets `to` to the value that was read.
+pub(super) fn put<T>(to: &mut T, value: Result<impl Into<T>, String>) -> Result<(), String> {
+    *to = value?.into();
+    Ok(())
 }
 
 /// Adds what is written with commas.
@@ -141,13 +152,10 @@ pub(super) fn switch(value: &OsStr) -> Result<bool, String> {
 }
 
 pub(super) fn count(value: &OsStr) -> Result<u8, String> {
-    let number = value.to_str().and_then(|text| text.parse().ok());
-    let number = number.or_else(|| switch(value).ok().map(u8::from));
-    number.ok_or_else(|| {
-        format!(
-            "'{}' is not a number: write how often the option would be given, such as 1",
-            value.display()
-        )
+    let text = text(value)?;
+    let number = text.parse().or_else(|_| switch(value).map(u8::from));
+    number.map_err(|_| {
+        format!("'{text}' is not a number: write how often the option would be given, such as 1")
     })
 }
 
@@ -159,7 +167,7 @@ pub(super) fn report_to(value: &OsStr) -> Result<ReportTo, String> {
         "/dev/stderr" => "2",
         word => match prefixes.iter().find_map(|prefix| word.strip_prefix(prefix)) {
             Some(number) => number,
-            None => return Ok(ReportTo::File(value.into())),
+            None => return path(value).map(ReportTo::File),
         },
     };
     let fd = number.parse().ok().filter(|fd| *fd >= 0);
