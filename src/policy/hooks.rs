@@ -67,14 +67,16 @@ impl Machine {
 
     /// The wait of the last rung, if that is reached and the child lives.
     fn last_wait(&self) -> Option<Duration> {
+        let ladder = &self.settings.ladder;
         match self.phase {
-            Phase::Stopping { rung } if rung + 1 == self.settings.ladder.rungs() => self
-                .settings
-                .ladder
-                .rung(rung)?
-                .wait
-                .filter(|_| self.ended.is_none()),
-            _ => None,
+            Phase::Stopping { rung } if rung + 1 == ladder.rungs() && self.ended.is_none() => {
+                ladder.rung(rung)?.wait
+            }
+            Phase::Running
+            | Phase::Preparing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Killing { .. }
+            | Phase::Done(_) => None,
         }
     }
 

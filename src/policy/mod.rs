@@ -147,7 +147,9 @@ impl Machine {
     pub(crate) fn grace_left(&self, now: Instant) -> Option<Duration> {
         let over = match self.phase {
             Phase::Preparing { .. } => self.grace,
-            _ => self.until,
+            Phase::Running | Phase::Stopping { .. } | Phase::Killing { .. } | Phase::Done(_) => {
+                self.until
+            }
         };
         over.map(|over| over.saturating_duration_since(now))
     }

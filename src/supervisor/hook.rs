@@ -159,7 +159,8 @@ impl<K: Kernel> Supervisor<'_, K> {
             self.run_hook(Hook::PostStop(number));
             while self.hook.is_some() {
                 let readable = [self.intake.as_fd()];
-                self.tree.kernel.wait(Some(until), &readable, None);
+                let deadline = if self.more { self.now } else { until };
+                self.tree.kernel.wait(Some(deadline), &readable, None);
                 let batch = self.tree.kernel.signals(&self.intake);
                 self.now = self.tree.kernel.clock();
                 let asked = |signal| self.config.policy.ladder.stops_on(signal);
