@@ -297,9 +297,11 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Logs the processes that outlived SIGKILL. Those that refused it were logged then.
     fn log_survivors(&mut self) {
-        let left = proc::named(&self.tree.members().unwrap_or_default());
-        self.history.outlived_by(left.clone());
-        for process in left {
+        let left = self.tree.members().unwrap_or_default();
+        let named = proc::named(&left);
+        let more = left.len() - named.len();
+        self.history.outlived_by(named.clone());
+        for process in named {
             if self.refused.contains(&(process.pid, true)) {
                 continue;
             }
@@ -311,6 +313,9 @@ impl<K: Kernel> Supervisor<'_, K> {
             let waits_in = waits_in.unwrap_or_default();
             event!(Level::Error, "kill_failed", target_pid = pid, name = process.name.as_str(), state = state.to_string();
                 "cannot kill '{name}' (pid {pid}): it is in state {state}{waits_in} and has not exited after SIGKILL");
+        }
+        if more > 0 {
+            event!(Level::Error, "kill_failed", count = more; "cannot kill {more} more processes");
         }
     }
 }
