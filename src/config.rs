@@ -22,6 +22,9 @@ pub(crate) struct Config {
     pub(crate) post_stop: Vec<OsString>,
     pub(crate) exit_rules: ExitRules,
     pub(crate) parent_death_signal: Option<Signal>,
+    pub(crate) stop_on_eof: bool,
+    /// Run a second process, so that a SIGKILL to either stops the command.
+    pub(crate) guard: bool,
     pub(crate) warn_on_reap: bool,
     pub(crate) notify: Notify,
     pub(crate) report: Option<ReportTo>,

@@ -193,7 +193,7 @@ fn line(format: Format, level: Level, members: &str, message: &impl fmt::Display
             format!(
                 "{{\"time\":\"{}\",\"level\":\"{name}\",\"logger\":\"bowout\",\"pid\":{}{members},\"message\":{}}}\n",
                 format_rfc3339_millis(now),
-                sys::this_process::id(),
+                sys::this_process::known_as(),
                 plain_json(&message.to_string().into())
             )
         }

@@ -25,7 +25,7 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --subreaper --exit-status --notify --report --termination-log --log-format --warn-on-reap --help --help-all --version"
+            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --stop-on-eof --guard --subreaper --exit-status --notify --report --termination-log --log-format --warn-on-reap --help --help-all --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

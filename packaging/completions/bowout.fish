@@ -127,6 +127,8 @@ complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq n
 complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
 complete -c bowout -n __bowout_before_command -s c -l single-child -d '--kill-mode process'
 complete -c bowout -n __bowout_before_command -l wait-tree -d 'Go on after COMMAND\'s exit until the last descendant exits (for programs that daemonise)'
+complete -c bowout -n __bowout_before_command -l stop-on-eof -d 'Stop COMMAND when the other end of its standard input is closed and it has read the rest'
+complete -c bowout -n __bowout_before_command -l guard -d 'Stop COMMAND and its descendants even when bowout itself is sent SIGKILL, by a second process in front'
 complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for tini\'s sake: always on'
 complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Warn of each orphan that is reaped'
 complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'
@@ -136,7 +138,7 @@ complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the vers
 # The command and its arguments up to the cursor; fails at an option's value.
 function __bowout_command
     set -l words (commandline -opc)
-    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 'stop-on-eof' 'guard' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
     or return
     set -q argv[1]
     and string join -- \n $argv

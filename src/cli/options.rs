@@ -175,6 +175,9 @@ pub(super) static OPTIONS: &[Opt] = {
     let rewrite =
         "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
     let death = "Act as if the process that started bowout sent SIGNAL when it exits";
+    let eof =
+        "Stop COMMAND when the other end of its standard input is closed and it has read the rest";
+    let guard = "Stop COMMAND and its descendants even when bowout itself is sent SIGKILL, by a second process in front";
 
     let how = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
                   [default: auto, the same death unless PID 1]";
@@ -279,6 +282,12 @@ pub(super) static OPTIONS: &[Opt] = {
             death,
             |d, v| put(&mut d.config.parent_death_signal, parse::<Signal>(v)),
         ),
+        opt("stop-on-eof", None, Switch, eof, |d, v| {
+            put(&mut d.config.stop_on_eof, switch(v))
+        }),
+        opt("guard", None, Switch, guard, |d, v| {
+            put(&mut d.config.guard, switch(v))
+        }),
         opt(
             "subreaper",
             Some('s'),

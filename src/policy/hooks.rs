@@ -3,13 +3,29 @@
 use std::time::{Duration, Instant};
 
 use super::stop::LAST_SECOND;
-use super::{Action, Hook, Machine, Phase, later};
+use super::{Action, Cause, Hook, Machine, Phase, Settings, later};
 
 /// How long all hooks may take where the grace period has no end: a hook that hangs must not
 /// prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
 
+/// The most that a command has to exit by itself after the end of its input.
+const OWN_EXIT: Duration = Duration::from_secs(2);
+
+impl Settings {
+    /// How long nothing is sent after the end of the command's input, so that it can exit by itself.
+    pub(crate) fn own_exit(&self) -> Duration {
+        let first = self.ladder.rung(0).and_then(|rung| rung.wait);
+        first.map_or(OWN_EXIT, |wait| OWN_EXIT.min(wait / 4))
+    }
+}
+
 impl Machine {
+    /// Whether nothing but that time delays the stop signal.
+    pub(super) fn waits_for_own_exit(&self) -> bool {
+        self.begun_by == Some(Cause::Eof) && self.settings.stop_delay.is_zero()
+    }
+
     /// Runs hook number `hook`; after the last hook, waits for the delay; then stops.
     pub(super) fn prepare(&mut self, now: Instant, hook: usize) {
         let delay = self.settings.stop_delay;
@@ -27,9 +43,19 @@ impl Machine {
             self.phase = Phase::Preparing { hook: Some(hook) };
             self.until = latest.or_else(|| later(self.begun, Some(HOOKS)));
             self.run_hook(Hook::PreStop(hook));
-        } else if delay > Duration::ZERO {
+            return;
+        }
+        let own_exit = match self.begun {
+            Some(begun) if self.begun_by == Some(Cause::Eof) => {
+                let passed = now.saturating_duration_since(begun);
+                self.settings.own_exit().saturating_sub(passed)
+            }
+            _ => Duration::ZERO,
+        };
+        let wait = delay.max(own_exit);
+        if wait > Duration::ZERO {
             self.phase = Phase::Preparing { hook: None };
-            self.until = [now.checked_add(delay), latest].into_iter().flatten().min();
+            self.until = [now.checked_add(wait), latest].into_iter().flatten().min();
         } else {
             self.stop();
         }

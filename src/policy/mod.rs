@@ -28,7 +28,7 @@ use crate::signal::{Signal, SignalSet};
 pub(crate) use duration::parse_wait;
 pub(crate) use ladder::{Ladder, Rung};
 pub(crate) use types::{
-    Action, Event, Fact, Hook, KillMode, OnRepeat, Outcome, Phase, Place, Reason, Received,
+    Action, Cause, Event, Fact, Hook, KillMode, OnRepeat, Outcome, Phase, Place, Reason, Received,
     Settings, Step, Waiting,
 };
 
@@ -48,7 +48,7 @@ pub(crate) struct Machine {
     runs_until: Option<Instant>,
     /// When the stop began.
     begun: Option<Instant>,
-    begun_by: Option<Signal>,
+    begun_by: Option<Cause>,
     /// When the manager is notified, and new children are looked for, again.
     tick: Option<Instant>,
     /// The requests of each side.
@@ -128,18 +128,17 @@ impl Machine {
         self.ended
     }
 
-    /// The signal that the stop began by, as hooks receive it: SIGTERM where it was the run time.
+    /// The signal that the stop began by, as hooks receive it: SIGTERM for any other cause.
     pub(crate) fn begun_by(&self) -> Signal {
-        self.begun_by.unwrap_or(Signal::TERM)
+        match self.begun_by {
+            Some(Cause::Signal(signal)) => signal,
+            Some(_) | None => Signal::TERM,
+        }
     }
 
     /// Why the command ended, as hooks receive it.
     pub(crate) fn reason(&self) -> &'static str {
-        match self.begun {
-            Some(_) if self.begun_by.is_none() => "max_runtime",
-            Some(_) => "signal",
-            None => "exited",
-        }
+        self.begun_by.map_or("exited", Cause::code)
     }
 
     /// What is left at `now` of the time that hooks may take: while the stop is prepared, of the first
@@ -179,6 +178,7 @@ impl Machine {
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Step {
         match event {
             Event::Signal(received) => self.signal(now, received),
+            Event::Stop(cause) => self.stop_without_signal(now, cause),
             Event::ChildExited(exit) => self.child_exited(now, exit),
             Event::HookExited => self.hook_exited(now),
             Event::ExtendGrace(wait) => self.extend(now, wait),
@@ -308,8 +308,7 @@ impl Machine {
         match self.phase {
             Phase::Running => {
                 self.timed_out = true;
-                let waiting = self.begin(now, None);
-                self.report(Fact::RuntimeOver(waiting));
+                self.stop_without_signal(now, Cause::RunTime);
             }
             Phase::Preparing { hook } => {
                 self.end_hook();

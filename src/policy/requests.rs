@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Asked, Fact, KillMode, Machine, OnRepeat, Outcome, Pending, Phase, Reason, Received,
+    Action, Asked, Cause, Fact, KillMode, Machine, OnRepeat, Outcome, Pending, Phase, Reason,
+    Received,
 };
 use crate::sender::Side;
 use crate::signal::{Signal, SignalSet, Target};
@@ -106,7 +107,8 @@ impl Machine {
         match self.phase {
             Phase::Running => {
                 self.note_request(now, received);
-                let waiting = self.begin(now, Some((received, signal)));
+                let cause = Cause::Signal(received.signal);
+                let waiting = self.begin(now, cause, Some((received, signal)));
                 return if self.is_unprepared() {
                     Outcome::Looks
                 } else {
@@ -150,8 +152,12 @@ impl Machine {
 
     /// Sends a stop signal, after the preparations if these last; once, or `again`.
     fn send_later(&mut self, pending: Pending, again: bool) {
-        if let Phase::Preparing { .. } = self.phase {
+        if let Phase::Preparing { hook } = self.phase {
             self.await_stop(pending);
+            // The time to exit by itself is for the end of the input alone.
+            if hook.is_none() && self.waits_for_own_exit() {
+                self.stop();
+            }
         } else if again {
             self.send_stop(pending);
         } else {

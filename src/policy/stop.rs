@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Fact, KillMode, Machine, Pending, Phase, Received, Rung, Waiting, later};
+use super::{
+    Action, Cause, Fact, KillMode, Machine, Pending, Phase, Received, Rung, Waiting, later,
+};
 use crate::exit::Exit;
 use crate::signal::{Signal, Target};
 
@@ -91,10 +93,22 @@ impl Machine {
             && self.tree_asked.is_none()
     }
 
-    /// Begins the stop, by a stop request and its translation, or because the run time is over.
-    pub(super) fn begin(&mut self, now: Instant, by: Option<(Received, Signal)>) -> Waiting {
-        self.begun = Some(now);
-        self.begun_by = by.map(|(received, _)| received.signal);
+    /// Begins the stop by another cause than a signal.
+    pub(super) fn stop_without_signal(&mut self, now: Instant, cause: Cause) {
+        if self.phase == Phase::Running {
+            let waiting = self.begin(now, cause, None);
+            self.report(Fact::Began(cause, waiting));
+        }
+    }
+
+    /// Begins the stop; `by` is the request and its translation.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        cause: Cause,
+        by: Option<(Received, Signal)>,
+    ) -> Waiting {
+        (self.begun, self.begun_by) = (Some(now), Some(cause));
         if let Some(Rung { wait, .. }) = self.settings.ladder.rung(0) {
             let pending = match by {
                 Some((received, forwarded)) => {

@@ -203,7 +203,8 @@ impl Machine {
     /// The program is at its prompt: there was no stop request. `--max-runtime` runs on.
     fn cancel(&mut self) {
         self.phase = Phase::Running;
-        (self.until, self.grace, self.begun, self.tick, self.watch) = Default::default();
+        (self.until, self.grace, self.tick, self.watch) = Default::default();
+        (self.begun, self.begun_by) = Default::default();
         (self.asked, self.sent, self.forwarded, self.tree_asked) = Default::default();
         self.waiting.clear();
     }

@@ -93,10 +93,39 @@ pub(crate) struct Received {
     pub(crate) shared_group: bool,
 }
 
+/// Why the stop began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Signal(Signal),
+    /// `--max-runtime` is over.
+    RunTime,
+    /// The command's input has ended (`--stop-on-eof`).
+    Eof,
+    /// With `--guard`, bowout itself was killed, and the guard is what stops the command.
+    SupervisorKilled,
+    /// The guard was killed.
+    GuardKilled,
+}
+
+impl Cause {
+    /// For programs: the report and the hooks.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Signal(_) => "signal",
+            Self::RunTime => "max_runtime",
+            Self::Eof => "eof",
+            Self::SupervisorKilled => "supervisor_killed",
+            Self::GuardKilled => "guard_killed",
+        }
+    }
+}
+
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Signal(Received),
+    /// Another cause than a signal asks for the stop.
+    Stop(Cause),
     /// The child has exited and is not reaped yet.
     ChildExited(Exit),
     /// The hook that was running has exited, or could not be started.
@@ -202,8 +231,8 @@ pub(crate) enum Fact {
         request: bool,
         outcome: Outcome,
     },
-    /// `--max-runtime` is over.
-    RuntimeOver(Waiting),
+    /// The stop began without a signal.
+    Began(Cause, Waiting),
     /// A Ctrl-C was received a moment ago, and the program is not at its prompt: the stop goes on.
     CtrlC(Waiting),
     /// The program is at its prompt: the stop that a Ctrl-C began is cancelled.

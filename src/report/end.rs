@@ -7,6 +7,7 @@ use log::Level;
 use super::phrases::{descendants, duration, names};
 use super::{History, Line, Stop, json};
 use crate::exit::{Exit, OomKills};
+use crate::policy::Cause;
 use crate::sender::Side;
 use crate::signal::Signal;
 
@@ -47,8 +48,8 @@ impl History {
     /// by a signal, and, as PID 1, every failure: the log is all that a container leaves.
     pub(crate) fn end_level(&self) -> Level {
         let ctrl_c = |stop: &Stop| {
-            let by = stop.by.as_ref();
-            by.is_some_and(|(signal, from)| (*signal, from.side) == (Signal::INT, Side::Terminal))
+            let side = stop.by.as_ref().map(|from| from.side);
+            (stop.cause, side) == (Cause::Signal(Signal::INT), Some(Side::Terminal))
         };
         // Where Ctrl-C is not a stop request, nothing shows that it was received.
         let terminal = self.place.job_control;

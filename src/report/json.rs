@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::failure::{SCHEMA, error_code, how};
 use super::{History, Note, Sent, Stop};
 use crate::exit::Exit;
-use crate::policy::Fact;
+use crate::policy::{Cause, Fact};
 use crate::process::NamedProcess;
 use crate::sender::{NamedSender, Side};
 use crate::signal::Signal;
@@ -26,7 +26,11 @@ impl History {
     ) -> String {
         let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let killed = self.killed_count();
-        let contains = if self.contains { "subreaper" } else { "none" };
+        let contains = if self.containment.adopts_orphans {
+            "subreaper"
+        } else {
+            "none"
+        };
         let report = json!({
             "schema": SCHEMA,
             "bowout": env!("CARGO_PKG_VERSION"),
@@ -42,6 +46,7 @@ impl History {
             "error_code": error.map(|_| error_code(exit)),
             "exit": how(exit, None),
             "containment": if self.place.pid1 { "pid1" } else { contains },
+            "outlives_bowout": !self.place.pid1 && !self.containment.guarded,
             "stop": self.stop.as_ref().map(|stop| self.stop_report(stop, now)),
             "descendants": {
                 "left": self.left,
@@ -67,11 +72,10 @@ impl History {
     /// The fields of a line, for `--log-format json`.
     pub(super) fn fields(&self, note: &Note<'_>) -> Vec<(&'static str, Value)> {
         let mut fields = vec![("child_pid", self.pid.into())];
-        let stop = self.stop.as_ref().and_then(|stop| stop.by.as_ref());
-        let by = match note.fact {
-            Fact::Signal { received, .. } => Some((received.signal, note.from.as_ref())),
+        let by = match (note.fact, &self.stop) {
+            (Fact::Signal { received, .. }, _) => Some((received.signal, note.from.as_ref())),
             // The line of a Ctrl-C that was received before.
-            Fact::CtrlC(_) => stop.map(|(signal, from)| (*signal, Some(from))),
+            (Fact::CtrlC(_), Some(stop)) => Some((Signal::INT, stop.by.as_ref())),
             _ => None,
         };
         if let Some((signal, from)) = by {
@@ -110,13 +114,16 @@ impl History {
         let rungs: Vec<_> = sent()
             .map(|rung| json!({ "signal": rung.signal.to_string(), "after_ms": since(rung.at) }))
             .collect();
-        let by = stop.by.as_ref().map(|(signal, from)| {
-            let mut by = from.json();
-            by["signal"] = signal.to_string().into();
-            by
-        });
+        let by = match (stop.cause, &stop.by) {
+            (Cause::Signal(signal), Some(from)) => {
+                let mut by = from.json();
+                by["signal"] = signal.to_string().into();
+                by
+            }
+            _ => Value::Null,
+        };
         json!({
-            "reason": if stop.by.is_some() { "signal" } else { "max_runtime" },
+            "reason": stop.cause.code(),
             "by": by,
             "at": stamp(self.started_at + (stop.at - self.started)),
             // Null where the child received it from the terminal, was killed at once, or had

@@ -22,7 +22,7 @@ use phrases::signal_from;
 use serde_json::Value;
 
 use crate::exit::{Exit, OomKills, Usage};
-use crate::policy::{Fact, Outcome, Place, Settings, Waiting};
+use crate::policy::{Cause, Fact, Outcome, Place, Settings, Waiting};
 use crate::process::{NAMED, NamedProcess};
 use crate::sender::NamedSender;
 use crate::signal::{Signal, Target};
@@ -96,8 +96,9 @@ pub(crate) struct Line {
 /// Why and when the stop began.
 #[derive(Debug)]
 struct Stop {
-    /// `None` where it was `--max-runtime`.
-    by: Option<(Signal, NamedSender)>,
+    cause: Cause,
+    /// Of a signal.
+    by: Option<NamedSender>,
     at: Instant,
     /// The child had exited by then.
     late: bool,
@@ -122,8 +123,7 @@ pub(crate) struct History {
     kill: Option<Kill>,
     /// The processes that outlived SIGKILL.
     survivors: Vec<NamedProcess>,
-    /// Orphans are re-parented to bowout: it is PID 1, or a subreaper.
-    contains: bool,
+    containment: Containment,
     /// The child asked for more time and got it.
     extended: bool,
     /// How the child exited, and when.
@@ -143,6 +143,15 @@ pub(crate) struct History {
     /// The child's name at the end, where it is not the one that the command gave it.
     child_name: Option<String>,
     orphans: usize,
+}
+
+/// What holds the tree together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Containment {
+    /// Orphans are re-parented to bowout: it is PID 1, or a subreaper.
+    pub(crate) adopts_orphans: bool,
+    /// A SIGKILL to bowout stops the tree, too (`--guard`).
+    pub(crate) guarded: bool,
 }
 
 /// Why SIGKILL was sent.
@@ -184,7 +193,7 @@ impl History {
         (command, args, hooks): (&OsString, &[OsString], &[OsString]),
         pid: i32,
         (started, started_at): (Instant, SystemTime),
-        (settings, place, contains): (Settings, Place, bool),
+        (settings, place, containment): (Settings, Place, Containment),
     ) -> Self {
         Self {
             settings,
@@ -199,7 +208,7 @@ impl History {
             more_rungs: 0,
             kill: None,
             survivors: vec![],
-            contains,
+            containment,
             extended: false,
             ended: None,
             core: false,
@@ -214,6 +223,13 @@ impl History {
         }
     }
 
+    /// Whether the end of the input began the stop.
+    fn is_by_eof(&self) -> bool {
+        self.stop
+            .as_ref()
+            .is_some_and(|stop| stop.cause == Cause::Eof)
+    }
+
     fn exit(&self) -> Option<Exit> {
         self.ended.map(|(exit, _)| exit)
     }
@@ -221,6 +237,11 @@ impl History {
     /// How long the command has run: to its exit, whatever its descendants do after that.
     fn run_time(&self, now: Instant) -> Duration {
         self.ended.map_or(now, |(_, at)| at) - self.started
+    }
+
+    /// The child has another PID than it was known by.
+    pub(crate) fn child_is(&mut self, pid: i32) {
+        self.pid = pid;
     }
 
     /// The child has left a core.
@@ -268,12 +289,9 @@ impl History {
                 request: true,
                 ..
             } => {
-                self.stops(
-                    note.now,
-                    note.from.clone().map(|from| (received.signal, from)),
-                );
+                self.stops(note.now, Cause::Signal(received.signal), note.from.clone());
             }
-            Fact::RuntimeOver(_) => self.stops(note.now, None),
+            Fact::Began(cause, _) => self.stops(note.now, cause, None),
             Fact::Cancelled => {
                 (self.stop, self.extended, self.more_rungs) = (None, false, 0);
                 self.rungs.clear();
@@ -309,9 +327,14 @@ impl History {
         self.killed.values().filter(|it| it.pid != self.pid)
     }
 
-    fn stops(&mut self, at: Instant, by: Option<(Signal, NamedSender)>) {
+    fn stops(&mut self, at: Instant, cause: Cause, by: Option<NamedSender>) {
         let late = self.ended.is_some() && !self.settings.wait_tree;
-        self.stop.get_or_insert(Stop { by, at, late });
+        self.stop.get_or_insert(Stop {
+            cause,
+            by,
+            at,
+            late,
+        });
     }
 
     fn note_sent(&mut self, note: &Note<'_>, earlier: Earlier) {
@@ -404,11 +427,16 @@ impl History {
 
     /// Why the stop began: `SIGTERM from outside`.
     fn why(&self) -> Option<String> {
-        Some(if let Some((signal, from)) = &self.stop.as_ref()?.by {
-            signal_from(*signal, Some(from))
-        } else {
-            let most = self.settings.max_runtime.unwrap_or_default();
-            format!("the run time of {} was over", duration(most))
+        let stop = self.stop.as_ref()?;
+        Some(match stop.cause {
+            Cause::Signal(signal) => signal_from(signal, stop.by.as_ref()),
+            Cause::RunTime => {
+                let most = self.settings.max_runtime.unwrap_or_default();
+                format!("the run time of {} was over", duration(most))
+            }
+            Cause::Eof => "the end of its input".into(),
+            Cause::SupervisorKilled => "bowout was killed".into(),
+            Cause::GuardKilled => "bowout's guard was killed".into(),
         })
     }
 }

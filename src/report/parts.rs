@@ -84,7 +84,10 @@ impl History {
 
     /// What happens before the stop signal, and `next`.
     pub(super) fn preparing(&self, waiting: Waiting, next: &str) -> String {
-        let delay = self.settings.stop_delay;
+        let (mut delay, mut until) = (self.settings.stop_delay, "it is sent");
+        if self.is_by_eof() && delay < self.settings.own_exit() {
+            (delay, until) = (self.settings.own_exit(), "the stop signal is sent");
+        }
         let wait = duration(delay);
         match waiting {
             Waiting::Preparation { hooks: true } if delay.is_zero() => {
@@ -93,7 +96,7 @@ impl History {
             Waiting::Preparation { hooks: true } => {
                 format!("running pre-stop hooks, then waiting for {wait}, {next}")
             }
-            _ => format!("waiting for {wait} before it is sent, {next}"),
+            _ => format!("waiting for {wait} before {until}, {next}"),
         }
     }
 

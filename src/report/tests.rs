@@ -54,7 +54,14 @@ impl Play {
             (&"ng\u{1b}inx".into(), &["-g".into()], &[]),
             7,
             (start, SystemTime::UNIX_EPOCH),
-            (settings.clone(), place, true),
+            (
+                settings.clone(),
+                place,
+                Containment {
+                    adopts_orphans: true,
+                    guarded: false,
+                },
+            ),
         );
         Self {
             machine: Machine::new(settings, place, start),

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use log::Level::{self, Debug, Info, Warn};
+use log::Level::{self, Debug, Error, Info, Warn};
 
 use super::phrases::{descendants, duration, names, next_signal, signal_from};
 use super::{Earlier, History, Line, Note};
 use crate::exit::Exit;
-use crate::policy::{Fact, OnRepeat, Outcome, Reason, Received, Waiting};
+use crate::policy::{Cause, Fact, OnRepeat, Outcome, Reason, Received, Waiting};
 use crate::sender::Side;
 use crate::signal::{Signal, Target};
 
@@ -42,10 +42,7 @@ impl History {
             Fact::Signal {
                 received, outcome, ..
             } => self.signal(note, received, outcome)?,
-            Fact::RuntimeOver(waiting) => {
-                let (ran, then) = (duration(note.now - self.started), self.begun(note, waiting));
-                text!(Warn, "runtime_over"; "{child} has run for {ran}: {then}")
-            }
+            Fact::Began(cause, waiting) => self.began(note, cause, waiting),
             Fact::CtrlC(waiting) => self.requested(note, waiting, Some("Ctrl-C"), &self.why()?),
             Fact::Cancelled => {
                 let text = format!("Ctrl-C: {child} is at its prompt, the stop is cancelled");
@@ -56,6 +53,9 @@ impl History {
                 text!(Warn, "stop_signal_sent"; "{}: {}", self.late_hook(hook), then())
             }
             Fact::HookOver { .. } => (Info, "stop_signal_sent", then()),
+            Fact::DelayOver if self.is_by_eof() => {
+                text!(Info, "stop_signal_sent"; "{child} goes on: {}", then())
+            }
             Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
             Fact::Escalated => text!(Warn, "escalated"; "{child} goes on: {}", then()),
             Fact::GraceOver => self.grace_over(note, earlier),
@@ -130,6 +130,22 @@ impl History {
             _ => (Info, "stop_requested"),
         };
         text!(level, event; "received {asked}: {}", self.begun(note, waiting))
+    }
+
+    /// The stop began without a signal.
+    fn began(&self, note: &Note<'_>, cause: Cause, waiting: Waiting) -> Text {
+        let (child, then) = (self.child(), self.begun(note, waiting));
+        match cause {
+            Cause::Eof => text!(Info, "stop_requested"; "input of {child} has ended: {then}"),
+            Cause::SupervisorKilled => {
+                text!(Error, "supervisor_killed"; "bowout was killed; its guard stops {child}: {then}")
+            }
+            Cause::GuardKilled => text!(Error, "guard_killed"; "bowout's guard was killed: {then}"),
+            Cause::RunTime | Cause::Signal(_) => {
+                let ran = duration(note.now - self.started);
+                text!(Warn, "runtime_over"; "{child} has run for {ran}: {then}")
+            }
+        }
     }
 
     /// What happened when the stop began, and what follows.
@@ -307,7 +323,7 @@ impl History {
             (Fact::Signal { outcome, .. }, _) => (matches!(outcome, Outcome::Began(_)), note.now),
             // As it was at the key.
             (Fact::CtrlC(_), Some(stop)) => (true, stop.at),
-            (Fact::RuntimeOver(_), _) | (Fact::ChildExited(_), None) => (true, note.now),
+            (Fact::Began(..), _) | (Fact::ChildExited(_), None) => (true, note.now),
             _ => (false, note.now),
         };
         let default = if begins && self.settings.grace_is_default && note.next.is_some() {

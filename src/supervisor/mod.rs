@@ -10,7 +10,9 @@
 mod children;
 mod dropped;
 mod end;
+mod guard;
 mod hook;
+mod part;
 mod perform;
 mod place;
 mod receive;
@@ -37,11 +39,13 @@ use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
 use crate::sys::proc;
 use crate::sys::signals::{Inherited, Intake};
+use crate::sys::stdin::Stdin;
 use crate::sys::this_process::Parent;
 use crate::sys::tree::Tree;
 use crate::sys::tty::Terminal;
 use crate::sys::wait;
 use dropped::Dropped;
+use part::Part;
 pub(crate) use place::look_around;
 
 /// One supervision.
@@ -58,6 +62,9 @@ struct Supervisor<'a, K: Kernel> {
     terminal: Option<Terminal>,
     relay: Option<Relay>,
     parent: Option<Parent>,
+    /// The command's standard input, with `--stop-on-eof`.
+    stdin: Option<Stdin>,
+    part: Part,
     dropped: Dropped,
     outputs: &'a Outputs,
     /// The time of this turn.
@@ -110,14 +117,24 @@ pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, 
         Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
     let kernel = Linux::open();
     outputs.note_oom_kills();
-    let started = Supervisor::start(config, inherited, &outputs, intake, kernel);
+    let started = place::watch_parent(config.parent_death_signal).and_then(|parent| {
+        let part = Part::divide(config, &kernel, &intake)?;
+        Supervisor::start(config, inherited, &outputs, (kernel, intake), parent, part)
+    });
     let mut supervisor = started.inspect_err(|error| outputs.write_failure(config, error))?;
     let exit = loop {
+        if let Part::Guard(..) = supervisor.part {
+            match supervisor.guard_turn() {
+                Some(exit) => break exit,
+                None => continue,
+            }
+        }
         supervisor.turn();
         if let Phase::Done(exit) = supervisor.machine.phase() {
             break supervisor.end(exit);
         }
     };
+    supervisor.part.send_exit(exit);
     let failure = supervisor.failure.take();
     // Its socket has a name in the file system.
     drop(supervisor.relay.take());
@@ -133,11 +150,14 @@ impl<K: Kernel> Supervisor<'_, K> {
         readable.extend(self.child.exec_pending());
         readable.extend(self.relay.iter().flat_map(Relay::readable));
         readable.extend(self.parent.as_ref().and_then(Parent::handle));
+        readable.extend(self.stdin.as_ref().and_then(Stdin::readable));
+        readable.extend(self.part.readable());
         let writable = self.relay.as_ref().and_then(Relay::writable);
         let deadline = if self.more {
             Some(self.now)
         } else {
-            self.machine.deadline()
+            let look = self.stdin.as_ref().and_then(Stdin::look_at);
+            self.machine.deadline().into_iter().chain(look).min()
         };
         self.tree.kernel.wait(deadline, &readable, writable);
         let batch = self.tree.kernel.signals(&self.intake);
@@ -154,6 +174,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
         self.signals(batch.signals, true);
         self.parent_exit();
+        self.guard_exit();
+        self.end_of_input();
         self.relay();
         if self.is_due() {
             self.reap_before_killing_again();

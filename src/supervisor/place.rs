@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 
 use crate::config::Notify;
+use crate::error::Error;
 use crate::policy::Place;
-use crate::signal::SignalSet;
+use crate::signal::{Signal, SignalSet};
 use crate::sys::notify::Relay;
 use crate::sys::signals::Inherited;
+use crate::sys::this_process::Parent;
 use crate::sys::tty::{self, Terminal};
 use crate::sys::{environment, this_process};
 
@@ -43,4 +45,17 @@ fn place(terminal: bool, announces: bool, inherited: &Inherited) -> Place {
         leader: terminal && tty::leads_session(),
         pid1,
     }
+}
+
+/// Watches the parent for `--parent-death-signal`.
+///
+/// # Errors
+/// As [`Parent::watch`] (125).
+pub(super) fn watch_parent(signal: Option<Signal>) -> Result<Option<Parent>, Error> {
+    let Some(signal) = signal else {
+        return Ok(None);
+    };
+    let what = || format!("cannot ask for {signal} at the parent's death");
+    Parent::watch(this_process::parent(), signal)
+        .map_err(|error| Error::own(format!("{}: {error}", what())))
 }

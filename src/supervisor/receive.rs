@@ -3,7 +3,7 @@
 use log::{Level, log_enabled};
 
 use super::Supervisor;
-use crate::policy::{Event, Received};
+use crate::policy::{Cause, Event, Received};
 use crate::sender::{NamedSender, Sender, Side};
 use crate::signal::Signal;
 use crate::sys::kernel::Kernel;
@@ -84,6 +84,14 @@ impl<K: Kernel> Supervisor<'_, K> {
         let read = self.now;
         self.step(Event::Signal(received), Some(sender));
         self.machine.acted(read, self.tree.kernel.clock());
+    }
+
+    /// With `--stop-on-eof`: stops the command once its input has ended.
+    pub(super) fn end_of_input(&mut self) {
+        let now = self.now;
+        if self.stdin.take_if(|stdin| stdin.has_ended(now)).is_some() {
+            self.step(Event::Stop(Cause::Eof), None);
+        }
     }
 
     /// The sender of a signal, with its name from /proc: read after the signal was forwarded, and

@@ -1,26 +1,26 @@
 //! The start: everything that can fail before the command is started, then the fork, then closing
 //! what is the child's.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime};
 
 use log::Level;
 
-use super::{Dropped, Outputs, Supervisor, place};
+use super::{Dropped, Outputs, Part, Supervisor, place};
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::log::{escape, event};
-use crate::policy::{KillMode, Machine, Place};
-use crate::report::History;
+use crate::policy::{KillMode, Machine, Place, Settings};
+use crate::report::{Containment, History};
 use crate::sender::Kin;
-use crate::signal::Signal;
 use crate::sys::child::Child;
 use crate::sys::kernel::Kernel;
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Batch, Inherited};
 use crate::sys::spawn::{self, Spawn};
+use crate::sys::stdin::Stdin;
 use crate::sys::this_process::{self, Parent};
 use crate::sys::tree::Tree;
 use crate::sys::tty::Terminal;
@@ -37,36 +37,32 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         config: &'a Config,
         inherited: &'a Inherited,
         outputs: &'a Outputs,
-        intake: K::Intake,
-        kernel: K,
+        (kernel, intake): (K, K::Intake),
+        parent: Option<Parent>,
+        (part, before): (Part, Batch),
     ) -> Result<Self, Error> {
-        let parent = this_process::parent();
-        let watched = watch_parent(parent, config.parent_death_signal)?;
-        let contains = this_process::is_pid1() || become_subreaper();
-        let relay = relay(config.notify);
+        let containment = contain(&part);
+        let relay = relay_of(&part, config.notify);
         let mut tree = Tree::new(kernel, this_process::id());
         if let Some(refused) = wait::refused() {
             return Err(Error::own(format!("cannot supervise: {refused}")));
         }
         let terminal = Terminal::open();
         let place = place::with_relay(terminal.is_some(), relay.as_ref(), inherited);
-        let (child, early) = spawn_command(
-            config,
-            inherited,
-            place.job_control,
-            relay.as_ref(),
-            &tree,
-            &intake,
-        )?;
+        part.let_start(relay.as_ref());
+        let links = (&part, relay.as_ref(), terminal.is_some());
+        let (child, early) = first_child(config, inherited, links, &tree, &intake)?;
+        part.send_child(child.pid());
         tree.adopt(child.pid(), terminal.is_none());
-        let (now, history) = begin_history(config, (place, contains), child.pid(), &tree.kernel);
+        let (policy, stdin) = share(config, &part);
+        let (now, history) = begin_history(config, (place, containment), child.pid(), &tree.kernel);
         let mut supervisor = Self {
             inherited,
             kin: Kin {
-                parent,
+                parent: this_process::parent(),
                 child: child.pid(),
             },
-            machine: Machine::new(config.policy.clone(), place, now),
+            machine: Machine::new(policy, place, now),
             intake,
             child,
             tree,
@@ -74,7 +70,9 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             history,
             terminal,
             relay,
-            parent: watched,
+            parent,
+            stdin,
+            part,
             dropped: Dropped::default(),
             outputs,
             now,
@@ -86,6 +84,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             config,
         };
         supervisor.release();
+        supervisor.signals(before.signals, false);
         supervisor.signals(early.signals, false);
         // A parent that exited before it could be watched makes no descriptor readable.
         supervisor.parent_exit();
@@ -100,17 +99,30 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         ours.extend(self.outputs.descriptors());
         ours.extend(self.relay.iter().flat_map(Relay::descriptors));
         ours.extend(self.parent.as_ref().and_then(Parent::handle));
+        ours.extend(self.stdin.iter().flat_map(Stdin::descriptors));
+        ours.extend(self.part.link());
         spawn::release(&ours);
     }
 }
 
-/// Watches the parent for `--parent-death-signal`.
-fn watch_parent(parent: i32, signal: Option<Signal>) -> Result<Option<Parent>, Error> {
-    let Some(signal) = signal else {
-        return Ok(None);
-    };
-    let what = || format!("cannot ask for {signal} at the parent's death");
-    Parent::watch(parent, signal).map_err(|error| own(&what(), &error))
+/// Holds the tree together.
+fn contain(part: &Part) -> Containment {
+    Containment {
+        adopts_orphans: this_process::is_pid1() || become_subreaper(),
+        guarded: !matches!(part, Part::Whole),
+    }
+}
+
+/// What this part of bowout goes by, and the input that it watches.
+fn share(config: &Config, part: &Part) -> (Settings, Option<Stdin>) {
+    let mut policy = config.policy.clone();
+    if let Part::Guard(..) = part {
+        // The supervisor may have run them before it was killed.
+        policy.hooks = 0;
+        return (policy, None);
+    }
+    let stdin = config.stop_on_eof.then(Stdin::watch);
+    (policy, stdin.flatten())
 }
 
 /// Makes orphans bowout's children. After an error they are re-parented to PID 1, and bowout cannot
@@ -124,28 +136,53 @@ fn become_subreaper() -> bool {
     result.is_ok()
 }
 
-/// Starts the command; returns what bowout received before the fork, too, as far as the terminal
-/// can have sent it.
-fn spawn_command<K: Kernel>(
-    config: &Config,
-    inherited: &Inherited,
+/// The command, as it is to be started.
+fn command<'a>(
+    config: &'a Config,
+    inherited: &'a Inherited,
+    variables: &'a [Variable],
+    part: &Part,
     terminal: bool,
-    relay: Option<&Relay>,
-    tree: &Tree<K>,
-    intake: &K::Intake,
-) -> Result<(Child, Batch), Error> {
-    let notify = relay.map(notify_socket);
-    let spawn = Spawn {
+) -> Spawn<'a> {
+    // With a guard, a killed supervisor must not take the child with it.
+    let dies = config.policy.kill_mode != KillMode::Process && matches!(part, Part::Whole);
+    Spawn {
         command: &config.command,
         args: &config.args,
         inherited,
-        variables: notify.as_slice(),
+        variables,
         stands_in: true,
         directory: None,
         to_stderr: false,
         own_group: !terminal,
-        die_with_us: config.policy.kill_mode != KillMode::Process,
-    };
+        die_with_us: dies,
+    }
+}
+
+/// The child that bowout starts with: the command; for the guard, the supervisor.
+fn first_child<K: Kernel>(
+    config: &Config,
+    inherited: &Inherited,
+    (part, relay, terminal): (&Part, Option<&Relay>, bool),
+    tree: &Tree<K>,
+    intake: &K::Intake,
+) -> Result<(Child, Batch), Error> {
+    if let Part::Guard(supervisor, _) = part {
+        return Ok((Child::adopted(*supervisor), Batch::default()));
+    }
+    let notify = relay.map(notify_socket);
+    let spawn = command(config, inherited, notify.as_slice(), part, terminal);
+    spawn_command(&spawn, terminal, tree, intake)
+}
+
+/// Starts the command; returns what bowout received before the fork, too, as far as the terminal
+/// can have sent it.
+fn spawn_command<K: Kernel>(
+    spawn: &Spawn<'_>,
+    terminal: bool,
+    tree: &Tree<K>,
+    intake: &K::Intake,
+) -> Result<(Child, Batch), Error> {
     // Until the fork, the terminal signals bowout alone; from the fork on it signals both
     // (signal(7)). A signal in the microsecond between the look and the fork is taken for one that
     // the child received, too: the kernel gives no way to know.
@@ -155,8 +192,8 @@ fn spawn_command<K: Kernel>(
             early = tree.kernel.signals(intake);
         }
     };
-    let child = tree.kernel.spawn(&spawn, look).map_err(|error| {
-        let command = config.command.to_string_lossy();
+    let child = tree.kernel.spawn(spawn, look).map_err(|error| {
+        let command = spawn.command.to_string_lossy();
         own(&format!("cannot start '{}'", escape(&command)), &error)
     })?;
     Ok((child, early))
@@ -165,7 +202,7 @@ fn spawn_command<K: Kernel>(
 /// The history of a child that was started just now.
 fn begin_history<K: Kernel>(
     config: &Config,
-    (place, contains): (Place, bool),
+    (place, containment): (Place, Containment),
     pid: i32,
     kernel: &K,
 ) -> (Instant, History) {
@@ -176,15 +213,14 @@ fn begin_history<K: Kernel>(
         (&config.command, &config.args, &config.pre_stop),
         pid,
         (now, started_at),
-        (config.policy.clone(), place, contains),
+        (config.policy.clone(), place, containment),
     );
     (now, history)
 }
 
 /// The relay, where there is a manager to pass messages on to, or `--notify relay`. Where it cannot
 /// be opened, as in a unit without AF_UNIX, the command keeps the manager's NOTIFY_SOCKET.
-fn relay(notify: Notify) -> Option<Relay> {
-    let manager = place::manager();
+fn relay(notify: Notify, manager: Option<&OsStr>) -> Option<Relay> {
     let wanted = match notify {
         Notify::Auto | Notify::Exec => manager.is_some(),
         Notify::Relay => true,
@@ -203,6 +239,22 @@ fn relay(notify: Notify) -> Option<Relay> {
             "cannot relay sd_notify messages: {error}; the command is left to the manager's own socket");
     };
     Relay::open(manager).map_err(failed).ok()
+}
+
+/// The relay of this part of bowout: the supervisor's sends to the guard's.
+fn relay_of(part: &Part, notify: Notify) -> Option<Relay> {
+    match part {
+        Part::Guard(..) => guards_relay(notify),
+        Part::Guarded(_, Some(address)) => relay(notify, Some(address)),
+        Part::Whole | Part::Guarded(_, None) => relay(notify, place::manager()),
+    }
+}
+
+/// The guard's relay, which passes on what the supervisor's sends. The supervisor logs why it cannot
+/// be opened.
+fn guards_relay(notify: Notify) -> Option<Relay> {
+    let manager = place::manager().filter(|_| notify != Notify::Off)?;
+    Relay::open(Some(manager)).ok()
 }
 
 /// A variable of the environment: its name, and its value, or `None` to unset it.

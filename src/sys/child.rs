@@ -21,6 +21,11 @@ impl Child {
         Self { pid, exec }
     }
 
+    /// A process that another one started.
+    pub(crate) fn adopted(pid: libc::pid_t) -> Self {
+        Self { pid, exec: None }
+    }
+
     /// Its PID. Only a name for the log once it is reaped.
     pub(crate) fn pid(&self) -> libc::pid_t {
         self.pid

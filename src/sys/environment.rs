@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 
 use nix::sys::stat::fstat;
+use nix::unistd::getpid;
 
-use super::this_process::pidfd_open;
+use super::this_process::{self, pidfd_open};
 
 unsafe extern "C" {
     /// The environment as received (environ(7)): null, or an array of C strings that ends with a
@@ -55,22 +56,21 @@ fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
     rest.strip_prefix(b"=").map(OsStr::from_bytes)
 }
 
-/// The variables that name the calling process.
+/// The variables that name bowout.
 pub(super) fn naming_us() -> Vec<&'static str> {
+    let us = this_process::known_as();
     let names_us =
-        |name: &&str| value(name).is_some_and(|value| naming(name).as_deref() == Some(value));
+        |name: &&str| value(name).is_some_and(|value| naming(name, us).as_deref() == Some(value));
     NAMING.into_iter().filter(names_us).collect()
 }
 
-/// The value with which a variable of [`NAMING`] names the calling process.
-fn naming(name: &str) -> Option<OsString> {
-    // Not `this_process::id`, which is bowout's: the child calls this as well.
-    let pid = std::process::id();
+/// The value with which a variable of [`NAMING`] names a process.
+fn naming(name: &str, pid: libc::pid_t) -> Option<OsString> {
     if name != BY_PIDFD {
         return Some(pid.to_string().into());
     }
     // Unlike a PID, the inode is never used again (pidfd_open(2), since Linux 6.9).
-    let stat = fstat(pidfd_open(pid as libc::pid_t).ok()?).ok()?;
+    let stat = fstat(pidfd_open(pid).ok()?).ok()?;
     Some(stat.st_ino.to_string().into())
 }
 
@@ -78,7 +78,8 @@ fn naming(name: &str) -> Option<OsString> {
 /// naming the calling process, the child. A variable that cannot name it is removed, because a
 /// wrong name is worse than none.
 pub(super) fn of_child(changes: &[Change], renamed: &[&'static str]) -> *const *const c_char {
-    let renamed = renamed.iter().map(|&name| (name, naming(name)));
+    let us = || getpid().as_raw();
+    let renamed = renamed.iter().map(|&name| (name, naming(name, us())));
     let changes: Vec<Change> = changes.iter().cloned().chain(renamed).collect();
     if changes.is_empty() {
         // SAFETY: reads a pointer.

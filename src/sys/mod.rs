@@ -20,6 +20,7 @@ mod refusal;
 pub(crate) mod signals;
 pub(crate) mod spawn;
 pub(crate) mod stderr;
+pub(crate) mod stdin;
 pub(crate) mod this_process;
 pub(crate) mod tree;
 pub(crate) mod tty;

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use nix::errno::Errno;
+use nix::unistd::getuid;
 
 use super::{this_process, wait};
 use crate::sender::Sender;
@@ -151,6 +152,11 @@ pub(crate) struct Batch {
     pub(crate) children: bool,
 }
 
+/// The codes with which the guard of `--guard` queues a signal that the kernel, or another process,
+/// sent to it: in the place of `SI_KERNEL` and `SI_USER`, which no process may use for another one
+/// (rt_sigqueueinfo(2)).
+const FORWARDED: [i32; 2] = [-100, -101];
+
 /// The signalfd (signalfd(2)).
 #[derive(Debug)]
 pub(crate) struct Intake(OwnedFd);
@@ -222,7 +228,7 @@ impl Batch {
         let Some(signal) = Signal::new(signal) else {
             return;
         };
-        let kernel = code > 0;
+        let kernel = code > 0 || code == FORWARDED[0];
         // SIGCHLD means that a child changed, whatever its sender: the kernel keeps one instance,
         // and under memory pressure one without its sender.
         self.children |= signal == Signal::CHLD;
@@ -256,36 +262,62 @@ impl Batch {
 pub(super) fn queue_to_group(leader: libc::pid_t, signal: Signal, value: u64) -> io::Result<()> {
     /// linux/pidfd.h; missing in libc.
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-    /// The kernel's `siginfo_t` of a queued signal (sigaction(2)), at least 128 bytes long.
-    #[repr(C)]
-    struct Queued {
-        signal: [libc::c_int; 3],
-        /// The kernel's union begins at a pointer's alignment.
-        sender: [usize; 0],
-        pid: libc::pid_t,
-        uid: libc::uid_t,
-        value: usize,
-        rest: [u64; 14],
-    }
     let fd = this_process::pidfd_open(leader)?;
-    let (number, pid, value) = (signal.number(), this_process::id(), value as usize);
-    // SAFETY: numbers, and a pointer to at least as many bytes as the kernel reads. getuid(2) cannot
-    // fail.
-    let sent = unsafe {
-        let signal = [number, 0, libc::SI_QUEUE];
-        let info = Queued {
-            signal,
-            sender: [],
-            pid,
-            uid: libc::getuid(),
-            value,
-            rest: [0; 14],
-        };
-        let (call, flags) = (libc::SYS_pidfd_send_signal, PIDFD_SIGNAL_PROCESS_GROUP);
-        libc::syscall(call, fd.as_raw_fd(), number, &raw const info, flags)
-    };
+    let (number, sender) = (signal.number(), (this_process::id(), getuid().as_raw()));
+    let info = Queued::new(signal, libc::SI_QUEUE, sender, value);
+    let (call, flags) = (libc::SYS_pidfd_send_signal, PIDFD_SIGNAL_PROCESS_GROUP);
+    // SAFETY: numbers, and a pointer to at least as many bytes as the kernel reads.
+    let sent = unsafe { libc::syscall(call, fd.as_raw_fd(), number, &raw const info, flags) };
     Errno::result(sent)?;
     Ok(())
+}
+
+/// Sends on a received signal to `pid`, with its sender and its value (rt_sigqueueinfo(2)).
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn forward(pid: libc::pid_t, received: &Intaken) -> io::Result<()> {
+    let Intaken {
+        signal,
+        sender,
+        value,
+    } = *received;
+    let code = match value {
+        Some(_) => libc::SI_QUEUE,
+        None if sender.kernel => FORWARDED[0],
+        None => FORWARDED[1],
+    };
+    let value = value.unwrap_or_default();
+    let info = Queued::new(signal, code, (sender.pid, sender.uid), value);
+    let call = libc::SYS_rt_sigqueueinfo;
+    // SAFETY: numbers, and a pointer to at least as many bytes as the kernel reads.
+    Errno::result(unsafe { libc::syscall(call, pid, signal.number(), &raw const info) })?;
+    Ok(())
+}
+
+/// The kernel's `siginfo_t` of a queued signal (sigaction(2)), at least 128 bytes long.
+#[repr(C)]
+struct Queued {
+    signal: [libc::c_int; 3],
+    /// The kernel's union begins at a pointer's alignment.
+    sender: [usize; 0],
+    pid: libc::pid_t,
+    uid: libc::uid_t,
+    value: usize,
+    rest: [u64; 14],
+}
+
+impl Queued {
+    fn new(signal: Signal, code: i32, (pid, uid): (libc::pid_t, libc::uid_t), value: u64) -> Self {
+        Self {
+            signal: [signal.number(), 0, code],
+            sender: [],
+            pid,
+            uid,
+            value: value as usize,
+            rest: [0; 14],
+        }
+    }
 }
 
 /// `kill(2)`, or `sigqueue(3)` with a value.
@@ -293,7 +325,7 @@ pub(super) fn queue_to_group(leader: libc::pid_t, signal: Signal, value: u64) ->
 /// # Errors
 /// `EPERM`: bowout may not signal the process. `ESRCH`: it does not exist. `EAGAIN`: with a value,
 /// its queue is full.
-pub(super) fn send(pid: libc::pid_t, signal: Signal, value: Option<u64>) -> io::Result<()> {
+pub(crate) fn send(pid: libc::pid_t, signal: Signal, value: Option<u64>) -> io::Result<()> {
     let sival_ptr = value.unwrap_or_default() as usize as *mut libc::c_void;
     // SAFETY: numbers only; the value is as wide as a pointer and is not dereferenced.
     Errno::result(unsafe {

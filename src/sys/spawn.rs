@@ -233,6 +233,33 @@ pub(super) fn clone(flags: libc::c_int) -> nix::Result<libc::pid_t> {
     Ok(Errno::result(child)? as libc::pid_t)
 }
 
+/// How ps(1) names the guard. pkill(1) looks for parts of names, so that `pkill -9 bowout` spares it.
+const GUARD: &CStr = c"stop-guard";
+
+/// Forks for `--guard`: this process becomes the guard, and the new one supervises, in a process
+/// group of its own if `own_group`. Returns the new process, or 0 in it.
+///
+/// # Errors
+/// As fork(2).
+pub(crate) fn fork_supervisor(own_group: bool) -> io::Result<libc::pid_t> {
+    let (us, parent) = (this_process::id(), this_process::parent());
+    // The supervisor gives the command what bowout has.
+    let attributes = Attributes::take();
+    let forked = clone(libc::SIGCHLD).map_err(explain_fork)?;
+    if forked == 0 {
+        attributes.give();
+        this_process::stand_in_for(us, parent);
+        if own_group {
+            // It fails for no process that was just forked.
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+        }
+    } else {
+        // The name is for people alone.
+        let _ = prctl::set_name(GUARD);
+    }
+    Ok(forked)
+}
+
 /// fork(2) reports ENOMEM also in a PID namespace whose first process has exited
 /// (pid_namespaces(7)). The children of bowout are in another namespace than bowout after
 /// `unshare -p` or `nsenter -p` without a fork.

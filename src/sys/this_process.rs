@@ -3,19 +3,48 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::unistd::getpid;
 
 use crate::exit::Exit;
 use crate::signal::Signal;
 
+/// bowout's PID; 0 until it is asked for. Static: it is needed with each signal and each process of
+/// the tree.
+static ID: AtomicI32 = AtomicI32::new(0);
+
+/// The process that other processes know as bowout, where this is not it. Static: set once,
+/// right after the fork of the guard.
+static FRONT: OnceLock<Front> = OnceLock::new();
+
+#[derive(Debug)]
+struct Front {
+    pid: libc::pid_t,
+    parent: libc::pid_t,
+}
+
 /// bowout's PID (getpid(2)), also in the forked child, which has another one.
 pub(crate) fn id() -> libc::pid_t {
-    // Static: asked for with each signal and each process of the tree, and it never changes.
-    static ID: OnceLock<libc::pid_t> = OnceLock::new();
-    *ID.get_or_init(|| nix::unistd::getpid().as_raw())
+    if ID.load(Ordering::Relaxed) == 0 {
+        ID.store(getpid().as_raw(), Ordering::Relaxed);
+    }
+    ID.load(Ordering::Relaxed)
+}
+
+/// The PID that other processes know as bowout's: with `--guard`, the guard's.
+pub(crate) fn known_as() -> libc::pid_t {
+    FRONT.get().map_or_else(id, |front| front.pid)
+}
+
+/// Makes this process, forked a moment ago, known to others by the `pid` of the one that forked it,
+/// whose parent is `parent`.
+pub(super) fn stand_in_for(pid: libc::pid_t, parent: libc::pid_t) {
+    let _ = FRONT.set(Front { pid, parent });
+    ID.store(0, Ordering::Relaxed);
 }
 
 /// Whether bowout is the first process of its PID namespace.
@@ -23,9 +52,10 @@ pub(crate) fn is_pid1() -> bool {
     id() == 1
 }
 
-/// The parent's PID; 0 if it is outside the PID namespace (getppid(2)).
+/// The PID of the process that started bowout; 0 if it is outside the PID namespace (getppid(2)).
 pub(crate) fn parent() -> libc::pid_t {
-    nix::unistd::getppid().as_raw()
+    let own = || nix::unistd::getppid().as_raw();
+    FRONT.get().map_or_else(own, |front| front.parent)
 }
 
 /// Makes every descendant that loses its parent a child of bowout. Call it before the fork: it does

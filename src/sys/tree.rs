@@ -106,7 +106,7 @@ impl<K: Kernel> Tree<K> {
 
     /// The command was started as `child`, in a process group of its own or in bowout's.
     pub(crate) fn adopt(&mut self, child: libc::pid_t, own_group: bool) {
-        (self.child, self.group) = (Some(child), own_group.then_some(child));
+        (self.child, self.group, self.pin) = (Some(child), own_group.then_some(child), None);
         self.note_own(child);
     }
 

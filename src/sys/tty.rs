@@ -196,5 +196,5 @@ pub(crate) fn own_group() -> Pid {
 
 /// Whether bowout leads its session, so that the kernel sends it SIGHUP when the terminal hangs up.
 pub(crate) fn leads_session() -> bool {
-    session_leader() == this_process::id()
+    session_leader() == this_process::known_as()
 }

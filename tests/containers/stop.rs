@@ -275,3 +275,26 @@ fn hooks_run_in_order_before_the_stop_signal_and_leave_nothing() {
     let forwarded = stop["forwarded_after_ms"].as_u64().expect("a number");
     assert!((100..3000).contains(&forwarded), "{stop}");
 }
+
+/// The guard, in a container whose PID 1 is another program: whichever of the two is killed, PID 1
+/// reaps all that was started, and says so.
+#[test]
+fn a_guard_below_another_pid_1_leaves_nothing() {
+    if skip(no_containers(&["runc"])) {
+        return;
+    }
+    for victim in ["$(cat /proc/$guard/task/$guard/children)", "$guard"] {
+        let script = format!(
+            "/bowout --guard --grace 300ms -- busybox sh -c \
+             'trap \"\" TERM; busybox setsid busybox sleep 1000 & echo >/up; exec busybox sleep 1000' & guard=$!; \
+             until busybox test -e /up; do :; done; kill -9 {victim}; \
+             while busybox pidof sleep busybox-sleep bowout >/all; do :; done; echo ready; exec busybox true"
+        );
+        let mut container = Bundle::new(&[BUSYBOX, "sh", "-c", &script]).start();
+        container.ready();
+        assert_eq!(container.end(), 0, "{victim}");
+        let log = container.whole_log();
+        assert!(log.contains("was killed"), "{victim}: {log}");
+        assert!(log.contains("sent SIGKILL"), "{victim}: {log}");
+    }
+}

@@ -1,6 +1,8 @@
 //! While nothing happens bowout does nothing: no wake-ups, one thread.
 
-use crate::common::{Dir, Running, Start, Status, homes, no_strace, skip, until};
+use std::io::pipe;
+
+use crate::common::{Dir, Running, Start, Status, field, homes, no_strace, skip, until};
 
 /// bowout with a child that has reported, and nothing left to do.
 fn quiet(mut bowout: Running) -> Running {
@@ -26,22 +28,29 @@ fn an_idle_bowout_is_not_woken() {
         &["--max-runtime", "1h"],
         &["--wait-tree"],
         &["-g", "--grace", "never"],
+        &["--stop-on-eof", "-p", "TERM"],
+        &["--guard", "--stop-on-eof"],
     ] {
-        let mut bowout = Start::new(options).probe(["signals", "--pause", "USR2:1000"]);
+        let (stdin, writer) = pipe().expect("a pipe");
+        let start = Start::new(options).stdin(stdin);
+        let mut bowout = start.probe(["signals", "--pause", "USR2:1000"]);
         bowout = quiet(bowout);
         bowout.kill(libc::SIGUSR2);
         bowout.expect(libc::SIGUSR2);
         until("bowout sleeps", || (bowout.state() == 'S').then_some(()));
+        // With a guard, its child is the supervisor.
         let switches = |bowout: &Running| {
-            (
-                bowout.field("voluntary_ctxt_switches"),
-                bowout.field("nonvoluntary_ctxt_switches"),
-            )
+            let supervisor = options.contains(&"--guard").then(|| bowout.child_pid());
+            let both = [Some(bowout.pid), supervisor].into_iter().flatten();
+            let names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
+            both.map(|pid| names.map(|name| field(pid, name)))
+                .collect::<Vec<_>>()
         };
         let before = switches(&bowout);
         // A second of the child's, which bowout has no part in.
         bowout.out.find("the pause", |line| line == "paused");
         assert_eq!(switches(&bowout), before, "{options:?}");
+        drop(writer);
     }
 }
 

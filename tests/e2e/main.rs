@@ -15,6 +15,7 @@ mod exit;
 mod explain;
 mod faults;
 mod fidelity;
+mod guard;
 mod home;
 mod hooks;
 mod hostile;

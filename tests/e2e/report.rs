@@ -21,7 +21,7 @@ const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
 
 /// The fields of a report, all of them always there.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 24] = [
     "bowout",
     "child",
     "command",
@@ -37,6 +37,7 @@ const FIELDS: [&str; 23] = [
     "max_rss_kib",
     "oom",
     "orphans_reaped",
+    "outlives_bowout",
     "pid",
     "run_time_ms",
     "schema",

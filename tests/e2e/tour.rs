@@ -129,7 +129,7 @@ fn the_tour_shows_what_is_printed() {
         let masked = |lines: &[String]| lines.iter().map(|line| mask(line)).collect::<Vec<_>>();
         assert_eq!(masked(&printed), masked(&shown.lines), "{script}");
     }
-    assert_eq!(ran, 7, "blocks that can run");
+    assert_eq!(ran, 9, "blocks that can run");
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(file("man/TOUR.md"), new.join("\n") + "\n").expect("the tour is written");
     }

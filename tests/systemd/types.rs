@@ -178,3 +178,32 @@ fn for_a_command_that_does_not_speak_to_systemd_bowout_says_that_it_runs() {
     unit.stop();
     ended_well(&unit, "--notify exec");
 }
+
+/// The main process is the guard: the command's messages go through both, and so do systemd's signals.
+/// A supervisor that is killed ends the service with the command's own status.
+#[test]
+fn a_guard_is_the_main_process() {
+    let words = "send 'READY=1\\nSTATUS=up' say told wait TERM end exit 0";
+    for (what, killed) in [("guard", false), ("guard-killed", true)] {
+        let Some(unit) = Unit::new(
+            what,
+            &format!("Type=notify\nKillMode=mixed\nExecStart=@B --guard -- @N {words}"),
+        ) else {
+            return;
+        };
+        unit.start();
+        assert_eq!(unit.get("StatusText"), "up");
+        let guard = unit.main_pid();
+        assert_eq!(unit.proc(guard, "comm").trim(), "stop-guard");
+        if killed {
+            let supervisor = unit.proc(guard, &format!("task/{guard}/children"));
+            unit.signal("KILL", supervisor.trim().parse().expect("one child"));
+            unit.wait("ActiveState", "inactive");
+            unit.logs("bowout was killed; its guard stops");
+        } else {
+            unit.stop();
+            unit.logs("received SIGTERM");
+        }
+        ended_well(&unit, what);
+    }
+}

@@ -100,6 +100,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
         1 => any::<bool>().prop_map(|hook| Event::NoneLeft { hook }),
         3 => Just(Event::Reaped),
+        1 => prop::sample::select(vec![Cause::Eof, Cause::SupervisorKilled, Cause::GuardKilled]).prop_map(Event::Stop),
         4 => (0..5usize, 0..3usize).prop_map(|(reached, refused)| Event::Killed { reached, refused }),
         12 => Just(Event::Timeout),
     ]

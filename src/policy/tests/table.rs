@@ -147,6 +147,7 @@ fn states(Given(_, place): &Given) -> Vec<(&'static str, Vec<(u64, Event)>)> {
         ("stopped", vec![(100, stopped)]),
         ("TERM", vec![(100, term)]),
         ("TERM stopped", vec![(100, term), (200, stopped)]),
+        ("input ends", vec![(100, Event::Stop(Cause::Eof))]),
         ("exit", vec![(100, exited)]),
         ("TERM exit", vec![(100, term), (200, exited)]),
         (
@@ -253,6 +254,7 @@ pub(super) fn events(Given(_, place): &Given) -> Vec<(&'static str, Event)> {
         ),
         ("hook exits", Event::HookExited),
         ("an orphan is reaped", Event::Reaped),
+        ("input ends", Event::Stop(Cause::Eof)),
         ("none left", Event::NoneLeft { hook: false }),
         ("none left but a hook", Event::NoneLeft { hook: true }),
         ("killed 0, 2 refuse", killed(0, 2)),

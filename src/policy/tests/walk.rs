@@ -74,6 +74,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
             [due, over.filter(|_| over != due)]
         }
         Event::Signal(_)
+        | Event::Stop(_)
         | Event::HookExited
         | Event::ExtendGrace(_)
         | Event::ChildStopped { .. }

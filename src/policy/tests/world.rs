@@ -124,7 +124,7 @@ impl World {
             // The answer comes before all else.
             Event::TerminalSeen { .. } => self.model.terminal.looking,
             _ if self.model.terminal.looking => false,
-            Event::Signal(_) | Event::ExtendGrace(_) => true,
+            Event::Signal(_) | Event::Stop(_) | Event::ExtendGrace(_) => true,
             Event::ChildExited(_) | Event::ChildStopped { .. } => {
                 self.child.is_none() && !self.none_left
             }
@@ -207,6 +207,9 @@ impl World {
                     self.requested = self.requested.or(Some(now));
                 }
             }
+            Event::Stop(_) if before.stage == Stage::Running => {
+                self.since = self.since.or(Some(now));
+            }
             Event::ChildExited(exit) => {
                 self.child = Some(exit);
                 if !wait_tree {
@@ -237,6 +240,7 @@ impl World {
                 assert!(self.next_hook == 0, "cancels what a hook has begun");
             }
             Event::Signal(_)
+            | Event::Stop(_)
             | Event::ChildStopped { .. }
             | Event::TerminalSeen { .. }
             | Event::Reaped

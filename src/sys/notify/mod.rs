@@ -90,7 +90,7 @@ impl Relay {
     pub(crate) fn can_notify(&self) -> bool {
         let main = environment::value("SYSTEMD_EXEC_PID");
         self.manager.is_some()
-            && main.is_none_or(|pid| pid == this_process::id().to_string().as_str())
+            && main.is_none_or(|pid| pid == this_process::known_as().to_string().as_str())
     }
 
     /// The child's NOTIFY_SOCKET.

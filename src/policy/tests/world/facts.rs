@@ -63,8 +63,9 @@ impl World {
                 event == Event::Signal(received)
                     && self.holds_outcome(before, received, outcome, &did, waiting)
             }
-            Some(Fact::RuntimeOver(w)) => {
-                timeout && before.stage == Stage::Running && Some(w) == waiting
+            Some(Fact::Began(cause, w)) => {
+                let by = event == Event::Stop(cause) || timeout && cause == Cause::RunTime;
+                by && before.stage == Stage::Running && Some(w) == waiting
             }
             Some(Fact::CtrlC(w)) => {
                 event == NO_PROMPT && before.unprepared && Some(w) == waiting && w != Waiting::Kill

@@ -13,7 +13,7 @@ impl World {
         let (machine, model) = (&mut self.machine, &mut self.model);
         if !matches!(stage, Stage::Preparing(_)) {
             (machine.grace, machine.begun_by) = (None, None);
-            (model.prepared, model.begun_by) = (None, None);
+            (model.prepared, model.begun_by, model.by_eof) = Default::default();
         }
         match stage {
             Stage::Running => {}
@@ -258,7 +258,12 @@ impl Key {
         self.push(*pre_kill as i64);
         self.switches([*timed_out, *hook_lives, *hook_runs]);
         let stopped = paused.map(|(_, signal)| signal);
-        self.signals([*begun_by, *tree_asked, stopped, *halted, *group_stop]);
+        let signal = begun_by.and_then(|by| match by {
+            Cause::Signal(signal) => Some(signal),
+            _ => None,
+        });
+        self.push(i64::from(*begun_by == Some(Cause::Eof)));
+        self.signals([signal, *tree_asked, stopped, *halted, *group_stop]);
         self.times([
             paused.map(|(since, _)| since),
             watch.map(|watch| watch.next),
@@ -281,6 +286,7 @@ impl Key {
             runs_until,
             begun,
             begun_by,
+            by_eof,
             asked,
             prepared,
             rung_over,
@@ -312,7 +318,7 @@ impl Key {
         } = terminal;
         let waits = if again.is_some() { gives_up } else { rung_over };
         let put_off = put_off.is_some() && put_off == waits;
-        self.switches([*timed_out, put_off, *child_killed, *looking]);
+        self.switches([*timed_out, put_off, *child_killed, *looking, *by_eof]);
         self.times([
             *runs_until,
             *begun,

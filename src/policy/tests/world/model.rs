@@ -46,6 +46,8 @@ pub(in super::super) struct Model {
     pub(super) runs_until: Option<Instant>,
     pub(super) begun: Option<Instant>,
     pub(super) begun_by: Option<Signal>,
+    /// The stop began because the input had ended.
+    pub(super) by_eof: bool,
     pub(super) asked: [Option<Requests>; Side::COUNT],
     /// When the hook or the delay is over.
     pub(super) prepared: Option<Instant>,
@@ -90,6 +92,7 @@ impl Model {
             runs_until: plus(Some(at(0)), given.0.max_runtime),
             begun: None,
             begun_by: None,
+            by_eof: false,
             asked: [None; Side::COUNT],
             prepared: None,
             rung_over: None,
@@ -117,6 +120,12 @@ impl Model {
         self.hurried = false;
         match event {
             Event::Signal(received) => self.signal(now, received),
+            Event::Stop(cause) => {
+                if self.stage == Stage::Running {
+                    self.by_eof = cause == Cause::Eof;
+                    self.begin(now, None);
+                }
+            }
             Event::ChildExited(exit) => self.child_exited(now, exit),
             Event::HookExited => {
                 (self.hook, self.hook_killed) = (false, false);
@@ -348,6 +357,12 @@ impl Model {
                 self.sent = self.sent.with(sends);
                 if preparing && !sent {
                     self.waiting.push(to_send);
+                }
+                if stage == Stage::Preparing(None)
+                    && self.by_eof
+                    && self.given.0.stop_delay.is_zero()
+                {
+                    self.first_rung();
                 } else if !preparing && (again || !sent) {
                     self.send(to_send);
                 }
@@ -411,9 +426,20 @@ impl Model {
             self.prepared = latest.or(plus(self.begun, Some(HOOKS)));
             self.actions.push(Action::RunHook(Hook::PreStop(hook)));
             self.hook = true;
-        } else if !delay.is_zero() {
+            return;
+        }
+        // After the end of its input, the child has a quarter of the time, at most 2 s, from then.
+        let own_exit = settings
+            .ladder
+            .rung(0)
+            .and_then(|rung| rung.wait)
+            .map_or(2 * SECOND, |wait| (wait / 4).min(2 * SECOND));
+        let delayed = match self.begun {
+            Some(begun) if self.by_eof => (now + delay).max(begun + own_exit),
+            _ => now + delay,
+        };
+        if delayed > now {
             self.stage = Stage::Preparing(None);
-            let delayed = now + delay;
             self.prepared = Some(latest.map_or(delayed, |latest| latest.min(delayed)));
         } else {
             self.first_rung();
