@@ -25,10 +25,14 @@ pub(crate) struct Config {
     pub(crate) stop_on_eof: bool,
     /// Run a second process, so that a SIGKILL to either stops the command.
     pub(crate) guard: bool,
+    /// At this signal, a new instance of the command takes the place of the old one.
+    pub(crate) replace_on: Option<Signal>,
     pub(crate) warn_on_reap: bool,
     pub(crate) notify: Notify,
     pub(crate) report: Option<ReportTo>,
     pub(crate) termination_log: Option<PathBuf>,
+    pub(crate) ready: Option<ReadyBy>,
+    pub(crate) ready_file: Option<PathBuf>,
     /// Print what a stop does, instead of starting the command.
     pub(crate) explain: bool,
     /// The options that were given.
@@ -47,6 +51,22 @@ pub(crate) enum Notify {
     Relay,
     /// No relay: the command finds the NOTIFY_SOCKET of bowout.
     Off,
+}
+
+/// `--ready`: how the command says that it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadyBy {
+    /// `fd:N`: a line on this descriptor.
+    Descriptor(i32),
+    /// READY=1 (sd_notify(3)).
+    Notify,
+}
+
+impl Config {
+    /// Whether bowout itself has to receive the command's sd_notify messages.
+    pub(crate) fn needs_relay(&self) -> bool {
+        self.ready == Some(ReadyBy::Notify) || self.policy.watchdog.is_some()
+    }
 }
 
 /// Where `--report` is written.
@@ -141,6 +161,7 @@ impl Draft {
         default_grace: impl FnOnce() -> Duration,
     ) -> Result<Config, Error> {
         self.check_kill_mode()?;
+        self.check_service()?;
         self.check_ladder(default_grace)?;
         let [period, escalate, most, delay] =
             ["grace", "escalate", "grace-max", "stop-delay"].map(|option| self.source_of(option));
@@ -204,6 +225,41 @@ impl Draft {
             };
         }
         policy.kill_mode = mode;
+        Ok(())
+    }
+
+    /// What needs `--ready`, and what needs the relay.
+    fn check_service(&mut self) -> Result<(), Error> {
+        let replaces = (self.source_of("replace-on"), "--replace-on");
+        for option in ["wait-tree", "kill-mode process"] {
+            let name = option.split(' ').next().unwrap_or_default();
+            let policy = &self.config.policy;
+            let is_set = match name {
+                "wait-tree" => policy.wait_tree,
+                _ => policy.kill_mode == KillMode::Process,
+            };
+            if is_set && replaces.0.is_some() {
+                let why = format!("--replace-on needs the whole tree: not with --{option}");
+                return Err(Error::own(why));
+            }
+        }
+        let [ready, file, timeout, watchdog, notify] =
+            ["ready", "ready-file", "ready-timeout", "watchdog", "notify"]
+                .map(|option| self.source_of(option));
+        if ready.is_none() && (file.is_some() || timeout.is_some()) {
+            let why = "--ready-file and --ready-timeout need --ready fd:N or --ready notify";
+            return Err(Error::own(why));
+        }
+        if self.config.needs_relay() && self.config.notify == Notify::Off {
+            let needs = if watchdog.is_some() {
+                (watchdog, "--watchdog")
+            } else {
+                (ready, "--ready notify")
+            };
+            if wins(needs, (notify, "--notify off"))? {
+                self.config.notify = Notify::Auto;
+            }
+        }
         Ok(())
     }
 

@@ -25,7 +25,7 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --stop-on-eof --guard --subreaper --exit-status --notify --report --termination-log --log-format --warn-on-reap --help --help-all --version"
+            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --stop-on-eof --guard --subreaper --exit-status --notify --ready --ready-file --ready-timeout --replace-on --watchdog --report --termination-log --log-format --warn-on-reap --help --help-all --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,6 +163,46 @@ _bowout() {
                     COMPREPLY=($(compgen -W "auto exec relay off" -- "${cur}"))
                     return 0
                     ;;
+                --ready)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --ready-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --ready-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --replace-on)
+                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
+                    return 0
+                    ;;
+                --watchdog)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
                 --report)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -218,7 +258,7 @@ _bowout_find_command() {
             return
         elif [[ $word == --* && ${COMP_WORDS[at + 1]-} == = ]]; then
             ((at += 3))
-        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--pre-kill|--pre-kill-timeout|--post-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
+        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--pre-kill|--pre-kill-timeout|--post-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--ready|--ready-file|--ready-timeout|--replace-on|--watchdog|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
             ((at += 2))
         elif [[ $word == -?* ]]; then
             ((++at))

@@ -115,6 +115,41 @@ complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messa
 exec\t''
 relay\t''
 off\t''"
+complete -c bowout -n __bowout_before_command -l ready -d 'How COMMAND says that it is ready: a line on descriptor N (\'fd:N\'), or READY=1 by sd_notify (\'notify\')' -r -f
+complete -c bowout -n __bowout_before_command -l ready-file -d 'Have FILE exist from then until the first stop request' -r -F
+complete -c bowout -n __bowout_before_command -l ready-timeout -d 'Stop COMMAND when it is not ready after so long; exit with 124' -r -f
+complete -c bowout -n __bowout_before_command -l replace-on -d 'Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready' -r -f -a "HUP\t''
+INT\t''
+QUIT\t''
+ILL\t''
+TRAP\t''
+ABRT\t''
+BUS\t''
+FPE\t''
+KILL\t''
+USR1\t''
+SEGV\t''
+USR2\t''
+PIPE\t''
+ALRM\t''
+TERM\t''
+STKFLT\t''
+CHLD\t''
+CONT\t''
+STOP\t''
+TSTP\t''
+TTIN\t''
+TTOU\t''
+URG\t''
+XCPU\t''
+XFSZ\t''
+VTALRM\t''
+PROF\t''
+WINCH\t''
+IO\t''
+PWR\t''
+SYS\t''"
+complete -c bowout -n __bowout_before_command -l watchdog -d 'Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for so long; exit with 124' -r -f
 complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
 complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
 complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
@@ -138,7 +173,7 @@ complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the vers
 # The command and its arguments up to the cursor; fails at an option's value.
 function __bowout_command
     set -l words (commandline -opc)
-    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 'stop-on-eof' 'guard' 's/subreaper' 'exit-status=' 'notify=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 'stop-on-eof' 'guard' 's/subreaper' 'exit-status=' 'notify=' 'ready=' 'ready-file=' 'ready-timeout=' 'replace-on=' 'watchdog=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
     or return
     set -q argv[1]
     and string join -- \n $argv

@@ -48,7 +48,9 @@ fn with_hint(arg: Arg) -> Arg {
     }
     let name = arg.get_value_names().and_then(<[_]>::first);
     match name.map_or("", |name| name.as_str()) {
-        "DURATION" | "LADDER" | "FROM:TO" | "CODE[:NEW]" => arg.value_hint(ValueHint::Other),
+        "DURATION" | "LADDER" | "FROM:TO" | "CODE[:NEW]" | "fd:N|notify" => {
+            arg.value_hint(ValueHint::Other)
+        }
         "SIGNAL" => arg.value_parser(signals(|_| true)),
         "SIGNAL,..." => arg.value_parser(signals(|signal| signal.catchable())),
         "COMMAND" if arg.is_positional() => {

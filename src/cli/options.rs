@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, Command, value_parser};
 use self::Kind::{Attached, Count, Letter, Many, Once, Switch};
 use super::values::{
     FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, bounded, count, kill_mode, list, max_runtime,
-    parse, path, put, report_to, signals, stop_delay, stop_signal, switch, wait, word, words,
+    parse, path, put, ready_by, report_to, signals, stop_delay, stop_signal, switch, wait,
+    watchdog_wait, word, words,
 };
 use crate::config::Draft;
 use crate::policy::Ladder;
@@ -187,6 +188,12 @@ pub(super) static OPTIONS: &[Opt] = {
     let message =
         "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
 
+    let ready = "How COMMAND says that it is ready: a line on descriptor N ('fd:N'), or READY=1 by sd_notify ('notify')";
+    let ready_file = "Have FILE exist from then until the first stop request";
+    let ready_timeout = "Stop COMMAND when it is not ready after so long; exit with 124";
+    let replace = "Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready";
+    let watchdog = "Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for so long; exit with 124";
+
     let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
     let warn = "Warn of each orphan that is reaped";
 
@@ -303,6 +310,25 @@ pub(super) static OPTIONS: &[Opt] = {
             put(&mut d.config.notify, word(v, NOTIFY))
         })
         .words(|| words(NOTIFY)),
+        opt("ready", None, Once("fd:N|notify"), ready, |d, v| {
+            put(&mut d.config.ready, ready_by(v))
+        }),
+        opt("ready-file", None, Once("FILE"), ready_file, |d, v| {
+            put(&mut d.config.ready_file, path(v))
+        }),
+        opt(
+            "ready-timeout",
+            None,
+            Once("DURATION"),
+            ready_timeout,
+            |d, v| put(&mut d.config.policy.ready_timeout, wait(v)),
+        ),
+        opt("replace-on", None, Once("SIGNAL"), replace, |d, v| {
+            put(&mut d.config.replace_on, stop_signal(v))
+        }),
+        opt("watchdog", None, Once("DURATION"), watchdog, |d, v| {
+            put(&mut d.config.policy.watchdog, watchdog_wait(v))
+        }),
         opt("report", None, Once("FILE"), report, |d, v| {
             put(&mut d.config.report, report_to(v))
         }),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Notify, ReportTo};
+use crate::config::{Notify, ReadyBy, ReportTo};
 use crate::log::Format;
 use crate::policy::{KillMode, OnRepeat, parse_wait};
 use crate::signal::{Signal, SignalSet, catchable};
@@ -109,6 +109,26 @@ pub(super) fn max_runtime(value: &OsStr) -> Result<Option<Duration>, String> {
             Err("no command can run in no time: write never for no limit".into())
         }
         wait => Ok(wait),
+    }
+}
+
+pub(super) fn watchdog_wait(value: &OsStr) -> Result<Option<Duration>, String> {
+    match wait(value)? {
+        Some(Duration::ZERO) => Err("no command is that fast: write never for no watchdog".into()),
+        wait => Ok(wait),
+    }
+}
+
+pub(super) fn ready_by(value: &OsStr) -> Result<ReadyBy, String> {
+    let value = text(value)?;
+    let number = value
+        .strip_prefix("fd:")
+        .and_then(|number| number.parse().ok());
+    match number {
+        Some(number @ 3..) => Ok(ReadyBy::Descriptor(number)),
+        Some(_) => Err("descriptors 0 to 2 are stdin, stdout and stderr: write fd:3".into()),
+        None if value == "notify" => Ok(ReadyBy::Notify),
+        None => Err(format!("'{value}' is neither fd:N nor notify")),
     }
 }
 

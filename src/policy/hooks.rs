@@ -28,7 +28,14 @@ impl Machine {
 
     /// Runs hook number `hook`; after the last hook, waits for the delay; then stops.
     pub(super) fn prepare(&mut self, now: Instant, hook: usize) {
-        let delay = self.settings.stop_delay;
+        // The evidence of a command that hangs comes before the signal that ends it.
+        let hangs = self.begun_by == Some(Cause::Watchdog);
+        let (delay, hooks) = if hangs {
+            let lives = self.ended.is_none();
+            (Duration::ZERO, self.settings.pre_kill * usize::from(lives))
+        } else {
+            (self.settings.stop_delay, self.settings.hooks)
+        };
         // However long the hooks take, the child has a quarter of the time to exit, or what the
         // delay leaves of it.
         let wait = self
@@ -39,10 +46,20 @@ impl Machine {
             .unwrap_or_default();
         let reserve = (wait / 4).min(wait.saturating_sub(delay));
         let latest = self.grace.and_then(|grace| grace.checked_sub(reserve));
-        if hook < self.settings.hooks {
+        if hook < hooks {
             self.phase = Phase::Preparing { hook: Some(hook) };
             self.until = latest.or_else(|| later(self.begun, Some(HOOKS)));
-            self.run_hook(Hook::PreStop(hook));
+            if hangs {
+                self.until = self
+                    .until
+                    .min(later(self.begun, Some(self.settings.pre_kill_timeout)));
+                self.pre_kill = hook + 1;
+            }
+            self.run_hook(if hangs {
+                Hook::PreKill(hook)
+            } else {
+                Hook::PreStop(hook)
+            });
             return;
         }
         let own_exit = match self.begun {

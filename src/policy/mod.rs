@@ -46,6 +46,11 @@ pub(crate) struct Machine {
     grace: Option<Instant>,
     /// When `--max-runtime` is over.
     runs_until: Option<Instant>,
+    /// When `--ready-timeout` is over, until the command is ready.
+    ready_until: Option<Instant>,
+    /// Until when the command has to say that it is alive.
+    alive_until: Option<Instant>,
+    is_ready: bool,
     /// When the stop began.
     begun: Option<Instant>,
     begun_by: Option<Cause>,
@@ -89,7 +94,10 @@ impl Machine {
     /// A child that was started at `now`.
     pub(crate) fn new(settings: Settings, place: Place, now: Instant) -> Self {
         Self {
-            runs_until: settings.max_runtime.and_then(|wait| now.checked_add(wait)),
+            runs_until: later(Some(now), settings.max_runtime),
+            ready_until: later(Some(now), settings.ready_timeout),
+            alive_until: None,
+            is_ready: false,
             settings,
             place,
             phase: Phase::Running,
@@ -164,7 +172,10 @@ impl Machine {
 
     fn phase_over(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Running => self.runs_until,
+            Phase::Running => {
+                let times = [self.runs_until, self.ready_until, self.alive_until];
+                times.into_iter().flatten().min()
+            }
             Phase::Preparing { .. } | Phase::Stopping { .. } => self.until,
             Phase::Killing { again } => self
                 .until
@@ -179,6 +190,8 @@ impl Machine {
         match event {
             Event::Signal(received) => self.signal(now, received),
             Event::Stop(cause) => self.stop_without_signal(now, cause),
+            Event::Ready => self.ready(now),
+            Event::Alive => self.alive(now),
             Event::ChildExited(exit) => self.child_exited(now, exit),
             Event::HookExited => self.hook_exited(now),
             Event::ExtendGrace(wait) => self.extend(now, wait),
@@ -235,6 +248,23 @@ impl Machine {
         }
     }
 
+    /// The command is ready, for the first time, and no stop is under way.
+    fn ready(&mut self, now: Instant) {
+        if !self.is_ready && self.ended.is_none() && self.phase == Phase::Running {
+            self.is_ready = true;
+            self.ready_until = None;
+            self.report(Fact::Ready);
+        }
+        self.alive(now);
+    }
+
+    /// The command is alive: its silence may last as long again.
+    fn alive(&mut self, now: Instant) {
+        if self.phase == Phase::Running {
+            self.alive_until = later(Some(now), self.settings.watchdog);
+        }
+    }
+
     fn hook_exited(&mut self, now: Instant) {
         (self.hook_lives, self.hook_runs) = (false, false);
         if self.pre_kill > 0 {
@@ -276,6 +306,8 @@ impl Machine {
         let pause = now - since;
         let mut times = [
             &mut self.runs_until,
+            &mut self.ready_until,
+            &mut self.alive_until,
             &mut self.begun,
             &mut self.grace,
             &mut self.until,
@@ -308,7 +340,15 @@ impl Machine {
         match self.phase {
             Phase::Running => {
                 self.timed_out = true;
-                self.stop_without_signal(now, Cause::RunTime);
+                let is_over = |until: Option<Instant>| until.is_some_and(|until| until <= now);
+                self.stop_without_signal(
+                    now,
+                    match (is_over(self.alive_until), is_over(self.ready_until)) {
+                        (true, _) => Cause::Watchdog,
+                        (false, true) => Cause::NotReady,
+                        (false, false) => Cause::RunTime,
+                    },
+                );
             }
             Phase::Preparing { hook } => {
                 self.end_hook();

@@ -114,6 +114,8 @@ impl Machine {
                 Some((received, forwarded)) => {
                     self.pending(received, forwarded, self.stop_signal(forwarded))
                 }
+                // Programs that hang dump their threads at SIGABRT.
+                None if cause == Cause::Watchdog => Pending::new(Signal::ABRT),
                 None => Pending::new(self.stop_signal(Signal::TERM)),
             };
             self.await_stop(pending);

@@ -49,6 +49,10 @@ pub(crate) struct Settings {
     /// Keep running until all descendants exit.
     pub(crate) wait_tree: bool,
     pub(crate) max_runtime: Option<Duration>,
+    /// How long the command may take to be ready.
+    pub(crate) ready_timeout: Option<Duration>,
+    /// How long the command may be silent, once it was ready or has said that it is alive.
+    pub(crate) watchdog: Option<Duration>,
     /// How many `--pre-stop` hooks there are.
     pub(crate) hooks: usize,
     /// How many `--pre-kill` hooks there are, and for how long before SIGKILL they may run.
@@ -105,6 +109,12 @@ pub(crate) enum Cause {
     SupervisorKilled,
     /// The guard was killed.
     GuardKilled,
+    /// The command was not ready in time (`--ready-timeout`).
+    NotReady,
+    /// The command has not said for too long that it is alive (`--watchdog`).
+    Watchdog,
+    /// A new instance of the command serves in its place (`--replace-on`).
+    Replaced,
 }
 
 impl Cause {
@@ -116,6 +126,9 @@ impl Cause {
             Self::Eof => "eof",
             Self::SupervisorKilled => "supervisor_killed",
             Self::GuardKilled => "guard_killed",
+            Self::NotReady => "not_ready",
+            Self::Watchdog => "watchdog",
+            Self::Replaced => "replaced",
         }
     }
 }
@@ -126,6 +139,10 @@ pub(crate) enum Event {
     Signal(Received),
     /// Another cause than a signal asks for the stop.
     Stop(Cause),
+    /// The command says that it is ready (`--ready`).
+    Ready,
+    /// The command says that it is alive (`WATCHDOG=1`).
+    Alive,
     /// The child has exited and is not reaped yet.
     ChildExited(Exit),
     /// The hook that was running has exited, or could not be started.
@@ -233,6 +250,8 @@ pub(crate) enum Fact {
     },
     /// The stop began without a signal.
     Began(Cause, Waiting),
+    /// The command is ready.
+    Ready,
     /// A Ctrl-C was received a moment ago, and the program is not at its prompt: the stop goes on.
     CtrlC(Waiting),
     /// The program is at its prompt: the stop that a Ctrl-C began is cancelled.

@@ -39,6 +39,7 @@ impl History {
             "start": stamp(self.started_at),
             "end": wall(now),
             "run_time_ms": millis(self.run_time(now)),
+            "ready_ms": self.ready.map(|at| millis(at - self.started)),
             "drain_time_ms": self.ended.map(|(_, at)| millis(now - at)),
             // A child that exits with 126 or 127 then is not the command yet.
             "child": self.exit().filter(|_| error.is_none()).map(|ended| how(ended, Some(self.core))),

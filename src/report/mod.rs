@@ -10,6 +10,7 @@ mod phrases;
 #[cfg(test)]
 mod tests;
 mod text;
+mod why;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,11 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) use failure::failure;
 use log::Level;
 pub(crate) use phrases::duration;
-use phrases::signal_from;
 use serde_json::Value;
 
 use crate::exit::{Exit, OomKills, Usage};
-use crate::policy::{Cause, Fact, Outcome, Place, Settings, Waiting};
+use crate::policy::{Cause, Fact, Place, Settings};
 use crate::process::{NAMED, NamedProcess};
 use crate::sender::NamedSender;
 use crate::signal::{Signal, Target};
@@ -126,6 +126,8 @@ pub(crate) struct History {
     containment: Containment,
     /// The child asked for more time and got it.
     extended: bool,
+    /// When the command was ready.
+    ready: Option<Instant>,
     /// How the child exited, and when.
     ended: Option<(Exit, Instant)>,
     core: bool,
@@ -210,6 +212,7 @@ impl History {
             survivors: vec![],
             containment,
             extended: false,
+            ready: None,
             ended: None,
             core: false,
             oom: None,
@@ -223,11 +226,9 @@ impl History {
         }
     }
 
-    /// Whether the end of the input began the stop.
-    fn is_by_eof(&self) -> bool {
-        self.stop
-            .as_ref()
-            .is_some_and(|stop| stop.cause == Cause::Eof)
+    /// Whether this began the stop.
+    fn is_by(&self, cause: Cause) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.cause == cause)
     }
 
     fn exit(&self) -> Option<Exit> {
@@ -297,6 +298,7 @@ impl History {
                 self.rungs.clear();
             }
             Fact::Extended { granted, .. } => self.extended |= granted,
+            Fact::Ready => self.ready = Some(note.now),
             _ => {}
         }
         let earlier = Earlier {
@@ -377,67 +379,6 @@ impl History {
                 self.more_rungs += 1;
             }
         }
-    }
-
-    /// Why SIGKILL was sent, for programs and for people.
-    fn reason_to_kill(&self, note: &Note<'_>) -> (&'static str, String) {
-        let late = self.stop.as_ref().is_none_or(|stop| stop.late);
-        let why = self.why().filter(|_| !late);
-        let after = why.as_deref().unwrap_or("its exit");
-        let asked = |signal| signal_from(signal, note.from.as_ref());
-        match note.fact {
-            Fact::Signal { received, .. } if received.signal == Signal::KILL => {
-                ("parent_exit", asked(received.signal))
-            }
-            Fact::Signal {
-                outcome: Outcome::Began(Waiting::Kill),
-                ..
-            } => {
-                let text = format!("the grace period is 0 and {after} was received");
-                ("grace_0", text)
-            }
-            Fact::Signal { received, .. } => {
-                let text = format!("{} was a second stop request", asked(received.signal));
-                ("second_request", text)
-            }
-            _ if self.settings.ladder.rungs() > 0 => {
-                let grace = self.grace(note.now);
-                (
-                    "grace_over",
-                    format!("{grace} grace period expired after {after}"),
-                )
-            }
-            _ => {
-                let and = why.map_or(String::new(), |why| format!(" and {why}"));
-                ("grace_0", format!("the grace period is 0{and}"))
-            }
-        }
-    }
-
-    /// How long the grace period was; the child may have had it extended.
-    fn grace(&self, now: Instant) -> String {
-        let given = self.settings.ladder.total(0).unwrap_or_default();
-        duration(
-            self.stop
-                .as_ref()
-                .filter(|_| self.extended)
-                .map_or(given, |stop| now - stop.at),
-        )
-    }
-
-    /// Why the stop began: `SIGTERM from outside`.
-    fn why(&self) -> Option<String> {
-        let stop = self.stop.as_ref()?;
-        Some(match stop.cause {
-            Cause::Signal(signal) => signal_from(signal, stop.by.as_ref()),
-            Cause::RunTime => {
-                let most = self.settings.max_runtime.unwrap_or_default();
-                format!("the run time of {} was over", duration(most))
-            }
-            Cause::Eof => "the end of its input".into(),
-            Cause::SupervisorKilled => "bowout was killed".into(),
-            Cause::GuardKilled => "bowout's guard was killed".into(),
-        })
     }
 }
 

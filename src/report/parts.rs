@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::phrases::{descendants, duration, names, next_signal, state};
 use super::{History, Note, Sent};
 use crate::log::escape;
-use crate::policy::Waiting;
+use crate::policy::{Cause, Waiting};
 use crate::process::NamedProcess;
 use crate::signal::{Signal, Target};
 
@@ -85,11 +85,14 @@ impl History {
     /// What happens before the stop signal, and `next`.
     pub(super) fn preparing(&self, waiting: Waiting, next: &str) -> String {
         let (mut delay, mut until) = (self.settings.stop_delay, "it is sent");
-        if self.is_by_eof() && delay < self.settings.own_exit() {
+        if self.is_by(Cause::Eof) && delay < self.settings.own_exit() {
             (delay, until) = (self.settings.own_exit(), "the stop signal is sent");
         }
         let wait = duration(delay);
         match waiting {
+            Waiting::Preparation { hooks: true } if self.is_by(Cause::Watchdog) => {
+                format!("running pre-kill hooks, then sending SIGABRT, {next}")
+            }
             Waiting::Preparation { hooks: true } if delay.is_zero() => {
                 format!("running pre-stop hooks, {next}")
             }

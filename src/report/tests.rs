@@ -22,6 +22,8 @@ impl Play {
             on_repeat: OnRepeat::Kill,
             kill_mode: KillMode::Mixed,
             wait_tree: false,
+            ready_timeout: None,
+            watchdog: None,
             max_runtime: Some(Duration::from_secs(3600)),
             hooks: 0,
             pre_kill: 0,

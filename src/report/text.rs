@@ -43,6 +43,9 @@ impl History {
                 received, outcome, ..
             } => self.signal(note, received, outcome)?,
             Fact::Began(cause, waiting) => self.began(note, cause, waiting),
+            Fact::Ready => {
+                text!(Info, "ready"; "{child} is ready after {}", duration(note.now - self.started))
+            }
             Fact::CtrlC(waiting) => self.requested(note, waiting, Some("Ctrl-C"), &self.why()?),
             Fact::Cancelled => {
                 let text = format!("Ctrl-C: {child} is at its prompt, the stop is cancelled");
@@ -53,10 +56,15 @@ impl History {
                 text!(Warn, "stop_signal_sent"; "{}: {}", self.late_hook(hook), then())
             }
             Fact::HookOver { .. } => (Info, "stop_signal_sent", then()),
-            Fact::DelayOver if self.is_by_eof() => {
-                text!(Info, "stop_signal_sent"; "{child} goes on: {}", then())
+            Fact::DelayOver => {
+                let eof = format!("{child} goes on");
+                let why = if self.is_by(Cause::Eof) {
+                    &eof
+                } else {
+                    "stop delay is over"
+                };
+                text!(Info, "stop_signal_sent"; "{why}: {}", then())
             }
-            Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
             Fact::Escalated => text!(Warn, "escalated"; "{child} goes on: {}", then()),
             Fact::GraceOver => self.grace_over(note, earlier),
             // Descendants that are killed for the first time were not asked to stop before.
@@ -78,6 +86,14 @@ impl History {
                 let sent = self.sent(note)?;
                 text!(Info, "descendants_stopped"; "{sent} that appeared during the stop")
             }
+            Fact::ChildStopped { .. } | Fact::Resumed { .. } => self.job_control(note)?,
+        })
+    }
+
+    /// The child was stopped, or goes on.
+    fn job_control(&self, note: &Note<'_>) -> Option<Text> {
+        let child = self.child();
+        Some(match note.fact {
             Fact::ChildStopped { lent: false, .. } | Fact::Resumed { suspended: false }
                 if self.place.job_control && note.woken =>
             {
@@ -93,6 +109,7 @@ impl History {
             }
             Fact::Resumed { suspended: true } => text!(Debug, "job_continued"; "{child} goes on"),
             Fact::Resumed { .. } => text!(Debug, "job_continued"; "{child} stays stopped"),
+            _ => return None,
         })
     }
 
@@ -144,6 +161,15 @@ impl History {
             Cause::RunTime | Cause::Signal(_) => {
                 let ran = duration(note.now - self.started);
                 text!(Warn, "runtime_over"; "{child} has run for {ran}: {then}")
+            }
+            Cause::Replaced => text!(Info, "stop_requested"; "a new instance is ready: {then}"),
+            Cause::NotReady => {
+                let most = duration(self.settings.ready_timeout.unwrap_or_default());
+                text!(Warn, "not_ready"; "{child} is not ready after {most}: {then}")
+            }
+            Cause::Watchdog => {
+                let most = duration(self.settings.watchdog.unwrap_or_default());
+                text!(Warn, "watchdog"; "{child} has not sent WATCHDOG=1 for {most}: {then}")
             }
         }
     }
@@ -293,6 +319,9 @@ impl History {
     }
 
     fn late_hook(&self, hook: usize) -> String {
+        if self.is_by(Cause::Watchdog) {
+            return "a pre-kill hook has not exited in time and was killed".into();
+        }
         let skipped = match self.hooks.len() - hook - 1 {
             0 => String::new(),
             1 => ", the hook after it is skipped".into(),

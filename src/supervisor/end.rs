@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use log::{Level, log_enabled};
 
 use super::{Outputs, Supervisor, hook, log_line};
-use crate::config::{Config, ReportTo};
+use crate::config::{Config, ReadyBy, ReportTo};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
@@ -15,14 +15,26 @@ use crate::report;
 use crate::sys::cgroup;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
+use crate::sys::readiness::{self, ReadyFile};
 use crate::sys::{stderr, this_process};
 
 impl Outputs {
-    /// Opens the files that the user named.
+    /// Opens the files that the user named; with `--replace-on`, after those of an instance `before`.
     ///
     /// # Errors
     /// One that cannot be opened (125).
-    pub(super) fn open(config: &Config) -> Result<Self, Error> {
+    pub(super) fn open(config: &Config, before: Option<&Self>) -> Result<Self, Error> {
+        let ready = match config.ready {
+            Some(ReadyBy::Descriptor(number)) => Some(readiness::open_pipe(number)).transpose(),
+            Some(ReadyBy::Notify) | None => Ok(None),
+        };
+        let ready = ready.map_err(|error| Error::own(format!("cannot open --ready: {error}")))?;
+        let ready_file = config.ready_file.as_ref().map(|path| {
+            ReadyFile::open(path, before.is_some()).map_err(|error| {
+                let name = escape(&path.to_string_lossy()).into_owned();
+                Error::own(format!("cannot use '{name}' as --ready-file: {error}"))
+            })
+        });
         let report = config.report.as_ref().map(|to| {
             let opened = match to {
                 ReportTo::File(path) => Destination::file(path),
@@ -50,6 +62,8 @@ impl Outputs {
             })
         });
         Ok(Self {
+            ready,
+            ready_file: ready_file.transpose()?,
             oom_kills: None,
             report: report.transpose()?,
             termination_log: termination_log.transpose()?.flatten(),
@@ -76,7 +90,10 @@ impl Outputs {
     /// The descriptors that must stay open.
     pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let report = self.report.iter().flat_map(Destination::descriptors);
-        report.chain(self.termination_log.as_ref().map(AsFd::as_fd))
+        report
+            .chain(self.termination_log.as_ref().map(AsFd::as_fd))
+            .chain(self.ready.as_ref().map(AsFd::as_fd))
+            .chain(self.ready_file.as_ref().map(ReadyFile::descriptor))
     }
 }
 

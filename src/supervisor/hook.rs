@@ -42,6 +42,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             args: &args,
             inherited: self.inherited,
             variables: &self.hook_variables(),
+            watched: false,
             stands_in: false,
             directory: self.outputs.directory.as_deref(),
             to_stderr: true,

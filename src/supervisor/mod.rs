@@ -16,11 +16,13 @@ mod part;
 mod perform;
 mod place;
 mod receive;
+mod replace;
+mod service;
 mod start;
 
 use std::fs::File;
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -38,14 +40,15 @@ use crate::sys::files::Destination;
 use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
 use crate::sys::proc;
-use crate::sys::signals::{Inherited, Intake};
+use crate::sys::readiness::ReadyFile;
+use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::stdin::Stdin;
 use crate::sys::this_process::Parent;
 use crate::sys::tree::Tree;
 use crate::sys::tty::Terminal;
 use crate::sys::wait;
 use dropped::Dropped;
-use part::Part;
+use part::{Part, Replacing, ToGuard, Turn};
 pub(crate) use place::look_around;
 
 /// One supervision.
@@ -65,12 +68,16 @@ struct Supervisor<'a, K: Kernel> {
     /// The command's standard input, with `--stop-on-eof`.
     stdin: Option<Stdin>,
     part: Part,
+    replacing: Replacing,
     dropped: Dropped,
     outputs: &'a Outputs,
     /// The time of this turn.
     now: Instant,
     /// Why the command could not be run.
     failure: Option<Error>,
+    /// Where the command says that it is ready, until it has.
+    ready: Option<BorrowedFd<'a>>,
+    ready_file_is_made: bool,
     /// PIDs whose refusal of a signal was logged, and whether the signal was SIGKILL.
     refused: Vec<(i32, bool)>,
     /// Refusals that were not logged.
@@ -97,6 +104,8 @@ struct Outputs {
     /// How many processes the OOM killer had killed at the start, where a report is to be written.
     oom_kills: Option<u64>,
     directory: Option<PathBuf>,
+    ready: Option<OwnedFd>,
+    ready_file: Option<ReadyFile>,
 }
 
 /// How many children one turn reaps, so that a storm of orphans delays neither signals nor
@@ -112,21 +121,41 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// What prevents the start (125) or the run (126, 127) of the command.
 pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, Error> {
     // First: `fd:3` is what the user has opened, and not a descriptor of bowout's own.
-    let mut outputs = Outputs::open(config)?;
+    let outputs = Outputs::open(config, None)?;
+    run(config, inherited, outputs, None)
+}
+
+/// Supervises; as another instance (`--replace-on`), if `part` says so.
+fn run(
+    config: &Config,
+    inherited: &Inherited,
+    mut outputs: Outputs,
+    part: Option<Part>,
+) -> Result<Exit, Error> {
     let intake =
         Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
     let kernel = Linux::open();
     outputs.note_oom_kills();
     let started = place::watch_parent(config.parent_death_signal).and_then(|parent| {
-        let part = Part::divide(config, &kernel, &intake)?;
+        let part = match part {
+            Some(part) => (part, Batch::default()),
+            None => Part::divide(config, &kernel, &intake)?,
+        };
         Supervisor::start(config, inherited, &outputs, (kernel, intake), parent, part)
     });
     let mut supervisor = started.inspect_err(|error| outputs.write_failure(config, error))?;
     let exit = loop {
         if let Part::Guard(..) = supervisor.part {
             match supervisor.guard_turn() {
-                Some(exit) => break exit,
-                None => continue,
+                Turn::GoOn => continue,
+                Turn::Exit(exit) => break exit,
+                Turn::Instance(part) => {
+                    // What it holds is the guard's: its sockets have names, and its files are open.
+                    mem::forget(supervisor);
+                    let another = Outputs::open(config, Some(&outputs))?;
+                    mem::forget(outputs);
+                    return run(config, inherited, another, Some(part));
+                }
             }
         }
         supervisor.turn();
@@ -134,7 +163,7 @@ pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, 
             break supervisor.end(exit);
         }
     };
-    supervisor.part.send_exit(exit);
+    supervisor.part.send(ToGuard::Exit(exit));
     let failure = supervisor.failure.take();
     // Its socket has a name in the file system.
     drop(supervisor.relay.take());
@@ -152,6 +181,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         readable.extend(self.parent.as_ref().and_then(Parent::handle));
         readable.extend(self.stdin.as_ref().and_then(Stdin::readable));
         readable.extend(self.part.readable());
+        readable.extend(self.ready);
         let writable = self.relay.as_ref().and_then(Relay::writable);
         let deadline = if self.more {
             Some(self.now)
@@ -174,7 +204,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
         self.signals(batch.signals, true);
         self.parent_exit();
-        self.guard_exit();
+        self.obey_guard();
+        self.read_readiness();
         self.end_of_input();
         self.relay();
         if self.is_due() {
@@ -214,9 +245,10 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Passes on the child's messages to the manager.
     fn relay(&mut self) {
         let Some(relay) = &mut self.relay else { return };
-        let extend = relay.turn();
+        let said = relay.turn();
         self.dropped.log(relay, self.now, false);
-        if let Some(wait) = extend {
+        self.note_said(said);
+        if let Some(wait) = said.extend {
             self.step(Event::ExtendGrace(wait), None);
         }
     }
@@ -280,7 +312,11 @@ impl<K: Kernel> Supervisor<'_, K> {
             if fact == Fact::GaveUp {
                 self.log_survivors();
             }
+            if fact == Fact::Ready {
+                self.announce_ready();
+            }
         }
+        self.remove_ready_file();
         if done.notify {
             // Of a request during the drain the line says only that it was not forwarded.
             let line = line.filter(|line| line.event != "signal_not_forwarded");

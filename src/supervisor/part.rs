@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use log::Level;
 
@@ -35,8 +36,8 @@ use crate::sys::tty::Terminal;
 pub(super) enum Part {
     /// The only one.
     Whole,
-    /// The guard of this supervisor, a child process.
-    Guard(i32, Link),
+    /// The guard of a supervisor.
+    Guard(Instance),
     /// The supervisor below a guard. The guard's relay has this address.
     Guarded(Link, Option<OsString>),
 }
@@ -44,6 +45,122 @@ pub(super) enum Part {
 /// The connection of the two: it ends when the other one exits.
 #[derive(Debug)]
 pub(super) struct Link(UnixStream);
+
+/// As the guard: what belongs to a replacement (`--replace-on`).
+#[derive(Debug, Default)]
+pub(super) struct Replacing {
+    /// The instance that takes the place of the present one.
+    pub(super) next: Option<Instance>,
+    /// How bowout exits once the last supervisor has.
+    pub(super) outcome: Option<Exit>,
+    /// A supervisor was killed while another one lives.
+    pub(super) strays: bool,
+}
+
+/// What follows from a turn of the guard.
+pub(super) enum Turn {
+    GoOn,
+    /// bowout exits.
+    Exit(Exit),
+    /// This process is the supervisor of another instance.
+    Instance(Part),
+}
+
+/// What a supervisor sends its guard.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ToGuard {
+    /// The child's PID.
+    Child(i32),
+    /// The command is ready.
+    Ready,
+    /// How bowout exits.
+    Exit(Exit),
+}
+
+/// What a supervisor receives from its guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FromGuard {
+    Nothing,
+    /// Another instance is ready: this one is to stop.
+    Retire,
+    /// The guard was killed.
+    Killed,
+}
+
+/// What a supervisor has sent so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) child: Option<i32>,
+    pub(super) is_ready: bool,
+    pub(super) exit: Option<Exit>,
+}
+
+/// A supervisor, as its guard knows it. With `--replace-on`, there can be a second one.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) supervisor: i32,
+    pub(super) link: Link,
+    pub(super) sent: Sent,
+    /// Without `--ready`: from when on a second one counts as ready.
+    pub(super) until: Option<Instant>,
+    /// The first one was asked to stop.
+    pub(super) serves: bool,
+}
+
+impl Instance {
+    fn new(supervisor: i32, link: UnixStream) -> Self {
+        Self {
+            supervisor,
+            link: Link(link),
+            sent: Sent::default(),
+            until: None,
+            serves: false,
+        }
+    }
+
+    /// How it has exited, by its own word or its code; `None`: it was killed.
+    pub(super) fn exit(&mut self, ended: Exit) -> Option<Exit> {
+        self.link.take(&mut self.sent);
+        match (self.sent.exit, ended) {
+            (Some(exit), _) | (None, exit @ Exit::Code(_)) => Some(exit),
+            (None, Exit::Signal(_)) => None,
+        }
+    }
+}
+
+impl Link {
+    /// As the guard: takes what the supervisor has sent.
+    pub(super) fn take(&self, sent: &mut Sent) {
+        let mut bytes = [0; 64];
+        let length = (&self.0).read(&mut bytes).unwrap_or(0);
+        let numbers: Vec<i32> = bytes[..length]
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&bytes| i32::from_ne_bytes(bytes))
+            .collect();
+        for message in numbers.as_chunks::<2>().0 {
+            match *message {
+                [1, pid] => sent.child = Some(pid),
+                [2, _] => sent.is_ready = true,
+                [3, code] => sent.exit = Some(Exit::Code(code as u8)),
+                [_, signal] => sent.exit = Signal::new(signal).map(Exit::Signal),
+            }
+        }
+    }
+
+    /// As the guard: asks the supervisor to stop its instance.
+    pub(super) fn retire(&self) {
+        // One that has exited reads nothing.
+        let _ = (&self.0).write_all(&[1]);
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Part {
     /// Divides bowout into guard and supervisor, with `--guard`. PID 1 needs no guard: at its exit,
@@ -56,7 +173,10 @@ impl Part {
         kernel: &K,
         intake: &K::Intake,
     ) -> Result<(Self, Batch), Error> {
-        if config.guard && !this_process::is_pid1() {
+        if config.replace_on.is_some() && Terminal::open().is_some() {
+            return Err(Error::own("--replace-on cannot be used on a terminal"));
+        }
+        if config.guard && !this_process::is_pid1() || config.replace_on.is_some() {
             let cannot = |error| Error::own(format!("cannot start the guard: {error}"));
             return Self::fork(kernel, intake).map_err(cannot);
         }
@@ -79,7 +199,7 @@ impl Part {
         let pid = spawn::fork_supervisor(no_terminal)?;
         if pid != 0 {
             one.set_nonblocking(true)?;
-            return Ok((Self::Guard(pid, Link(one)), Batch::default()));
+            return Ok((Self::Guard(Instance::new(pid, one)), Batch::default()));
         }
         drop(one);
         let mut ready = [0; 128];
@@ -95,58 +215,54 @@ impl Part {
 
     /// As the guard: lets the supervisor start the command.
     pub(super) fn let_start(&self, relay: Option<&Relay>) {
-        if let Self::Guard(_, link) = self {
+        if let Self::Guard(Instance { link, .. }) = self {
             let address = relay.map_or(OsStr::new(""), Relay::address);
             // A supervisor that was killed meanwhile reads nothing.
             let _ = (&link.0).write_all(&[b"\0", address.as_bytes()].concat());
         }
     }
 
-    /// As the supervisor: sends the guard the child's PID.
-    pub(super) fn send_child(&self, pid: i32) {
-        self.send(pid);
+    /// As the guard: starts a supervisor of another instance. Returns it, or itself in it.
+    ///
+    /// # Errors
+    /// As socketpair(2) and fork(2).
+    pub(super) fn fork_another(relay: Option<&Relay>) -> io::Result<Result<Instance, Self>> {
+        let (one, other) = UnixStream::pair()?;
+        let address = relay.map(|relay| relay.address().to_owned());
+        let pid = spawn::fork_supervisor(true)?;
+        if pid == 0 {
+            drop(one);
+            return Ok(Err(Self::Guarded(Link(other), address)));
+        }
+        one.set_nonblocking(true)?;
+        Ok(Ok(Instance::new(pid, one)))
     }
 
-    /// As the supervisor: sends the guard how bowout exits.
-    pub(super) fn send_exit(&self, exit: Exit) {
-        self.send(match exit {
-            Exit::Code(code) => i32::from(code),
-            Exit::Signal(signal) => -signal.number(),
-        });
-    }
-
-    fn send(&self, number: i32) {
+    /// As the supervisor: sends the guard what it has to know.
+    pub(super) fn send(&self, message: ToGuard) {
         if let Self::Guarded(link, _) = self {
+            let (kind, value) = match message {
+                ToGuard::Child(pid) => (1, pid),
+                ToGuard::Ready => (2, 0),
+                ToGuard::Exit(Exit::Code(code)) => (3, i32::from(code)),
+                ToGuard::Exit(Exit::Signal(signal)) => (4, signal.number()),
+            };
+            let bytes = [kind, value].map(i32::to_ne_bytes).concat();
             // A guard that was killed reads nothing.
-            let _ = (&link.0).write_all(&number.to_ne_bytes());
+            let _ = (&link.0).write_all(&bytes);
         }
     }
 
-    /// As the guard of a supervisor that has exited: what it sent, the child and the exit.
-    pub(super) fn received(&self) -> (Option<i32>, Option<Exit>) {
-        let Self::Guard(_, link) = self else {
-            return (None, None);
+    /// As the supervisor: what the guard does.
+    pub(super) fn what_guard_does(&self) -> FromGuard {
+        let Self::Guarded(Link(link), _) = self else {
+            return FromGuard::Nothing;
         };
-        let mut bytes = [0; 8];
-        let length = (&link.0).read(&mut bytes).unwrap_or(0);
-        let mut numbers = bytes[..length].as_chunks().0.iter();
-        let mut number = || numbers.next().map(|&bytes| i32::from_ne_bytes(bytes));
-        let (child, exit) = (number(), number());
-        let exit = exit.map(|number| match Signal::new(-number) {
-            Some(signal) => Exit::Signal(signal),
-            None => Exit::Code(number as u8),
-        });
-        (child, exit)
-    }
-
-    /// As the supervisor: whether the guard was killed.
-    pub(super) fn has_lost_its_guard(&self) -> bool {
-        match self {
-            Self::Guarded(Link(link), _) => {
-                // The guard sends nothing more: what can be read is the end.
-                link.set_nonblocking(true).is_ok() && matches!((&*link).read(&mut [0]), Ok(0))
-            }
-            Self::Whole | Self::Guard(..) => false,
+        let _ = link.set_nonblocking(true);
+        match (&*link).read(&mut [0]) {
+            Ok(0) => FromGuard::Killed,
+            Ok(_) => FromGuard::Retire,
+            Err(_) => FromGuard::Nothing,
         }
     }
 
@@ -155,7 +271,7 @@ impl Part {
     pub(super) fn link(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Whole => None,
-            Self::Guard(_, Link(link)) | Self::Guarded(Link(link), _) => Some(link.as_fd()),
+            Self::Guard(Instance { link, .. }) | Self::Guarded(link, _) => Some(link.as_fd()),
         }
     }
 

@@ -4,11 +4,11 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::Level;
 
-use super::{Dropped, Outputs, Part, Supervisor, place};
+use super::{Dropped, Outputs, Part, Replacing, Supervisor, ToGuard, place};
 use crate::config::{Config, Notify};
 use crate::error::Error;
 use crate::log::{escape, event};
@@ -16,6 +16,7 @@ use crate::policy::{KillMode, Machine, Place, Settings};
 use crate::report::{Containment, History};
 use crate::sender::Kin;
 use crate::sys::child::Child;
+use crate::sys::environment;
 use crate::sys::kernel::Kernel;
 use crate::sys::notify::Relay;
 use crate::sys::signals::{Batch, Inherited};
@@ -42,7 +43,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         (part, before): (Part, Batch),
     ) -> Result<Self, Error> {
         let containment = contain(&part);
-        let relay = relay_of(&part, config.notify);
+        let relay = relay_of(&part, config);
         let mut tree = Tree::new(kernel, this_process::id());
         if let Some(refused) = wait::refused() {
             return Err(Error::own(format!("cannot supervise: {refused}")));
@@ -52,7 +53,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         part.let_start(relay.as_ref());
         let links = (&part, relay.as_ref(), terminal.is_some());
         let (child, early) = first_child(config, inherited, links, &tree, &intake)?;
-        part.send_child(child.pid());
+        part.send(ToGuard::Child(child.pid()));
         tree.adopt(child.pid(), terminal.is_none());
         let (policy, stdin) = share(config, &part);
         let (now, history) = begin_history(config, (place, containment), child.pid(), &tree.kernel);
@@ -73,12 +74,15 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             parent,
             stdin,
             part,
+            replacing: Replacing::default(),
             dropped: Dropped::default(),
             outputs,
             now,
             failure: None,
             refused: vec![],
             refused_more: 0,
+            ready: outputs.ready.as_ref().map(AsFd::as_fd),
+            ready_file_is_made: false,
             filter_logged: false,
             more: early.children,
             config,
@@ -93,6 +97,10 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
 
     /// Closes every descriptor that is not bowout's own: the child has them.
     fn release(&self) {
+        if let (Part::Guard(_), Some(_)) = (&self.part, self.config.replace_on) {
+            // They are for the next instance, too.
+            return;
+        }
         let mut ours = vec![self.intake.as_fd()];
         ours.extend(self.child.exec_pending());
         ours.extend(self.terminal.as_ref().map(AsFd::as_fd));
@@ -151,6 +159,7 @@ fn command<'a>(
         args: &config.args,
         inherited,
         variables,
+        watched: config.policy.watchdog.is_some(),
         stands_in: true,
         directory: None,
         to_stderr: false,
@@ -167,11 +176,16 @@ fn first_child<K: Kernel>(
     tree: &Tree<K>,
     intake: &K::Intake,
 ) -> Result<(Child, Batch), Error> {
-    if let Part::Guard(supervisor, _) = part {
-        return Ok((Child::adopted(*supervisor), Batch::default()));
+    if let Part::Guard(instance) = part {
+        return Ok((Child::adopted(instance.supervisor), Batch::default()));
     }
-    let notify = relay.map(notify_socket);
-    let spawn = command(config, inherited, notify.as_slice(), part, terminal);
+    let watchdog = config.policy.watchdog.map(watchdog_usec);
+    let variables: Vec<_> = relay
+        .map(notify_socket)
+        .into_iter()
+        .chain(watchdog)
+        .collect();
+    let spawn = command(config, inherited, &variables, part, terminal);
     spawn_command(&spawn, terminal, tree, intake)
 }
 
@@ -220,9 +234,9 @@ fn begin_history<K: Kernel>(
 
 /// The relay, where there is a manager to pass messages on to, or `--notify relay`. Where it cannot
 /// be opened, as in a unit without AF_UNIX, the command keeps the manager's NOTIFY_SOCKET.
-fn relay(notify: Notify, manager: Option<&OsStr>) -> Option<Relay> {
-    let wanted = match notify {
-        Notify::Auto | Notify::Exec => manager.is_some(),
+fn relay(config: &Config, manager: Option<&OsStr>) -> Option<Relay> {
+    let wanted = match config.notify {
+        Notify::Auto | Notify::Exec => manager.is_some() || config.needs_relay(),
         Notify::Relay => true,
         Notify::Off => false,
     };
@@ -242,11 +256,11 @@ fn relay(notify: Notify, manager: Option<&OsStr>) -> Option<Relay> {
 }
 
 /// The relay of this part of bowout: the supervisor's sends to the guard's.
-fn relay_of(part: &Part, notify: Notify) -> Option<Relay> {
+fn relay_of(part: &Part, config: &Config) -> Option<Relay> {
     match part {
-        Part::Guard(..) => guards_relay(notify),
-        Part::Guarded(_, Some(address)) => relay(notify, Some(address)),
-        Part::Whole | Part::Guarded(_, None) => relay(notify, place::manager()),
+        Part::Guard(..) => guards_relay(config.notify),
+        Part::Guarded(_, Some(address)) => relay(config, Some(address)),
+        Part::Whole | Part::Guarded(_, None) => relay(config, place::manager()),
     }
 }
 
@@ -263,6 +277,14 @@ type Variable = (&'static str, Option<OsString>);
 /// The variable that leads a process to the relay.
 pub(super) fn notify_socket(relay: &Relay) -> Variable {
     ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
+}
+
+/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer than
+/// the manager allows.
+fn watchdog_usec(wait: Duration) -> Variable {
+    let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());
+    let usec = managers.map_or(wait.as_micros(), |usec: u128| usec.min(wait.as_micros()));
+    ("WATCHDOG_USEC", Some(usec.to_string().into()))
 }
 
 /// The wall clock, for the report alone.

@@ -21,7 +21,8 @@ unsafe extern "C" {
 
 /// Variables that hold the PID of the process they are meant for (sd_listen_fds(3),
 /// sd_watchdog_enabled(3), systemd.exec(5)); the last one, since systemd 259, the inode of a pidfd.
-const NAMING: [&str; 4] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID", BY_PIDFD];
+const NAMING: [&str; 4] = ["LISTEN_PID", WATCHDOG_PID, "SYSTEMD_EXEC_PID", BY_PIDFD];
+pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
 const BY_PIDFD: &str = "LISTEN_PIDFDID";
 
 /// A variable to set in a process that bowout starts; `None` removes it.

@@ -144,7 +144,7 @@ fn write_new(folder: &OwnedFd, name: &OsStr, text: &str) -> io::Result<()> {
 }
 
 /// The folder of `path`, and the name in it.
-fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
+pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
     let bytes = path.as_os_str().as_bytes();
     let at = bytes
         .iter()

@@ -16,6 +16,7 @@ pub(crate) mod kernel;
 pub(crate) mod notify;
 mod output;
 pub(crate) mod proc;
+pub(crate) mod readiness;
 mod refusal;
 pub(crate) mod signals;
 pub(crate) mod spawn;

@@ -54,6 +54,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) inherited: &'a Inherited,
     /// How the child's environment differs from bowout's.
     pub(crate) variables: &'a [Change],
+    /// WATCHDOG_PID names the child, whether it named bowout or not.
+    pub(crate) watched: bool,
     /// The child is the command: variables and timers of bowout's become the child's.
     pub(crate) stands_in: bool,
     /// Where it starts; `None` is bowout's own directory.
@@ -86,11 +88,14 @@ impl Spawn<'_> {
             .collect();
         let (read, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let us = this_process::id();
-        let renamed = if self.stands_in {
+        let mut renamed = if self.stands_in {
             environment::naming_us()
         } else {
             vec![]
         };
+        if self.watched && !renamed.contains(&environment::WATCHDOG_PID) {
+            renamed.push(environment::WATCHDOG_PID);
+        }
         // Last, because a timer stands still until the child has it.
         let attributes = self.stands_in.then(Attributes::take);
         last();

@@ -34,6 +34,7 @@ mod refused;
 mod regressions;
 mod report;
 mod search;
+mod service;
 mod signals;
 mod source;
 mod spawn;

@@ -21,7 +21,7 @@ const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
 
 /// The fields of a report, all of them always there.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 25] = [
     "bowout",
     "child",
     "command",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 24] = [
     "orphans_reaped",
     "outlives_bowout",
     "pid",
+    "ready_ms",
     "run_time_ms",
     "schema",
     "start",
@@ -736,7 +737,9 @@ fn log_lines_that_were_lost_are_reported() {
         let mut bowout = Start::new(["-v", "--report", file.to_str().expect("text")])
             .at(home)
             .stderr(write)
-            .probe(["exit", "3"]);
+            .probe(["signals", "--exit", "USR1:3"]);
+        bowout.ready();
+        bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(3));
         assert!(number(&read(&file)["log_lines_lost"]) > 0);
         drop(read_end);

@@ -14,12 +14,9 @@ use crate::common::{until, watchdog};
 use crate::machine::tell;
 use crate::unit::Unit;
 
-/// The port on the container's own loopback.
-const PORT: u16 = 8081;
 const CLIENTS: u32 = 32;
 /// Each client asks so often: 320 requests a second in all.
 const EVERY: Duration = Duration::from_millis(100);
-const RESTARTS: usize = 5;
 /// How many requests each of the processes answers before the next restart.
 const ANSWERS: usize = 300;
 /// However slow the machine, the load ends.
@@ -36,8 +33,8 @@ struct Load {
     longest: Mutex<Duration>,
 }
 
-fn request(path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+fn request(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(watchdog()))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
@@ -47,7 +44,7 @@ fn request(path: &str) -> std::io::Result<String> {
 
 /// One client: a request at each of its moments, or as soon after it as the one before was
 /// answered.
-fn client(number: u32, network: &File, load: &Load, start: Instant) {
+fn client(port: u16, number: u32, network: &File, load: &Load, start: Instant) {
     // SAFETY: no pointers; the namespace of this thread alone.
     let joined = unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) };
     assert_eq!(joined, 0, "setns: {}", std::io::Error::last_os_error());
@@ -64,7 +61,7 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
         load.asked.fetch_add(1, Ordering::SeqCst);
         let path = if turn % 20 == 7 { "/slow" } else { "/" };
         let begun = Instant::now();
-        let answer = request(path);
+        let answer = request(port, path);
         let took = begun.elapsed();
         let mut longest = load.longest.lock().expect("no panic holds it");
         *longest = took.max(*longest);
@@ -99,9 +96,37 @@ fn client(number: u32, network: &File, load: &Load, start: Instant) {
 
 #[test]
 fn no_connection_is_lost_over_five_restarts_under_load() {
-    let service = "[Service]\nKillMode=mixed\nType=exec\nLimitNPROC=infinity\nTasksMax=infinity\nExecStart=@B --grace 20s -- /usr/bin/python3 /opt/test/server.py\n[Unit]\nStartLimitIntervalSec=0";
-    let socket = format!("[Socket]\nListenStream=127.0.0.1:{PORT}");
-    let Some(unit) = Unit::with("http", service, &[("socket", &socket)]) else {
+    no_connection_is_lost("http", 8081, "Type=exec", "--grace 20s", (5, "restart"));
+}
+
+/// The process in front of both instances is the unit's main process all the time.
+#[test]
+fn no_connection_is_lost_over_ten_reloads_that_replace_the_command() {
+    let options = "--grace 20s --replace-on HUP --ready notify";
+    no_connection_is_lost(
+        "replace",
+        8082,
+        "Type=notify-reload",
+        options,
+        (10, "reload"),
+    );
+}
+
+/// At an address of the container's own loopback, with the command replaced so often, by this word of
+/// systemctl(1).
+fn no_connection_is_lost(
+    name: &str,
+    port: u16,
+    kind: &str,
+    options: &str,
+    (times, how): (usize, &str),
+) {
+    let service = format!(
+        "[Service]\nKillMode=mixed\n{kind}\nLimitNPROC=infinity\nTasksMax=infinity\n\
+         ExecStart=@B {options} -- /usr/bin/python3 /opt/test/server.py\n[Unit]\nStartLimitIntervalSec=0"
+    );
+    let socket = format!("[Socket]\nListenStream=127.0.0.1:{port}");
+    let Some(unit) = Unit::with(name, &service, &[("socket", &socket)]) else {
         return;
     };
     let socket = format!("{}.socket", unit.name);
@@ -111,7 +136,7 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let (load, network) = (Arc::clone(&load), unit.machine().network());
-            std::thread::spawn(move || client(number, &network, &load, start))
+            std::thread::spawn(move || client(port, number, &network, &load, start))
         })
         .collect();
     // However this ends, the load does.
@@ -126,11 +151,11 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
             },
         );
     };
-    for restart in 1..=RESTARTS {
-        answers(restart);
-        unit.systemctl(&["restart"]);
+    for server in 1..=times {
+        answers(server);
+        unit.systemctl(&[how]);
     }
-    answers(RESTARTS + 1);
+    answers(times + 1);
     let asked = load.asked.load(Ordering::SeqCst);
     let rate = asked * 1000 / start.elapsed().as_millis() as usize;
     drop(ended);
@@ -145,7 +170,7 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
     );
     let longest = *load.longest.lock().expect("no panic holds it");
     tell(&format!(
-        "{all} requests, {rate} a second, {answered} answered, {} failed, {RESTARTS} restarts, answered by {servers:?}, longest {longest:?}",
+        "{all} requests, {rate} a second, {answered} answered, {} failed, {times} times {how}, answered by {servers:?}, longest {longest:?}",
         failures.len()
     ));
     assert_eq!((failures.as_slice(), answered), (&[][..], all));
@@ -155,7 +180,7 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
             .map(|(pid, _)| pid)
             .collect::<BTreeSet<_>>()
             .len(),
-        RESTARTS + 1
+        times + 1
     );
     assert!(rate >= 200, "{rate} requests a second are no load");
     // Every one of the old processes has ended by itself.
@@ -164,7 +189,7 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
         .iter()
         .filter(|line| line.starts_with("drained "))
         .count();
-    assert_eq!(drained, RESTARTS, "{:?}", unit.out());
+    assert_eq!(drained, times, "{:?}", unit.out());
     assert_eq!(unit.machine().systemctl(["stop", &socket, &unit.name]), "");
     assert_eq!(unit.ended().get("Result"), "success");
 }

@@ -35,6 +35,9 @@ server.socket = socket.socket(fileno=3)
 server.socket.setblocking(False)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 print("serving", os.getpid(), flush=True)
+if "NOTIFY_SOCKET" in os.environ:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
 server.serve_forever(poll_interval=0.05)
 server.server_close()
 print("drained", os.getpid(), flush=True)

@@ -67,6 +67,8 @@ fn settings() -> Settings {
         kill_mode: KillMode::Mixed,
         wait_tree: false,
         max_runtime: None,
+        ready_timeout: None,
+        watchdog: None,
         hooks: 0,
         pre_kill: 0,
         pre_kill_timeout: Duration::from_secs(5),

@@ -100,6 +100,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => any::<(bool, bool)>().prop_map(|(suspended, stopped)| Event::Resumed { suspended, stopped }),
         1 => any::<bool>().prop_map(|hook| Event::NoneLeft { hook }),
         3 => Just(Event::Reaped),
+        2 => prop::sample::select(vec![Event::Ready, Event::Alive]),
         1 => prop::sample::select(vec![Cause::Eof, Cause::SupervisorKilled, Cause::GuardKilled]).prop_map(Event::Stop),
         4 => (0..5usize, 0..3usize).prop_map(|(reached, refused)| Event::Killed { reached, refused }),
         12 => Just(Event::Timeout),
@@ -162,6 +163,7 @@ prop_compose! {
         kill_mode in prop::sample::select(vec![KillMode::Process, KillMode::Mixed, KillMode::Group]),
         max_runtime in prop::option::weighted(0.3, any_wait()),
         [hooks, pre_kill] in [0..3usize, 0..3usize],
+        [ready_timeout, watchdog] in [prop::option::weighted(0.2, any_wait()), prop::option::weighted(0.2, any_wait())],
         pre_kill_timeout in any_wait(),
         delay in any_wait(),
         more in prop::option::of(any_wait()),
@@ -179,7 +181,7 @@ prop_compose! {
             wait_tree: tree && kill_mode != KillMode::Process,
             max_runtime: max_runtime.filter(|wait| *wait > Duration::ZERO),
             remap: Remap::new(rules),
-            ladder, keys_stop, on_repeat, kill_mode, hooks, pre_kill, pre_kill_timeout,
+            ready_timeout, watchdog: watchdog.filter(|wait| *wait > Duration::ZERO), ladder, keys_stop, on_repeat, kill_mode, hooks, pre_kill, pre_kill_timeout,
         }
     }
 }

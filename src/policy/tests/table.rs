@@ -129,6 +129,16 @@ pub(super) fn variants() -> Vec<(&'static str, Given)> {
             .into(),
         ),
         (
+            "--ready-timeout 2s --watchdog 3s --pre-kill",
+            Settings {
+                ready_timeout: Some(Duration::from_secs(2)),
+                watchdog: Some(Duration::from_secs(3)),
+                pre_kill: 1,
+                ..settings()
+            }
+            .into(),
+        ),
+        (
             "--remap TERM:QUIT,USR1:0",
             remap(&["TERM:QUIT", "USR1:0"]).into(),
         ),
@@ -190,7 +200,7 @@ fn states(Given(_, place): &Given) -> Vec<(&'static str, Vec<(u64, Event)>)> {
 }
 
 /// With job control, the child is in our group.
-pub(super) fn events(Given(_, place): &Given) -> Vec<(&'static str, Event)> {
+pub(super) fn events(Given(settings, place): &Given) -> Vec<(&'static str, Event)> {
     let from = if place.job_control { to_group } else { from };
     let killed = |reached, refused| Event::Killed { reached, refused };
     let mut events = vec![
@@ -263,6 +273,9 @@ pub(super) fn events(Given(_, place): &Given) -> Vec<(&'static str, Event)> {
         ("killed 1", killed(1, 0)),
         ("deadline", Event::Timeout),
     ];
+    if settings.watchdog.is_some() {
+        events.extend([("ready", Event::Ready), ("alive", Event::Alive)]);
+    }
     if place.job_control {
         events.push(("stopped alone, TSTP", stopped_alone(Signal::TSTP, true)));
         events.push(("own group, TSTP", stopped_alone(Signal::TSTP, false)));

@@ -75,6 +75,8 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
         }
         Event::Signal(_)
         | Event::Stop(_)
+        | Event::Ready
+        | Event::Alive
         | Event::HookExited
         | Event::ExtendGrace(_)
         | Event::ChildStopped { .. }

@@ -124,7 +124,11 @@ impl World {
             // The answer comes before all else.
             Event::TerminalSeen { .. } => self.model.terminal.looking,
             _ if self.model.terminal.looking => false,
-            Event::Signal(_) | Event::Stop(_) | Event::ExtendGrace(_) => true,
+            Event::Signal(_)
+            | Event::Stop(_)
+            | Event::Ready
+            | Event::Alive
+            | Event::ExtendGrace(_) => true,
             Event::ChildExited(_) | Event::ChildStopped { .. } => {
                 self.child.is_none() && !self.none_left
             }
@@ -241,6 +245,8 @@ impl World {
             }
             Event::Signal(_)
             | Event::Stop(_)
+            | Event::Ready
+            | Event::Alive
             | Event::ChildStopped { .. }
             | Event::TerminalSeen { .. }
             | Event::Reaped

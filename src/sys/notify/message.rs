@@ -9,6 +9,9 @@ pub(super) struct Message {
     pub(super) text: Vec<u8>,
     /// How much more time the child asks for (`EXTEND_TIMEOUT_USEC=`).
     pub(super) extend: Option<Duration>,
+    /// `READY=1` and `WATCHDOG=1`.
+    pub(super) ready: bool,
+    pub(super) alive: bool,
     pub(super) keeps_descriptors: bool,
 }
 
@@ -62,7 +65,10 @@ impl Message {
         let pidfd = withheld
             .iter()
             .any(|(_, line)| line.starts_with(b"MAINPIDFD="));
+        let says = |wanted: &[u8]| !is_cut && kept.iter().any(|(_, line)| line == wanted);
         Self {
+            ready: says(b"READY=1"),
+            alive: says(b"WATCHDOG=1"),
             text,
             // To systemd, 0 and the greatest number are not a time (`timestamp_is_set()`).
             extend: wish

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt::PassCred};
+use nix::time::{ClockId, clock_gettime};
 
 use closer::Closer;
 use message::Message;
@@ -39,6 +40,16 @@ use super::{environment, this_process, wait};
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
 const AT_ONCE: usize = 64;
+
+/// What the child's messages say to bowout.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    /// It asks for so much time from now (`EXTEND_TIMEOUT_USEC=`).
+    pub(crate) extend: Option<Duration>,
+    /// `READY=1`, and `WATCHDOG=1`.
+    pub(crate) ready: bool,
+    pub(crate) alive: bool,
+}
 
 /// Both ends.
 #[derive(Debug)]
@@ -141,6 +152,19 @@ impl Relay {
         self.flush();
     }
 
+    /// Notifies the manager that the service is being replaced (sd_notify(3), `RELOADING=1`).
+    pub(crate) fn notify_reloading(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+        let usec = now.unwrap_or_default().as_micros();
+        self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
+    /// From now on, no message goes to the manager: another instance is the service.
+    pub(crate) fn leave_manager(&mut self) {
+        self.manager = None;
+        self.waiting.clear();
+    }
+
     /// Passes on all messages that the child sent, as far as the manager takes them within
     /// [`LAST_WORDS`]. The exit of bowout ends those that are left in the socket.
     #[allow(
@@ -169,10 +193,9 @@ impl Relay {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Passes on the messages that are there. Returns how much time from now the child asks for, if
-    /// it does.
-    pub(crate) fn turn(&mut self) -> Option<Duration> {
-        let mut extend = None;
+    /// Passes on the messages that are there. Returns what they say.
+    pub(crate) fn turn(&mut self) -> Said {
+        let mut said = Said::default();
         self.closer.turn();
         self.flush();
         for _ in 0..AT_ONCE {
@@ -180,7 +203,7 @@ impl Relay {
                 break;
             }
             match receive(&self.socket) {
-                Ok((datagram, None)) => extend = self.pass(datagram).or(extend),
+                Ok((datagram, None)) => self.pass(datagram, &mut said),
                 Ok((datagram, Some(why))) => self.drop_message(datagram.descriptors, why),
                 Err(Errno::EAGAIN) => break,
                 Err(error) => {
@@ -190,18 +213,22 @@ impl Relay {
                 }
             }
         }
-        extend
+        said
     }
 
-    /// Sends on a message of the child. Returns how much time it asks for.
+    /// Sends on a message of the child, and notes what it says.
     fn pass(
         &mut self,
         Datagram {
             text,
             mut descriptors,
         }: Datagram,
-    ) -> Option<Duration> {
+        said: &mut Said,
+    ) {
         let message = Message::parse(&text);
+        said.extend = message.extend.or(said.extend);
+        said.ready |= message.ready;
+        said.alive |= message.alive;
         if self.manager.is_some() && !message.text.is_empty() {
             let kept = if message.keeps_descriptors {
                 mem::take(&mut descriptors)
@@ -215,7 +242,6 @@ impl Relay {
             self.flush();
         }
         self.closer.close(descriptors);
-        message.extend
     }
 
     fn flush(&mut self) {

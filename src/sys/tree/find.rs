@@ -185,7 +185,8 @@ impl<K: Kernel> Tree<K> {
         found
     }
 
-    pub(super) fn is_bystander(&self, pid: libc::pid_t) -> bool {
+    /// Whether this child of bowout is a bystander, or the orphan of one.
+    pub(crate) fn is_bystander(&self, pid: libc::pid_t) -> bool {
         self.known.get(&pid).is_some_and(|known| known.bystander)
     }
 

@@ -64,9 +64,12 @@ impl World {
                     && self.holds_outcome(before, received, outcome, &did, waiting)
             }
             Some(Fact::Began(cause, w)) => {
-                let by = event == Event::Stop(cause) || timeout && cause == Cause::RunTime;
+                let over = [Cause::RunTime, Cause::NotReady, Cause::Watchdog].contains(&cause);
+                let silent = self.model.by_silence == (cause == Cause::Watchdog);
+                let by = event == Event::Stop(cause) || timeout && over && silent;
                 by && before.stage == Stage::Running && Some(w) == waiting
             }
+            Some(Fact::Ready) => event == Event::Ready,
             Some(Fact::CtrlC(w)) => {
                 event == NO_PROMPT && before.unprepared && Some(w) == waiting && w != Waiting::Kill
             }

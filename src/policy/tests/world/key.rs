@@ -14,6 +14,7 @@ impl World {
         if !matches!(stage, Stage::Preparing(_)) {
             (machine.grace, machine.begun_by) = (None, None);
             (model.prepared, model.begun_by, model.by_eof) = Default::default();
+            model.by_silence = false;
         }
         match stage {
             Stage::Running => {}
@@ -21,6 +22,8 @@ impl World {
                 // A stop that is cancelled leaves the run time.
                 if machine.watch.is_none() {
                     (machine.runs_until, model.runs_until) = (None, None);
+                    (machine.ready_until, model.ready_by) = (None, None);
+                    (machine.alive_until, model.silent_until) = (None, None);
                 }
                 machine.waiting.sort_unstable_by_key(|pending| {
                     (pending.signal.number(), pending.value, pending.group_has)
@@ -31,6 +34,8 @@ impl World {
             }
             Stage::Draining | Stage::Killing | Stage::Done(_) => {
                 (machine.runs_until, model.runs_until) = (None, None);
+                (machine.ready_until, model.ready_by) = (None, None);
+                (machine.alive_until, model.silent_until) = (None, None);
                 let killed = machine.sent.contains(Signal::KILL);
                 machine.sent = if killed && stage == Stage::Draining {
                     SignalSet::of(&[Signal::KILL])
@@ -213,6 +218,9 @@ impl Key {
             until,
             grace,
             runs_until,
+            ready_until,
+            alive_until,
+            is_ready,
             begun,
             begun_by,
             tick,
@@ -248,6 +256,7 @@ impl Key {
         // It is compared with the time that is armed, and with nothing else.
         self.push(i64::from(put_off.is_some() && put_off == until));
         self.times([again, *until, *grace, *runs_until, *begun, *tick]);
+        self.times([*ready_until, *alive_until]);
         for asked in asked {
             self.asked(asked.map(|asked| (asked.first, asked.last, asked.signals)));
         }
@@ -256,13 +265,14 @@ impl Key {
         }
         self.push(fewest.map_or(-1, |fewest| fewest as i64));
         self.push(*pre_kill as i64);
-        self.switches([*timed_out, *hook_lives, *hook_runs]);
+        self.switches([*timed_out, *hook_lives, *hook_runs, *is_ready]);
         let stopped = paused.map(|(_, signal)| signal);
         let signal = begun_by.and_then(|by| match by {
             Cause::Signal(signal) => Some(signal),
             _ => None,
         });
         self.push(i64::from(*begun_by == Some(Cause::Eof)));
+        self.push(i64::from(*begun_by == Some(Cause::Watchdog)));
         self.signals([signal, *tree_asked, stopped, *halted, *group_stop]);
         self.times([
             paused.map(|(since, _)| since),
@@ -284,6 +294,10 @@ impl Key {
             exited: _,
             timed_out,
             runs_until,
+            ready_by,
+            silent_until,
+            is_ready,
+            by_silence,
             begun,
             begun_by,
             by_eof,
@@ -318,7 +332,16 @@ impl Key {
         } = terminal;
         let waits = if again.is_some() { gives_up } else { rung_over };
         let put_off = put_off.is_some() && put_off == waits;
-        self.switches([*timed_out, put_off, *child_killed, *looking, *by_eof]);
+        self.switches([
+            *timed_out,
+            put_off,
+            *child_killed,
+            *looking,
+            *by_eof,
+            *is_ready,
+            *by_silence,
+        ]);
+        self.times([*ready_by, *silent_until]);
         self.times([
             *runs_until,
             *begun,

@@ -44,6 +44,12 @@ pub(in super::super) struct Model {
     pub(super) exited: Option<Exit>,
     pub(super) timed_out: bool,
     pub(super) runs_until: Option<Instant>,
+    /// When it is stopped unless it is ready, and unless it says that it is alive.
+    pub(super) ready_by: Option<Instant>,
+    pub(super) silent_until: Option<Instant>,
+    pub(super) is_ready: bool,
+    /// The stop began because the command was silent.
+    pub(super) by_silence: bool,
     pub(super) begun: Option<Instant>,
     pub(super) begun_by: Option<Signal>,
     /// The stop began because the input had ended.
@@ -90,6 +96,10 @@ impl Model {
             exited: None,
             timed_out: false,
             runs_until: plus(Some(at(0)), given.0.max_runtime),
+            ready_by: plus(Some(at(0)), given.0.ready_timeout),
+            silent_until: None,
+            is_ready: false,
+            by_silence: false,
             begun: None,
             begun_by: None,
             by_eof: false,
@@ -126,6 +136,13 @@ impl Model {
                     self.begin(now, None);
                 }
             }
+            Event::Ready | Event::Alive if self.stage == Stage::Running => {
+                if event == Event::Ready && self.exited.is_none() {
+                    (self.is_ready, self.ready_by) = (true, None);
+                }
+                self.silent_until = plus(Some(now), self.given.0.watchdog);
+            }
+            Event::Ready | Event::Alive => {}
             Event::ChildExited(exit) => self.child_exited(now, exit),
             Event::HookExited => {
                 (self.hook, self.hook_killed) = (false, false);
@@ -167,7 +184,10 @@ impl Model {
     /// When the stage is over: a tick or a look can come before.
     pub(in super::super) fn stage_over(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Running => self.runs_until,
+            Stage::Running => [self.runs_until, self.ready_by, self.silent_until]
+                .into_iter()
+                .flatten()
+                .min(),
             Stage::Preparing(_) => self.prepared,
             Stage::Rung(_) | Stage::Draining => self.rung_over,
             Stage::Killing => self.again.min(self.gives_up),
@@ -386,6 +406,7 @@ impl Model {
             Some((received, translated)) => {
                 self.to_send(received, translated, first.signal.unwrap_or(translated))
             }
+            None if self.by_silence => (Signal::ABRT, None, false),
             None => (first.signal.unwrap_or(Signal::TERM), None, false),
         };
         self.sent = self.sent.with(to_send.0);
@@ -416,11 +437,27 @@ impl Model {
     pub(super) fn prepare(&mut self, now: Instant, hook: usize) {
         let Given(settings, _) = &*self.given;
         let wait = settings.ladder.rung(0).and_then(|rung| rung.wait);
-        let (delay, wait) = (settings.stop_delay, wait.unwrap_or_default());
+        let (mut delay, wait) = (settings.stop_delay, wait.unwrap_or_default());
+        if self.by_silence {
+            delay = Duration::ZERO;
+        }
         let left = wait.checked_sub(delay).unwrap_or_default();
         let latest = self
             .rung_over
             .map(|over| over.checked_sub(left.min(wait / 4)).unwrap());
+        if self.by_silence && self.exited.is_none() && hook < settings.pre_kill {
+            // The evidence comes first.
+            self.stage = Stage::Preparing(Some(hook));
+            let most = plus(self.begun, Some(settings.pre_kill_timeout));
+            self.prepared = latest.or(plus(self.begun, Some(HOOKS))).min(most);
+            self.evidence += 1;
+            self.actions.push(Action::RunHook(Hook::PreKill(hook)));
+            self.hook = true;
+            return;
+        }
+        if self.by_silence {
+            return self.first_rung();
+        }
         if hook < settings.hooks {
             self.stage = Stage::Preparing(Some(hook));
             self.prepared = latest.or(plus(self.begun, Some(HOOKS)));
@@ -655,6 +692,7 @@ impl Model {
         match self.stage {
             Stage::Running => {
                 self.timed_out = true;
+                self.by_silence = self.silent_until.is_some_and(|until| until <= now);
                 self.begin(now, None);
             }
             Stage::Preparing(_) => {
