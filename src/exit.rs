@@ -153,6 +153,18 @@ mod tests {
     const TERMED: Exit = Exit::Signal(Signal::TERM);
 
     #[test]
+    fn an_exit_is_a_code_or_a_signal() {
+        assert_eq!(
+            (Exit::Code(7).code(), Exit::Code(7).signal()),
+            (Some(7), None)
+        );
+        assert_eq!(
+            (TERMED.code(), TERMED.signal()),
+            (None, Some("SIGTERM".into()))
+        );
+    }
+
+    #[test]
     fn a_code_stays_what_it_is() {
         for code in (0..=255).map(Exit::Code) {
             for (death_as_code, pid1) in [(false, false), (false, true), (true, false)] {

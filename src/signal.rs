@@ -157,7 +157,7 @@ fn meant(text: &str) -> Option<String> {
         .trim_start_matches(['-', '+'])
         .to_ascii_uppercase();
     let bare = plain.strip_prefix("SIG").unwrap_or(&plain);
-    if bare.len() < text.len() && Signal::parse(bare).is_some() {
+    if Signal::parse(bare).is_some() {
         return Some(bare.into());
     }
     let names = (1..RTMIN).filter_map(|number| Signal(number).name());

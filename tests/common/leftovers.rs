@@ -131,12 +131,20 @@ fn descendants() -> HashMap<i32, Stat> {
         .collect()
 }
 
+/// In the midst of its execve(2) a process has no environment to be read: one that lives and shows
+/// none is looked at again.
 fn is_marked(pid: i32, mark: &str) -> bool {
     let wanted = format!("{MARK}={mark}");
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| {
-        text.split(|byte| *byte == 0)
-            .any(|word| word == wanted.as_bytes())
-    })
+    for _ in 0..200 {
+        let text = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let has_exited = || stat(pid).is_none_or(|stat| stat.state == 'Z');
+        if !text.is_empty() || has_exited() {
+            let mut words = text.split(|byte| *byte == 0);
+            return words.any(|word| word == wanted.as_bytes());
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// The processes of this test that live; a zombie has no environment any more, and is none.

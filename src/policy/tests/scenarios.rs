@@ -1942,3 +1942,196 @@ fn the_exit_of_a_parent_that_has_asked_is_not_a_second_request() {
         .then(1000, from(Side::Parent, Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST);
 }
+
+/// What hooks receive.
+#[test]
+fn the_reason_the_exit_and_the_time_left_are_those_of_the_stop() {
+    let reason = |machine: &Machine| machine.reason();
+    let play = Play::new(settings()).then(5, EXIT_3, "TERM+CONT>unasked");
+    assert_eq!(
+        (reason(&play.0), play.0.ended()),
+        ("exited", Some(Exit::Code(3)))
+    );
+    let play = Play::new(settings()).then(100, process(Signal::TERM), "TERM+CONT>child");
+    assert_eq!((reason(&play.0), play.0.ended()), ("signal", None));
+    let left = Some(Duration::from_secs(7));
+    assert_eq!(play.0.grace_left(at(1100)), left);
+    let hooks = Settings {
+        hooks: 1,
+        ladder: "TERM/4s/QUIT/3s/KILL".parse().unwrap(),
+        ..settings()
+    };
+    // While the stop is prepared, it is that of the first rung.
+    let play = Play::new(hooks).then(100, process(Signal::TERM), "hook#0");
+    assert_eq!(play.0.grace_left(at(1100)), Some(Duration::from_secs(3)));
+    assert_eq!(Play::new(settings()).0.grace_left(at(5)), None);
+    for (cause, code) in [
+        (Cause::Eof, "eof"),
+        (Cause::GuardKilled, "guard_killed"),
+        (Cause::SupervisorKilled, "supervisor_killed"),
+        (Cause::Replaced, "replaced"),
+    ] {
+        let mut play = Play::new(settings());
+        play.show(100, Event::Stop(cause));
+        assert_eq!((reason(&play.0), play.0.begun_by()), (code, Signal::TERM));
+    }
+    for (given, code) in [
+        (
+            Settings {
+                max_runtime: Some(Duration::from_secs(1)),
+                ..settings()
+            },
+            "max_runtime",
+        ),
+        (
+            Settings {
+                ready_timeout: Some(Duration::from_secs(1)),
+                ..settings()
+            },
+            "not_ready",
+        ),
+    ] {
+        let mut play = Play::new(given);
+        play.show(1000, Event::Timeout);
+        assert_eq!(reason(&play.0), code);
+    }
+}
+
+#[test]
+fn post_stop_hooks_have_a_second_after_a_stop_that_took_all_the_time() {
+    let play = Play::new(settings()).then(100, process(Signal::TERM), "TERM+CONT>child");
+    assert_eq!(play.0.post_stop_until(at(2000)), at(8100));
+    assert_eq!(play.0.post_stop_until(at(9000)), at(10_000));
+    assert_eq!(
+        Play::new(settings()).0.post_stop_until(at(9000)),
+        at(17_000)
+    );
+}
+
+fn with_evidence(pre_kill: usize) -> Settings {
+    Settings {
+        pre_kill,
+        ..with_ladder("TERM/2s/QUIT/4s/KILL")
+    }
+}
+
+/// In the last quarter of the last wait, one after the other.
+#[test]
+fn each_hook_before_sigkill_is_run_once_and_on_the_last_rung_alone() {
+    Play::new(with_evidence(2))
+        .then(0, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(2000, "QUIT+CONT>child")
+        .deadline(5000, "pre-kill#0")
+        .then(5200, Event::HookExited, "pre-kill#1")
+        .then(5300, Event::HookExited, "")
+        .deadline(6000, LAST);
+    // One that outlives the deadline was killed, and no other follows.
+    Play::new(with_evidence(2))
+        .then(0, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(2000, "QUIT+CONT>child")
+        .deadline(5000, "pre-kill#0")
+        .deadline(6000, "end-hook KILL>child TERM+CONT>unasked")
+        .then(6001, Event::HookExited, "");
+    let tree = Settings {
+        wait_tree: true,
+        ..with_evidence(1)
+    };
+    // A child that has exited leaves no evidence.
+    Play::new(tree)
+        .then(0, process(Signal::TERM), "TERM+CONT>all")
+        .ticks(2000)
+        .then(2000, Event::Timeout, "QUIT+CONT>all")
+        .then(2100, EXIT_3, "")
+        .ticks(6000)
+        .deadline(6000, "KILL>all");
+}
+
+/// bowout has left a process, and says so, whatever it reaps after that.
+#[test]
+fn what_is_reaped_after_the_end_changes_no_status() {
+    let mut play = Play::new(PID1).then(5, EXIT_3, "TERM+CONT>unasked");
+    play.show(8005, Event::Timeout);
+    play.then(8010, REFUSED, "exit 137")
+        .then(8020, NONE_LEFT, "")
+        .idle("Done:137");
+}
+
+#[test]
+fn with_wait_tree_the_end_of_all_ends_the_preparations() {
+    let tree = Settings {
+        wait_tree: true,
+        hooks: 1,
+        ..settings()
+    };
+    Play::new(tree)
+        .then(5, EXIT_3, "")
+        .then(100, process(Signal::TERM), "hook#0")
+        .then(200, NONE_LEFT, "exit 3");
+}
+
+/// SIGKILL as a translation is a signal for the child. Only the exit of the parent sends it to all.
+#[test]
+fn a_signal_that_is_remapped_to_sigkill_kills_the_child() {
+    let remap = Settings {
+        remap: Remap::new(vec!["USR1:KILL".parse().unwrap()]),
+        ..settings()
+    };
+    Play::new(remap)
+        .then(100, process(usr1()), "KILL>child")
+        .idle("Running");
+}
+
+#[test]
+fn hang_ups_never_repeat_a_request() {
+    let hang_up = from(Side::Terminal, Signal::HUP);
+    Play::new(settings())
+        .then(0, hang_up, "HUP+CONT>child")
+        .then(500, hang_up, "")
+        .then(1000, hang_up, "")
+        .then(1500, hang_up, "")
+        .deadline(8000, LAST);
+}
+
+#[test]
+fn the_drain_waits_for_the_descendants() {
+    let play = Play::new(settings()).then(5, EXIT_3, "TERM+CONT>unasked");
+    assert_eq!(play.0.waiting(), Waiting::Descendants);
+    let play = Play::new(settings()).then(5, process(Signal::TERM), "TERM+CONT>child");
+    assert_eq!(play.0.waiting(), Waiting::Child);
+}
+
+/// The command has a quarter of the grace period, at most 2 s, to exit by itself. A stop request ends
+/// that time.
+#[test]
+fn the_end_of_the_input_leaves_time_to_exit() {
+    Play::new(settings())
+        .then(100, Event::Stop(Cause::Eof), "")
+        .deadline(2100, "TERM+CONT>child")
+        .deadline(8100, LAST);
+    Play::new(settings())
+        .then(100, Event::Stop(Cause::Eof), "")
+        .then(900, process(Signal::TERM), "TERM+CONT>child")
+        .deadline(8100, LAST);
+}
+
+/// Each sign of life allows as long a silence again; the first one arms the watchdog.
+#[test]
+fn a_command_that_is_silent_is_ended_by_sigabrt() {
+    let watched = Settings {
+        watchdog: Some(Duration::from_secs(3)),
+        pre_kill: 1,
+        ..settings()
+    };
+    Play::new(watched.clone()).idle("Running");
+    Play::new(watched)
+        .then(1000, Event::Alive, "")
+        .then(3000, Event::Ready, "")
+        .deadline(6000, "pre-kill#0")
+        .then(6500, Event::HookExited, "ABRT+CONT>child")
+        .then(
+            6600,
+            Event::ChildExited(Exit::Signal(Signal::ABRT)),
+            "TERM+CONT>unasked",
+        )
+        .then(6600, NONE_LEFT, "exit 124");
+}
