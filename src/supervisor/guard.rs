@@ -39,6 +39,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// One turn of the guard.
+    #[cold]
     pub(super) fn guard_turn(&mut self) -> Turn {
         let mut readable = vec![self.intake.as_fd()];
         readable.extend(self.relay.iter().flat_map(Relay::readable));
@@ -78,6 +79,7 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Forwards a signal to the supervisor, or to both, unless the terminal has sent it to the whole
     /// group.
+    #[cold]
     fn forward(&self, received: &Intaken) {
         let signal = received.signal;
         let to_leader = signal == Signal::HUP && tty::leads_session();
@@ -100,6 +102,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
+    #[cold]
     fn look_at_supervisors(&mut self) -> Turn {
         loop {
             match self.tree.peek() {
@@ -135,6 +138,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// Stops as the supervisor was stopped, for a shell that waits for the guard.
+    #[cold]
     fn stop_with_supervisor(&self, mut signal: Signal) {
         let Some(terminal) = self.terminal.as_ref().filter(|_| tty::is_watched()) else {
             return;
@@ -156,6 +160,7 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// The supervisor has exited: as it said, or because it was killed. Returns how bowout exits, if
     /// it does.
+    #[cold]
     fn supervisor_exited(&mut self, ended: Ended) -> Option<Exit> {
         let Part::Guard(instance) = &mut self.part else {
             return None;
@@ -192,6 +197,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// From now on, this is the supervisor.
+    #[cold]
     fn supervise_only(&mut self, instance: Instance) {
         let pid = instance.supervisor;
         self.tree.adopt(pid, true);
@@ -202,6 +208,7 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Supervises in the place of the supervisor that was killed. The child, if that had started one
     /// and not reaped it, is the guard's own by now; otherwise its descendants are.
+    #[cold]
     fn take_over(&mut self, supervisor: i32, child: Option<i32>) {
         self.part = Part::Whole;
         let is_ours = |pid: &i32| self.tree.kernel.look(Some(*pid), Ask::Exit) != Report::NoChild;

@@ -108,6 +108,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    #[cold]
     fn new(supervisor: i32, link: UnixStream) -> Self {
         Self {
             supervisor,
@@ -119,6 +120,7 @@ impl Instance {
     }
 
     /// How it has exited, by its own word or its code; `None`: it was killed.
+    #[cold]
     pub(super) fn exit(&mut self, ended: Exit) -> Option<Exit> {
         self.link.take(&mut self.sent);
         match (self.sent.exit, ended) {
@@ -130,6 +132,7 @@ impl Instance {
 
 impl Link {
     /// As the guard: takes what the supervisor has sent.
+    #[cold]
     pub(super) fn take(&self, sent: &mut Sent) {
         let mut bytes = [0; 64];
         let length = (&self.0).read(&mut bytes).unwrap_or(0);
@@ -150,6 +153,7 @@ impl Link {
     }
 
     /// As the guard: asks the supervisor to stop its instance.
+    #[cold]
     pub(super) fn retire(&self) {
         // One that has exited reads nothing.
         let _ = (&self.0).write_all(&[1]);
@@ -192,6 +196,7 @@ impl Part {
     ///
     /// # Errors
     /// As socketpair(2) and fork(2).
+    #[cold]
     fn fork<K: Kernel>(kernel: &K, intake: &K::Intake) -> io::Result<(Self, Batch)> {
         let (one, mut other) = UnixStream::pair()?;
         let no_terminal = Terminal::open().is_none();
@@ -226,6 +231,7 @@ impl Part {
     ///
     /// # Errors
     /// As socketpair(2) and fork(2).
+    #[cold]
     pub(super) fn fork_another(relay: Option<&Relay>) -> io::Result<Result<Instance, Self>> {
         let (one, other) = UnixStream::pair()?;
         let address = relay.map(|relay| relay.address().to_owned());

@@ -43,6 +43,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// Asks the first instance to stop once the second one is ready.
+    #[cold]
     pub(super) fn hand_over(&mut self) {
         let Some(next) = self.replacing.next.as_mut().filter(|next| !next.serves) else {
             return;
@@ -69,6 +70,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The second supervisor has exited. Returns how bowout exits, if it does.
+    #[cold]
     pub(super) fn next_exited(&mut self, ended: Ended) -> Option<Exit> {
         let mut next = self.replacing.next.take()?;
         let exit = next.exit(ended.exit);
@@ -98,6 +100,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The replacement failed.
+    #[cold]
     fn serve_on(&mut self, why: &str) {
         let pid = self.child.pid();
         event!(Level::Warn, "replace_failed"; "{why}; the old one below pid {pid} serves on");

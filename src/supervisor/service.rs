@@ -33,6 +33,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The command is ready: makes the file, and notifies the manager of what a descriptor said.
+    #[cold]
     pub(super) fn announce_ready(&mut self) {
         if self.machine.phase() != Phase::Running {
             return;

@@ -234,6 +234,7 @@ fn begin_history<K: Kernel>(
 
 /// The relay, where there is a manager to pass messages on to, or `--notify relay`. Where it cannot
 /// be opened, as in a unit without AF_UNIX, the command keeps the manager's NOTIFY_SOCKET.
+#[cold]
 fn relay(config: &Config, manager: Option<&OsStr>) -> Option<Relay> {
     let wanted = match config.notify {
         Notify::Auto | Notify::Exec => manager.is_some() || config.needs_relay(),
@@ -266,6 +267,7 @@ fn relay_of(part: &Part, config: &Config) -> Option<Relay> {
 
 /// The guard's relay, which passes on what the supervisor's sends. The supervisor logs why it cannot
 /// be opened.
+#[cold]
 fn guards_relay(notify: Notify) -> Option<Relay> {
     let manager = place::manager().filter(|_| notify != Notify::Off)?;
     Relay::open(Some(manager)).ok()
@@ -281,6 +283,7 @@ pub(super) fn notify_socket(relay: &Relay) -> Variable {
 
 /// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer than
 /// the manager allows.
+#[cold]
 fn watchdog_usec(wait: Duration) -> Variable {
     let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());
     let usec = managers.map_or(wait.as_micros(), |usec: u128| usec.min(wait.as_micros()));
