@@ -230,18 +230,14 @@ impl Draft {
 
     /// What needs `--ready`, and what needs the relay.
     fn check_service(&mut self) -> Result<(), Error> {
-        let replaces = (self.source_of("replace-on"), "--replace-on");
-        for option in ["wait-tree", "kill-mode process"] {
-            let name = option.split(' ').next().unwrap_or_default();
-            let policy = &self.config.policy;
-            let is_set = match name {
-                "wait-tree" => policy.wait_tree,
-                _ => policy.kill_mode == KillMode::Process,
-            };
-            if is_set && replaces.0.is_some() {
-                let why = format!("--replace-on needs the whole tree: not with --{option}");
-                return Err(Error::own(why));
-            }
+        let policy = &self.config.policy;
+        let leaves = match policy.kill_mode {
+            KillMode::Process => Some("--kill-mode process"),
+            KillMode::Mixed | KillMode::Group => policy.wait_tree.then_some("--wait-tree"),
+        };
+        if let (Some(_), Some(option)) = (self.config.replace_on, leaves) {
+            let why = format!("--replace-on needs the whole tree: not with {option}");
+            return Err(Error::own(why));
         }
         let [ready, file, timeout, watchdog, notify] =
             ["ready", "ready-file", "ready-timeout", "watchdog", "notify"]

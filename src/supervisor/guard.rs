@@ -9,7 +9,7 @@ use super::Supervisor;
 use super::part::{FromGuard, Instance, Part, Turn};
 use crate::exit::Exit;
 use crate::log::event;
-use crate::policy::{Cause, Event};
+use crate::policy::{Cause, Event, Received};
 use crate::signal::Signal;
 use crate::sys::child::Child;
 use crate::sys::kernel::Kernel;
@@ -80,13 +80,20 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Forwards a signal to the supervisor, or to both, unless the terminal has sent it to the whole
     /// group.
     #[cold]
-    fn forward(&self, received: &Intaken) {
+    fn forward(&mut self, received: &Intaken) {
         let signal = received.signal;
         let to_leader = signal == Signal::HUP && tty::leads_session();
         let to_group = signal.is_terminals() && !to_leader;
         if self.terminal.is_some() && received.sender.kernel && to_group {
             return;
         }
+        let request = Received {
+            signal,
+            side: self.kin.side(received.sender),
+            value: received.value,
+            shared_group: false,
+        };
+        self.replacing.is_stopping |= self.machine.is_stop_request(request);
         for supervisor in self.supervisors() {
             // A filter may refuse rt_sigqueueinfo(2); the sender is then the guard.
             let forwarded = signals::forward(supervisor, received)
@@ -115,9 +122,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                     }
                 }
                 Report::Exited(ended) if self.supervisors().any(|pid| pid == ended.pid) => {
-                    if let Some(exit) = self.next_exited(ended) {
-                        return Turn::Exit(exit);
-                    }
+                    self.next_exited(ended);
                 }
                 // The orphan of a bystander.
                 Report::Exited(ended) => _ = self.tree.reap(ended.pid),

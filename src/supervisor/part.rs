@@ -1,4 +1,4 @@
-//! `--guard`: a second process in front of the supervisor. Where either of the two is killed, the
+//! `--guard` and `--replace-on`: a second process in front of the supervisor. Where either of the two is killed, the
 //! other stops the command, with its grace period.
 //!
 //! The guard keeps bowout's PID. It forwards each signal with its sender, passes sd_notify messages
@@ -53,6 +53,8 @@ pub(super) struct Replacing {
     pub(super) next: Option<Instance>,
     /// How bowout exits once the last supervisor has.
     pub(super) outcome: Option<Exit>,
+    /// A stop request was forwarded: no instance is started any more.
+    pub(super) is_stopping: bool,
     /// A supervisor was killed while another one lives.
     pub(super) strays: bool,
 }
@@ -273,7 +275,7 @@ impl Part {
     }
 
     /// The descriptor that must stay open. It is readable for the supervisor once the guard was
-    /// killed.
+    /// killed, or another instance is ready.
     pub(super) fn link(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Whole => None,

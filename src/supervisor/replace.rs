@@ -6,7 +6,6 @@ use std::time::Duration;
 use log::Level;
 
 use super::{Part, Supervisor};
-use crate::exit::Exit;
 use crate::log::event;
 use crate::signal::Signal;
 use crate::sys::kernel::Kernel;
@@ -21,8 +20,14 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Starts another instance. In its supervisor, returns what that is.
     #[cold]
     pub(super) fn replace(&mut self, signal: Signal) -> Option<Part> {
-        if self.replacing.next.is_some() || self.replacing.outcome.is_some() {
-            event!(Level::Warn, "replace_dropped"; "dropped {signal}: the command is being replaced already");
+        let replacing = &self.replacing;
+        let busy = if replacing.is_stopping || replacing.outcome.is_some() {
+            Some("stopped")
+        } else {
+            replacing.next.as_ref().map(|_| "replaced")
+        };
+        if let Some(how) = busy {
+            event!(Level::Warn, "replace_dropped"; "dropped {signal}: the command is being {how} already");
             return None;
         }
         if let Some(relay) = &mut self.relay {
@@ -69,10 +74,12 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// The second supervisor has exited. Returns how bowout exits, if it does.
+    /// The second supervisor has exited.
     #[cold]
-    pub(super) fn next_exited(&mut self, ended: Ended) -> Option<Exit> {
-        let mut next = self.replacing.next.take()?;
+    pub(super) fn next_exited(&mut self, ended: Ended) {
+        let Some(mut next) = self.replacing.next.take() else {
+            return;
+        };
         let exit = next.exit(ended.exit);
         self.replacing.strays |= exit.is_none();
         let exit = exit.unwrap_or(ended.exit);
@@ -83,7 +90,6 @@ impl<K: Kernel> Supervisor<'_, K> {
         } else {
             self.serve_on(&format!("the new instance {exit} before it was ready"));
         }
-        None
     }
 
     /// SIGKILL to what the tree of a supervisor that was killed has become: the guard's own children,

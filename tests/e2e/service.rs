@@ -299,6 +299,24 @@ fn a_stop_request_stops_both_instances() {
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
+/// A new instance would serve on after the stop.
+#[test]
+fn no_instance_is_started_after_a_stop_request() {
+    let script = "trap 'echo stops $$; read -r x; exit 5' TERM; echo up $$; echo >&3; while :; do sleep 0.02; done";
+    let (stdin, mut steps) = pipe().expect("a pipe");
+    let options = ["--replace-on", "HUP", "--ready", "fd:3"];
+    let mut bowout = Start::new(options).stdin(stdin).sh(script);
+    let first = pid(&mut bowout, "up");
+    bowout.kill(TERM);
+    assert_eq!(pid(&mut bowout, "stops"), first);
+    bowout.kill(HUP);
+    bowout.err.find("the request", |line| {
+        line.contains("is being stopped already")
+    });
+    steps.write_all(b"\n").expect("a reader");
+    assert_eq!(bowout.end(), Status::Code(5));
+}
+
 /// Without `--ready`, an instance that has lived for a second is ready.
 #[test]
 fn an_instance_that_lives_for_a_second_is_ready() {
