@@ -71,10 +71,13 @@ impl History {
     pub(super) fn sent(&self, note: &Note<'_>) -> Option<String> {
         let failed = note.sent().next()?.reached == 0;
         let each = note.sent().map(|sent| {
-            let how = if sent.reached == 0 {
-                " could not be sent"
-            } else {
-                ""
+            let how = match (sent.reached, sent.refused) {
+                // All have exited since the last look, or a hook alone is left.
+                (0, 0) if self.ended.is_some() => {
+                    return format!("{} reached no process", sent.signal);
+                }
+                (0, _) => " could not be sent",
+                _ => "",
             };
             format!("{}{how} to {}", sent.signal, self.target(sent))
         });

@@ -2,7 +2,7 @@
 
 use log::{Level, log_enabled};
 
-use super::{AT_ONCE, Supervisor};
+use super::{AT_ONCE, Supervisor, ToGuard};
 use crate::exit::OomKills;
 use crate::log::{self as lines, event};
 use crate::policy::{Event, Phase};
@@ -19,7 +19,11 @@ impl<K: Kernel> Supervisor<'_, K> {
         let mut orphans = false;
         for _ in 0..AT_ONCE {
             match self.tree.peek() {
-                Report::Exited(ended) if self.tree.is_child(ended.pid) => self.child_exited(ended),
+                Report::Exited(ended) if self.tree.is_child(ended.pid) => {
+                    self.child_exited(ended);
+                    // Its children are bowout's now; /proc may have hidden them before.
+                    orphans = true;
+                }
                 Report::Exited(ended) if self.is_hook(ended.pid) => self.hook_exited(ended),
                 Report::Exited(ended) => {
                     orphans = true;
@@ -41,11 +45,14 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     fn child_exited(&mut self, ended: Ended) {
+        // It may have exited since this turn read the clock: the drain must not begin in the past.
+        self.now = self.tree.kernel.clock();
         // The result of its exec is in the pipe by now.
         self.exec_result();
         if ended.core {
             self.history.dumped_core();
         }
+        self.part.send(ToGuard::Ended(ended.exit));
         self.step(Event::ChildExited(ended.exit), None);
         // Until it is reaped, its name can be read. A routine run names nothing.
         if log_enabled!(target: lines::TARGET, self.history.end_level())

@@ -18,6 +18,8 @@ mod place;
 mod receive;
 mod replace;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod start;
 
 use std::fs::File;
@@ -39,7 +41,6 @@ use crate::sys::child::Child;
 use crate::sys::files::Destination;
 use crate::sys::kernel::{Kernel, Linux};
 use crate::sys::notify::Relay;
-use crate::sys::proc;
 use crate::sys::readiness::ReadyFile;
 use crate::sys::signals::{Batch, Inherited, Intake};
 use crate::sys::stdin::Stdin;
@@ -355,8 +356,13 @@ impl<K: Kernel> Supervisor<'_, K> {
 
     /// Logs the processes that outlived SIGKILL. Those that refused it were logged then.
     fn log_survivors(&mut self) {
-        let left = self.tree.members().unwrap_or_default();
-        let named = proc::named(&left);
+        let mut left = self.tree.members().unwrap_or_default();
+        let hook = self.hook.as_ref().map(|hook| hook.child.pid());
+        left.extend(hook.and_then(|pid| self.tree.kernel.stat(pid)));
+        if left.is_empty() {
+            event!(Level::Error, "kill_failed"; "a process has not exited after SIGKILL, and /proc does not name it");
+        }
+        let named = self.tree.kernel.name(&left);
         let more = left.len() - named.len();
         self.history.outlived_by(named.clone());
         for process in named {

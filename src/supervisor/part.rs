@@ -75,6 +75,8 @@ pub(super) enum ToGuard {
     Child(i32),
     /// The command is ready.
     Ready,
+    /// How the child has exited. It is reaped after that.
+    Ended(Exit),
     /// How bowout exits.
     Exit(Exit),
 }
@@ -94,6 +96,7 @@ pub(super) enum FromGuard {
 pub(super) struct Sent {
     pub(super) child: Option<i32>,
     pub(super) is_ready: bool,
+    pub(super) ended: Option<Exit>,
     pub(super) exit: Option<Exit>,
 }
 
@@ -148,8 +151,8 @@ impl Link {
             match *message {
                 [1, pid] => sent.child = Some(pid),
                 [2, _] => sent.is_ready = true,
-                [3, code] => sent.exit = Some(Exit::Code(code as u8)),
-                [_, signal] => sent.exit = Signal::new(signal).map(Exit::Signal),
+                [3, number] => sent.ended = exit(number),
+                [_, number] => sent.exit = exit(number),
             }
         }
     }
@@ -160,6 +163,23 @@ impl Link {
         // One that has exited reads nothing.
         let _ = (&self.0).write_all(&[1]);
     }
+}
+
+/// A code as it is, a signal as a negative number.
+fn number(exit: Exit) -> i32 {
+    match exit {
+        Exit::Code(code) => code.into(),
+        Exit::Signal(signal) => -signal.number(),
+    }
+}
+
+/// The reverse of [`number`].
+#[cold]
+fn exit(number: i32) -> Option<Exit> {
+    u8::try_from(number).map_or_else(
+        |_| Signal::new(-number).map(Exit::Signal),
+        |code| Some(Exit::Code(code)),
+    )
 }
 
 impl AsFd for Link {
@@ -220,6 +240,15 @@ impl Part {
         Ok((Self::Guarded(Link(other), address), early))
     }
 
+    /// The guard of this supervisor, and the supervisor, in one process.
+    #[cfg(test)]
+    pub(super) fn divided(supervisor: i32) -> (Self, Self) {
+        let (one, other) = UnixStream::pair().expect("a pair of sockets");
+        one.set_nonblocking(true).expect("a socket");
+        let guarded = Self::Guarded(Link(other), None);
+        (Self::Guard(Instance::new(supervisor, one)), guarded)
+    }
+
     /// As the guard: lets the supervisor start the command.
     pub(super) fn let_start(&self, relay: Option<&Relay>) {
         if let Self::Guard(Instance { link, .. }) = self {
@@ -252,8 +281,8 @@ impl Part {
             let (kind, value) = match message {
                 ToGuard::Child(pid) => (1, pid),
                 ToGuard::Ready => (2, 0),
-                ToGuard::Exit(Exit::Code(code)) => (3, i32::from(code)),
-                ToGuard::Exit(Exit::Signal(signal)) => (4, signal.number()),
+                ToGuard::Ended(exit) => (3, number(exit)),
+                ToGuard::Exit(exit) => (4, number(exit)),
             };
             let bytes = [kind, value].map(i32::to_ne_bytes).concat();
             // A guard that was killed reads nothing.
@@ -268,9 +297,10 @@ impl Part {
         };
         let _ = link.set_nonblocking(true);
         match (&*link).read(&mut [0]) {
-            Ok(0) => FromGuard::Killed,
-            Ok(_) => FromGuard::Retire,
-            Err(_) => FromGuard::Nothing,
+            Ok(1..) => FromGuard::Retire,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => FromGuard::Nothing,
+            // ECONNRESET: it has not read all that it was sent.
+            Ok(0) | Err(_) => FromGuard::Killed,
         }
     }
 

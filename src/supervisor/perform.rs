@@ -12,7 +12,7 @@ use crate::process::NamedProcess;
 use crate::report::Sent;
 use crate::signal::{Signal, Target};
 use crate::sys::kernel::Kernel;
-use crate::sys::proc::{self, Process};
+use crate::sys::proc::Process;
 use crate::sys::wait;
 use crate::sys::waitid::{Ask, Report};
 
@@ -124,14 +124,16 @@ impl<K: Kernel> Supervisor<'_, K> {
         match (signal, to) {
             (Signal::KILL, Target::Child) => {
                 let child = self.tree.kernel.stat(self.child.pid());
-                let mut child = proc::named(child.as_slice());
+                let mut child = self.tree.kernel.name(child.as_slice());
                 // Read after the signal: another state than D is SIGKILL's effect.
                 for child in child.iter_mut().filter(|child| child.state != 'D') {
                     child.state = '?';
                 }
                 child
             }
-            (Signal::KILL, _) | (_, Target::Unasked | Target::NewChildren) => proc::named(reached),
+            (Signal::KILL, _) | (_, Target::Unasked | Target::NewChildren) => {
+                self.tree.kernel.name(reached)
+            }
             _ => vec![],
         }
     }

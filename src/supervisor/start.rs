@@ -122,7 +122,7 @@ fn contain(part: &Part) -> Containment {
 }
 
 /// What this part of bowout goes by, and the input that it watches.
-fn share(config: &Config, part: &Part) -> (Settings, Option<Stdin>) {
+pub(super) fn share(config: &Config, part: &Part) -> (Settings, Option<Stdin>) {
     let mut policy = config.policy.clone();
     if let Part::Guard(..) = part {
         // The supervisor may have run them before it was killed.
@@ -145,7 +145,7 @@ fn become_subreaper() -> bool {
 }
 
 /// The command, as it is to be started.
-fn command<'a>(
+pub(super) fn command<'a>(
     config: &'a Config,
     inherited: &'a Inherited,
     variables: &'a [Variable],

@@ -71,8 +71,9 @@ impl Destination {
         let own = inherited.try_clone_to_owned()?;
         // As read-only counts the O_PATH descriptor that bowout puts in the place of a closed
         // standard descriptor.
-        if OFlag::from_bits_retain(fcntl(&own, FcntlArg::F_GETFL)?) & OFlag::O_ACCMODE
-            == OFlag::O_RDONLY
+        // Not O_ACCMODE, which has O_PATH in musl.
+        if !OFlag::from_bits_retain(fcntl(&own, FcntlArg::F_GETFL)?)
+            .intersects(OFlag::O_WRONLY | OFlag::O_RDWR)
         {
             return Err(Errno::EBADF.into());
         }

@@ -19,6 +19,7 @@ use super::this_process;
 use super::wait;
 use super::waitid::{self, Ask, Report};
 use crate::exit::Usage;
+use crate::process::NamedProcess;
 use crate::signal::Signal;
 
 /// Where a signal is sent.
@@ -99,6 +100,9 @@ pub(crate) trait Kernel {
 
     /// How many processes the system has.
     fn count(&self) -> u64;
+
+    /// These processes, as the log and the report name them. Call it after they were signalled.
+    fn name(&self, processes: &[Process]) -> Vec<NamedProcess>;
 }
 
 /// The kernel itself.
@@ -194,6 +198,10 @@ impl Kernel for Linux {
 
     fn count(&self) -> u64 {
         proc::count()
+    }
+
+    fn name(&self, processes: &[Process]) -> Vec<NamedProcess> {
+        proc::named(processes)
     }
 }
 

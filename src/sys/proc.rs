@@ -79,7 +79,7 @@ impl Process {
         }
     }
 
-    fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         // The name may hold spaces, parentheses and newlines; nothing after it can hold a
         // parenthesis.
         let open = text.iter().position(|&b| b == b'(')?;
@@ -112,7 +112,7 @@ impl Process {
 /// The names of the first [`NAMED`] of these processes, for the log and the report. Call it after they were signalled: it
 /// reads a file for each that is in state D.
 #[cold]
-pub(crate) fn named(processes: &[Process]) -> Vec<NamedProcess> {
+pub(super) fn named(processes: &[Process]) -> Vec<NamedProcess> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;
     let name = |process: &Process| NamedProcess {
@@ -126,7 +126,9 @@ pub(crate) fn named(processes: &[Process]) -> Vec<NamedProcess> {
         age: (process.started > 0)
             .then(|| now.saturating_sub(Duration::from_millis(process.started * 1000 / ticks))),
     };
-    processes.iter().take(NAMED).map(name).collect()
+    // Without /proc, number 0 stands for all of PID 1's namespace.
+    let numbered = processes.iter().filter(|process| process.pid > 0);
+    numbered.take(NAMED).map(name).collect()
 }
 
 /// The next field after `skipped` others.

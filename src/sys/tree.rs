@@ -95,8 +95,9 @@ impl<K: Kernel> Tree<K> {
             sent_to_all: SignalSet::default(),
         };
         // Nearly always without a look into /proc.
-        if !tree.all_exited() {
-            tree.pass();
+        if !tree.all_exited() && tree.find().is_none() {
+            // Without /proc, a bystander would be taken for a member of the tree later.
+            tree.ask_every_pid(|tree, pid| _ = tree.remember(vec![tree.hidden(pid)]));
         }
         tree.known
             .values_mut()
@@ -184,7 +185,7 @@ impl<K: Kernel> Tree<K> {
         if self.is_bystander(pid) || self.is_child(pid) && self.has_bystanders() {
             // Its orphans are bowout's children since its exit. Whose they are can be said now, and
             // by no later look.
-            self.pass();
+            self.find();
         }
         if self.child.take_if(|child| *child == pid).is_some() {
             // Only while members may be left: the number of an empty group is given away.

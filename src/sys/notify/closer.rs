@@ -15,6 +15,7 @@ use std::ptr::null_mut;
 
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -24,9 +25,9 @@ use crate::sys::signals;
 use crate::sys::spawn::clone;
 use crate::sys::this_process::pidfd_open;
 
-/// While so many descriptors are open, no more messages are read. Two more full messages can be
-/// held by then, which `RLIMIT_NOFILE` has to allow: recvmsg(2) itself closes the descriptors that
-/// the table has no room for, and waits.
+/// While so many descriptors are open, or a quarter of what `RLIMIT_NOFILE` allows, no more messages
+/// are read. Two more full messages can be held by then: recvmsg(2) itself closes the descriptors
+/// that the table has no room for, and waits, and the message is lost.
 const MOST: usize = 256;
 /// After how many microseconds close(2) is interrupted. The socket then lingers without the
 /// process.
@@ -70,7 +71,10 @@ impl Closer {
 
     /// Whether more descriptors may be received.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.len() + self.closing < MOST
+        let open = self.waiting.len() + self.closing;
+        let quarter =
+            || getrlimit(Resource::RLIMIT_NOFILE).map_or(MOST, |(soft, _)| soft as usize / 4);
+        open == 0 || open < MOST.min(quarter())
     }
 
     /// Becomes readable when there is something to do for [`Closer::turn`].

@@ -13,11 +13,6 @@ use crate::sys::proc::Process;
 
 /// How many passes SIGKILL makes at the most: each finds what was forked during the one before.
 const PASSES: usize = 16;
-/// One more than the highest PID (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
-const PID_LIMIT: libc::pid_t = 1 << 22;
-/// How many PIDs are tried until the next look whether any child is left: some 4 ms.
-const PIDS_AT_ONCE: usize = 1 << 14;
-
 /// What became of a signal.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -334,25 +329,19 @@ impl<K: Kernel> Tree<K> {
             return tally;
         }
         let mut signal_one = |tree: &mut Self, pid| {
-            if tree.is_alive(pid) {
-                let mut found = tree.remember(vec![tree.hidden(pid)]);
-                found.retain(|process| tree.is_wanted(process, order.signal, to));
-                tally.add(tree.deliver(found, false, order));
-            }
+            let mut found = tree.remember(vec![tree.hidden(pid)]);
+            found.retain(|process| tree.is_wanted(process, order.signal, to));
+            tally.add(tree.deliver(found, false, order));
         };
         if let Some(own) = self.own_children() {
             for pid in own {
-                signal_one(self, pid);
+                if self.is_alive(pid) {
+                    signal_one(self, pid);
+                }
             }
             return tally;
         }
-        // Most have a number soon after bowout's.
-        for (tried, pid) in (self.us + 1..PID_LIMIT).chain(1..self.us).enumerate() {
-            signal_one(self, pid);
-            if tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && self.all_exited() {
-                break;
-            }
-        }
+        self.ask_every_pid(signal_one);
         tally
     }
 }

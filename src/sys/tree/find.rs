@@ -13,6 +13,12 @@ const LOOKS: usize = 4;
 /// grow, and its name.
 const ROOM: usize = 768;
 
+/// One more than the highest PID (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+/// A simulated kernel has fewer.
+const PID_LIMIT: libc::pid_t = if cfg!(test) { 1 << 11 } else { 1 << 22 };
+/// How many PIDs are tried until the next look whether any child is left: some 4 ms.
+const PIDS_AT_ONCE: usize = 1 << 14;
+
 impl<K: Kernel> Tree<K> {
     /// What finds the same twice in a row is complete: a process that is re-parented or forked
     /// while a pass reads /proc shows in the next.
@@ -124,7 +130,8 @@ impl<K: Kernel> Tree<K> {
         Some(table)
     }
 
-    /// Those of `table` that descend from bowout and live, parents before their children.
+    /// Those of `table` that descend from bowout, parents before their children, zombies included but
+    /// for bowout's own.
     fn descendants(&self, table: Vec<Process>) -> Vec<Process> {
         let mut families: BTreeMap<libc::pid_t, Vec<Process>> = BTreeMap::new();
         for process in table {
@@ -155,13 +162,16 @@ impl<K: Kernel> Tree<K> {
                 );
             }
         }
-        tree.retain(|process| !process.is_dead());
         tree
     }
 
     /// Notes the processes that a pass found, and takes out the bystanders.
     pub(super) fn remember(&mut self, mut found: Vec<Process>) -> Vec<Process> {
-        let bystander_exited = self.bystander_exited(&found);
+        let is_new =
+            |process: &Process| process.parent == self.us && !self.known.contains_key(&process.pid);
+        let bystander_exited =
+            self.has_bystanders() && found.iter().any(is_new) && self.bystander_exited(&found);
+        found.retain(|process| !process.is_dead());
         found.retain(|process| {
             let own = process.parent == self.us;
             // The number of bowout's own child is not another process's until bowout reaps it.
@@ -190,16 +200,27 @@ impl<K: Kernel> Tree<K> {
         self.known.get(&pid).is_some_and(|known| known.bystander)
     }
 
-    /// Whether a bystander or a descendant of one exited since the last pass: one is missing, or has
-    /// waited for a child.
+    /// Whether a bystander or a descendant of one may have exited since the last pass: one is missing,
+    /// or has waited for a child, or was never seen before and is a zombie. Each is read once more: it
+    /// may have exited since this pass read it, and before the pass read its orphan.
     fn bystander_exited(&self, found: &[Process]) -> bool {
         let id = |process: &Process| (process.pid, process.started, process.child_faults);
-        let mut bystanders = self.known.values().filter(|known| known.bystander);
-        bystanders.any(|known| {
-            !found
-                .iter()
-                .any(|process| id(process) == id(&known.process))
-        })
+        let same = |known: &Process| match known.state {
+            // /proc hides it.
+            '?' => found.iter().any(|process| id(process) == id(known)),
+            _ => (self.kernel.stat(known.pid))
+                .is_some_and(|now| !now.is_dead() && id(&now) == id(known)),
+        };
+        let bystanders = self.known.values().filter(|known| known.bystander);
+        let mut family: BTreeSet<_> = bystanders.clone().map(|known| known.process.pid).collect();
+        let is_new =
+            |process: &&Process| family.contains(&process.parent) && family.insert(process.pid);
+        let childless = |process: &Process| {
+            (self.kernel.stat(process.pid))
+                .is_some_and(|now| !now.is_dead() && now.child_faults == 0)
+        };
+        !bystanders.map(|known| &known.process).all(same)
+            || !found.iter().filter(is_new).all(childless)
     }
 
     /// Whether a child of bowout that was never seen before is a bystander's orphan, and not one of
@@ -211,7 +232,9 @@ impl<K: Kernel> Tree<K> {
         if !self.has_bystanders() {
             return false;
         }
-        let side = |id: fn(&Process) -> libc::pid_t| {
+        // The command began in these; its last known member may have exited.
+        let (group, session) = self.kernel.ids(self.us).unwrap_or_default();
+        let side = |began: libc::pid_t, id: fn(&Process) -> libc::pid_t| {
             let has = |bystander| {
                 let mut side = self
                     .known
@@ -219,14 +242,14 @@ impl<K: Kernel> Tree<K> {
                     .filter(|known| known.bystander == bystander);
                 side.any(|known| id(&known.process) == id(process))
             };
-            match (has(false) || self.group == Some(id(process)), has(true)) {
+            match (has(false) || began == id(process), has(true)) {
                 (true, false) => Some(false),
                 (false, true) => Some(true),
                 (_, _) => None,
             }
         };
-        side(|process| process.group)
-            .or_else(|| side(|process| process.session))
+        side(self.group.unwrap_or(group), |process| process.group)
+            .or_else(|| side(session, |process| process.session))
             .unwrap_or(bystander_exited)
     }
 
@@ -234,6 +257,20 @@ impl<K: Kernel> Tree<K> {
     /// own until bowout reaps it: it needs no other identity.
     pub(super) fn hidden(&self, pid: libc::pid_t) -> Process {
         Process::unread(pid, self.us, self.kernel.ids(pid))
+    }
+
+    /// Finds bowout's living children where /proc lists none: asks waitid(2) for every PID, which
+    /// takes up to a second.
+    pub(super) fn ask_every_pid(&mut self, mut found: impl FnMut(&mut Self, libc::pid_t)) {
+        // Most have a number soon after bowout's.
+        for (tried, pid) in (self.us + 1..PID_LIMIT).chain(1..self.us).enumerate() {
+            if self.is_alive(pid) {
+                found(self, pid);
+            }
+            if tried % PIDS_AT_ONCE == PIDS_AT_ONCE - 1 && self.all_exited() {
+                break;
+            }
+        }
     }
 
     pub(super) fn own_children(&self) -> Option<Vec<libc::pid_t>> {

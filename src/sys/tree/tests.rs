@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::*;
 use crate::exit::Exit;
+use crate::process::NamedProcess;
 use crate::signal::{Signal, Target};
 use crate::sys::child::Child;
 use crate::sys::signals::Batch;
@@ -285,6 +286,10 @@ impl Kernel for Simulation {
 
     fn count(&self) -> u64 {
         self.0.borrow().processes.len() as u64
+    }
+
+    fn name(&self, _: &[Process]) -> Vec<NamedProcess> {
+        unreachable!()
     }
 }
 
@@ -695,6 +700,21 @@ fn without_proc_bowouts_children_are_signalled_and_as_pid_1_the_namespace() {
     test.send(TERM, Target::NewChildren);
     test.send(KILL, Target::All);
     assert_eq!(test.world().sent_to_all, [TERM, KILL]);
+}
+
+#[test]
+fn without_proc_a_bystander_is_known_from_the_start() {
+    for us in [1, US] {
+        let mut bystander = 0;
+        let mut test = Test::at(us, |world| {
+            bystander = world.fork_leader(us);
+            world.no_proc = true;
+        });
+        let child = test.child;
+        assert_eq!(test.send(TERM, Target::Unasked), [child], "{us}");
+        assert_eq!(test.send(KILL, Target::All), [child], "{us}");
+        assert_eq!(test.world().sent_to_all, []);
+    }
 }
 
 #[test]

@@ -1,0 +1,514 @@
+//! Judges a run by what the simulated kernel saw, and by the log. It shares no code with the policy
+//! or the tree.
+//!
+//! 1. Each signal that bowout received is sent to the child once, or named in a line of the log.
+//! 2. SIGKILL comes neither before the end of the grace period nor much after it; a second request
+//!    of one side kills at once, another signal of it a second later is sent on.
+//! 3. At the end no process of the command runs, or bowout exits with 137 and has logged it.
+//! 4. bowout exits as the child did.
+//! 5. No descendant is killed unasked, asked twice, or sent a SIGCONT that it has no use for.
+//! 6. bowout never waits for ever, spins, or wakes while nothing is to be done.
+//! 7. A look at the tree reads nothing of the host's other processes.
+//! 8. No process is signalled that is not the command's or a hook's.
+
+use super::scene::{Nature, Scene};
+use super::world::{MILLISECOND, Owner, Pid, Proc, State, Time, World};
+use crate::exit::Exit;
+use crate::policy::{KillMode, OnRepeat, Settings};
+use crate::sender::Sender;
+use crate::signal::Signal;
+use crate::sys::signals::Intaken;
+
+const SECOND: Time = 1000 * MILLISECOND;
+/// How many waits in a row may return at once.
+const SPINS: usize = 3000;
+
+/// A stop request, as bowout received it.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    at: Time,
+    turn: u64,
+    signal: Signal,
+    sender: Sender,
+}
+
+#[derive(Debug)]
+pub(super) struct Judge {
+    pub(super) faults: Vec<String>,
+    settings: Settings,
+    /// All of /proc is less to read than the tree, or hides a child: it is read whole.
+    reads_all: bool,
+    /// /proc hides a process, and with it the ones below.
+    hides: bool,
+    /// A process cannot be killed.
+    stubborn: bool,
+    turn: u64,
+    /// When this turn began.
+    turned: Time,
+    requests: Vec<Request>,
+    received: Vec<Intaken>,
+    child_lived: bool,
+    sent_to_child: Vec<Signal>,
+    /// When the first member of the tree beside the child was sent a stop signal.
+    tree_asked: Option<Time>,
+    pub(super) started: Time,
+    child_exit: Option<(Time, Exit)>,
+    /// A part of bowout was killed.
+    part_killed: Option<Time>,
+    supervisor_killed: bool,
+    stalls: Time,
+    freezes: Vec<(Time, Time)>,
+    /// A bystander's family has changed: bowout is unsure of an orphan that it never saw before, and
+    /// leaves it alone.
+    pub(super) unsure: bool,
+    /// How many processes there have been in the tree.
+    members: u64,
+    /// How many files of other processes were read in this turn.
+    read: usize,
+    spins: (Time, usize),
+    pub(super) last_request_sent: bool,
+}
+
+impl Judge {
+    pub(super) fn new(scene: &Scene) -> Self {
+        Self {
+            faults: vec![],
+            settings: scene.settings.clone(),
+            reads_all: !scene.has_lists || scene.pid1 || scene.strangers < 500,
+            hides: false,
+            stubborn: false,
+            turn: 0,
+            turned: 0,
+            requests: vec![],
+            received: vec![],
+            child_lived: false,
+            sent_to_child: vec![],
+            tree_asked: None,
+            started: 0,
+            child_exit: None,
+            part_killed: None,
+            supervisor_killed: false,
+            stalls: 0,
+            freezes: vec![],
+            unsure: false,
+            members: 0,
+            read: 0,
+            spins: (0, 0),
+            last_request_sent: false,
+        }
+    }
+
+    pub(super) fn fault(&mut self, what: String) {
+        self.faults.push(what);
+    }
+
+    pub(super) fn met(&mut self, owner: Owner, nature: &Nature) {
+        self.reads_all |= nature.hidden;
+        self.hides |= nature.hidden;
+        self.stubborn |= nature.denied || nature.unkillable;
+        self.members += u64::from(matches!(owner, Owner::Command | Owner::Hook));
+    }
+
+    pub(super) fn stalled(&mut self, wait: Time) {
+        self.stalls += wait;
+    }
+
+    pub(super) fn froze(&mut self, from: Time, to: Time) {
+        self.stalled(to - from);
+        self.freezes.push((from, to));
+    }
+
+    /// The only stall was a freeze over the deadline, so long that the command had no time to act, and
+    /// it still has had none.
+    fn has_thawed(&self, now: Time, deadline: Time) -> bool {
+        let settings = &self.settings;
+        let asked = self
+            .requests
+            .first()
+            .is_some_and(|first| first.at + self.total() == deadline);
+        let plain = asked && settings.ladder.rungs() == 1 && settings.hooks == 0;
+        match *self.freezes {
+            [(from, to)] if plain && self.stalls == to - from => {
+                from < deadline
+                    && deadline + SECOND + SECOND / 10 < to
+                    && now + SECOND / 10 < to + SECOND
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn guard_killed(&mut self, now: Time) {
+        self.part_killed.get_or_insert(now);
+    }
+
+    pub(super) fn supervisor_killed(&mut self, now: Time) {
+        self.part_killed.get_or_insert(now);
+        self.supervisor_killed = true;
+        // The guard knows nothing of earlier requests.
+        self.requests.clear();
+        self.received.clear();
+    }
+
+    pub(super) fn child_exited(&mut self, now: Time, exit: Exit) {
+        self.child_exit = Some((now, exit));
+    }
+
+    pub(super) fn received(&mut self, now: Time, signals: &[Intaken], child_lives: bool) {
+        let first = self.settings.ladder.rung(0).and_then(|rung| rung.signal);
+        for &Intaken { signal, sender, .. } in signals {
+            let asks = [Signal::TERM, Signal::INT, Signal::ABRT].contains(&signal)
+                || first == Some(signal);
+            if asks {
+                let turn = self.turn;
+                self.requests.push(Request {
+                    at: now,
+                    turn,
+                    signal,
+                    sender,
+                });
+            }
+        }
+        self.received.extend(signals);
+        self.child_lived = child_lives;
+    }
+
+    /// When the stop began, as far as this can be seen from outside.
+    fn base(&self) -> Option<Time> {
+        let exited = self
+            .child_exit
+            .filter(|_| !self.settings.wait_tree)
+            .map(|(at, _)| at);
+        let runs = (self.settings.max_runtime).map(|wait| self.started + wait.as_micros() as Time);
+        let asked = self.requests.first().map(|request| request.at);
+        [exited, runs, asked, self.part_killed]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn total(&self) -> Time {
+        let total = self.settings.ladder.total(0);
+        total.map_or(Time::MAX / 4, |total| total.as_micros() as Time)
+    }
+
+    /// Two requests of one side mean now.
+    fn is_repeated(&self) -> bool {
+        let side = |request: &Request| request.sender.pid;
+        self.requests.iter().any(|one| {
+            self.requests
+                .iter()
+                .any(|other| one.turn < other.turn && side(one) == side(other))
+        })
+    }
+
+    fn waits_long(&self) -> bool {
+        self.settings.ladder.rungs() > 0
+            && !(self.is_repeated() && self.settings.on_repeat == OnRepeat::Kill)
+    }
+
+    pub(super) fn turn(&mut self, now: Time) {
+        self.turn += 1;
+        self.turned = now;
+        self.received.clear();
+        self.sent_to_child.clear();
+        self.read = 0;
+    }
+
+    /// A wait until `deadline`.
+    pub(super) fn waits(&mut self, now: Time, deadline: Option<Time>, child_lives: bool) {
+        let idle = self.base().is_none() && child_lives;
+        if idle && let Some(deadline) = deadline.filter(|&deadline| deadline > now) {
+            self.fault(format!("wakes at {deadline} though nothing is to be done"));
+        }
+        self.spins = if self.spins.0 == now {
+            (now, self.spins.1 + 1)
+        } else {
+            (now, 0)
+        };
+        if self.spins.1 > SPINS {
+            self.fault("spins".into());
+        }
+    }
+
+    pub(super) fn reads(&mut self, owner: Owner) {
+        self.read += usize::from(matches!(owner, Owner::System | Owner::Entered));
+    }
+
+    /// bowout tries to send a signal.
+    pub(super) fn asks(&mut self, now: Time, signal: Signal, is_child: bool) {
+        if !is_child && signal != Signal::KILL && signal != Signal::CONT {
+            self.tree_asked.get_or_insert(now);
+        }
+    }
+
+    /// bowout sends a signal to one process.
+    pub(super) fn sends(
+        &mut self,
+        now: Time,
+        pid: Pid,
+        process: &Proc,
+        (signal, is_child): (Signal, bool),
+        sees: bool,
+    ) {
+        match process.owner {
+            Owner::Command | Owner::Hook => {}
+            // A killed supervisor stands for a child that it had reaped.
+            Owner::Bowout if !process.lives() => {}
+            other => self.fault(format!("sent {signal} to {pid} of {other:?}")),
+        }
+        let mixed = self.settings.kill_mode == KillMode::Mixed;
+        let asked = process.received.iter().any(|it| it.1 != Signal::CONT);
+        match signal {
+            _ if !process.lives() || process.owner != Owner::Command => {}
+            Signal::KILL => {
+                let at = self.base().map(|base| base.saturating_add(self.total()));
+                match at {
+                    None => self.fault(format!("killed {pid} without a request")),
+                    Some(at) if now < at && self.waits_long() => {
+                        self.fault(format!("killed {pid} at {now}, before {at}"));
+                    }
+                    Some(at) if is_child && self.waits_long() && self.has_thawed(now, at) => {
+                        self.fault(format!("killed {pid} at {now}, as soon as it thawed"));
+                    }
+                    Some(_) => {}
+                }
+                let own = process.orphaned.is_some_and(|at| at + SECOND < now);
+                let stopping = self.tree_asked.is_some_and(|asked| asked + SECOND < now);
+                if own && stopping && !asked && sees && self.waits_long() && self.stalls == 0 {
+                    self.fault(format!(
+                        "did not ask {pid} to stop, bowout's own child for a second"
+                    ));
+                }
+                let met = self
+                    .tree_asked
+                    .is_none_or(|asked| process.born + 2 * MILLISECOND < asked);
+                if mixed
+                    && !self.settings.wait_tree
+                    && !is_child
+                    && !asked
+                    && met
+                    && sees
+                    && !self.hides
+                    && self.waits_long()
+                    && self.stalls == 0
+                {
+                    self.fault(format!("killed {pid}, which was not asked to stop"));
+                }
+            }
+            Signal::CONT => {
+                let was_stopped = process.state == State::Stopped
+                    || process
+                        .last_stop
+                        .is_some_and(|at| at + MILLISECOND + self.stalls >= now);
+                let forwarded = self.received.iter().any(|it| it.signal == Signal::CONT);
+                if !was_stopped && !forwarded && sees && !process.headless {
+                    self.fault(format!("sent SIGCONT to {pid}, which runs"));
+                }
+            }
+            _ if is_child => {}
+            _ => {
+                // A call to the group reaches what was forked since the look, too.
+                let old = process.born + 2 * MILLISECOND;
+                let before = process
+                    .received
+                    .iter()
+                    .filter(|it| it.1 == signal && it.0 > old);
+                let before = before.count();
+                if mixed
+                    && !self.settings.wait_tree
+                    && before > 0
+                    && sees
+                    && !self.hides
+                    && !self.supervisor_killed
+                {
+                    self.fault(format!("sent {signal} to {pid} twice"));
+                }
+            }
+        }
+        if is_child {
+            self.sent_to_child.push(signal);
+        }
+    }
+
+    /// After a turn of the loop; `group` has the other members of the child's group.
+    pub(super) fn after_turn(
+        &mut self,
+        now: Time,
+        lines: &[String],
+        child: Option<&Proc>,
+        group: &[(Pid, Proc)],
+    ) {
+        let received = std::mem::take(&mut self.received);
+        if self.settings.kill_mode == KillMode::Group
+            && self.base().is_none()
+            && child.is_some_and(Proc::lives)
+        {
+            self.judge_group(&received, group);
+        }
+        for it in &received {
+            let name = it.signal.to_string();
+            let sent = self
+                .sent_to_child
+                .iter()
+                .filter(|sent| **sent == it.signal)
+                .count();
+            let logged = lines.iter().any(|line| line.contains(&name));
+            if sent == 0 && !logged {
+                self.fault(format!("lost {name}"));
+            }
+            let times = received
+                .iter()
+                .filter(|other| other.signal == it.signal)
+                .count();
+            let asks = self
+                .requests
+                .iter()
+                .any(|request| request.signal == it.signal);
+            if !asks && it.signal != Signal::CONT && sent > times {
+                self.fault(format!("sent {name} {sent} times, received {times} times"));
+            }
+            if self.base().is_none()
+                && self.child_lived
+                && sent != times
+                && child.is_some_and(Proc::lives)
+            {
+                self.fault(format!(
+                    "received {name} {times} times and sent it {sent} times"
+                ));
+            }
+        }
+        if !self.reads_all && self.read > 8 + 4 * received.len() {
+            self.fault(format!(
+                "read of {} processes that are not the tree's",
+                self.read
+            ));
+        }
+        self.judge_repeat(child);
+        let until = self
+            .base()
+            .map(|base| base.saturating_add(self.total() + 3 * SECOND + 3 * self.stalls));
+        if let Some(child) = child
+            && child.lives()
+            && !child.received.iter().any(|it| it.1 == Signal::KILL)
+            && until.is_some_and(|until| now > until)
+        {
+            self.fault("did not kill the child in time".into());
+        }
+    }
+
+    /// Each signal was sent to each process that was in the group for the whole turn.
+    fn judge_group(&mut self, received: &[Intaken], group: &[(Pid, Proc)]) {
+        let turned = self.turned;
+        for (pid, process) in group
+            .iter()
+            .filter(|(_, it)| it.born < turned && !it.nature.denied)
+        {
+            for it in received {
+                if !process
+                    .received
+                    .iter()
+                    .any(|(at, signal)| *at >= turned && *signal == it.signal)
+                {
+                    self.fault(format!(
+                        "did not send {} to {pid} of the child's group",
+                        it.signal
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The last request, beside the one before it of the same side.
+    fn judge_repeat(&mut self, child: Option<&Proc>) {
+        let [.., last] = *self.requests else { return };
+        let child_lives =
+            child.is_some_and(|child| child.state == State::Runs && !child.nature.denied);
+        let one = self
+            .requests
+            .iter()
+            .filter(|it| it.turn == last.turn)
+            .count()
+            == 1;
+        let mut earlier = self.requests.iter().rev().filter(|it| it.turn < last.turn);
+        let Some(before) = earlier.next().copied() else {
+            return;
+        };
+        let is_climb = last.at - before.at > SECOND && self.requests.len() == 2;
+        if last.turn != self.turn
+            || !one
+            || before.sender.pid != last.sender.pid
+            || self.stalls > 0
+            || !child_lives
+        {
+            return;
+        }
+        let sent = &self.sent_to_child;
+        if before.signal == last.signal && self.settings.on_repeat == OnRepeat::Kill {
+            if last.at - before.at > SECOND && !sent.contains(&Signal::KILL) {
+                self.fault("did not kill the child at the second request".into());
+            }
+        } else if is_climb
+            && before.signal != last.signal
+            && self.settings.hooks == 0
+            && self.settings.ladder.rungs() == 1
+        {
+            let draining = self.child_exit.is_some();
+            if !draining && !sent.contains(&last.signal) {
+                self.fault(format!(
+                    "did not send {} of a sender that escalates",
+                    last.signal
+                ));
+            }
+        }
+    }
+
+    /// The run is over, and bowout exits like this.
+    pub(super) fn ends(world: &mut World, exit: Exit, lines: &[String]) {
+        let judge = &world.judge;
+        let mut faults = vec![];
+        let process_mode = judge.settings.kill_mode == KillMode::Process;
+        let alive: Vec<_> = world
+            .processes
+            .iter()
+            .filter(|(_, process)| {
+                matches!(process.owner, Owner::Command | Owner::Hook) && process.lives()
+            })
+            .collect();
+        if !process_mode {
+            for (pid, _) in alive.iter().filter(|_| !judge.unsure) {
+                if exit != Exit::UNKILLABLE {
+                    faults.push(format!("left {pid} running and exits with {exit:?}"));
+                } else if !lines.iter().any(|line| {
+                    // What /proc hides, and what is below it, is found once it is bowout's child.
+                    // The exit of PID 1 kills what is left.
+                    let unseen = judge.hides || world.bowout == 1;
+                    let named = line.contains(&format!("pid {pid}"));
+                    named || unseen || !world.has_proc && line.contains("/proc does not name it")
+                }) {
+                    faults.push(format!("left {pid} running and does not name it"));
+                }
+            }
+            // PID 1 gives up at once on what it may not kill; its exit is that of the namespace.
+            let zombies = world.old_zombies(judge.turned).into_iter();
+            for zombie in zombies.filter(|_| exit != Exit::UNKILLABLE) {
+                faults.push(format!("left the zombie {zombie}"));
+            }
+        }
+        let ended = judge.child_exit.map(|(_, exit)| exit);
+        let timed_out = exit == Exit::TIMED_OUT && judge.settings.max_runtime.is_some();
+        // It may have exited since bowout gave up.
+        let gave_up = exit == Exit::UNKILLABLE && judge.stubborn;
+        // What the killed supervisor has reaped, its guard cannot know.
+        let unknown = judge.supervisor_killed && exit == Exit::OWN_FAILURE;
+        if ended != Some(exit) && !timed_out && !gave_up && !unknown {
+            faults.push(format!("exits with {exit:?}, the child with {ended:?}"));
+        }
+        if let Some(base) = judge.base() {
+            let most = judge.total() + (12 + 2 * judge.members) * SECOND + 3 * judge.stalls;
+            if world.now > base.saturating_add(most) {
+                faults.push(format!("took until {} to end", world.now));
+            }
+        }
+        world.judge.faults.append(&mut faults);
+    }
+}
