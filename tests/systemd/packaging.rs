@@ -2,7 +2,7 @@
 //! comments say.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -24,7 +24,7 @@ fn example(name: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn put(machine: &Machine, path: &str, text: &str, mode: u32) {
+fn put(machine: &Machine, path: &str, text: impl AsRef<[u8]>, mode: u32) {
     let path = machine.path(path);
     fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
     fs::write(&path, text).expect("a file");
@@ -36,18 +36,25 @@ fn installed() -> Option<&'static Machine> {
     static DONE: OnceLock<()> = OnceLock::new();
     let machine = machine()?;
     DONE.get_or_init(|| {
-        symlink(format!("{TEST}/bowout"), machine.path("/usr/local/bin/bowout")).expect("a link");
+        // Not a link: ExecPaths= names the file that is executed.
+        let bowout = fs::read(machine.path(format!("{TEST}/bowout"))).expect("bowout");
+        put(machine, "/usr/bin/bowout", bowout, 0o755);
         let script = |words: &str| format!("#!/bin/sh\nexec {TEST}/notifier {words}\n");
         for name in ["test_instance", "example"] {
             let words = "say ready wait HUP end say reloaded wait TERM end exit 0";
-            put(machine, &format!("/usr/local/bin/{name}"), &script(words), 0o755);
+            put(
+                machine,
+                &format!("/usr/local/bin/{name}"),
+                &script(words),
+                0o755,
+            );
         }
-        put(machine, "/usr/local/bin/web", &script("listen say ready wait TERM end exit 0"), 0o755);
-        let redis = script("send 'READY=1\nSTATUS=Ready to accept connections' wait TERM end exit 0");
-        put(machine, "/usr/bin/redis-server", &redis, 0o755);
-        // The gist of Debian's own.
-        let own = "[Service]\nType=notify\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd\nTimeoutStopSec=0\n";
-        put(machine, &format!("{ETC}/redis-server.service"), own, 0o644);
+        put(
+            machine,
+            "/usr/local/bin/web",
+            &script("listen say ready wait TERM end exit 0"),
+            0o755,
+        );
         for name in SERVICES.into_iter().chain(["web.socket"]) {
             put(machine, &format!("{ETC}/{name}"), &example(name), 0o644);
         }
@@ -60,17 +67,12 @@ fn installed() -> Option<&'static Machine> {
 fn systemd_finds_no_fault_with_the_examples() {
     let Some(machine) = installed() else { return };
     for unit in [
-        "bowout@.service",
-        "redis-server.service",
-        "web.socket",
-        "web.service",
+        &format!("{ETC}/bowout@.service"),
+        "/usr/lib/systemd/system/redis-server.service",
+        &format!("{ETC}/web.socket"),
+        &format!("{ETC}/web.service"),
     ] {
-        let output = machine.run([
-            "systemd-analyze",
-            "verify",
-            "--man=no",
-            &format!("{ETC}/{unit}"),
-        ]);
+        let output = machine.run(["systemd-analyze", "verify", "--man=no", unit]);
         tell(&format!(
             "systemd-analyze verify {unit}: {}, '{}'",
             output.status,
@@ -171,21 +173,51 @@ fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
     machine.systemctl(["reset-failed", unit]);
 }
 
+/// What redis-cli prints.
+fn redis(machine: &Machine, words: &[&str]) -> String {
+    both(&machine.run([&["redis-cli"], words].concat()))
+}
+
 #[test]
-fn the_drop_in_puts_bowout_before_the_services_own_command() {
+fn the_drop_in_runs_debians_redis_server_in_its_own_sandbox() {
     let Some(machine) = installed() else { return };
     let unit = "redis-server.service";
+    // Debian's own unit, with the sandbox that the drop-in has to get along with.
+    assert_eq!(
+        get(machine, unit, "FragmentPath"),
+        "/usr/lib/systemd/system/redis-server.service"
+    );
+    assert_eq!(get(machine, unit, "NoExecPaths"), "/");
     let start = get(machine, unit, "ExecStart");
     assert!(
-        start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/local/bin/bowout"),
+        start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/bin/bowout"),
         "{start}"
     );
-    assert_eq!(machine.systemctl(["start", unit]), "");
+    let log = || {
+        machine.run(["journalctl", "--sync"]);
+        both(&machine.run(["journalctl", "--no-pager", "-u", unit]))
+    };
+    let started = machine.systemctl(["start", unit]);
+    assert_eq!(started, "", "{}", log());
     main_is_bowout(machine, unit);
     assert_eq!(
         get(machine, unit, "StatusText"),
         "Ready to accept connections"
     );
+    assert_eq!(redis(machine, &["set", "kept", "by the stop"]), "OK");
+    ends_well(machine, unit);
+    let stopped = log();
+    tell(&stopped);
+    assert!(
+        stopped.contains("received SIGTERM from")
+            && stopped.contains("sent SIGTERM to '/usr/bin/redis-server'")
+            && stopped.contains("'/usr/bin/redis-server' (pid ")
+            && stopped.contains("exited with 0"),
+        "{stopped}"
+    );
+    // redis-server writes its data when it exits after SIGTERM; a kill loses them.
+    assert_eq!(machine.systemctl(["start", unit]), "", "{}", log());
+    assert_eq!(redis(machine, &["get", "kept"]), "by the stop");
     ends_well(machine, unit);
 }
 
