@@ -52,11 +52,11 @@ fn installed() -> Option<&'static Machine> {
         put(
             machine,
             "/usr/local/bin/web",
-            &script("listen say ready wait TERM end exit 0"),
+            script("listen say ready wait TERM end exit 0"),
             0o755,
         );
         for name in SERVICES.into_iter().chain(["web.socket"]) {
-            put(machine, &format!("{ETC}/{name}"), &example(name), 0o644);
+            put(machine, &format!("{ETC}/{name}"), example(name), 0o644);
         }
         assert_eq!(reload(machine), "");
     });
