@@ -45,7 +45,7 @@ fn installed() -> Option<&'static Machine> {
             put(
                 machine,
                 &format!("/usr/local/bin/{name}"),
-                &script(words),
+                script(words),
                 0o755,
             );
         }
