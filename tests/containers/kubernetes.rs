@@ -168,6 +168,45 @@ fn a_pod_stops_after_its_delay_and_says_why() {
     println!("the termination message: {}", message.trim_end());
 }
 
+/// podman makes one Pod of a Deployment.
+#[test]
+fn a_pod_of_the_deployment_stops_after_its_delay() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    let image = build_the_example(&podman);
+    let text = manifest("deployment.yaml")
+        .replace("image: bowout-example:latest", &format!("image: {image}"))
+        .replace("replicas: 2", "replicas: 1")
+        // podman publishes ports, and there is no network that it could do so on.
+        .replace("          ports:\n            - containerPort: 8080\n", "");
+    let file = podman.dir.write("deployment.yaml", &text, 0o600);
+    let path = file.to_str().expect("text");
+    podman.run(&["play", "kube", "--network", "none", path]);
+    let all = podman.run(&["ps", "--all", "--format", "{{.Names}}"]);
+    let name = all.lines().find(|name| name.ends_with("-web"));
+    let name = name.unwrap_or_else(|| panic!("no container: {all}"));
+    until("the server answers", || {
+        let fetch = ["exec", name, "/bin/busybox", "wget", "-q", "-O", "-"];
+        let mut command = podman.command(&fetch);
+        let output = crate::common::leftovers::output(command.arg("http://127.0.0.1:8080/"));
+        output.status.success().then_some(())
+    });
+    let seconds = value(&text, "terminationGracePeriodSeconds");
+    podman.run(&["stop", "--time", seconds, name]);
+    let code = podman.run(&["inspect", "--format", "{{.State.ExitCode}}", name]);
+    assert_eq!(code.trim(), "143");
+    let log = crate::engine::both(&crate::common::leftovers::output(
+        &mut podman.command(&["logs", name]),
+    ));
+    assert!(
+        log.contains("waiting for 5s before it is sent, SIGKILL in 25s")
+            && log.contains("stop delay is over: sent SIGTERM"),
+        "{log}"
+    );
+}
+
 #[test]
 fn a_pod_that_does_not_stop_is_killed_by_bowout_within_the_kubelets_deadline() {
     if skip(no_containers(&["podman", "runc"])) {

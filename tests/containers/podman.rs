@@ -1,12 +1,14 @@
-//! podman: bowout as its `--init`, its stop and its kill, and the image of packaging/docker.
+//! podman: bowout as its `--init`, its stop and its kill, and the images of packaging/docker.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::common::{Dir, Lines, Status, leftovers, skip, until};
-use crate::engine::{both, bowout, no_containers, put_busybox, run};
+use crate::engine::{both, bowout, no_containers, put, put_busybox, run};
 
 /// What the engine is started with on every machine: no network, and limits that it need not raise,
 /// for a host may not let it.
@@ -32,20 +34,20 @@ impl Podman {
         podman.dir.write("containers.conf", SETTINGS, 0o600);
         let image = podman.dir.file("image");
         put_busybox(&image);
-        let tar = podman.dir.file("image.tar");
+        podman.import(&image, IMAGE);
+        podman
+    }
+
+    /// Makes an image of a directory.
+    pub fn import(&self, root: &Path, name: &str) {
+        let tar = self.dir.file("image.tar");
         run(Command::new("tar")
             .arg("-C")
-            .arg(&image)
+            .arg(root)
             .arg("-cf")
             .arg(&tar)
             .arg("."));
-        podman.run(&[
-            "import",
-            "--quiet",
-            tar.to_str().expect("text"),
-            "localhost/busybox:test",
-        ]);
-        podman
+        self.run(&["import", "--quiet", tar.to_str().expect("text"), name]);
     }
 
     pub fn command(&self, words: &[&str]) -> Command {
@@ -289,6 +291,11 @@ fn the_image_of_packaging_serves_and_stops_at_once() {
     }
     let podman = Podman::new();
     let image = build_the_example(&podman);
+    serves_and_stops_at_once(&podman, image, "'/bin/busybox'");
+}
+
+/// The image's own command, a web server, answers with "ready" and dies of a `podman stop`.
+fn serves_and_stops_at_once(podman: &Podman, image: &str, name: &str) {
     let mut container = podman.start(&[], image, &[]);
     // From inside: the container has no other network.
     until("the server answers", || {
@@ -309,7 +316,135 @@ fn the_image_of_packaging_serves_and_stops_at_once() {
     assert_eq!(container.end(), 143);
     let log = container.log();
     assert!(
-        log.contains("received SIGTERM from outside: sent SIGTERM to '/bin/busybox'"),
+        log.contains(&format!(
+            "received SIGTERM from outside: sent SIGTERM to {name}"
+        )),
         "{log}"
     );
+}
+
+fn docker(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging/docker")
+        .join(name)
+}
+
+/// The image that a Dockerfile of packaging/docker names in `FROM` or `--from=`.
+fn named(dockerfile: &str, prefix: &str) -> String {
+    let text = fs::read_to_string(docker(dockerfile)).expect("the Dockerfile");
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix(prefix));
+    let line = line.unwrap_or_else(|| panic!("{dockerfile}: no {prefix}"));
+    line.split(' ').next().expect("a word").to_owned()
+}
+
+/// Stands for the image that an application builds on, under the same name: no registry is
+/// reached.
+fn import_the_base(podman: &Podman, name: &str) {
+    let root = podman.dir.file("base");
+    put_busybox(&root);
+    for applet in ["chmod", "httpd", "sha256sum"] {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
+    podman.import(&root, name);
+}
+
+/// An application's own folder, and what `build` is given before it.
+fn build_the_application(podman: &Podman, dockerfile: &str, words: &[&str]) -> Output {
+    let folder = podman.dir.file("application");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("index.html"), "ready\n").expect("written");
+    fs::copy(docker(dockerfile), folder.join("Dockerfile")).expect("copied");
+    let mut build = podman.command(&["build", "--quiet", "--network", "none", "--pull=never"]);
+    build.args(["--tag", APPLICATION]).args(words).arg(folder);
+    leftovers::output(&mut build)
+}
+
+const APPLICATION: &str = "localhost/application:test";
+
+#[test]
+fn the_released_image_gives_an_application_its_bowout() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    import_the_base(&podman, &named("app-image.Dockerfile", "FROM "));
+    let image = named("app-image.Dockerfile", "COPY --from=");
+    let programs = podman.dir.file("programs");
+    put(&programs, bowout(), "bowout-amd64");
+    let mut build = podman.command(&["build", "--quiet", "--build-arg", "TARGETARCH=amd64"]);
+    build
+        .args(["--tag", &image, "--file"])
+        .arg(docker("image.Dockerfile"))
+        .arg(&programs);
+    run(&mut build);
+    // bowout and nothing else is in it.
+    let files = podman.dir.file("files.tar");
+    let id = podman.run(&["create", &image]);
+    let to = files.to_str().expect("text");
+    podman.run(&["export", "--output", to, id.trim()]);
+    let listed = run(Command::new("tar").arg("-tf").arg(&files));
+    let made = ["dev/", "etc/", "proc/", "run/", "sys/", "tmp/", "var/"];
+    let own = listed
+        .lines()
+        .filter(|line| !made.iter().any(|one| line.starts_with(one)));
+    assert_eq!(own.collect::<Vec<_>>(), ["bowout"], "{listed}");
+    let mut container = podman.start(&[], &image, &["--version"]);
+    assert_eq!(container.end(), 0);
+    let version = format!("bowout {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container.out.rest(), [version]);
+    let built = build_the_application(&podman, "app-image.Dockerfile", &[]);
+    assert!(built.status.success(), "{}", both(&built));
+    serves_and_stops_at_once(&podman, APPLICATION, "'httpd'");
+}
+
+#[test]
+fn an_application_gets_bowout_by_url_and_checksum() {
+    if skip(no_containers(&["podman", "runc"])) {
+        return;
+    }
+    let podman = Podman::new();
+    import_the_base(&podman, &named("app-url.Dockerfile", "FROM "));
+    let url = format!("BOWOUT_URL={}", serve(fs::read(bowout()).expect("bowout")));
+    let sum = run(Command::new("sha256sum").arg(bowout()));
+    let sum = sum.split(' ').next().expect("a checksum");
+    let other = format!("BOWOUT_SHA256={}", sum.replace(|_| true, "0"));
+    let refused = build_the_application(
+        &podman,
+        "app-url.Dockerfile",
+        &["--build-arg", &url, "--build-arg", &other],
+    );
+    assert!(
+        !refused.status.success() && both(&refused).contains("did NOT match"),
+        "{}",
+        both(&refused)
+    );
+    let sum = format!("BOWOUT_SHA256={sum}");
+    let words = ["--build-arg", &url, "--build-arg", &sum];
+    let built = build_the_application(&podman, "app-url.Dockerfile", &words);
+    assert!(built.status.success(), "{}", both(&built));
+    serves_and_stops_at_once(&podman, APPLICATION, "'httpd'");
+}
+
+/// A web server on this machine's loopback that has one file; its URL.
+fn serve(file: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut request = BufReader::new(stream.try_clone().expect("the connection"));
+            let mut line = String::new();
+            while request.read_line(&mut line).is_ok_and(|read| read > 2) {
+                line.clear();
+            }
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                file.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&file);
+        }
+    });
+    format!("http://{address}/bowout")
 }

@@ -27,10 +27,18 @@ fn a_call_that_bowout_cannot_do_without_is_an_error_at_the_start() {
             (libc::SYS_pipe2, "start"),
         ] {
             for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
+                // musl makes a pipe by pipe(2) where the kernel does not have the newer call.
+                let has_another =
+                    cfg!(target_env = "musl") && call == libc::SYS_pipe2 && errno == libc::ENOSYS;
                 let mut bowout = Start::plain()
                     .at(home)
                     .with(refuse(call, errno, None))
                     .sh("echo started");
+                if has_another {
+                    assert_eq!(bowout.end(), Status::Code(0), "{:#?}", bowout.log());
+                    assert_eq!(bowout.out.rest(), ["started"]);
+                    continue;
+                }
                 assert_eq!(
                     bowout.end(),
                     Status::Code(125),

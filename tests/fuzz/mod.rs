@@ -20,15 +20,12 @@ pub(crate) fn fuzz(name: &str, inputs: usize, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fuzz/corpus")
         .join(name);
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    files.sort();
-    let corpus: Vec<_> = files
-        .iter()
-        .map(|file| std::fs::read(file).unwrap())
-        .collect();
+    // `cargo package` adds this file, and leaves out the corpus.
+    let corpus = if Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml.orig")).exists() {
+        vec![Vec::new()]
+    } else {
+        corpus(&folder)
+    };
     assert!(!corpus.is_empty(), "no corpus in {}", folder.display());
     for input in &corpus {
         give(target, input);
@@ -38,6 +35,18 @@ pub(crate) fn fuzz(name: &str, inputs: usize, target: fn(&[u8])) {
         let input = mutate(&corpus, &mut chance);
         give(target, &input);
     }
+}
+
+fn corpus(folder: &Path) -> Vec<Vec<u8>> {
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .map(|file| std::fs::read(file).unwrap())
+        .collect()
 }
 
 fn give(target: fn(&[u8]), input: &[u8]) {

@@ -16,7 +16,14 @@ use crate::common::{BOWOUT, leftovers, not_root, probe, pty, skip, watchdog};
 
 /// With systemd 257, the first Debian whose systemd knows Type=notify-reload.
 const SUITE: &str = "trixie";
-const PACKAGES: &[&str] = &["dbus", "procps", "python3", "systemd", "systemd-sysv"];
+const PACKAGES: &[&str] = &[
+    "dbus",
+    "procps",
+    "python3",
+    "redis-server",
+    "systemd",
+    "systemd-sysv",
+];
 /// Where the programs under test are in the container.
 pub const TEST: &str = "/opt/test";
 
@@ -95,6 +102,11 @@ fn root() -> Result<PathBuf, String> {
         // As in an image: the first boot makes one up.
         fs::write(new.join("etc/machine-id"), "")
             .map_err(|error| format!("machine-id: {error}"))?;
+        // Its test starts it, with the drop-in.
+        fs::remove_file(
+            new.join("etc/systemd/system/multi-user.target.wants/redis-server.service"),
+        )
+        .map_err(|error| format!("redis-server: {error}"))?;
         let _ = fs::remove_dir_all(new.join("var/cache/apt/archives"));
         let _ = fs::remove_dir_all(new.join("var/lib/apt/lists"));
         // Complete, or not there at all.

@@ -2,7 +2,7 @@
 //! comments say.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -24,7 +24,7 @@ fn example(name: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn put(machine: &Machine, path: &str, text: &str, mode: u32) {
+fn put(machine: &Machine, path: &str, text: impl AsRef<[u8]>, mode: u32) {
     let path = machine.path(path);
     fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
     fs::write(&path, text).expect("a file");
@@ -36,20 +36,23 @@ fn installed() -> Option<&'static Machine> {
     static DONE: OnceLock<()> = OnceLock::new();
     let machine = machine()?;
     DONE.get_or_init(|| {
-        symlink(format!("{TEST}/bowout"), machine.path("/usr/local/bin/bowout")).expect("a link");
+        // Not a link: ExecPaths= names the file that is executed.
+        let bowout = fs::read(machine.path(format!("{TEST}/bowout"))).expect("bowout");
+        put(machine, "/usr/bin/bowout", bowout, 0o755);
         let script = |words: &str| format!("#!/bin/sh\nexec {TEST}/notifier {words}\n");
         for name in ["test_instance", "example"] {
             let words = "say ready wait HUP end say reloaded wait TERM end exit 0";
-            put(machine, &format!("/usr/local/bin/{name}"), &script(words), 0o755);
+            put(
+                machine,
+                &format!("/usr/local/bin/{name}"),
+                script(words),
+                0o755,
+            );
         }
-        put(machine, "/usr/local/bin/web", &script("listen say ready wait TERM end exit 0"), 0o755);
-        let redis = script("send 'READY=1\nSTATUS=Ready to accept connections' wait TERM end exit 0");
-        put(machine, "/usr/bin/redis-server", &redis, 0o755);
-        // The gist of Debian's own.
-        let own = "[Service]\nType=notify\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd\nTimeoutStopSec=0\n";
-        put(machine, &format!("{ETC}/redis-server.service"), own, 0o644);
+        let web = format!("#!/bin/sh\nexec {TEST}/server.py\n");
+        put(machine, "/usr/local/bin/web", web, 0o755);
         for name in SERVICES.into_iter().chain(["web.socket"]) {
-            put(machine, &format!("{ETC}/{name}"), &example(name), 0o644);
+            put(machine, &format!("{ETC}/{name}"), example(name), 0o644);
         }
         assert_eq!(reload(machine), "");
     });
@@ -60,17 +63,12 @@ fn installed() -> Option<&'static Machine> {
 fn systemd_finds_no_fault_with_the_examples() {
     let Some(machine) = installed() else { return };
     for unit in [
-        "bowout@.service",
-        "redis-server.service",
-        "web.socket",
-        "web.service",
+        &format!("{ETC}/bowout@.service"),
+        "/usr/lib/systemd/system/redis-server.service",
+        &format!("{ETC}/web.socket"),
+        &format!("{ETC}/web.service"),
     ] {
-        let output = machine.run([
-            "systemd-analyze",
-            "verify",
-            "--man=no",
-            &format!("{ETC}/{unit}"),
-        ]);
+        let output = machine.run(["systemd-analyze", "verify", "--man=no", unit]);
         tell(&format!(
             "systemd-analyze verify {unit}: {}, '{}'",
             output.status,
@@ -171,36 +169,105 @@ fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
     machine.systemctl(["reset-failed", unit]);
 }
 
+/// What redis-cli prints.
+fn redis(machine: &Machine, words: &[&str]) -> String {
+    both(&machine.run([&["redis-cli"], words].concat()))
+}
+
 #[test]
-fn the_drop_in_puts_bowout_before_the_services_own_command() {
+fn the_drop_in_runs_debians_redis_server_in_its_own_sandbox() {
     let Some(machine) = installed() else { return };
     let unit = "redis-server.service";
+    // Debian's own unit, with the sandbox that the drop-in has to get along with.
+    assert_eq!(
+        get(machine, unit, "FragmentPath"),
+        "/usr/lib/systemd/system/redis-server.service"
+    );
+    assert_eq!(get(machine, unit, "NoExecPaths"), "/");
     let start = get(machine, unit, "ExecStart");
     assert!(
-        start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/local/bin/bowout"),
+        start.matches("argv[]=").count() == 1 && start.contains("argv[]=/usr/bin/bowout"),
         "{start}"
     );
-    assert_eq!(machine.systemctl(["start", unit]), "");
+    let log = || {
+        machine.run(["journalctl", "--sync"]);
+        both(&machine.run(["journalctl", "--no-pager", "-u", unit]))
+    };
+    let started = machine.systemctl(["start", unit]);
+    assert_eq!(started, "", "{}", log());
     main_is_bowout(machine, unit);
     assert_eq!(
         get(machine, unit, "StatusText"),
         "Ready to accept connections"
     );
+    assert_eq!(redis(machine, &["set", "kept", "by the stop"]), "OK");
+    ends_well(machine, unit);
+    let stopped = log();
+    tell(&stopped);
+    assert!(
+        stopped.contains("received SIGTERM from")
+            && stopped.contains("sent SIGTERM to '/usr/bin/redis-server'")
+            && stopped.contains("'/usr/bin/redis-server' (pid ")
+            && stopped.contains("exited with 0"),
+        "{stopped}"
+    );
+    // redis-server writes its data when it exits after SIGTERM; a kill loses them.
+    assert_eq!(machine.systemctl(["start", unit]), "", "{}", log());
+    assert_eq!(redis(machine, &["get", "kept"]), "by the stop");
     ends_well(machine, unit);
 }
 
+/// What the web server answers: its PID.
+fn fetch(machine: &Machine, path: &str) -> String {
+    let client = "import sys, urllib.request as web; \
+                  print(web.urlopen('http://127.0.0.1:8080' + sys.argv[1]).read().decode())";
+    let answer = both(&machine.run(["python3", "-c", client, path]));
+    answer
+        .strip_prefix("answered by ")
+        .unwrap_or_else(|| panic!("{path}: {answer}"))
+        .to_owned()
+}
+
+/// A real HTTP server, which the first connection starts. The socket is systemd's: while the service
+/// restarts, no connection is refused and no request is cut off.
 #[test]
-fn the_pair_hands_its_socket_to_the_server() {
+fn the_pair_starts_at_a_connection_and_loses_none_in_a_restart() {
     let Some(machine) = installed() else { return };
+    let unit = "web.service";
     assert_eq!(machine.systemctl(["start", "web.socket"]), "");
-    assert_eq!(machine.systemctl(["start", "web.service"]), "");
-    main_is_bowout(machine, "web.service");
-    until("the server has its socket", || {
-        machine.run(["journalctl", "--sync"]);
-        let log = both(&machine.run(["journalctl", "--no-pager", "-u", "web.service"]));
-        log.contains("listen 1 names web.socket pid mine")
+    assert_eq!(get(machine, unit, "ActiveState"), "inactive");
+    let before = fetch(machine, "/");
+    main_is_bowout(machine, unit);
+    let main = get(machine, unit, "MainPID");
+    assert_ne!(before, main, "the server is bowout's child");
+    let clients: Vec<_> = (0..8)
+        .map(|_| std::thread::spawn(move || fetch(machine, "/slow")))
+        .collect();
+    // Port 8080, established.
+    until("a request is under way", || {
+        let table = fs::read_to_string(machine.path("/proc/1/net/tcp")).expect("a table");
+        table
+            .lines()
+            .any(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                words[1].ends_with(":1F90") && words[3] == "01"
+            })
             .then_some(())
     });
+    assert_eq!(machine.systemctl(["restart", unit]), "");
+    let after = fetch(machine, "/");
+    assert_ne!(get(machine, unit, "MainPID"), main);
+    assert_ne!(after, before);
+    let answers: Vec<String> = clients
+        .into_iter()
+        .map(|client| client.join().expect("an answer"))
+        .collect();
+    let old = answers.iter().filter(|pid| **pid == before).count();
+    let new = answers.iter().filter(|pid| **pid == after).count();
+    tell(&format!(
+        "answered by the old one: {old}, by the new one: {new}"
+    ));
+    assert_eq!(old + new, answers.len(), "{answers:?}");
     assert_eq!(machine.systemctl(["stop", "web.socket"]), "");
-    ends_well(machine, "web.service");
+    ends_well(machine, unit);
 }
