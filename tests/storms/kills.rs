@@ -5,8 +5,7 @@
 //! `cargo test --test storms kills::` is the quick part, some gaps of each run; `BOWOUT_LONG=1 cargo
 //! test --test storms kills:: -- --nocapture` meets each gap, and prints how many there were.
 //!
-//! Caveat: the tracer is the thread that has started the tracee, and has to wait for its end: until
-//! then the guard does not see the end of its supervisor.
+//! Caveat: the tracer is the thread that has started the tracee.
 
 use std::collections::BTreeMap;
 
@@ -164,6 +163,12 @@ fn goes_on(mark: &str, name: &str) -> bool {
     })
 }
 
+/// The child's PID, once it is ready.
+fn pid_of_c(text: &str) -> Option<i32> {
+    let line = text.lines().find_map(|line| line.strip_prefix("c ready "));
+    line.and_then(|pid| pid.parse().ok())
+}
+
 /// What is left of a run, killed at the end of it.
 struct Left(String);
 
@@ -217,18 +222,12 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
     bare.take();
     let before = bare.text();
     let survives = before.contains("d ready") && goes_on(mark, "d");
-    // SAFETY: no pointers; a tracee, which is not reaped.
-    assert_eq!(unsafe { libc::kill(pid, KILL) }, 0, "{what}");
-    until(&format!("{what}: the victim ends"), || {
-        let mut status = 0;
-        // SAFETY: one valid integer; a tracee of this thread.
-        let got = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG | libc::__WALL) };
-        let ended = got == pid && !libc::WIFSTOPPED(status);
-        if ended && pid == bare.pid {
-            bare.ended(status);
-        }
-        ended.then_some(())
-    });
+    let reaped = pid_of_c(&before).is_some_and(|pid| leftovers::stat(pid).is_none());
+    // No tracer is left, which would have to reap the victim before its parent can.
+    ptrace(libc::PTRACE_DETACH, pid, KILL as usize);
+    if pid == bare.pid {
+        assert_eq!(bare.wait(), Status::Signal(KILL), "{what}");
+    }
     match victim {
         Victim::Bowout(Home::Subreaper) => {
             let rest = until(
@@ -262,11 +261,25 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
             }
             assert!(!file.exists(), "{what}: the file is left: {text}");
             if victim == Victim::Supervisor {
-                return Some(format!("{status:?}"));
+                // Between the fork and its message, the guard does not know the child; once the
+                // supervisor has reaped it, it does not know the status.
+                let named = |pid| text.contains(&format!("its guard stops 'sh' (pid {pid})"));
+                let when = match pid_of_c(&text).filter(|_| scenario.asks.is_some()) {
+                    None => "",
+                    Some(_) if reaped => ", the child was reaped",
+                    Some(pid) if !named(pid) => ", the child was not known",
+                    Some(_) => {
+                        let expected = scenario.code.map_or(bare.died(KILL), Status::Code);
+                        assert_eq!(status, expected, "{what}: {text}");
+                        ", the child's"
+                    }
+                };
+                return Some(format!("{status:?}{when}"));
             }
         }
     }
-    Some(if survives { "d is left" } else { "" }.to_owned())
+    let left = survives && victim == Victim::Bowout(Home::Subreaper);
+    Some(if left { "d is left" } else { "" }.to_owned())
 }
 
 /// Each gap of each scenario, or some of them.
