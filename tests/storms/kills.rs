@@ -19,7 +19,7 @@ const TERM: i32 = libc::SIGTERM;
 /// The quick part meets one gap of so many, beginning elsewhere in each scenario.
 const APART: usize = 37;
 
-/// What bowout does while it is killed. The command calls itself `c`, a descendant `d`, a hook `h`.
+/// What bowout does while it is killed. The command calls itself `c`, a descendant `d`.
 struct Scenario {
     name: &'static str,
     options: &'static [&'static str],
@@ -62,14 +62,14 @@ const SCENARIOS: [Scenario; 6] = [
         asks: Some((libc::SIGUSR1, &["c ready", "d ready"])),
         code: Some(7),
     },
-    // The hook takes all of its time.
+    // A hook that lives for a while, and ends before its time is over.
     Scenario {
         name: "hooks",
         options: &[
             "--grace",
-            "300ms",
+            "1h",
             "--pre-stop",
-            "exec \"$PROBE\" signals --name h",
+            "exec sleep 0.05",
             "--post-stop",
             "exec \"$PROBE\" exit 0",
         ],
