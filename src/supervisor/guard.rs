@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use log::Level;
 
 use super::Supervisor;
-use super::part::{FromGuard, Instance, Part, Turn};
+use super::part::{FromGuard, Instance, Part, Sent, Turn};
 use crate::exit::Exit;
 use crate::log::event;
 use crate::policy::{Cause, Event, Received};
@@ -171,7 +171,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             return None;
         };
         let exit = instance.exit(ended.exit);
-        let child = instance.sent.child;
+        let sent = instance.sent;
         match (exit, self.replacing.next.take()) {
             (_, Some(next)) if next.serves => {
                 self.replacing.strays |= exit.is_none();
@@ -181,7 +181,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             }
             (None, _) => {
                 // A second instance is a member of the tree that is stopped.
-                self.take_over(ended.pid, child);
+                self.take_over(ended.pid, sent);
                 return None;
             }
             (Some(exit), Some(next)) => {
@@ -214,10 +214,11 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Supervises in the place of the supervisor that was killed. The child, if that had started one
     /// and not reaped it, is the guard's own by now; otherwise its descendants are.
     #[cold]
-    fn take_over(&mut self, supervisor: i32, child: Option<i32>) {
+    fn take_over(&mut self, supervisor: i32, sent: Sent) {
         self.part = Part::Whole;
+        self.ready_file_is_made = sent.is_ready;
         let is_ours = |pid: &i32| self.tree.kernel.look(Some(*pid), Ask::Exit) != Report::NoChild;
-        if let Some(pid) = child.filter(is_ours) {
+        if let Some(pid) = sent.child.filter(is_ours) {
             self.tree.reap(supervisor);
             self.tree.adopt(pid, self.terminal.is_none());
             self.child = Child::adopted(pid);

@@ -49,7 +49,7 @@ const SCENARIOS: [Scenario; 6] = [
     },
     Scenario {
         name: "escalation",
-        options: &["--grace", "250ms"],
+        options: &["--grace", "500ms"],
         script: "exec \"$PROBE\" signals --name c",
         asks: Some((TERM, &["c ready"])),
         code: None,
@@ -57,7 +57,7 @@ const SCENARIOS: [Scenario; 6] = [
     // `d` has a session of its own and is deaf to SIGTERM; `c` exits by itself.
     Scenario {
         name: "drain",
-        options: &["--grace", "250ms"],
+        options: &["--grace", "500ms"],
         script: "setsid \"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit USR1:7 --exit TERM:7",
         asks: Some((libc::SIGUSR1, &["c ready", "d ready"])),
         code: Some(7),
