@@ -216,6 +216,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     #[cold]
     fn take_over(&mut self, supervisor: i32, sent: Sent) {
         self.part = Part::Whole;
+        self.ready_file_is_made = sent.is_ready;
         // Others may have exited before they were the guard's.
         self.more = true;
         let is_ours = |pid: &i32| self.tree.kernel.look(Some(*pid), Ask::Exit) != Report::NoChild;

@@ -45,12 +45,16 @@ pub fn own_user() -> u32 {
     1_000_000_000 + (namespace() % 100) as u32 * 10_000_000 + std::process::id()
 }
 
-pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+/// What a killed bowout leaves behind must come to us.
+pub fn adopt_orphans() {
     static SUBREAPER: Once = Once::new();
-    machine::check();
-    // What a killed bowout leaves behind must come to us.
     // SAFETY: no pointers.
     SUBREAPER.call_once(|| assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0));
+}
+
+pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    machine::check();
+    adopt_orphans();
     let mut started = started();
     let child = command.spawn()?;
     *started
@@ -159,15 +163,27 @@ pub fn of(mark: &str) -> Vec<i32> {
 /// Kills and reaps all that the test has started, and forgets `child`.
 pub fn kill(mark: &str, child: &mut Child) {
     until("all that the test started has ended", || {
-        let left = of(mark);
-        for pid in &left {
-            // SAFETY: no pointers. A descendant of ours that carries the test's mark.
-            unsafe { libc::kill(*pid, libc::SIGKILL) };
-        }
+        let left = kill_all(mark);
         let gone = child.try_wait().is_ok_and(|status| status.is_some());
-        (left.is_empty() && gone).then_some(())
+        (!left && gone).then_some(())
     });
     forget(child.id());
+    reap_orphans();
+    machine::check();
+}
+
+/// Kills all that the test has started; whether there was any.
+pub fn kill_all(mark: &str) -> bool {
+    let left = of(mark);
+    for pid in &left {
+        // SAFETY: no pointers. A descendant of ours that carries the test's mark.
+        unsafe { libc::kill(*pid, libc::SIGKILL) };
+    }
+    !left.is_empty()
+}
+
+/// Reaps the zombies that were re-parented to us.
+pub fn reap_orphans() {
     let started = started();
     for (pid, stat) in descendants() {
         let ours = started
@@ -179,6 +195,4 @@ pub fn kill(mark: &str, child: &mut Child) {
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
         }
     }
-    drop(started);
-    machine::check();
 }

@@ -19,7 +19,7 @@ fn refused(mut bowout: Running, words: &[&str]) {
 }
 
 /// Options, and what the answer has to name.
-const BAD: [(&[&str], &[&str]); 34] = [
+const BAD: [(&[&str], &[&str]); 36] = [
     (&["--no-such-option"], &["--no-such-option"]),
     (&["-Z"], &["-Z"]),
     (&["--grace", "10S"], &["10s"]),
@@ -36,6 +36,11 @@ const BAD: [(&[&str], &[&str]); 34] = [
     (&["--stop-signal", ""], &["stop-signal"]),
     (&["--stop-on", "TERM,NOPE"], &["NOPE"]),
     (&["--stop-on", "KILL"], &["KILL"]),
+    (
+        &["--stop-signal", "STOP"],
+        &["no process can act on SIGSTOP"],
+    ),
+    (&["--ready", "fd:1"], &["write fd:3"]),
     (&["--escalate", "TERM/soon/KILL"], &["soon"]),
     (&["--escalate", "TERM/10S/KILL"], &["10s"]),
     (&["--escalate", "NOPE/1s/KILL"], &["NOPE"]),

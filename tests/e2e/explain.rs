@@ -32,6 +32,35 @@ fn signals(explained: &Value) -> Vec<(String, u64)> {
     signals
 }
 
+/// What it prints for people, where the stop has no end or the second request does not kill.
+#[test]
+fn a_stop_without_an_end_is_explained_too() {
+    for (options, lines) in [
+        (
+            &["--grace", "never"][..],
+            &[
+                "There is no SIGKILL: the engine's own deadline decides.",
+                "A second request from the same side sends SIGKILL at once.",
+            ][..],
+        ),
+        (
+            &["--on-repeat", "forward"],
+            &["A second request is forwarded."],
+        ),
+        (
+            &["--on-repeat", "ignore"],
+            &["A second request is ignored."],
+        ),
+    ] {
+        let mut bowout = Start::new(options).bare(["--explain", "--", "/no/such/command"]);
+        let text = bowout.out.rest();
+        assert_eq!(bowout.end(), Status::Code(0), "{options:?}");
+        for line in lines {
+            assert!(text.iter().any(|it| it == line), "{options:?}: {text:#?}");
+        }
+    }
+}
+
 /// A tree that ignores every signal but SIGKILL is stopped by the same signals, at the same times.
 #[test]
 fn a_real_stop_does_what_explain_says() {

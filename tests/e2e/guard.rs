@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::pty::{CTRL_C, CTRL_Z, Pty, Role, Shell, kill, missing, open, parent_of};
 use crate::common::{
-    BOWOUT, Dir, Running, Start, Status, children, field, leftovers, not_root, probe, size, skip,
-    until,
+    BOWOUT, Dir, Home, Running, Start, Status, children, field, leftovers, no_namespaces, not_root,
+    probe, size, skip, until,
 };
 
 const KILL: i32 = libc::SIGKILL;
@@ -211,6 +211,21 @@ fn the_guard_writes_the_report_of_a_supervisor_that_was_killed() {
             "{who}: {log:#?}"
         );
     }
+}
+
+/// The kernel kills all of a PID namespace when its first process dies.
+#[test]
+fn pid_1_needs_no_guard() {
+    if skip(no_namespaces()) {
+        return;
+    }
+    let mut bowout = Start::new(["--guard", "-v"])
+        .at(Home::Pid1)
+        .probe(["exit", "7"]);
+    assert_eq!(bowout.end(), Status::Code(7));
+    let log = bowout.log();
+    let unneeded = |line: &&String| line.contains("bowout is PID 1 and needs no --guard");
+    assert_eq!(log.iter().filter(unneeded).count(), 1, "{log:#?}");
 }
 
 /// It exits as bowout does without it.

@@ -2,7 +2,7 @@
 //! executed, to the microsecond, and starts it ten thousand times. What is started is waited for by
 //! the process that has started it; what is left of it holds the pipe open.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::pipe;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +16,7 @@ pub struct Line {
     words: Vec<CString>,
     home: Home,
     traced: bool,
+    environment: Vec<CString>,
 }
 
 impl Line {
@@ -29,7 +30,17 @@ impl Line {
                 .collect(),
             home,
             traced: false,
+            environment: Vec::new(),
         }
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// With this variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        let variable = [name.as_bytes(), b"=", value.as_ref().as_bytes()].concat();
+        self.environment
+            .push(CString::new(variable).expect("no NUL"));
+        self
     }
 
     /// With the probe as the command.
@@ -54,15 +65,8 @@ impl Line {
             (read.into(), write.into(), stdin.into(), kept.into());
         let mut argv: Vec<_> = self.words.iter().map(|word| word.as_ptr()).collect();
         argv.push(std::ptr::null());
-        let path = CString::new(
-            [
-                b"PATH=",
-                std::env::var_os("PATH").unwrap_or_default().as_bytes(),
-            ]
-            .concat(),
-        );
-        let path = path.expect("no NUL");
-        let environment = [path.as_ptr(), std::ptr::null()];
+        let mut environment: Vec<_> = self.environment.iter().map(|it| it.as_ptr()).collect();
+        environment.push(std::ptr::null());
         let space = if self.home == Home::Pid1 {
             libc::CLONE_NEWPID | libc::CLONE_NEWNS
         } else {

@@ -19,6 +19,7 @@ mod forks;
 mod freeze;
 mod fuse;
 mod hang;
+mod kills;
 mod limits;
 mod signals;
 mod steps;

@@ -12,9 +12,9 @@ const TERM: i32 = libc::SIGTERM;
 const CALL: i32 = libc::SIGTRAP | 0x80;
 
 /// More than there are.
-const MOST: usize = 2000;
+pub const MOST: usize = 2000;
 
-fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
+pub fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
     // SAFETY: none of the requests made here takes a pointer but PTRACE_GETEVENTMSG, whose one is
     // valid.
     let done = unsafe { libc::ptrace(request, pid, 0_usize, data) };
@@ -27,7 +27,7 @@ fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
 
 /// What a traced process did next.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub enum Next {
     /// It is about to make a system call, or has made it.
     Call,
     /// Another stop, by this status.
@@ -39,7 +39,7 @@ enum Next {
 
 /// Lets it run to its next stop. Once it `may_sleep`, waiting for something of the test's is an
 /// answer, too.
-fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) -> Next {
+pub fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) -> Next {
     let mut pass = 0;
     loop {
         ptrace(request, pid, pass as usize);
@@ -66,7 +66,7 @@ fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) ->
 }
 
 /// Waits for the stop that is to come.
-fn stopped(pid: i32) {
+pub fn stopped(pid: i32) {
     let mut status = 0;
     // SAFETY: one valid integer; a tracee of this thread, which stops or ends.
     let got = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) };
@@ -74,7 +74,7 @@ fn stopped(pid: i32) {
 }
 
 /// Stopped at its first instruction.
-fn start(line: &Line, options: i32) -> Bare {
+pub fn start(line: &Line, options: i32) -> Bare {
     let bare = line.start();
     stopped(bare.pid);
     ptrace(
@@ -183,7 +183,7 @@ fn a_stop_request_between_any_two_system_calls_changes_no_status() {
 }
 
 /// bowout, free, and its child, stopped where it was forked.
-fn forked(line: &Line) -> (Bare, i32) {
+pub fn forked(line: &Line) -> (Bare, i32) {
     let bare = start(line, libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEEXEC);
     let mut child = 0_u64;
     until("the fork", || {
