@@ -54,7 +54,12 @@ fn run(ground: &Ground, place: &Place, (name, action): Action) -> Result {
         Result::Not(why) => why,
         Result::Failed => "FAILED, see above",
     };
-    say(&format!("{} × {name}: {word}", place.name));
+    let note = match &result {
+        Result::Ok => action::note(place, name),
+        _ => None,
+    };
+    let note = note.map(|note| format!(" ({note})")).unwrap_or_default();
+    say(&format!("{} × {name}: {word}{note}", place.name));
     result
 }
 
@@ -93,8 +98,11 @@ fn each_action_is_the_same_in_each_place() {
     for (at, place) in PLACES.iter().enumerate() {
         let mut of_place: Vec<_> = done.iter().filter(|(place, ..)| *place == at).collect();
         of_place.sort_by_key(|(_, action, _)| *action);
-        let cells = of_place.iter().map(|(.., result)| match result {
-            Result::Ok => "ok".to_owned(),
+        let cells = of_place.iter().map(|(_, at, result)| match result {
+            Result::Ok => {
+                let note = action::note(place, ACTIONS[*at].0);
+                note.map_or("ok".to_owned(), |note| format!("ok: {note}"))
+            }
             Result::Not(why) => format!("not run: {why}"),
             Result::Failed => "FAILED".to_owned(),
         });
