@@ -32,8 +32,9 @@ exit N | die SIG             end so
 orphans N                    make N orphans; print the most children that the parent had at any time
 tree N [--stubborn] [signals' options]
                              N descendants, some orphaned, some in their own session; then as signals
-pair [signals' options] -- [signals' options]
-                             a descendant in a session of its own, and then the process itself, as signals
+pair [--here] [signals' options] -- [signals' options]
+                             a descendant, and then the process itself, as signals; the descendant
+                             is in a session of its own unless it is --here
 breed N MS                   N lines of processes, each of which forks the next and ends after MS
 terminal [--catch SIG,...] [--exit SIG:CODE] [--to FILE] [--group | --foreground] [--raw] [--read] [--stop SIG]
                              report these signals alone; before it, take and use the terminal so

@@ -56,7 +56,11 @@ pub(crate) fn reap(pid: c_int) {
 }
 
 pub(crate) fn pair(words: &mut Words) -> ! {
-    let rest = words.command();
+    let mut rest = words.command();
+    let same_group = rest.first().is_some_and(|word| word == "--here");
+    if same_group {
+        rest.remove(0);
+    }
     let mut halves = rest.split(|word| word == "--").map(<[_]>::to_vec);
     let (below, own) = (
         halves.next().unwrap_or_default(),
@@ -65,8 +69,10 @@ pub(crate) fn pair(words: &mut Words) -> ! {
     // Before it forks: the descendant is sent no signal that it could die of.
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     if sys::fork() == 0 {
-        // SAFETY: no arguments.
-        unsafe { libc::setsid() };
+        if !same_group {
+            // SAFETY: no arguments.
+            unsafe { libc::setsid() };
+        }
         receive::signals(&mut Words(below.into_iter()))
     }
     receive::signals(&mut Words(own.into_iter()))
