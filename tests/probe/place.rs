@@ -138,6 +138,39 @@ pub(crate) fn with(words: &mut Words) -> ! {
                     "setpriority",
                 );
             }
+            // Where the kernel refuses these, they stay as they are.
+            // SAFETY: no pointers, but to a number that outlives the call.
+            "--memory-policy" => unsafe {
+                let first = 1_u64;
+                libc::syscall(
+                    libc::SYS_set_mempolicy,
+                    1, /* MPOL_PREFERRED */
+                    &raw const first,
+                    64,
+                );
+            },
+            // SAFETY: a keyring without a name.
+            "--keyring" => unsafe {
+                libc::syscall(
+                    libc::SYS_keyctl,
+                    1, /* KEYCTL_JOIN_SESSION_KEYRING */
+                    0,
+                );
+            },
+            "--speculation" => optional(53, 0, 1 << 2),
+            "--mdwe" => optional(65, 1, 0),
+            "--merge" => optional(67, 1, 0),
+            "--cookie" => optional(62, 1, 0),
+            // SIGIO to this process for a descriptor.
+            "--async" => {
+                let fd = words.number();
+                // SAFETY: no pointers.
+                unsafe {
+                    sys::check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()), "F_SETOWN");
+                    let flags = libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC;
+                    sys::check(libc::fcntl(fd, libc::F_SETFL, flags), "F_SETFL");
+                }
+            }
             "--refuse" => refuse(&words.text()),
             "--filter" => filter(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
@@ -167,6 +200,12 @@ fn timer(which: c_int, left: c_int, interval: c_int) {
 
 fn prctl(what: c_int, value: c_ulong) {
     prctl2(what, value, 0);
+}
+
+/// PR_SET_SPECULATION_CTRL, PR_SET_MDWE, PR_SET_MEMORY_MERGE, PR_SCHED_CORE.
+fn optional(what: c_int, value: c_ulong, more: c_ulong) {
+    // SAFETY: none of these takes a pointer here.
+    unsafe { libc::prctl(what, value, more, 0, 0) };
 }
 
 fn prctl2(what: c_int, value: c_ulong, more: c_ulong) {
