@@ -138,39 +138,6 @@ pub(crate) fn with(words: &mut Words) -> ! {
                     "setpriority",
                 );
             }
-            // Where the kernel refuses these, they stay as they are.
-            // SAFETY: no pointers, but to a number that outlives the call.
-            "--memory-policy" => unsafe {
-                let first = 1_u64;
-                libc::syscall(
-                    libc::SYS_set_mempolicy,
-                    1, /* MPOL_PREFERRED */
-                    &raw const first,
-                    64,
-                );
-            },
-            // SAFETY: a keyring without a name.
-            "--keyring" => unsafe {
-                libc::syscall(
-                    libc::SYS_keyctl,
-                    1, /* KEYCTL_JOIN_SESSION_KEYRING */
-                    0,
-                );
-            },
-            "--speculation" => optional(53, 0, 1 << 2),
-            "--mdwe" => optional(65, 1, 0),
-            "--merge" => optional(67, 1, 0),
-            "--cookie" => optional(62, 1, 0),
-            // SIGIO to this process for a descriptor.
-            "--async" => {
-                let fd = words.number();
-                // SAFETY: no pointers.
-                unsafe {
-                    sys::check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()), "F_SETOWN");
-                    let flags = libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC;
-                    sys::check(libc::fcntl(fd, libc::F_SETFL, flags), "F_SETFL");
-                }
-            }
             "--refuse" => refuse(&words.text()),
             "--filter" => filter(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
@@ -184,10 +151,49 @@ pub(crate) fn with(words: &mut Words) -> ! {
                     sys::check(libc::setresuid(uid, uid, uid), "setresuid");
                 }
             }
-            other => sys::fail(other),
+            other => attribute(other, words),
         }
     }
     sys::fail("with: no command")
+}
+
+/// Attributes that some kernels refuse; they stay as they are there.
+fn attribute(option: &str, words: &mut Words) {
+    match option {
+        // SAFETY: no pointers, but to a number that outlives the call.
+        "--memory-policy" => unsafe {
+            let first = 1_u64;
+            libc::syscall(
+                libc::SYS_set_mempolicy,
+                1, /* MPOL_PREFERRED */
+                &raw const first,
+                64,
+            );
+        },
+        // SAFETY: a keyring without a name.
+        "--keyring" => unsafe {
+            libc::syscall(
+                libc::SYS_keyctl,
+                1, /* KEYCTL_JOIN_SESSION_KEYRING */
+                0,
+            );
+        },
+        "--speculation" => optional(53, 0, 1 << 2),
+        "--mdwe" => optional(65, 1, 0),
+        "--merge" => optional(67, 1, 0),
+        "--cookie" => optional(62, 1, 0),
+        // SIGIO to this process for a descriptor.
+        "--async" => {
+            let fd = words.number();
+            // SAFETY: no pointers.
+            unsafe {
+                sys::check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()), "F_SETOWN");
+                let flags = libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC;
+                sys::check(libc::fcntl(fd, libc::F_SETFL, flags), "F_SETFL");
+            }
+        }
+        other => sys::fail(other),
+    }
 }
 
 fn timer(which: c_int, left: c_int, interval: c_int) {

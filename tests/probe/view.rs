@@ -79,14 +79,7 @@ pub(crate) fn view(words: &mut Words) -> c_int {
             let _ = writeln!(out, "{file} {line}");
         }
     }
-    // Each session has a number there, which is another one in each test.
-    let group = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
-    let nice = group.split(' ').skip(1).collect::<Vec<_>>().join(" ");
-    let _ = writeln!(out, "autogroup {}", nice.trim());
-    // Without a security module that has labels, it cannot be read.
-    let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
-    let root = fs::read_link("/proc/self/root").unwrap_or_default();
-    let _ = writeln!(out, "label {}\nroot {}", label.trim(), root.display());
+    out.push_str(&of_session());
     let cwd = std::env::current_dir().unwrap_or_default();
     let _ = writeln!(out, "cwd {}", hex(cwd.as_os_str().as_bytes()));
     for (name, value) in std::env::vars_os() {
@@ -140,6 +133,19 @@ pub(crate) fn view(words: &mut Words) -> c_int {
         }
     }
     0
+}
+
+fn of_session() -> String {
+    let mut out = String::new();
+    // Each session has a number there, which is another one in each test.
+    let group = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    let nice = group.split(' ').skip(1).collect::<Vec<_>>().join(" ");
+    let _ = writeln!(out, "autogroup {}", nice.trim());
+    // Without a security module that has labels, it cannot be read.
+    let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    let root = fs::read_link("/proc/self/root").unwrap_or_default();
+    let _ = writeln!(out, "label {}\nroot {}", label.trim(), root.display());
+    out
 }
 
 /// What only a system call says.
