@@ -170,6 +170,14 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The signals that a probe received.
+    fn sent(&self, name: &str, out: &[String]) -> Vec<i32> {
+        let mut sent = signals_of(name, out);
+        // Two that are not pending at once are two.
+        sent.dedup_by(|one, other| self.place.cont && *one == CONT && one == other);
+        sent
+    }
+
     /// What a process is sent by a stop.
     fn asked(&self) -> Vec<i32> {
         [TERM]
@@ -238,12 +246,15 @@ fn forward(ground: &Ground, place: &Place) -> Result<(), String> {
 
 /// The command is asked once, has its time, and its exit code comes back.
 fn stop(ground: &Ground, place: &Place) -> Result<(), String> {
-    let words = ["signals", "--name", "c", "--exit", "TERM:7"];
+    let words = ["signals", "--name", "c", "--exit", "35:7"];
     let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
     run.ready(&["c"]);
     run.frozen(|| run.kill(TERM));
+    run.expect("c", TERM);
+    // A higher number than SIGCONT: of two that are pending, the lower one comes first.
+    run.frozen(|| run.kill(35));
     let out = run.end(Status::Code(7));
-    assert_eq!(signals_of("c", &out), [TERM]);
+    assert_eq!(run.sent("c", &out), [run.asked(), vec![35]].concat());
     Ok(())
 }
 
@@ -258,14 +269,8 @@ fn escalate(ground: &Ground, place: &Place) -> Result<(), String> {
     run.frozen(|| run.kill(TERM));
     let out = run.end(run.killed());
     assert!(from.elapsed() >= grace, "{:?}", from.elapsed());
-    let sent = |name: &str| {
-        let mut sent = signals_of(name, &out);
-        // Two that are not pending at once are two.
-        sent.dedup_by(|one, other| place.cont && *one == CONT && one == other);
-        sent
-    };
-    assert_eq!(sent("c"), run.asked());
-    assert_asked(&sent("d"), &run.asked(), place, "escalate");
+    assert_eq!(run.sent("c", &out), run.asked());
+    assert_asked(&run.sent("d", &out), &run.asked(), place, "escalate");
     let log = run.running.log().join("\n");
     assert!(log.contains("grace period of 300ms is over"), "{log}");
     Ok(())
@@ -326,7 +331,7 @@ fn drain(ground: &Ground, place: &Place) -> Result<(), String> {
     run.frozen(|| run.kill(USR1));
     let out = run.end(Status::Code(7));
     assert_eq!(signals_of("c", &out), [USR1]);
-    assert_asked(&signals_of("d", &out), &[TERM], place, "drain");
+    assert_asked(&run.sent("d", &out), &[TERM], place, "drain");
     Ok(())
 }
 
