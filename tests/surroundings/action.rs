@@ -300,7 +300,7 @@ const NOT_ASKED: [(&str, &str, &str); 5] = [
 const KILLED_BY_KERNEL: &str = "the command is PID 1: the kernel kills its descendants with it";
 /// A process that /proc does not show is found once it is bowout's child. At the end of the grace
 /// period the look for it and the death of its parent are in a race.
-const KILLED_FIRST: &str = "fault: a descendant can get SIGKILL and no SIGTERM before it";
+const KILLED_FIRST: &str = "known fault: a descendant can get SIGKILL and no SIGTERM";
 
 /// What differs in this cell.
 pub fn note(place: &Place, action: &str) -> Option<&'static str> {
