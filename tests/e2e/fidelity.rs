@@ -46,7 +46,7 @@ fn assert_same(home: Home, setup: &[&str], words: &[&OsStr]) {
     assert_eq!(view(Start::new(["-q"])), direct, "{home:?} {setup:?}");
 }
 
-const STATES: [&[&str]; 15] = [
+const STATES: [&[&str]; 16] = [
     &["--default", "PIPE"],
     &["--ignore", "PIPE"],
     &["--ignore", "HUP"],
@@ -67,6 +67,7 @@ const STATES: [&[&str]; 15] = [
     &["--no-thp", "--securebits", "5"],
     &["--memory-policy", "--keyring", "--speculation"],
     &["--mdwe", "--merge", "--cookie"],
+    &["--landlock"],
 ];
 
 /// How the command has an attribute that execve(2) keeps.
@@ -122,7 +123,7 @@ const ATTRIBUTES: [(&str, Has); 65] = [
     ("audit session", Has::ByFork("sessionid")),
     ("security label", Has::ByFork("label")),
     ("session keyring", Has::ByFork("keyring")),
-    ("Landlock domain", Has::ByFork("NoNewPrivs")),
+    ("Landlock domain", Has::ByFork("landlock")),
     ("environment", Has::ByFork("env ")),
     (
         "variables that name the process",
@@ -296,7 +297,8 @@ fn a_signal_of_a_descriptor_that_bowout_owned_reaches_the_command() {
 #[test]
 fn a_command_inherits_what_bowout_was_given() {
     for home in homes() {
-        let root = |state: &&&[&str]| ["--reset-on-fork", "--no-thp"].contains(&state[0]);
+        let root =
+            |state: &&&[&str]| ["--reset-on-fork", "--no-thp", "--landlock"].contains(&state[0]);
         let without_root = skip(not_root());
         for state in STATES.iter().filter(|state| !(without_root && root(state))) {
             assert_same(home, state, &[]);

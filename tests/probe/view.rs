@@ -141,6 +141,8 @@ fn of_session() -> String {
     let group = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
     let nice = group.split(' ').skip(1).collect::<Vec<_>>().join(" ");
     let _ = writeln!(out, "autogroup {}", nice.trim());
+    let landlock = fs::read_dir("/usr").map_or_else(|error| error.to_string(), |_| "none".into());
+    let _ = writeln!(out, "landlock {landlock}");
     // Without a security module that has labels, it cannot be read.
     let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
     let root = fs::read_link("/proc/self/root").unwrap_or_default();
