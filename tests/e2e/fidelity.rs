@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::common::{Dir, Home, NONE, Start, Status, homes, not_root, skip};
@@ -45,7 +46,7 @@ fn assert_same(home: Home, setup: &[&str], words: &[&OsStr]) {
     assert_eq!(view(Start::new(["-q"])), direct, "{home:?} {setup:?}");
 }
 
-const STATES: [&[&str]; 13] = [
+const STATES: [&[&str]; 16] = [
     &["--default", "PIPE"],
     &["--ignore", "PIPE"],
     &["--ignore", "HUP"],
@@ -64,6 +65,9 @@ const STATES: [&[&str]; 13] = [
         "--slack", "70000", "--mce", "1", "--ioprio", "16389", "--nice", "3",
     ],
     &["--no-thp", "--securebits", "5"],
+    &["--memory-policy", "--keyring", "--speculation"],
+    &["--mdwe", "--merge", "--cookie"],
+    &["--landlock"],
 ];
 
 /// How the command has an attribute that execve(2) keeps.
@@ -81,10 +85,13 @@ enum Has {
     Tested(&'static str),
 }
 
-/// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)) or that
-/// fork(2) names as not the same in the child. What execve(2) drops as well is not the command's
-/// either way: memory locks, timer_create(2), asynchronous I/O, the keyrings of thread and process.
-const ATTRIBUTES: [(&str, Has); 46] = [
+/// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)), that
+/// fork(2) names as not the same in the child, or that proc(5) shows of a process. What execve(2)
+/// drops as well is not the command's either way: memory locks, timer_create(2), asynchronous I/O,
+/// the keyrings of thread and process, the labels of /proc/PID/attr for one exec alone, memory maps
+/// and their flags (MADV_DONTFORK), names and auxiliary vector. Prctl(2) has more on other machines
+/// than x86.
+const ATTRIBUTES: [(&str, Has); 65] = [
     ("process ID, thread ID", Has::OfItsOwn),
     ("parent process ID", Has::OfItsOwn),
     (
@@ -113,12 +120,17 @@ const ATTRIBUTES: [(&str, Has); 46] = [
     ("no_new_privs", Has::ByFork("NoNewPrivs")),
     ("seccomp filters", Has::ByFork("Seccomp")),
     ("login user", Has::ByFork("loginuid")),
+    ("audit session", Has::ByFork("sessionid")),
+    ("security label", Has::ByFork("label")),
+    ("session keyring", Has::ByFork("keyring")),
+    ("Landlock domain", Has::ByFork("landlock")),
     ("environment", Has::ByFork("env ")),
     (
         "variables that name the process",
         Has::Tested("a_variable_that_names_bowout_names_the_child_and_no_other_appears"),
     ),
     ("working directory", Has::ByFork("cwd")),
+    ("root directory", Has::ByFork("root")),
     ("umask", Has::ByFork("Umask")),
     ("open descriptors", Has::ByFork("fd ")),
     (
@@ -126,10 +138,16 @@ const ATTRIBUTES: [(&str, Has); 46] = [
         Has::ByFork("fd "),
     ),
     ("record locks (fcntl(2))", Has::Not("record locks")),
+    (
+        "signal-driven I/O and leases (F_SETOWN, F_SETLEASE)",
+        Has::Tested("a_signal_of_a_descriptor_that_bowout_owned_reaches_the_command"),
+    ),
     ("directory notifications (F_NOTIFY)", Has::Not("F_NOTIFY")),
     ("System V semaphore adjustments", Has::Not("semop(2)")),
     ("limits", Has::ByFork("limits")),
     ("resource usage so far", Has::Not("processor time")),
+    ("start time, statistics, delays", Has::OfItsOwn),
+    ("I/O ports (ioperm(2))", Has::Not("ioperm(2)")),
     ("signal mask", Has::ByFork("SigBlk")),
     ("ignored signals", Has::ByFork("SigIgn")),
     (
@@ -147,15 +165,34 @@ const ATTRIBUTES: [(&str, Has); 46] = [
         "scheduling that the command may not take",
         Has::Not("SCHED_RESET_ON_FORK"),
     ),
+    (
+        "SCHED_DEADLINE, which forbids fork(2)",
+        Has::Not("SCHED_DEADLINE"),
+    ),
+    (
+        "automatic process group's nice value",
+        Has::ByFork("autogroup"),
+    ),
+    ("core scheduling cookie", Has::ByFork("cookie")),
+    ("I/O flusher", Has::ByFork("io_flusher")),
     ("I/O priority", Has::ByFork("ioprio")),
     ("processor affinity", Has::ByFork("Cpus_allowed")),
-    ("memory policy", Has::ByFork("Mems_allowed")),
+    ("memory nodes", Has::ByFork("Mems_allowed")),
+    ("memory policy (set_mempolicy(2))", Has::ByFork("mempolicy")),
     ("timer slack", Has::ByFork("timerslack_ns")),
+    ("default timer slack", Has::Not("PR_SET_TIMERSLACK")),
     ("OOM score adjustment", Has::ByFork("oom_score_adj")),
     ("core dump filter", Has::ByFork("coredump_filter")),
     ("personality", Has::ByFork("personality")),
     ("transparent huge pages", Has::ByFork("thp")),
     ("machine check policy", Has::ByFork("mce")),
+    ("merging of equal pages", Has::ByFork("merge")),
+    (
+        "no memory both writable and executable",
+        Has::ByFork("mdwe"),
+    ),
+    ("speculation control", Has::ByFork("speculation")),
+    ("access to the time stamp counter", Has::ByFork("tsc")),
     ("control group", Has::ByFork("cgroup")),
     ("namespaces", Has::ByFork("ns ")),
     (
@@ -164,6 +201,7 @@ const ATTRIBUTES: [(&str, Has); 46] = [
     ),
     ("parent-death signal", Has::Not("parent-death signal")),
     ("tracer", Has::OfItsOwn),
+    ("tracer to come (Yama)", Has::Not("PR_SET_PTRACER")),
 ];
 
 /// Each one that the probe can see is there to be compared, and each one that the command does not
@@ -238,10 +276,29 @@ fn a_signal_that_is_pending_when_bowout_starts_reaches_the_command() {
     }
 }
 
+/// The owner is a PID, which was the command's own before a direct exec.
+#[test]
+fn a_signal_of_a_descriptor_that_bowout_owned_reaches_the_command() {
+    for home in homes() {
+        let (read, mut write) = std::io::pipe().expect("a pipe");
+        let mut bowout = Start::new(["--grace", "1h"])
+            .at(home)
+            .stdin(read)
+            .with(["--async", "0"])
+            .probe(["signals", "--exit", "TERM:7"]);
+        bowout.ready();
+        write.write_all(b".").expect("written");
+        bowout.expect(libc::SIGIO);
+        bowout.kill(libc::SIGTERM);
+        assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
+    }
+}
+
 #[test]
 fn a_command_inherits_what_bowout_was_given() {
     for home in homes() {
-        let root = |state: &&&[&str]| ["--reset-on-fork", "--no-thp"].contains(&state[0]);
+        let root =
+            |state: &&&[&str]| ["--reset-on-fork", "--no-thp", "--landlock"].contains(&state[0]);
         let without_root = skip(not_root());
         for state in STATES.iter().filter(|state| !(without_root && root(state))) {
             assert_same(home, state, &[]);

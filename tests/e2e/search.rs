@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_strace, probe, skip};
+use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_strace, probe, size, skip};
 
 /// Numbers that look random and are the same in each run (xorshift64).
 struct Seed(u64);
@@ -21,10 +21,12 @@ impl Seed {
 }
 
 /// What can be found under the name `tool`.
-const FILES: u64 = 9;
+const FILES: u64 = 10;
+/// Of owner, group and others. A script has to be read by the user that executes it.
+const MODES: [u32; 8] = [0o755, 0o711, 0o111, 0o100, 0o010, 0o001, 0o744, 0o000];
 
-fn put(root: &Dir, number: usize, kind: u64) {
-    let name = format!("{number}/tool");
+fn put(seed: &mut Seed, root: &Dir, dir: &str, kind: u64) {
+    let name = format!("{dir}tool");
     let tool = root.file(&name);
     let script = |text: &str, mode: u32| drop(root.write(&name, text, mode));
     match kind {
@@ -35,6 +37,7 @@ fn put(root: &Dir, number: usize, kind: u64) {
         5 => script("#!/no/such/interpreter\n", 0o755),
         6 => fs::create_dir(&tool).expect("a directory"),
         7 => symlink("/no/such/file", &tool).expect("a link"),
+        8 => script("#!/bin/sh\necho run $0\n", MODES[seed.below(8) as usize]),
         _ => symlink("tool", &tool).expect("a link to itself"),
     }
 }
@@ -42,7 +45,15 @@ fn put(root: &Dir, number: usize, kind: u64) {
 /// An element of PATH, in a directory of the test's.
 fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     let dir = root.file(&number.to_string());
-    match seed.below(12) {
+    // The same directory by a relative name.
+    let named = |seed: &mut Seed| {
+        if seed.below(4) == 0 {
+            number.to_string().into()
+        } else {
+            root.file(&number.to_string()).into()
+        }
+    };
+    match seed.below(14) {
         // A name that is too long as a whole, which execvp(3) passes over. Where there is no other,
         // glibc sets no error.
         0 if number > 0 => format!("/{}", "x".repeat(5000)).into(),
@@ -53,24 +64,29 @@ fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
         }
         3 => {
             fs::create_dir(&dir).expect("a directory");
-            put(root, number, 2);
+            put(seed, root, &format!("{number}/"), 2);
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o600)).expect("a mode");
-            dir.into()
+            named(seed)
         }
+        // The working directory.
+        4 => OsString::new(),
+        5 => ".".into(),
         _ => {
             fs::create_dir(&dir).expect("a directory");
-            put(root, number, seed.below(FILES));
-            dir.into()
+            let kind = seed.below(FILES);
+            put(seed, root, &format!("{number}/"), kind);
+            named(seed)
         }
     }
 }
 
 /// The result: the lines of what was executed, or the exit code that the error of execvp(3)
-/// means.
+/// means, or that of a shell that may execute its script and not read it.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Run(Vec<String>),
     Not(i32),
+    Unread,
 }
 
 fn outcome(mut running: Running, direct: bool) -> Outcome {
@@ -86,6 +102,7 @@ fn outcome(mut running: Running, direct: bool) -> Outcome {
             Outcome::Not(if absent { 127 } else { 126 })
         }
         Status::Code(code @ 126..=127) if !direct => Outcome::Not(code),
+        Status::Code(2) => Outcome::Unread,
         other => panic!("{other:?}: {lines:?} {:#?}", running.log()),
     }
 }
@@ -93,12 +110,20 @@ fn outcome(mut running: Running, direct: bool) -> Outcome {
 #[test]
 fn path_is_searched_as_by_execvp() {
     let mut seed = Seed(0x2545_f491_4f6c_dd1d);
-    for case in 0..120 {
+    // How many were executed, not found, found and not executed.
+    let mut met = [0; 3];
+    for case in 0..size(400, 6000) {
         let root = Dir::new();
         fs::set_permissions(&root.0, fs::Permissions::from_mode(0o755)).expect("a mode");
         let elements: Vec<OsString> = (0..=seed.below(4) as usize)
             .map(|n| element(&mut seed, &root, n))
             .collect();
+        let kind = seed.below(3 * FILES);
+        // After an element that is too long, glibc looks in the working directory, which PATH does
+        // not name.
+        if kind < FILES && elements.iter().all(|element| element.len() < 4096) {
+            put(&mut seed, &root, "", kind);
+        }
         let path = elements.join(OsStr::new(":"));
         // A user that may not search a directory of mode 0600; for root it is there.
         let user: &[&str] = if seed.below(3) == 0 && crate::common::not_root().is_none() {
@@ -106,10 +131,11 @@ fn path_is_searched_as_by_execvp() {
         } else {
             &[]
         };
-        let name: OsString = if seed.below(8) == 0 {
-            root.file("0/tool").into()
-        } else {
-            "tool".into()
+        let name: OsString = match seed.below(16) {
+            0 => root.file("0/tool").into(),
+            1 => "0/tool".into(),
+            2 => "./tool".into(),
+            _ => "tool".into(),
         };
         let run = |start: Start, direct: bool| {
             let set_up = user.iter().copied().chain(["--umask", "18"]);
@@ -124,11 +150,11 @@ fn path_is_searched_as_by_execvp() {
         };
         let mut expected = run(Start::direct(), true);
         // It says ENOENT of a file whose interpreter is missing as well: the file was found.
-        let candidates = elements.iter().map(|dir| Path::new(dir).join("tool"));
+        let candidates = elements.iter().map(|dir| root.0.join(dir).join("tool"));
         let mut candidates = if name == "tool" {
             candidates.collect()
         } else {
-            vec![name.clone().into()]
+            vec![root.0.join(&name)]
         }
         .into_iter();
         let is_found =
@@ -142,7 +168,14 @@ fn path_is_searched_as_by_execvp() {
             "case {case}: {path:?} {}",
             name.display()
         );
+        met[match expected {
+            Outcome::Run(_) | Outcome::Unread => 0,
+            Outcome::Not(127) => 1,
+            Outcome::Not(_) => 2,
+        }] += 1;
     }
+    println!("{met:?} executed, not found, not executed");
+    assert!(met.iter().all(|times| *times >= 20), "{met:?}");
 }
 
 /// Where glibc stops at a name that is too long for a directory, and other C libraries and shells

@@ -32,6 +32,9 @@ exit N | die SIG             end so
 orphans N                    make N orphans; print the most children that the parent had at any time
 tree N [--stubborn] [signals' options]
                              N descendants, some orphaned, some in their own session; then as signals
+pair [--here] [signals' options] -- [signals' options]
+                             a descendant, and then the process itself, as signals; the descendant
+                             is in a session of its own unless it is --here
 breed N MS                   N lines of processes, each of which forks the next and ends after MS
 terminal [--catch SIG,...] [--exit SIG:CODE] [--to FILE] [--group | --foreground] [--raw] [--read] [--stop SIG]
                              report these signals alone; before it, take and use the terminal so
@@ -49,7 +52,7 @@ thread -- COMMAND            start COMMAND from a thread that ends; end on SIGTE
 traced [orphan] [raise SIG]... (exec COMMAND | -- signals' options)
                              asks its parent to trace it: see traced.rs
 with [SET-UP...] -- COMMAND  change what is inherited, then exec
-ns [--here] [--no-proc | --hide | --no-tty | --own-dev] -- COMMAND
+ns [--here] [--no-proc | --hide | --outer-proc | --ended-proc | --no-tty | --own-dev] -- COMMAND
                              COMMAND as PID 1 of a namespace; end as it ends
 ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 
@@ -128,6 +131,7 @@ extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
         b"die" => sys::die(signal(&words.text())),
         b"orphans" => tree::orphans(words.number()),
         b"tree" => tree::tree(&mut words),
+        b"pair" => tree::pair(&mut words),
         b"breed" => tree::breed(words.number(), words.number()),
         b"send" => storm::send(&mut words),
         b"count" => storm::count(&mut words),

@@ -139,6 +139,7 @@ pub(crate) fn with(words: &mut Words) -> ! {
                 );
             }
             "--refuse" => refuse(&words.text()),
+            "--filter" => filter(&words.text()),
             "--no-cap-kill" => drop_capability(CAP_KILL),
             "--no-cap-ptrace" => drop_capability(CAP_SYS_PTRACE),
             "--uid" => {
@@ -150,10 +151,57 @@ pub(crate) fn with(words: &mut Words) -> ! {
                     sys::check(libc::setresuid(uid, uid, uid), "setresuid");
                 }
             }
-            other => sys::fail(other),
+            other => attribute(other, words),
         }
     }
     sys::fail("with: no command")
+}
+
+/// Attributes that some kernels refuse; they stay as they are there.
+fn attribute(option: &str, words: &mut Words) {
+    match option {
+        // SAFETY: no pointers, but to a number that outlives the call.
+        "--memory-policy" => unsafe {
+            let first = 1_u64;
+            libc::syscall(
+                libc::SYS_set_mempolicy,
+                1, /* MPOL_PREFERRED */
+                &raw const first,
+                64,
+            );
+        },
+        // SAFETY: a keyring without a name.
+        "--keyring" => unsafe {
+            libc::syscall(
+                libc::SYS_keyctl,
+                1, /* KEYCTL_JOIN_SESSION_KEYRING */
+                0,
+            );
+        },
+        // No directory can be read any more.
+        // SAFETY: a structure of one number that outlives the call.
+        "--landlock" => unsafe {
+            let handled = 1_u64 << 3; // LANDLOCK_ACCESS_FS_READ_DIR
+            let rules = libc::syscall(444, &raw const handled, 8, 0);
+            libc::syscall(446, rules, 0);
+            libc::close(rules as c_int);
+        },
+        "--speculation" => optional(53, 0, 1 << 2),
+        "--mdwe" => optional(65, 1, 0),
+        "--merge" => optional(67, 1, 0),
+        "--cookie" => optional(62, 1, 0),
+        // SIGIO to this process for a descriptor.
+        "--async" => {
+            let fd = words.number();
+            // SAFETY: no pointers.
+            unsafe {
+                sys::check(libc::fcntl(fd, libc::F_SETOWN, libc::getpid()), "F_SETOWN");
+                let flags = libc::fcntl(fd, libc::F_GETFL) | libc::O_ASYNC;
+                sys::check(libc::fcntl(fd, libc::F_SETFL, flags), "F_SETFL");
+            }
+        }
+        other => sys::fail(other),
+    }
 }
 
 fn timer(which: c_int, left: c_int, interval: c_int) {
@@ -166,6 +214,12 @@ fn timer(which: c_int, left: c_int, interval: c_int) {
 
 fn prctl(what: c_int, value: c_ulong) {
     prctl2(what, value, 0);
+}
+
+/// PR_SET_SPECULATION_CTRL, PR_SET_MDWE, PR_SET_MEMORY_MERGE, PR_SCHED_CORE.
+fn optional(what: c_int, value: c_ulong, more: c_ulong) {
+    // SAFETY: none of these takes a pointer here.
+    unsafe { libc::prctl(what, value, more, 0, 0) };
 }
 
 fn prctl2(what: c_int, value: c_ulong, more: c_ulong) {
@@ -214,6 +268,32 @@ fn refuse(text: &str) {
         end(libc::SECCOMP_RET_ERRNO | errno),
         end(libc::SECCOMP_RET_ALLOW),
     ]);
+    install(&mut filter);
+}
+
+/// Likewise, of a file with an instruction a line: `CODE JT JF K`, as tcpdump(1) prints them.
+fn filter(file: &str) {
+    let text =
+        fs::read_to_string(file).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
+    let step = |line: &str| {
+        let numbers: Vec<u32> = line
+            .split(' ')
+            .map_while(|word| word.parse().ok())
+            .collect();
+        let [code, jt, jf, k] = numbers[..] else {
+            sys::fail(line)
+        };
+        libc::sock_filter {
+            code: code as u16,
+            jt: jt as u8,
+            jf: jf as u8,
+            k,
+        }
+    };
+    install(&mut text.lines().map(step).collect::<Vec<_>>());
+}
+
+fn install(filter: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
@@ -263,6 +343,8 @@ pub(crate) fn ns(words: &mut Words) -> ! {
             "--no-fork" => fork = false,
             "--no-proc" => over = Mount::NoProc,
             "--hide" => over = Mount::HidingProc,
+            "--outer-proc" => over = Mount::OuterProc,
+            "--ended-proc" => over = Mount::EndedProc,
             "--no-tty" => over = Mount::NoTty,
             "--own-dev" => over = Mount::OwnDev,
             other => sys::fail(other),
@@ -326,6 +408,10 @@ enum Mount {
     /// In which other users' processes cannot be seen (proc(5), `hidepid`), but by members of a
     /// group. It is root's where no other is named.
     HidingProc,
+    /// /proc is of the PID namespace that this process was started in.
+    OuterProc,
+    /// /proc is of a PID namespace in which no process is left.
+    EndedProc,
     /// Nothing is in /proc.
     NoProc,
     /// A /dev of the test's own, with the null device and the links to descriptors. For root alone.
@@ -352,6 +438,23 @@ fn mount(what: Mount) {
     match what {
         Mount::Proc => over(c"proc", c"/proc", 0, c""),
         Mount::HidingProc => over(c"proc", c"/proc", 0, c"hidepid=2,gid=65533"),
+        Mount::OuterProc => {}
+        Mount::EndedProc => {
+            let middle = sys::fork();
+            if middle == 0 {
+                // SAFETY: no pointers.
+                sys::check(unsafe { libc::unshare(libc::CLONE_NEWPID) }, "unshare");
+                let first = sys::fork();
+                if first == 0 {
+                    over(c"proc", c"/proc", 0, c"");
+                } else {
+                    tree::reap(first);
+                }
+                // SAFETY: no pointers.
+                unsafe { libc::_exit(0) }
+            }
+            tree::reap(middle);
+        }
         Mount::NoProc => over(c"tmpfs", c"/proc", 0, c""),
         Mount::OwnDev => {
             over(c"tmpfs", c"/dev", 0, c"mode=755");

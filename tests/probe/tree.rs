@@ -50,9 +50,32 @@ pub(crate) fn children(pid: c_int) -> usize {
     )
 }
 
-fn reap(pid: c_int) {
+pub(crate) fn reap(pid: c_int) {
     // SAFETY: no status is asked for.
     unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+}
+
+pub(crate) fn pair(words: &mut Words) -> ! {
+    let mut rest = words.command();
+    let same_group = rest.first().is_some_and(|word| word == "--here");
+    if same_group {
+        rest.remove(0);
+    }
+    let mut halves = rest.split(|word| word == "--").map(<[_]>::to_vec);
+    let (below, own) = (
+        halves.next().unwrap_or_default(),
+        halves.next().unwrap_or_default(),
+    );
+    // Before it forks: the descendant is sent no signal that it could die of.
+    sys::mask(libc::SIG_SETMASK, u64::MAX);
+    if sys::fork() == 0 {
+        if !same_group {
+            // SAFETY: no arguments.
+            unsafe { libc::setsid() };
+        }
+        receive::signals(&mut Words(below.into_iter()))
+    }
+    receive::signals(&mut Words(own.into_iter()))
 }
 
 /// Moving targets: a killer of one of them must not miss the next. They end by SIGKILL alone.

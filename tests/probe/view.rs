@@ -72,12 +72,14 @@ pub(crate) fn view(words: &mut Words) -> c_int {
         "coredump_filter",
         "cgroup",
         "loginuid",
+        "sessionid",
     ] {
         let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         for line in text.lines() {
             let _ = writeln!(out, "{file} {line}");
         }
     }
+    out.push_str(&of_session());
     let cwd = std::env::current_dir().unwrap_or_default();
     let _ = writeln!(out, "cwd {}", hex(cwd.as_os_str().as_bytes()));
     for (name, value) in std::env::vars_os() {
@@ -133,6 +135,21 @@ pub(crate) fn view(words: &mut Words) -> c_int {
     0
 }
 
+fn of_session() -> String {
+    let mut out = String::new();
+    // Each session has a number there, which is another one in each test.
+    let group = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    let nice = group.split(' ').skip(1).collect::<Vec<_>>().join(" ");
+    let _ = writeln!(out, "autogroup {}", nice.trim());
+    let landlock = fs::read_dir("/usr").map_or_else(|error| error.to_string(), |_| "none".into());
+    let _ = writeln!(out, "landlock {landlock}");
+    // Without a security module that has labels, it cannot be read.
+    let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
+    let root = fs::read_link("/proc/self/root").unwrap_or_default();
+    let _ = writeln!(out, "label {}\nroot {}", label.trim(), root.display());
+    out
+}
+
 /// What only a system call says.
 fn calls() -> String {
     let mut out = String::new();
@@ -161,6 +178,42 @@ fn calls() -> String {
             "subreaper {subreaper}\nscheduler {policy:#x}\nioprio {priority}"
         );
         let _ = writeln!(out, "securebits {securebits}\nthp {thp}\nmce {mce}");
+        // Where the kernel does not have one, an error is the same in each process.
+        let (flusher, mdwe, merge) = (
+            get(58 /* PR_GET_IO_FLUSHER */),
+            get(66 /* PR_GET_MDWE */),
+            get(68 /* PR_GET_MEMORY_MERGE */),
+        );
+        let speculation: Vec<c_int> = (0..3)
+            .map(|which| libc::prctl(52 /* PR_GET_SPECULATION_CTRL */, which, 0, 0, 0))
+            .collect();
+        let mut tsc: c_int = 0;
+        libc::prctl(25 /* PR_GET_TSC */, &raw mut tsc);
+        let mut cookie = 0_u64;
+        libc::prctl(62 /* PR_SCHED_CORE */, 0, 0, 0, &raw mut cookie);
+        // MPOL_F_NODE and MPOL_F_ADDR are not asked for: the policy of the process.
+        let (mut policy, mut nodes) = (0 as c_int, [0_u64; 16]);
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut policy,
+            nodes.as_mut_ptr(),
+            1024,
+            0,
+            0,
+        );
+        // Its description: a keyring that a test makes has a number of its own.
+        let mut text = [0_u8; 256];
+        let room = text.len();
+        let length = libc::syscall(libc::SYS_keyctl, 6, -3, text.as_mut_ptr(), room);
+        let length = usize::try_from(length).map_or(0, |length| length.min(room));
+        let keyring = String::from_utf8_lossy(&text[..length]);
+        let keyring = keyring.trim_end_matches('\0');
+        let _ = writeln!(
+            out,
+            "io_flusher {flusher}\nmdwe {mdwe}\nmerge {merge}\nspeculation {speculation:?}\n\
+             tsc {tsc}\ncookie {cookie:#x}\nmempolicy {policy} {:#x}\nkeyring {keyring}",
+            nodes[0]
+        );
     }
     out
 }

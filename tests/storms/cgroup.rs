@@ -2,7 +2,7 @@
 //! top.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::common::{leftovers, until};
 
@@ -38,6 +38,40 @@ impl Group {
         let made = Self(group.clone());
         fs::write(group.join(file), value).map_err(why)?;
         Ok(made)
+    }
+
+    /// One that can be frozen.
+    pub fn freezer() -> Result<Self, String> {
+        let first = Path::new("/sys/fs/cgroup/freezer").is_dir();
+        let files = ["freezer.state", "cgroup.freeze"];
+        Self::new("freezer", files, if first { "THAWED" } else { "0" })
+    }
+
+    /// Has the group frozen, or lets it go on. `wait_frozen` waits for it.
+    pub fn freeze(&self, frozen: bool) {
+        let (first, second) = (self.0.join("freezer.state"), self.0.join("cgroup.freeze"));
+        let done = match (first.exists(), frozen) {
+            (true, true) => fs::write(first, "FROZEN"),
+            (true, false) => fs::write(first, "THAWED"),
+            (false, _) => fs::write(second, if frozen { "1" } else { "0" }),
+        };
+        done.expect("the state is written");
+    }
+
+    /// Waits until each of its processes stands still, or goes on.
+    pub fn wait_frozen(&self, frozen: bool) {
+        let state = if frozen { "FROZEN" } else { "THAWED" };
+        let line = if frozen { "frozen 1" } else { "frozen 0" };
+        until(state, || {
+            let done = match fs::read_to_string(self.0.join("freezer.state")) {
+                Ok(text) => text.trim() == state,
+                Err(_) => fs::read_to_string(self.0.join("cgroup.events"))
+                    .ok()?
+                    .lines()
+                    .any(|found| found == line),
+            };
+            done.then_some(())
+        });
     }
 
     pub fn path(&self) -> &str {

@@ -1,0 +1,372 @@
+//! What bowout does in each place: a run, and what is seen of it from outside.
+
+use std::cell::OnceCell;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cgroup::Group;
+use crate::common::{
+    Running, Start, Status, assert_at_most, children, hold, keep_report, signals_of, until,
+};
+use crate::place::{Ground, Place, is_bowout};
+
+const TERM: i32 = libc::SIGTERM;
+const CONT: i32 = libc::SIGCONT;
+const HUP: i32 = libc::SIGHUP;
+const USR1: i32 = libc::SIGUSR1;
+const USR2: i32 = libc::SIGUSR2;
+const VALUE: i32 = 42;
+
+pub type Action = (&'static str, fn(&Ground, &Place) -> Result<(), String>);
+
+/// A place that cannot be entered here is an `Err` that says why. What is not as expected panics.
+pub const ACTIONS: [Action; 6] = [
+    ("start", start),
+    ("forward", forward),
+    ("stop", stop),
+    ("escalate", escalate),
+    ("drain", drain),
+    ("report", report),
+];
+
+/// bowout in a place, with the probe as its command.
+struct Run<'a> {
+    place: &'a Place,
+    bowout: OnceCell<(i32, OwnedFd)>,
+    pid_file: Option<std::path::PathBuf>,
+    /// Dropped before the group.
+    running: Running,
+    group: Option<Group>,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        ground: &Ground,
+        place: &'a Place,
+        options: &[&str],
+        words: &[&str],
+    ) -> Result<Self, String> {
+        let entry = (place.enter)(ground)?;
+        let mut line: Vec<OsString> = entry.words;
+        line.push(entry.bowout.into());
+        line.extend(options.iter().map(OsString::from));
+        line.extend(["--".into(), entry.probe.clone().into()]);
+        if !place.inside.is_empty() {
+            let inside = place.inside.iter().map(OsString::from);
+            line.extend(["with".into()].into_iter().chain(inside));
+            line.extend(["--".into(), entry.probe.into()]);
+        }
+        line.extend(words.iter().map(OsString::from));
+        let group = entry.group.inspect(|group| group.freeze(true));
+        let run = Self {
+            place,
+            bowout: OnceCell::new(),
+            pid_file: entry.pid_file,
+            running: Start::direct().dir("/").command(&line),
+            group,
+        };
+        if let Some(group) = &run.group {
+            // The process enters a group that is frozen already.
+            let members = format!("{}/cgroup.procs", group.path());
+            until("a process is in the group", || {
+                fs::read_to_string(&members)
+                    .is_ok_and(|text| !text.is_empty())
+                    .then_some(())
+            });
+            run.thaw();
+        }
+        Ok(run)
+    }
+
+    /// Once every process of the group stands still.
+    fn thaw(&self) {
+        if let Some(group) = &self.group {
+            group.wait_frozen(true);
+            group.freeze(false);
+            group.wait_frozen(false);
+        }
+    }
+
+    /// Does this while bowout stands still, if the place has bowout stand still.
+    fn frozen(&self, act: impl FnOnce()) {
+        if let Some(group) = &self.group {
+            group.freeze(true);
+            group.wait_frozen(true);
+        }
+        act();
+        self.thaw();
+    }
+
+    /// Waits for the probes of these names, and for bowout to be where it should be.
+    fn ready(&mut self, names: &[&str]) {
+        for name in names {
+            self.running.ready_as(name);
+        }
+        let pid = self.bowout().0;
+        assert!((self.place.is_there)(pid), "bowout is somewhere else");
+    }
+
+    /// The outermost bowout: all that enters is an ancestor of it.
+    fn bowout(&self) -> &(i32, OwnedFd) {
+        self.bowout.get_or_init(|| {
+            until("bowout is there", || {
+                let pid = match &self.pid_file {
+                    Some(file) => fs::read_to_string(file).ok()?.trim().parse().ok()?,
+                    None => below(self.running.pid)?,
+                };
+                Some((pid, hold(pid)?))
+            })
+        })
+    }
+
+    fn kill(&self, signal: i32) {
+        let handle = self.bowout().1.as_raw_fd();
+        // SAFETY: no information is passed; the kernel makes it up as for kill.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
+        assert_eq!(done, 0, "{signal}: {}", std::io::Error::last_os_error());
+    }
+
+    fn queue(&self, signal: i32, value: i32) {
+        let value = libc::sigval {
+            sival_ptr: value as usize as *mut libc::c_void,
+        };
+        // SAFETY: bowout, which this test has not reaped; the value is a number.
+        let done = unsafe { libc::sigqueue(self.bowout().0, signal, value) };
+        assert_eq!(done, 0, "{signal}: {}", std::io::Error::last_os_error());
+    }
+
+    /// Waits until the probe of this name has this signal.
+    fn expect(&mut self, name: &str, signal: i32) -> String {
+        let prefix = format!("{name} {signal} ");
+        let out = &mut self.running.out;
+        out.find(&prefix, |line| line.starts_with(&prefix))
+    }
+
+    /// The end: this one, with no process of the command left. What was printed.
+    fn end(&mut self, wanted: Status) -> Vec<String> {
+        let status = self.running.wait();
+        assert_eq!(status, wanted, "{:#?}", self.running.err.seen());
+        let (names, left) = (["bowout", "probe"], self.running.left());
+        let left: Vec<_> = left
+            .iter()
+            .map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default())
+            .filter(|name| names.contains(&name.trim()))
+            .collect();
+        assert!(left.is_empty(), "left running: {left:?}");
+        self.running.out.rest();
+        self.running.out.seen()
+    }
+
+    /// How it ends where the command was killed.
+    fn killed(&self) -> Status {
+        if self.place.pid1 {
+            Status::Code(128 + libc::SIGKILL)
+        } else {
+            Status::Signal(libc::SIGKILL)
+        }
+    }
+
+    /// The signals that a probe received.
+    fn sent(&self, name: &str, out: &[String]) -> Vec<i32> {
+        let mut sent = signals_of(name, out);
+        // Two that are not pending at once are two.
+        sent.dedup_by(|one, other| self.place.cont && *one == CONT && one == other);
+        sent
+    }
+
+    /// What a process is sent by a stop.
+    fn asked(&self) -> Vec<i32> {
+        [TERM]
+            .into_iter()
+            .chain(self.place.cont.then_some(CONT))
+            .collect()
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        // What is frozen does not die.
+        if let Some(group) = &self.group {
+            group.freeze(false);
+        }
+    }
+}
+
+/// The first bowout on the way down from here.
+fn below(pid: i32) -> Option<i32> {
+    if is_bowout(pid) {
+        return Some(pid);
+    }
+    children(pid).into_iter().find_map(below)
+}
+
+/// The command runs with what it is given, and its exit code comes back.
+fn start(ground: &Ground, place: &Place) -> Result<(), String> {
+    let mut run = Run::start(ground, place, &[], &["exit", "7"])?;
+    assert_eq!(run.end(Status::Code(7)), [""; 0]);
+    let log = run.running.log();
+    let said: Vec<_> = log
+        .iter()
+        .filter(|line| line.starts_with("bowout: "))
+        .collect();
+    // As PID 1 it says of each code but 0 what it was.
+    let is_routine = |line: &String| place.pid1 && line.contains("exited with 7 after ");
+    assert!(said.iter().all(|line| is_routine(line)), "{said:#?}");
+    Ok(())
+}
+
+/// Each signal once, in order where bowout runs, and a queued one with its value.
+fn forward(ground: &Ground, place: &Place) -> Result<(), String> {
+    let words = ["signals", "--name", "c", "--exit", "USR2:7"];
+    let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
+    run.ready(&["c"]);
+    let queued = libc::SIGRTMIN() + 1;
+    run.frozen(|| {
+        run.kill(HUP);
+        run.kill(USR1);
+        run.queue(queued, VALUE);
+    });
+    // Those that are pending together come in an order of the kernel's.
+    let mut seen: Vec<String> = vec![];
+    for signal in [HUP, USR1, queued] {
+        seen.push(run.expect("c", signal));
+    }
+    assert!(seen[2].ends_with(&format!(" {VALUE}")), "{seen:?}");
+    run.frozen(|| run.kill(USR2));
+    let out = run.end(Status::Code(7));
+    let mut signals = signals_of("c", &out);
+    signals.sort_unstable();
+    assert_eq!(signals, [HUP, USR1, USR2, queued]);
+    Ok(())
+}
+
+/// The command is asked once, has its time, and its exit code comes back.
+fn stop(ground: &Ground, place: &Place) -> Result<(), String> {
+    let words = ["signals", "--name", "c", "--exit", "35:7"];
+    let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
+    run.ready(&["c"]);
+    run.frozen(|| run.kill(TERM));
+    run.expect("c", TERM);
+    // A higher number than SIGCONT: of two that are pending, the lower one comes first.
+    run.frozen(|| run.kill(35));
+    let out = run.end(Status::Code(7));
+    assert_eq!(run.sent("c", &out), [run.asked(), vec![35]].concat());
+    Ok(())
+}
+
+/// SIGKILL to the command, never before the grace period is over; its descendant, which was not
+/// asked before, is asked and has a second.
+fn escalate(ground: &Ground, place: &Place) -> Result<(), String> {
+    let grace = Duration::from_millis(300);
+    let words = ["pair", "--name", "d", "--", "--name", "c"];
+    let mut run = Run::start(ground, place, &["--grace", "300ms"], &words)?;
+    run.ready(&["d", "c"]);
+    let from = Instant::now();
+    run.frozen(|| run.kill(TERM));
+    let out = run.end(run.killed());
+    assert!(from.elapsed() >= grace, "{:?}", from.elapsed());
+    assert_eq!(run.sent("c", &out), run.asked());
+    assert_asked(&run.sent("d", &out), &run.asked(), place, "escalate");
+    let log = run.running.log().join("\n");
+    assert!(log.contains("grace period of 300ms is over"), "{log}");
+    Ok(())
+}
+
+/// Where a descendant may end without being asked: a place, an action, and why.
+const NOT_ASKED: [(&str, &str, &str); 5] = [
+    (
+        "new PID namespace without a fork",
+        "escalate",
+        KILLED_BY_KERNEL,
+    ),
+    (
+        "new PID namespace without a fork",
+        "drain",
+        KILLED_BY_KERNEL,
+    ),
+    ("no /proc", "escalate", KILLED_FIRST),
+    ("hidepid", "escalate", KILLED_FIRST),
+    (
+        "/proc of a PID namespace that has ended",
+        "escalate",
+        KILLED_FIRST,
+    ),
+];
+/// After `unshare -p` (README, Limits).
+const KILLED_BY_KERNEL: &str = "the command is PID 1: the kernel kills its descendants with it";
+/// A process that /proc does not show is found once it is bowout's child. At the end of the grace
+/// period the look for it and the death of its parent are in a race.
+const KILLED_FIRST: &str = "known fault: a descendant can get SIGKILL and no SIGTERM";
+
+/// What differs in this cell.
+pub fn note(place: &Place, action: &str) -> Option<&'static str> {
+    let found = NOT_ASKED
+        .iter()
+        .find(|(name, at, _)| *name == place.name && *at == action);
+    found.map(|(.., why)| *why)
+}
+
+/// What the descendant was sent: that it was asked to exit, or less where that may be.
+fn assert_asked(sent: &[i32], asked: &[i32], place: &Place, action: &str) {
+    if note(place, action).is_some() {
+        assert_at_most(sent, asked);
+    } else {
+        assert_eq!(sent, asked);
+    }
+}
+
+/// The descendant is asked once when the command has exited, and bowout waits for it.
+fn drain(ground: &Ground, place: &Place) -> Result<(), String> {
+    let (below, own) = (
+        ["--name", "d", "--exit", "TERM:0"],
+        ["--name", "c", "--exit", "USR1:7"],
+    );
+    let words = [&["pair"], &below[..], &["--"], &own].concat();
+    let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
+    run.ready(&["d", "c"]);
+    run.frozen(|| run.kill(USR1));
+    let out = run.end(Status::Code(7));
+    assert_eq!(signals_of("c", &out), [USR1]);
+    assert_asked(&run.sent("d", &out), &[TERM], place, "drain");
+    Ok(())
+}
+
+/// What is seen here is in the report.
+fn report(ground: &Ground, place: &Place) -> Result<(), String> {
+    let words = ["signals", "--name", "c", "--exit", "TERM:7"];
+    let options = ["--grace", "1h", "--report", "-"];
+    let mut run = Run::start(ground, place, &options, &words)?;
+    run.ready(&["c"]);
+    run.frozen(|| run.kill(TERM));
+    let out = run.end(Status::Code(7));
+    let text = out.last().expect("a report");
+    keep_report(text);
+    let report: Value =
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let contained = if place.pid1 { "pid1" } else { "subreaper" };
+    for (path, wanted) in [
+        ("/child/code", json!(7)),
+        ("/exit/code", json!(7)),
+        ("/containment", json!(contained)),
+        ("/stop/reason", json!("signal")),
+        ("/stop/by/signal", json!("SIGTERM")),
+        ("/stop/by/side", json!(place.side)),
+        ("/stop/rungs/0/signal", json!("SIGTERM")),
+        ("/descendants/left", json!(0)),
+        ("/killed", json!([])),
+        ("/survivors", json!([])),
+        ("/log_lines_lost", json!(0)),
+    ] {
+        assert_eq!(report.pointer(path), Some(&wanted), "{path}: {report}");
+    }
+    assert_eq!(
+        report["stop"]["rungs"].as_array().map(Vec::len),
+        Some(1),
+        "{report}"
+    );
+    Ok(())
+}
