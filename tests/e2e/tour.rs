@@ -137,7 +137,7 @@ const DOCUMENTS: [(&str, Count); 3] = [
     (
         "man/GUIDE.md",
         Count {
-            run: 6,
+            run: 7,
             replayed: 0,
             not_run: 23,
         },
@@ -249,6 +249,36 @@ fn each_block_of_the_documents_is_run_or_says_that_it_is_not() {
         println!("{name}: {count:?}");
         assert_eq!(count, expected, "{name}");
     }
+}
+
+/// The table in README shows lines that a block of the documents shows.
+#[test]
+fn the_table_of_lines_has_lines_that_were_printed() {
+    let readme = read("README.md");
+    let texts = DOCUMENTS.map(|(name, _)| read(name));
+    let shown: Vec<_> = texts
+        .iter()
+        .flat_map(|text| blocks(text))
+        .flat_map(|block| block.lines)
+        .map(|line| mask(line.trim_start_matches("^C").trim_start_matches("bowout: ")))
+        .collect();
+    let mut rows = 0;
+    let table = readme
+        .split("\n| Event | Level | Line |\n")
+        .nth(1)
+        .expect("the table");
+    for row in table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+    {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let line = cells[2].trim_end_matches(" |").trim_matches('`');
+        assert!(shown.contains(&mask(line)), "{line}: in no block");
+        assert!(["info", "warn", "error"].contains(&cells[1]), "{row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 11, "rows");
 }
 
 /// Each link to a file of the repository, and to a part of a document, leads somewhere.
