@@ -1,4 +1,4 @@
-"""The figure for README.md, as SVG by hand: bars for what is compared, lines for growth. Colours follow the reader's light or dark theme."""
+"""The figure for benches/README.md, as SVG by hand: bars for what is compared, lines for growth. Colours follow the reader's light or dark theme."""
 
 import math
 from xml.sax.saxutils import escape

@@ -25,7 +25,7 @@ _bowout() {
 
     case "${cmd}" in
         bowout)
-            opts="-t -k -e -v -q -g -c -r -p -s -w -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --pre-stop --pre-kill --pre-kill-timeout --post-stop --stop-delay --group --single-child --wait-tree --rewrite --remap --parent-death-signal --stop-on-eof --guard --subreaper --exit-status --notify --ready --ready-file --ready-timeout --replace-on --watchdog --report --termination-log --log-format --warn-on-reap --help --help-all --version"
+            opts="-t -k -e -v -q -r -p -w -g -c -s -h -V --grace --stop-signal --max-runtime --kill-mode --remap-exit --explain --verbose --quiet --grace-max --escalate --stop-on --on-repeat --stop-delay --wait-tree --rewrite --remap --exit-status --parent-death-signal --stop-on-eof --guard --notify --ready --ready-file --ready-timeout --watchdog --replace-on --pre-stop --pre-kill --pre-kill-timeout --post-stop --report --termination-log --log-format --warn-on-reap --group --single-child --subreaper --help --help-all --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -100,25 +100,6 @@ _bowout() {
                     COMPREPLY=($(compgen -W "kill forward ignore" -- "${cur}"))
                     return 0
                     ;;
-                --pre-stop)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --pre-kill)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --pre-kill-timeout)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --post-stop)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --stop-delay)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -147,16 +128,16 @@ _bowout() {
                     fi
                     return 0
                     ;;
+                --exit-status)
+                    COMPREPLY=($(compgen -W "auto code signal" -- "${cur}"))
+                    return 0
+                    ;;
                 --parent-death-signal)
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
                     return 0
                     ;;
                 -p)
                     COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
-                    return 0
-                    ;;
-                --exit-status)
-                    COMPREPLY=($(compgen -W "auto code signal" -- "${cur}"))
                     return 0
                     ;;
                 --notify)
@@ -192,15 +173,34 @@ _bowout() {
                     fi
                     return 0
                     ;;
-                --replace-on)
-                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
-                    return 0
-                    ;;
                 --watchdog)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --replace-on)
+                    COMPREPLY=($(compgen -W "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS" -- "${cur}"))
+                    return 0
+                    ;;
+                --pre-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pre-kill)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pre-kill-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --post-stop)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --report)
@@ -258,7 +258,7 @@ _bowout_find_command() {
             return
         elif [[ $word == --* && ${COMP_WORDS[at + 1]-} == = ]]; then
             ((at += 3))
-        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--pre-stop|--pre-kill|--pre-kill-timeout|--post-stop|--stop-delay|--remap|--rewrite|--parent-death-signal|--exit-status|--notify|--ready|--ready-file|--ready-timeout|--replace-on|--watchdog|--report|--log-format|-[vqgcswhV]*[tkerp])$ ]]; then
+        elif [[ $word =~ ^(--grace|--stop-signal|--max-runtime|--kill-mode|--remap-exit|--grace-max|--escalate|--stop-on|--on-repeat|--stop-delay|--remap|--rewrite|--exit-status|--parent-death-signal|--notify|--ready|--ready-file|--ready-timeout|--watchdog|--replace-on|--pre-stop|--pre-kill|--pre-kill-timeout|--post-stop|--report|--log-format|-[vqwgcshV]*[tkerp])$ ]]; then
             ((at += 2))
         elif [[ $word == -?* ]]; then
             ((++at))

@@ -1,7 +1,7 @@
 # Made from the definition of bowout's command line: BLESS=1 cargo test --bin bowout completions
 
 complete -c bowout -n __bowout_before_command -s t -l grace -d 'From stop request to SIGKILL [8s or by engine]' -r -f
-complete -c bowout -n __bowout_before_command -l stop-signal -d 'Send this first [the signal received]' -r -f -a "HUP\t''
+complete -c bowout -n __bowout_before_command -l stop-signal -d 'Signal sent first [the signal received]' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
 ILL\t''
@@ -32,14 +32,14 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after so long' -r -f
-complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Where signals go: process, mixed, group [mixed]' -r -f -a "process\t''
+complete -c bowout -n __bowout_before_command -l max-runtime -d 'Stop COMMAND after this time' -r -f
+complete -c bowout -n __bowout_before_command -s k -l kill-mode -d 'Signals go to: process, mixed, group [mixed]' -r -f -a "process\t''
 mixed\t''
 group\t''"
 complete -c bowout -n __bowout_before_command -s e -l remap-exit -d 'Exit with NEW [0] instead of CODE' -r -f
-complete -c bowout -n __bowout_before_command -l grace-max -d 'The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]' -r -f
+complete -c bowout -n __bowout_before_command -l grace-max -d 'Longest grace period that COMMAND can ask for by sd_notify [default: twice the grace period]' -r -f
 complete -c bowout -n __bowout_before_command -l escalate -d 'Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL' -r -f
-complete -c bowout -n __bowout_before_command -l stop-on -d 'Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
+complete -c bowout -n __bowout_before_command -l stop-on -d 'Signals that start the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the signal of --stop-signal or --escalate]' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
 ILL\t''
@@ -71,12 +71,11 @@ SYS\t''"
 complete -c bowout -n __bowout_before_command -l on-repeat -d 'What a second request from the same side does [default: kill]' -r -f -a "kill\t''
 forward\t''
 ignore\t''"
-complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
-complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait so long before the stop signal is sent; part of the grace period, as are the hooks' -r -f
+complete -c bowout -n __bowout_before_command -l stop-delay -d 'Wait this long before the stop signal; part of the grace period, as the hooks are' -r -f
 complete -c bowout -n __bowout_before_command -s r -l remap -l rewrite -d 'Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas' -r -f
+complete -c bowout -n __bowout_before_command -l exit-status -d 'How to exit after COMMAND died of signal S: with 128+S (\'code\') or of S (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
+code\t''
+signal\t''"
 complete -c bowout -n __bowout_before_command -s p -l parent-death-signal -d 'Act as if the process that started bowout sent SIGNAL when it exits' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
@@ -108,16 +107,14 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -l exit-status -d 'Pass a death by signal S on as 128+S (\'code\') or as the same death (\'signal\') [default: auto, the same death unless PID 1]' -r -f -a "auto\t''
-code\t''
-signal\t''"
-complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messages on if there is a NOTIFY_SOCKET (\'auto\'), always have a socket (\'relay\'), say READY=1 when COMMAND is being run (\'exec\'), keep out (\'off\') [default: auto]' -r -f -a "auto\t''
+complete -c bowout -n __bowout_before_command -l notify -d 'Pass sd_notify messages on if there is a NOTIFY_SOCKET (\'auto\'), always offer a socket (\'relay\'), send READY=1 when COMMAND is executed (\'exec\'), do nothing (\'off\') [default: auto]' -r -f -a "auto\t''
 exec\t''
 relay\t''
 off\t''"
-complete -c bowout -n __bowout_before_command -l ready -d 'How COMMAND says that it is ready: a line on descriptor N (\'fd:N\'), or READY=1 by sd_notify (\'notify\')' -r -f
-complete -c bowout -n __bowout_before_command -l ready-file -d 'Have FILE exist from then until the first stop request' -r -F
-complete -c bowout -n __bowout_before_command -l ready-timeout -d 'Stop COMMAND when it is not ready after so long; exit with 124' -r -f
+complete -c bowout -n __bowout_before_command -l ready -d 'How COMMAND reports that it is ready: a line on descriptor N (\'fd:N\'), or READY=1 by sd_notify (\'notify\')' -r -f
+complete -c bowout -n __bowout_before_command -l ready-file -d 'Keep FILE there while COMMAND is ready, until the first stop request' -r -F
+complete -c bowout -n __bowout_before_command -l ready-timeout -d 'Stop COMMAND when it is not ready after this time; exit with 124' -r -f
+complete -c bowout -n __bowout_before_command -l watchdog -d 'Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for this time; exit with 124' -r -f
 complete -c bowout -n __bowout_before_command -l replace-on -d 'Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready' -r -f -a "HUP\t''
 INT\t''
 QUIT\t''
@@ -149,23 +146,26 @@ WINCH\t''
 IO\t''
 PWR\t''
 SYS\t''"
-complete -c bowout -n __bowout_before_command -l watchdog -d 'Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for so long; exit with 124' -r -f
-complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
-complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]' -r -F
-complete -c bowout -n __bowout_before_command -l log-format -d 'How log lines look [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
+complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this command before the stop signal, by /bin/sh -c if it needs a shell; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this command before SIGKILL (a thread dump), in the last quarter of the last wait; it delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill this long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
+complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this command after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
+complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the exit, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
+complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why COMMAND ended to FILE, if FILE is empty [without FILE: /dev/termination-log]' -r -F
+complete -c bowout -n __bowout_before_command -l log-format -d 'Form of the log lines [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
 text\t''
 journal\t''
 json\t''"
 complete -c bowout -n __bowout_before_command -l explain -d 'Print what happens at each moment of a stop, and start nothing'
-complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Say more; -vv everything'
-complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Say less; -qqq nothing'
+complete -c bowout -n __bowout_before_command -s v -l verbose -d 'Log more; -vv everything'
+complete -c bowout -n __bowout_before_command -s q -l quiet -d 'Log less; -qqq nothing'
+complete -c bowout -n __bowout_before_command -l wait-tree -d 'Keep running until all descendants of COMMAND exit (for programs that daemonise)'
+complete -c bowout -n __bowout_before_command -l stop-on-eof -d 'Stop COMMAND when the other end of its standard input is closed and COMMAND has read the rest'
+complete -c bowout -n __bowout_before_command -l guard -d 'Stop COMMAND and its descendants even when bowout receives SIGKILL, by a second process of bowout'
+complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Log a warning for each orphan that is reaped'
 complete -c bowout -n __bowout_before_command -s g -l group -d '--kill-mode group'
 complete -c bowout -n __bowout_before_command -s c -l single-child -d '--kill-mode process'
-complete -c bowout -n __bowout_before_command -l wait-tree -d 'Go on after COMMAND\'s exit until the last descendant exits (for programs that daemonise)'
-complete -c bowout -n __bowout_before_command -l stop-on-eof -d 'Stop COMMAND when the other end of its standard input is closed and it has read the rest'
-complete -c bowout -n __bowout_before_command -l guard -d 'Stop COMMAND and its descendants even when bowout itself is sent SIGKILL, by a second process in front'
-complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for tini\'s sake: always on'
-complete -c bowout -n __bowout_before_command -s w -l warn-on-reap -d 'Warn of each orphan that is reaped'
+complete -c bowout -n __bowout_before_command -s s -l subreaper -d 'Accepted for compatibility with tini: always on'
 complete -c bowout -n __bowout_before_command -s h -l help -d 'Print this'
 complete -c bowout -n __bowout_before_command -l help-all -d 'Print all options, and their variables'
 complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the version'
@@ -173,7 +173,7 @@ complete -c bowout -n __bowout_before_command -s V -l version -d 'Print the vers
 # The command and its arguments up to the cursor; fails at an option's value.
 function __bowout_command
     set -l words (commandline -opc)
-    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'stop-delay=' 'g/group' 'c/single-child' 'wait-tree' 'r/remap=' 'rewrite=' 'p/parent-death-signal=' 'stop-on-eof' 'guard' 's/subreaper' 'exit-status=' 'notify=' 'ready=' 'ready-file=' 'ready-timeout=' 'replace-on=' 'watchdog=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
+    argparse -s 't/grace=' 'stop-signal=' 'max-runtime=' 'k/kill-mode=' 'e/remap-exit=' 'explain' 'v/verbose' 'q/quiet' 'grace-max=' 'escalate=' 'stop-on=' 'on-repeat=' 'stop-delay=' 'wait-tree' 'r/remap=' 'rewrite=' 'exit-status=' 'p/parent-death-signal=' 'stop-on-eof' 'guard' 'notify=' 'ready=' 'ready-file=' 'ready-timeout=' 'watchdog=' 'replace-on=' 'pre-stop=' 'pre-kill=' 'pre-kill-timeout=' 'post-stop=' 'report=' 'termination-log=?' 'log-format=' 'w/warn-on-reap' 'g/group' 'c/single-child' 's/subreaper' 'h/help' 'help-all' 'V/version' -- $words[2..] 2>/dev/null
     or return
     set -q argv[1]
     and string join -- \n $argv

@@ -136,66 +136,69 @@ const fn opt(
 }
 
 /// The headings in --help, each with the first option below it.
-const HEADINGS: [(&str, &str); 5] = [
+const HEADINGS: [(&str, &str); 8] = [
     ("grace", "Options"),
-    ("grace-max", "Stopping"),
-    ("group", "Signals"),
-    ("exit-status", "How it ends"),
-    ("log-format", "Log"),
+    ("grace-max", "Stop"),
+    ("wait-tree", "Processes, signals, exit status"),
+    (
+        "parent-death-signal",
+        "When the parent exits or bowout is killed",
+    ),
+    ("notify", "Services"),
+    ("pre-stop", "Hooks"),
+    ("report", "Report and log"),
+    ("group", "Letters of tini, dumb-init and catatonit"),
 ];
 
 /// All options, in the order of --help-all.
 pub(super) static OPTIONS: &[Opt] = {
     let grace = "Time from the first stop request to SIGKILL; 0 kills at once [default: 8s; 25s in Kubernetes, ECS, Heroku and Azure \
                  Container Apps; 85s in a systemd unit]";
-    let signal = "What COMMAND is sent first; asks for the stop when it is received [default: the signal received]";
-    let run = "Stop COMMAND when it has run so long; exit with 124";
-    let mode = "Where signals go: 'process', to COMMAND alone; 'mixed', at the end of the stop to its descendants, too; 'group', to \
-                COMMAND's process group, the stop signal to every descendant [default: mixed]";
-    let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S for a death by signal S); repeatable, or with commas";
+    let signal = "Signal that COMMAND receives first; bowout takes it as a stop request, too [default: the signal received]";
+    let run = "Stop COMMAND after this time; exit with 124";
+    let mode = "Which processes receive signals: 'process', COMMAND alone; 'mixed', its descendants, too, at the end of the stop; \
+                'group', COMMAND's process group, and every descendant the stop signal [default: mixed]";
+    let remap = "Exit with NEW [0] when COMMAND exits with CODE (128+S after a death by signal S); repeatable, or with commas";
     let explain = "Print what happens at each moment of a stop, and start nothing";
-    let more = "Say more: -v debug, -vv trace";
-    let less = "Say less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
+    let more = "Log more: -v debug, -vv trace";
+    let less = "Log less: -q warnings, -qq errors, -qqq nothing [BOWOUT_LOG takes a level]";
 
-    let most = "The most that COMMAND can have the grace period extended to, by sd_notify [default: twice the grace period]";
+    let most = "Longest grace period that COMMAND can ask for by sd_notify [default: twice the grace period]";
     let ladder =
         "Signals and waits in place of --grace and --stop-signal, e.g. TERM/30s/QUIT/5s/KILL";
-    let only = "Which signals ask for the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
+    let only = "Signals that start the stop, and no others [default: TERM, INT, ABRT, a hang-up of the terminal, and the \
                    signal of --stop-signal or --escalate]";
     let repeat = "What a second request from the same side does [default: kill]";
-    let hook = "Run this before the stop signal is sent, by /bin/sh -c where it needs a shell; repeatable, in order";
-    let dump = "Run this before SIGKILL is sent (a thread dump), in the last quarter of the last wait; delays nothing; repeatable";
-    let lead =
-        "Start --pre-kill so long before SIGKILL, at most a quarter of the last wait [default: 5s]";
-    let after = "Run this after COMMAND and its descendants have exited; repeatable, in order";
-    let delay =
-        "Wait so long before the stop signal is sent; part of the grace period, as are the hooks";
+    let hook = "Run this command before the stop signal, by /bin/sh -c if it needs a shell; repeatable, in order";
+    let dump = "Run this command before SIGKILL (a thread dump), in the last quarter of the last wait; it delays nothing; repeatable";
+    let lead = "Start --pre-kill this long before SIGKILL, at most a quarter of the last wait [default: 5s]";
+    let after =
+        "Run this command after COMMAND and its descendants have exited; repeatable, in order";
+    let delay = "Wait this long before the stop signal; part of the grace period, as the hooks are";
 
-    let tree =
-        "Go on after COMMAND's exit until the last descendant exits (for programs that daemonise)";
+    let tree = "Keep running until all descendants of COMMAND exit (for programs that daemonise)";
     let rewrite =
         "Forward TO when FROM is received; a TO of 0 drops it; repeatable, or with commas";
     let death = "Act as if the process that started bowout sent SIGNAL when it exits";
-    let eof =
-        "Stop COMMAND when the other end of its standard input is closed and it has read the rest";
-    let guard = "Stop COMMAND and its descendants even when bowout itself is sent SIGKILL, by a second process in front";
+    let eof = "Stop COMMAND when the other end of its standard input is closed and COMMAND has read the rest";
+    let guard = "Stop COMMAND and its descendants even when bowout receives SIGKILL, by a second process of bowout";
 
-    let how = "Pass a death by signal S on as 128+S ('code') or as the same death ('signal') \
+    let how = "How to exit after COMMAND died of signal S: with 128+S ('code') or of S ('signal') \
                   [default: auto, the same death unless PID 1]";
-    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always have a socket ('relay'), say READY=1 \
-                  when COMMAND is being run ('exec'), keep out ('off') [default: auto]";
-    let report = "Write what happened to FILE at the end, as a JSON object; fd:N for an open descriptor, - for stdout";
+    let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always offer a socket ('relay'), send READY=1 \
+                  when COMMAND is executed ('exec'), do nothing ('off') [default: auto]";
+    let report = "Write what happened to FILE at the exit, as a JSON object; fd:N for an open descriptor, - for stdout";
     let message =
-        "Write why it ended to FILE, if that is an empty file [without FILE: /dev/termination-log]";
+        "Write why COMMAND ended to FILE, if FILE is empty [without FILE: /dev/termination-log]";
 
-    let ready = "How COMMAND says that it is ready: a line on descriptor N ('fd:N'), or READY=1 by sd_notify ('notify')";
-    let ready_file = "Have FILE exist from then until the first stop request";
-    let ready_timeout = "Stop COMMAND when it is not ready after so long; exit with 124";
+    let ready = "How COMMAND reports that it is ready: a line on descriptor N ('fd:N'), or READY=1 by sd_notify ('notify')";
+    let ready_file = "Keep FILE there while COMMAND is ready, until the first stop request";
+    let ready_timeout = "Stop COMMAND when it is not ready after this time; exit with 124";
     let replace = "Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready";
-    let watchdog = "Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for so long; exit with 124";
+    let watchdog = "Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for this time; exit with 124";
 
-    let format = "How log lines look [default: auto, 'journal' on the journal, else 'text']";
-    let warn = "Warn of each orphan that is reaped";
+    let format = "Form of the log lines [default: auto, 'journal' on the journal, else 'text']";
+    let warn = "Log a warning for each orphan that is reaped";
 
     // In the rows, `d` is the draft and `v` the value.
     &[
@@ -206,16 +209,16 @@ pub(super) static OPTIONS: &[Opt] = {
         opt("stop-signal", None, Once("SIGNAL"), signal, |d, v| {
             put(&mut d.stop_signal, stop_signal(v))
         })
-        .brief("Send this first [the signal received]"),
+        .brief("Signal sent first [the signal received]"),
         opt("max-runtime", None, Once("DURATION"), run, |d, v| {
             put(&mut d.config.policy.max_runtime, max_runtime(v))
         })
-        .brief("Stop COMMAND after so long"),
+        .brief("Stop COMMAND after this time"),
         opt("kill-mode", Some('k'), Once("MODE"), mode, |d, v| {
             put(&mut d.config.policy.kill_mode, kill_mode(v))
         })
         .words(|| words(KILL_MODES))
-        .brief("Where signals go: process, mixed, group [mixed]"),
+        .brief("Signals go to: process, mixed, group [mixed]"),
         opt(
             "remap-exit",
             Some('e'),
@@ -230,11 +233,11 @@ pub(super) static OPTIONS: &[Opt] = {
         opt("verbose", Some('v'), Count, more, |d, v| {
             count(v).map(|more| d.count(more, 0))
         })
-        .brief("Say more; -vv everything"),
+        .brief("Log more; -vv everything"),
         opt("quiet", Some('q'), Count, less, |d, v| {
             count(v).map(|less| d.count(0, less))
         })
-        .brief("Say less; -qqq nothing"),
+        .brief("Log less; -qqq nothing"),
         opt("grace-max", None, Once("DURATION"), most, |d, v| {
             put(&mut d.config.policy.grace_max, wait(v))
         }),
@@ -248,31 +251,9 @@ pub(super) static OPTIONS: &[Opt] = {
             put(&mut d.config.policy.on_repeat, word(v, REPEATS))
         })
         .words(|| words(REPEATS)),
-        opt("pre-stop", None, Many("COMMAND"), hook, |d, v| {
-            path(v).map(|hook| d.config.pre_stop.push(hook.into()))
-        }),
-        opt("pre-kill", None, Many("COMMAND"), dump, |d, v| {
-            path(v).map(|hook| d.config.pre_kill.push(hook.into()))
-        }),
-        opt("pre-kill-timeout", None, Once("DURATION"), lead, |d, v| {
-            put(&mut d.config.policy.pre_kill_timeout, bounded(v))
-        }),
-        opt("post-stop", None, Many("COMMAND"), after, |d, v| {
-            path(v).map(|hook| d.config.post_stop.push(hook.into()))
-        }),
         opt("stop-delay", None, Once("DURATION"), delay, |d, v| {
             put(&mut d.config.policy.stop_delay, stop_delay(v))
         }),
-        opt("group", Some('g'), Letter, "--kill-mode group", |_, _| {
-            Ok(())
-        }),
-        opt(
-            "single-child",
-            Some('c'),
-            Letter,
-            "--kill-mode process",
-            |_, _| Ok(()),
-        ),
         opt("wait-tree", None, Switch, tree, |d, v| {
             put(&mut d.config.policy.wait_tree, switch(v))
         }),
@@ -282,6 +263,10 @@ pub(super) static OPTIONS: &[Opt] = {
                 list(v, &mut d.config.policy.remap.0)
             })
         },
+        opt("exit-status", None, Once("HOW"), how, |d, v| {
+            put(&mut d.config.exit_rules.death_as_code, word(v, STATUS))
+        })
+        .words(|| words(STATUS)),
         opt(
             "parent-death-signal",
             Some('p'),
@@ -295,17 +280,6 @@ pub(super) static OPTIONS: &[Opt] = {
         opt("guard", None, Switch, guard, |d, v| {
             put(&mut d.config.guard, switch(v))
         }),
-        opt(
-            "subreaper",
-            Some('s'),
-            Letter,
-            "Accepted for tini's sake: always on",
-            |_, _| Ok(()),
-        ),
-        opt("exit-status", None, Once("HOW"), how, |d, v| {
-            put(&mut d.config.exit_rules.death_as_code, word(v, STATUS))
-        })
-        .words(|| words(STATUS)),
         opt("notify", None, Once("HOW"), notify, |d, v| {
             put(&mut d.config.notify, word(v, NOTIFY))
         })
@@ -323,11 +297,23 @@ pub(super) static OPTIONS: &[Opt] = {
             ready_timeout,
             |d, v| put(&mut d.config.policy.ready_timeout, wait(v)),
         ),
+        opt("watchdog", None, Once("DURATION"), watchdog, |d, v| {
+            put(&mut d.config.policy.watchdog, watchdog_wait(v))
+        }),
         opt("replace-on", None, Once("SIGNAL"), replace, |d, v| {
             put(&mut d.config.replace_on, stop_signal(v))
         }),
-        opt("watchdog", None, Once("DURATION"), watchdog, |d, v| {
-            put(&mut d.config.policy.watchdog, watchdog_wait(v))
+        opt("pre-stop", None, Many("COMMAND"), hook, |d, v| {
+            path(v).map(|hook| d.config.pre_stop.push(hook.into()))
+        }),
+        opt("pre-kill", None, Many("COMMAND"), dump, |d, v| {
+            path(v).map(|hook| d.config.pre_kill.push(hook.into()))
+        }),
+        opt("pre-kill-timeout", None, Once("DURATION"), lead, |d, v| {
+            put(&mut d.config.policy.pre_kill_timeout, bounded(v))
+        }),
+        opt("post-stop", None, Many("COMMAND"), after, |d, v| {
+            path(v).map(|hook| d.config.post_stop.push(hook.into()))
         }),
         opt("report", None, Once("FILE"), report, |d, v| {
             put(&mut d.config.report, report_to(v))
@@ -346,6 +332,23 @@ pub(super) static OPTIONS: &[Opt] = {
         opt("warn-on-reap", Some('w'), Switch, warn, |d, v| {
             put(&mut d.config.warn_on_reap, switch(v))
         }),
+        opt("group", Some('g'), Letter, "--kill-mode group", |_, _| {
+            Ok(())
+        }),
+        opt(
+            "single-child",
+            Some('c'),
+            Letter,
+            "--kill-mode process",
+            |_, _| Ok(()),
+        ),
+        opt(
+            "subreaper",
+            Some('s'),
+            Letter,
+            "Accepted for compatibility with tini: always on",
+            |_, _| Ok(()),
+        ),
     ]
 };
 
@@ -381,7 +384,7 @@ pub(crate) fn definition() -> Command {
                 "help",
                 ArgAction::HelpShort,
                 "Print this",
-                "Print what most people need",
+                "Print the options that most people need",
             )
             .short('h'),
         )
@@ -405,13 +408,13 @@ pub(crate) fn definition() -> Command {
 
 const ABOUT: &str = "\
 bowout runs a command and makes sure it stops cleanly: forwards every signal,
-gives it time to exit when asked to stop, then kills it, and exits as it did.";
+gives it time to exit after a stop request, then kills it, and exits as it did.";
 
 /// Lines of at most 80 columns: --help is one screen, and clap wraps nothing.
 const AFTER_HELP: [&str; 4] = [
     "Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'\n\n",
     "Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.\n",
-    "Every option that shows a variable can be set by it; what is typed wins.\n",
+    "A variable sets its option; a typed option wins.\n",
     "Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
 126 COMMAND cannot be run, 127 COMMAND not found.\n",
 ];

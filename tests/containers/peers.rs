@@ -1,6 +1,6 @@
 //! Three things that happen in containers, the same for bowout and for the inits that are
 //! installed, as a Markdown table: `cargo test --test container-peers`, as root. It claims nothing
-//! and fails nothing; README.md quotes it.
+//! and fails nothing; man/GUIDE.md quotes it.
 //!
 //! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
 //! waited for, in seconds.

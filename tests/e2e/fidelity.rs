@@ -77,7 +77,7 @@ enum Has {
     ByFork(&'static str),
     /// bowout gives it to the command. It is in these lines.
     ByBowout(&'static str),
-    /// The command does not have it: these words of README's Limits.
+    /// The command does not have it: these words of Limits in man/GUIDE.md.
     Not(&'static str),
     /// It is about a process that is another one, whatever bowout does.
     OfItsOwn,
@@ -205,13 +205,13 @@ const ATTRIBUTES: [(&str, Has); 65] = [
 ];
 
 /// Each one that the probe can see is there to be compared, and each one that the command does not
-/// have is in README.
+/// have is in man/GUIDE.md.
 #[test]
 fn every_attribute_of_execve_has_its_place() {
     let null = File::open("/dev/null").expect("/dev/null");
     let view = Start::direct().inherit(&null).probe(["view"]).out.rest();
-    let readme = include_str!("../../README.md");
-    let limits = &readme[readme.find("\n## Limits").expect("Limits")..];
+    let guide = include_str!("../../man/GUIDE.md");
+    let limits = &guide[guide.find("\n## Limits").expect("Limits")..];
     let limits = limits.split_whitespace().collect::<Vec<_>>().join(" ");
     let sources = [
         include_str!("fidelity.rs"),

@@ -15,6 +15,7 @@ mod exit;
 mod explain;
 mod faults;
 mod fidelity;
+mod first_screen;
 mod guard;
 mod home;
 mod hooks;

@@ -1,5 +1,9 @@
-//! man/TOUR.md and man/stop.svg show what bowout prints: what can run anywhere is run and compared.
-//! With `BLESS=1` the outputs of the `sh` blocks are written anew.
+//! README.md, man/GUIDE.md, man/TOUR.md and man/stop.svg show what bowout prints: what can run
+//! anywhere is run and compared. With `BLESS=1` the outputs of the `sh` blocks are written anew.
+//!
+//! A block with the language `sh` is run, and the block after it, which has no language, is its
+//! output. A `console` block that starts bowout and presses Ctrl-C is replayed on a terminal. All
+//! others are not run: `sh not-run`, records in `console` and `text`, and files.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +39,12 @@ fn mask(line: &str) -> String {
         let before = at.checked_sub(1);
         let time = word.trim_end_matches([',', ':', ';']).ends_with('s');
         let next = words.get(at + 1).copied().unwrap_or_default();
-        let took = is(before, &["after", "for"]) || next == "after" || next.starts_with("old");
+        let took = is(before, &["after", "for"])
+            || next == "after"
+            || next == "later"
+            || next.starts_with("old")
+            // What is left of a grace period that has begun.
+            || (is(before, &["in"]) && word.contains("ms"));
         if (next == "pid" && word.ends_with('\'')) || is(before, &["state"]) {
             // A descendant's name before or after its exec(2), and its state.
             return "X".to_owned();
@@ -57,7 +66,9 @@ fn is_ours(line: &str) -> bool {
     !["Killed", "Terminated"].contains(&line.trim())
 }
 
-fn run(script: &str) -> Vec<String> {
+pub fn run(script: &str) -> Vec<String> {
+    // The first line that a newcomer types builds bowout; here it is built.
+    let script = script.replace("cargo run --quiet -- ", "bowout ");
     let dir = Dir::new();
     let bowout = Path::new(BOWOUT).parent().expect("a directory");
     let path = format!(
@@ -106,33 +117,222 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-#[test]
-fn the_tour_shows_what_is_printed() {
-    let text = read("man/TOUR.md");
-    let mut new: Vec<String> = text.lines().map(Into::into).collect();
-    let mut ran = 0;
-    // From the end, so that the numbers of the lines before stay what they are.
-    for pair in blocks(&text).windows(2).rev() {
-        let [script, shown] = pair else {
-            unreachable!()
-        };
-        if script.language != "sh" || !shown.language.is_empty() {
-            continue;
+/// What is done with the blocks of a document.
+#[derive(Debug, PartialEq)]
+struct Count {
+    run: usize,
+    replayed: usize,
+    not_run: usize,
+}
+
+const DOCUMENTS: [(&str, Count); 3] = [
+    (
+        "README.md",
+        Count {
+            run: 2,
+            replayed: 0,
+            not_run: 10,
+        },
+    ),
+    (
+        "man/GUIDE.md",
+        Count {
+            run: 7,
+            replayed: 0,
+            not_run: 23,
+        },
+    ),
+    (
+        "man/TOUR.md",
+        Count {
+            run: 16,
+            replayed: 1,
+            not_run: 10,
+        },
+    ),
+];
+
+/// Files, and what was printed elsewhere.
+const NOT_RUN: [&str; 8] = [
+    "sh not-run",
+    "console",
+    "text",
+    "dockerfile",
+    "hcl",
+    "ini",
+    "json",
+    "yaml",
+];
+
+fn is_replayed(block: &Block) -> bool {
+    let has = |key: &str| block.lines.iter().any(|line| line.starts_with(key));
+    block.language == "console" && block.lines[0].starts_with("$ bowout") && has("^C") && !has("^Z")
+}
+
+/// The `sh` blocks of a document, each with the block of its output.
+fn scripts(name: &str, blocks: &[Block]) -> Vec<(usize, usize)> {
+    let mut scripts = Vec::new();
+    for (at, block) in blocks.iter().enumerate() {
+        let language = block.language.as_str();
+        let is_script = |at: usize| blocks[at].language == "sh";
+        match language {
+            "sh" => {
+                let shown = blocks.get(at + 1).is_some_and(|b| b.language.is_empty());
+                assert!(shown, "{name}:{}: the block has no output", block.first);
+                scripts.push((at, at + 1));
+            }
+            "" => assert!(
+                at > 0 && is_script(at - 1),
+                "{name}:{}: an output without a command",
+                block.first
+            ),
+            _ => assert!(
+                NOT_RUN.contains(&language),
+                "{name}:{}: unknown language {language}",
+                block.first
+            ),
         }
-        ran += 1;
-        let script = script.lines.join("\n");
+    }
+    scripts
+}
+
+fn shows_what_is_printed(name: &str) {
+    let text = read(name);
+    let blocks = blocks(&text);
+    let scripts = scripts(name, &blocks);
+    let mut new: Vec<String> = text.lines().map(Into::into).collect();
+    // From the end, so that the numbers of the lines before stay what they are.
+    for (script, shown) in scripts.iter().rev() {
+        let (script, shown) = (blocks[*script].lines.join("\n"), &blocks[*shown]);
         let printed = run(&script);
         if std::env::var_os("BLESS").is_some() {
             new.splice(shown.first..shown.first + shown.lines.len(), printed);
             continue;
         }
         let masked = |lines: &[String]| lines.iter().map(|line| mask(line)).collect::<Vec<_>>();
-        assert_eq!(masked(&printed), masked(&shown.lines), "{script}");
+        assert_eq!(masked(&printed), masked(&shown.lines), "{name}: {script}");
     }
-    assert_eq!(ran, 9, "blocks that can run");
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(file("man/TOUR.md"), new.join("\n") + "\n").expect("the tour is written");
+        std::fs::write(file(name), new.join("\n") + "\n").expect("the document is written");
     }
+}
+
+#[test]
+fn the_tour_shows_what_is_printed() {
+    shows_what_is_printed("man/TOUR.md");
+}
+
+#[test]
+fn readme_shows_what_is_printed() {
+    shows_what_is_printed("README.md");
+}
+
+#[test]
+fn the_guide_shows_what_is_printed() {
+    shows_what_is_printed("man/GUIDE.md");
+}
+
+/// So that no block stops being run because its language was changed.
+#[test]
+fn each_block_of_the_documents_is_run_or_says_that_it_is_not() {
+    for (name, expected) in DOCUMENTS {
+        let text = read(name);
+        let blocks = blocks(&text);
+        let run = scripts(name, &blocks).len();
+        let replayed = blocks.iter().filter(|block| is_replayed(block)).count();
+        let not_run = blocks.len() - 2 * run - replayed;
+        let count = Count {
+            run,
+            replayed,
+            not_run,
+        };
+        println!("{name}: {count:?}");
+        assert_eq!(count, expected, "{name}");
+    }
+}
+
+/// The table in README shows lines that a block of the documents shows.
+#[test]
+fn the_table_of_lines_has_lines_that_were_printed() {
+    let readme = read("README.md");
+    let texts = DOCUMENTS.map(|(name, _)| read(name));
+    let shown: Vec<_> = texts
+        .iter()
+        .flat_map(|text| blocks(text))
+        .flat_map(|block| block.lines)
+        .map(|line| mask(line.trim_start_matches("^C").trim_start_matches("bowout: ")))
+        .collect();
+    let mut rows = 0;
+    let table = readme
+        .split("\n| Event | Level | Line |\n")
+        .nth(1)
+        .expect("the table");
+    for row in table
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+    {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let line = cells[2].trim_end_matches(" |").trim_matches('`');
+        assert!(shown.contains(&mask(line)), "{line}: in no block");
+        assert!(["info", "warn", "error"].contains(&cells[1]), "{row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 11, "rows");
+}
+
+/// Each link to a file of the repository, and to a part of a document, leads somewhere.
+#[test]
+fn each_link_of_the_documents_leads_to_a_file_and_a_part() {
+    let documents = DOCUMENTS.map(|(name, _)| name);
+    let mut seen = 0;
+    for name in documents
+        .into_iter()
+        .chain(["benches/README.md", "man/STABILITY.md"])
+    {
+        let text = read(name);
+        for link in text
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split(')').next().unwrap_or_default())
+        {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, part) = link.split_once('#').unwrap_or((link, ""));
+            let here = file(name);
+            let target = match path {
+                "" => here,
+                _ => here.parent().expect("a folder").join(path),
+            };
+            assert!(target.exists(), "{name}: {link}");
+            if !part.is_empty() {
+                let text = std::fs::read_to_string(&target).expect("text");
+                assert!(parts(&text).iter().any(|p| p == part), "{name}: {link}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen} links");
+}
+
+/// The headings of a document, as a link names them.
+fn parts(text: &str) -> Vec<String> {
+    let mut inside = false;
+    let headings = text.lines().filter_map(|line| {
+        inside ^= line.starts_with(FENCE);
+        let heading = line.trim_start_matches('#');
+        (!inside && heading.len() < line.len()).then(|| heading.trim().to_lowercase())
+    });
+    headings
+        .map(|heading| {
+            heading
+                .chars()
+                .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-')
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
 }
 
 /// What a person types after `$ `, and what comes: `^C` is pressed when all before it has been
@@ -158,10 +358,7 @@ fn replay(transcript: &[String]) {
 #[test]
 fn the_tour_shows_what_a_terminal_shows() {
     let text = read("man/TOUR.md");
-    let keys: Vec<Block> = blocks(&text)
-        .into_iter()
-        .filter(|block| block.lines.iter().any(|line| line.starts_with("^C")))
-        .collect();
+    let keys: Vec<Block> = blocks(&text).into_iter().filter(is_replayed).collect();
     assert_eq!(keys.len(), 1, "blocks with Ctrl-C");
     for block in keys {
         replay(&block.lines);

@@ -1,6 +1,6 @@
 //! Five checks at the terminal, the same for bowout and for the wrappers that are installed, as a
-//! Markdown table: `cargo test --test peers`. It claims nothing and fails nothing; README.md quotes
-//! it.
+//! Markdown table: `cargo test --test peers`. It claims nothing and fails nothing; man/GUIDE.md
+//! quotes it.
 //!
 //! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
 //! waited for, in seconds.
