@@ -219,25 +219,23 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.ready_file_is_made = sent.is_ready;
         // Others may have exited before they were the guard's.
         self.more = true;
+        // The number of a child that has exited may be another process's by now.
+        let exited = sent.ended.is_some();
         let is_ours = |pid: &i32| self.tree.kernel.look(Some(*pid), Ask::Exit) != Report::NoChild;
-        let ours = sent.child.filter(is_ours);
-        if let Some(pid) = ours.or(sent.child.filter(|_| sent.ended.is_some())) {
+        if let Some(pid) = sent.child.filter(|pid| exited || is_ours(pid)) {
+            self.tree.reap(supervisor);
             self.child = Child::adopted(pid);
             self.kin.child = pid;
             self.history.child_is(pid);
-            self.tree.reap(supervisor);
+            if !exited {
+                self.tree.adopt(pid, self.terminal.is_none());
+            }
         }
-        match (ours, sent.ended) {
-            (None, Some(exit)) => {
-                event!(Level::Warn, "supervisor_killed"; "bowout (pid {supervisor}) was killed; its guard stops what is left");
-                self.step(Event::ChildExited(exit), None);
-            }
-            (ours, _) => {
-                if let Some(pid) = ours {
-                    self.tree.adopt(pid, self.terminal.is_none());
-                }
-                self.step(Event::Stop(Cause::SupervisorKilled), None);
-            }
+        if let Some(exit) = sent.ended {
+            event!(Level::Warn, "supervisor_killed"; "bowout (pid {supervisor}) was killed; its guard stops what is left");
+            self.step(Event::ChildExited(exit), None);
+        } else {
+            self.step(Event::Stop(Cause::SupervisorKilled), None);
         }
     }
 }

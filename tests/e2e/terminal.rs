@@ -951,7 +951,7 @@ fn on_a_terminal_the_view_equals_that_of_a_direct_exec() {
                 .filter(|line| !own.iter().any(|own| line.starts_with(own)));
             lines.map(|line| line.replace(to, "")).collect::<Vec<_>>()
         };
-        let (direct, below) = (view("", "one"), view("bowout -q ", "two"));
+        let (direct, below) = (view("", "view-1"), view("bowout -q ", "view-2"));
         assert!(
             direct
                 .iter()

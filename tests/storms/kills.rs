@@ -261,13 +261,11 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
             }
             assert!(!file.exists(), "{what}: the file is left: {text}");
             if victim == Victim::Supervisor {
-                // Between the fork and its message, the guard does not know the child; once the
-                // supervisor has reaped it, it does not know the status.
+                // Between the fork and its message, the guard does not know the child.
                 let named = |pid| text.contains(&format!("its guard stops 'sh' (pid {pid})"));
                 let when = match pid_of_c(&text).filter(|_| scenario.asks.is_some()) {
                     None => "",
-                    Some(_) if reaped => ", the child was reaped",
-                    Some(pid) if !named(pid) => ", the child was not known",
+                    Some(pid) if !reaped && !named(pid) => ", the child was not known",
                     Some(_) => {
                         let expected = scenario.code.map_or(bare.died(KILL), Status::Code);
                         assert_eq!(status, expected, "{what}: {text}");

@@ -277,7 +277,7 @@ fn escalate(ground: &Ground, place: &Place) -> Result<(), String> {
 }
 
 /// Where a descendant may end without being asked: a place, an action, and why.
-const NOT_ASKED: [(&str, &str, &str); 5] = [
+const NOT_ASKED: [(&str, &str, &str); 4] = [
     (
         "new PID namespace without a fork",
         "escalate",
@@ -289,7 +289,6 @@ const NOT_ASKED: [(&str, &str, &str); 5] = [
         KILLED_BY_KERNEL,
     ),
     ("no /proc", "escalate", KILLED_FIRST),
-    ("hidepid", "escalate", KILLED_FIRST),
     (
         "/proc of a PID namespace that has ended",
         "escalate",
@@ -298,9 +297,8 @@ const NOT_ASKED: [(&str, &str, &str); 5] = [
 ];
 /// After `unshare -p` (README, Limits).
 const KILLED_BY_KERNEL: &str = "the command is PID 1: the kernel kills its descendants with it";
-/// A process that /proc does not show is found once it is bowout's child. At the end of the grace
-/// period the look for it and the death of its parent are in a race.
-const KILLED_FIRST: &str = "known fault: a descendant can get SIGKILL and no SIGTERM";
+/// Without /proc, bowout asks waitid(2) for every PID, which takes about the last second.
+const KILLED_FIRST: &str = "limit: the look for a descendant can take longer than its last second";
 
 /// What differs in this cell.
 pub fn note(place: &Place, action: &str) -> Option<&'static str> {

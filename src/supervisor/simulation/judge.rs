@@ -129,7 +129,8 @@ impl Judge {
         let plain = asked && settings.ladder.rungs() == 1 && settings.hooks == 0;
         match *self.freezes {
             [(from, to)] if plain && self.stalls == to - from => {
-                from < deadline
+                self.requests[0].at + MILLISECOND < from
+                    && from < deadline
                     && deadline + SECOND + SECOND / 10 < to
                     && now + SECOND / 10 < to + SECOND
             }
@@ -475,7 +476,9 @@ impl Judge {
             })
             .collect();
         if !process_mode {
-            for (pid, _) in alive.iter().filter(|_| !judge.unsure) {
+            // What was forked since the last look of this turn, no look can find.
+            let met = |process: &Proc| !judge.unsure && process.born < judge.turned;
+            for (pid, _) in alive.iter().filter(|(_, process)| met(process)) {
                 if exit != Exit::UNKILLABLE {
                     faults.push(format!("left {pid} running and exits with {exit:?}"));
                 } else if !lines.iter().any(|line| {

@@ -232,9 +232,10 @@ impl<K: Kernel> Tree<K> {
         if !self.has_bystanders() {
             return false;
         }
-        // The command began in these; its last known member may have exited.
+        // The bystanders began in these, and the command in a group of its own or there: the members
+        // that are known may all have exited, or moved on.
         let (group, session) = self.kernel.ids(self.us).unwrap_or_default();
-        let side = |began: libc::pid_t, id: fn(&Process) -> libc::pid_t| {
+        let side = |commands: libc::pid_t, ours: libc::pid_t, id: fn(&Process) -> libc::pid_t| {
             let has = |bystander| {
                 let mut side = self
                     .known
@@ -242,14 +243,15 @@ impl<K: Kernel> Tree<K> {
                     .filter(|known| known.bystander == bystander);
                 side.any(|known| id(&known.process) == id(process))
             };
-            match (has(false) || began == id(process), has(true)) {
+            let id = id(process);
+            match (has(false) || commands == id, has(true) || ours == id) {
                 (true, false) => Some(false),
                 (false, true) => Some(true),
                 (_, _) => None,
             }
         };
-        side(self.group.unwrap_or(group), |process| process.group)
-            .or_else(|| side(session, |process| process.session))
+        side(self.group.unwrap_or(group), group, |process| process.group)
+            .or_else(|| side(session, session, |process| process.session))
             .unwrap_or(bystander_exited)
     }
 
