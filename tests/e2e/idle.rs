@@ -37,19 +37,23 @@ fn an_idle_bowout_is_not_woken() {
         bowout = quiet(bowout);
         bowout.kill(libc::SIGUSR2);
         bowout.expect(libc::SIGUSR2);
-        until("bowout sleeps", || (bowout.state() == 'S').then_some(()));
         // With a guard, its child is the supervisor.
-        let switches = |bowout: &Running| {
-            let supervisor = options.contains(&"--guard").then(|| bowout.child_pid());
-            let both = [Some(bowout.pid), supervisor].into_iter().flatten();
+        let supervisor = options.contains(&"--guard").then(|| bowout.child_pid());
+        let both = [Some(bowout.pid), supervisor].into_iter().flatten();
+        until("bowout sleeps", || {
+            let sleeps = |pid: i32| field(pid, "State").starts_with('S');
+            both.clone().all(sleeps).then_some(())
+        });
+        let switches = || {
             let names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
+            let both = both.clone();
             both.map(|pid| names.map(|name| field(pid, name)))
                 .collect::<Vec<_>>()
         };
-        let before = switches(&bowout);
+        let before = switches();
         // A second of the child's, which bowout has no part in.
         bowout.out.find("the pause", |line| line == "paused");
-        assert_eq!(switches(&bowout), before, "{options:?}");
+        assert_eq!(switches(), before, "{options:?}");
         drop(writer);
     }
 }
