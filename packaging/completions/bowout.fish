@@ -112,7 +112,7 @@ exec\t''
 relay\t''
 off\t''"
 complete -c bowout -n __bowout_before_command -l ready -d 'How COMMAND reports that it is ready: a line on descriptor N (\'fd:N\'), or READY=1 by sd_notify (\'notify\')' -r -f
-complete -c bowout -n __bowout_before_command -l ready-file -d 'Keep FILE there while COMMAND is ready, until the first stop request' -r -F
+complete -c bowout -n __bowout_before_command -l ready-file -d 'Make FILE when COMMAND is ready; remove it at the first stop request' -r -F
 complete -c bowout -n __bowout_before_command -l ready-timeout -d 'Stop COMMAND when it is not ready after this time; exit with 124' -r -f
 complete -c bowout -n __bowout_before_command -l watchdog -d 'Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for this time; exit with 124' -r -f
 complete -c bowout -n __bowout_before_command -l replace-on -d 'Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready' -r -f -a "HUP\t''
@@ -150,8 +150,8 @@ complete -c bowout -n __bowout_before_command -l pre-stop -d 'Run this command b
 complete -c bowout -n __bowout_before_command -l pre-kill -d 'Run this command before SIGKILL (a thread dump), in the last quarter of the last wait; it delays nothing; repeatable' -r -f -a "(__fish_complete_command)"
 complete -c bowout -n __bowout_before_command -l pre-kill-timeout -d 'Start --pre-kill this long before SIGKILL, at most a quarter of the last wait [default: 5s]' -r -f
 complete -c bowout -n __bowout_before_command -l post-stop -d 'Run this command after COMMAND and its descendants have exited; repeatable, in order' -r -f -a "(__fish_complete_command)"
-complete -c bowout -n __bowout_before_command -l report -d 'Write what happened to FILE at the exit, as a JSON object; fd:N for an open descriptor, - for stdout' -r -F
-complete -c bowout -n __bowout_before_command -l termination-log -d 'Write why COMMAND ended to FILE, if FILE is empty [without FILE: /dev/termination-log]' -r -F
+complete -c bowout -n __bowout_before_command -l report -d 'At the exit, write a JSON report to FILE; fd:N for an open descriptor, - for stdout' -r -F
+complete -c bowout -n __bowout_before_command -l termination-log -d 'If FILE is empty, write to it why COMMAND ended [without FILE: /dev/termination-log]' -r -F
 complete -c bowout -n __bowout_before_command -l log-format -d 'Form of the log lines [default: auto, \'journal\' on the journal, else \'text\']' -r -f -a "auto\t''
 text\t''
 journal\t''

@@ -187,12 +187,12 @@ pub(super) static OPTIONS: &[Opt] = {
                   [default: auto, the same death unless PID 1]";
     let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always offer a socket ('relay'), send READY=1 \
                   when COMMAND is executed ('exec'), do nothing ('off') [default: auto]";
-    let report = "Write what happened to FILE at the exit, as a JSON object; fd:N for an open descriptor, - for stdout";
+    let report = "At the exit, write a JSON report to FILE; fd:N for an open descriptor, - for stdout";
     let message =
-        "Write why COMMAND ended to FILE, if FILE is empty [without FILE: /dev/termination-log]";
+        "If FILE is empty, write to it why COMMAND ended [without FILE: /dev/termination-log]";
 
     let ready = "How COMMAND reports that it is ready: a line on descriptor N ('fd:N'), or READY=1 by sd_notify ('notify')";
-    let ready_file = "Keep FILE there while COMMAND is ready, until the first stop request";
+    let ready_file = "Make FILE when COMMAND is ready; remove it at the first stop request";
     let ready_timeout = "Stop COMMAND when it is not ready after this time; exit with 124";
     let replace = "Start a new instance of COMMAND when SIGNAL is received, and stop the old one once the new one is ready";
     let watchdog = "Stop COMMAND by SIGABRT when it has not sent WATCHDOG=1 by sd_notify for this time; exit with 124";

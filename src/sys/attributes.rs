@@ -1,7 +1,7 @@
 //! What a process keeps over execve(2) and fork(2) does not pass on: taken from bowout, given to
 //! the command, which would have it without bowout.
 //!
-//! README's Limits lists what cannot be given: record locks, a parent-death signal, a priority that
+//! Limits in man/GUIDE.md lists what cannot be given: record locks, a parent-death signal, a priority that
 //! the command may not take.
 
 use libc::c_long;

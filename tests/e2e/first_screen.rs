@@ -21,11 +21,11 @@ const ROWS: [(&str, &str); 6] = [
         r#"$W sh -c "trap '' TERM; echo >up; exec sleep $X" >log 2>&1 & read line <up; kill $!; left"#,
     ),
     (
-        "ends a process",
+        "ends leftover processes",
         r#"$W sh -c "setsid sh -c 'echo >up; exec sleep $X' & read line <up" >log 2>&1; left"#,
     ),
     (
-        "dies of the signal",
+        "ends by the same signal",
         r#"bowout -qqq --report report -- $W sh -c 'kill -TERM $$' >log 2>&1
 grep -q '"child":{[^}]*"signal":"SIGTERM"' report && echo yes || echo no"#,
     ),
