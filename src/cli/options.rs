@@ -187,7 +187,8 @@ pub(super) static OPTIONS: &[Opt] = {
                   [default: auto, the same death unless PID 1]";
     let notify = "Pass sd_notify messages on if there is a NOTIFY_SOCKET ('auto'), always offer a socket ('relay'), send READY=1 \
                   when COMMAND is executed ('exec'), do nothing ('off') [default: auto]";
-    let report = "At the exit, write a JSON report to FILE; fd:N for an open descriptor, - for stdout";
+    let report =
+        "At the exit, write a JSON report to FILE; fd:N for an open descriptor, - for stdout";
     let message =
         "If FILE is empty, write to it why COMMAND ended [without FILE: /dev/termination-log]";
 

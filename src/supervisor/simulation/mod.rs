@@ -261,7 +261,11 @@ fn runs() -> Runs {
             RngSeed::Fixed(0)
         },
         failure_persistence: None,
-        max_shrink_iters: 50_000,
+        max_shrink_iters: if said("PROPTEST_MAX_SHRINK_ITERS") {
+            defaults.max_shrink_iters
+        } else {
+            50_000
+        },
         // Milliseconds.
         max_shrink_time: 30_000,
         ..defaults
