@@ -201,6 +201,7 @@ fn run(scene: &Scene) -> Vec<String> {
                 continue;
             }
         }
+        world.supervises = !matches!(supervisor.part, Part::Guard(_));
         all_lines.extend(lines.iter().cloned());
         for line in &lines {
             world.note(&format!("log: {line}"));

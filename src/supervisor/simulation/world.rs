@@ -135,6 +135,9 @@ pub(super) struct World {
     /// The process in front of it, with `--guard`.
     pub(super) guard: Option<Pid>,
     pub(super) guard_dies: bool,
+    /// False from the supervisor's death until its guard supervises: what is sent to the guard then
+    /// waits, because forwarding is below the seam, and would signal a real process.
+    pub(super) supervises: bool,
     /// The loop runs.
     pub(super) is_started: bool,
     pub(super) parent: Pid,
@@ -164,6 +167,7 @@ impl World {
             bowout: 0,
             guard: None,
             guard_dies: false,
+            supervises: true,
             is_started: false,
             parent: 0,
             child: 0,
@@ -533,6 +537,7 @@ impl World {
         let (killed, guard) = (self.kill_now.take()?, self.guard?);
         self.judge.supervisor_killed(self.now);
         self.inboxes.remove(&killed);
+        self.supervises = false;
         self.bowout = guard;
         self.exit(killed, Exit::Signal(Signal::KILL));
         Some(guard)
@@ -569,9 +574,9 @@ impl World {
     }
 
     pub(super) fn is_readable(&self, bowout: Pid) -> bool {
-        self.inboxes
-            .get(&bowout)
-            .is_some_and(|inbox| inbox.children || inbox.link || !inbox.signals.is_empty())
+        self.inboxes.get(&bowout).is_some_and(|inbox| {
+            inbox.children || inbox.link || self.supervises && !inbox.signals.is_empty()
+        })
     }
 
     pub(super) fn take_inbox(&mut self, bowout: Pid) -> Batch {
@@ -580,7 +585,11 @@ impl World {
         };
         inbox.signals.sort_by_key(|it| it.signal.number());
         inbox.link = false;
-        let signals = std::mem::take(&mut inbox.signals);
+        let signals = if self.supervises {
+            std::mem::take(&mut inbox.signals)
+        } else {
+            vec![]
+        };
         let children = std::mem::take(&mut inbox.children);
         let lives = self.processes.get(&self.child).is_some_and(Proc::lives);
         self.judge.received(self.now, &signals, lives);
