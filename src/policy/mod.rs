@@ -3,8 +3,8 @@
 //!
 //! Its state is a few facts beside each other: the [`Phase`] of the stop, whether the child has
 //! exited, and until when the phase lasts. Time is an argument. All events of one turn of the loop
-//! carry the same instant, except those after a suspension or a pass of SIGKILL; so the machine can
-//! distinguish signals that were pending together from a repeat.
+//! carry the same instant, except those after the child's exit, a suspension or a pass of SIGKILL; so
+//! the machine can distinguish signals that were pending together from a repeat.
 //!
 //! Reading order: `types`, [`Machine::step`], then `stop` for the way from the first request to
 //! SIGKILL, `hooks` for what runs on it, `requests` for what a signal means, `terminal` for job control and Ctrl-C.
@@ -17,7 +17,7 @@ mod requests;
 mod stop;
 mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 use std::time::{Duration, Instant};

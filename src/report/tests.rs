@@ -681,6 +681,20 @@ fn a_child_that_has_exited_is_not_being_killed() {
     );
 }
 
+/// Its descendants have exited since the last look, or a hook alone is left.
+#[test]
+fn a_kill_after_its_exit_that_reaches_no_process_says_so() {
+    let mut play = Play::of(Settings {
+        wait_tree: true,
+        ..Play::settings("KILL")
+    });
+    play.line(1.0, Event::ChildExited(Exit::Code(0)), 1);
+    assert_eq!(
+        play.signal(5.0, Side::Outside, "TERM", 0),
+        "received SIGTERM from outside: SIGKILL reached no process, because the grace period is 0"
+    );
+}
+
 /// Its exit is not known yet, and SIGKILL finds no process.
 #[test]
 fn a_kill_that_reaches_no_process_is_said_to_fail() {

@@ -214,7 +214,7 @@ fn spawn_command<K: Kernel>(
 }
 
 /// The history of a child that was started just now.
-fn begin_history<K: Kernel>(
+pub(super) fn begin_history<K: Kernel>(
     config: &Config,
     (place, containment): (Place, Containment),
     pid: i32,

@@ -2,7 +2,7 @@
 //! walk over every sequence of events to a length, and random ones that are far longer; `world`
 //! judges the last two.
 
-mod random;
+pub(crate) mod random;
 mod scenarios;
 mod table;
 mod walk;

@@ -16,14 +16,15 @@ const CASES: u32 = 200;
 /// How many events the longest has.
 const LONGEST: usize = 400;
 
-fn config() -> Config {
+/// How many cases are tried and shrunk, where the variables do not say it.
+pub(crate) fn config(cases: u32, shrinks: u32) -> Config {
     let defaults = Config::default();
     let said = |name| std::env::var_os(name).is_some();
     Config {
         cases: if said("PROPTEST_CASES") {
             defaults.cases
         } else {
-            CASES
+            cases
         },
         rng_seed: if said("PROPTEST_RNG_SEED") {
             defaults.rng_seed
@@ -31,8 +32,13 @@ fn config() -> Config {
             RngSeed::Fixed(0)
         },
         failure_persistence: None,
-        // A sequence of hundreds is worth some patience.
-        max_shrink_iters: 20_000,
+        max_shrink_iters: if said("PROPTEST_MAX_SHRINK_ITERS") {
+            defaults.max_shrink_iters
+        } else {
+            shrinks
+        },
+        // Milliseconds.
+        max_shrink_time: 60_000,
         ..defaults
     }
 }
@@ -201,7 +207,8 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    // A sequence of hundreds is worth some patience.
+    #![proptest_config(config(CASES, 20_000))]
 
     #[test]
     fn long_random_sequences_keep_the_invariants(

@@ -1,5 +1,5 @@
-//! Judges a run by what the simulated kernel saw, and by the log. It shares no code with the policy
-//! or the tree.
+//! Judges a run by what the simulated kernel saw, and by the log. It reads the settings, the sum of
+//! the ladder included, and asks neither the machine nor the tree.
 //!
 //! 1. Each signal that bowout received is sent to the child once, or named in a line of the log.
 //! 2. SIGKILL comes neither before the end of the grace period nor much after it; a second request
@@ -263,8 +263,6 @@ impl Judge {
     ) {
         match process.owner {
             Owner::Command | Owner::Hook => {}
-            // A killed supervisor stands for a child that it had reaped.
-            Owner::Bowout if !process.lives() => {}
             other => self.fault(format!("sent {signal} to {pid} of {other:?}")),
         }
         let mixed = self.settings.kill_mode == KillMode::Mixed;
@@ -511,9 +509,7 @@ impl Judge {
         let timed_out = exit == Exit::TIMED_OUT && judge.settings.max_runtime.is_some();
         // It may have exited since bowout gave up.
         let gave_up = exit == Exit::UNKILLABLE && judge.stubborn;
-        // What the killed supervisor has reaped, its guard cannot know.
-        let unknown = judge.supervisor_killed && exit == Exit::OWN_FAILURE;
-        if ended != Some(exit) && !timed_out && !gave_up && !unknown {
+        if ended != Some(exit) && !timed_out && !gave_up {
             faults.push(format!("exits with {exit:?}, the child with {ended:?}"));
         }
         if let Some(base) = judge.base() {

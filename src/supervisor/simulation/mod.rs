@@ -19,16 +19,16 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config as Runs, RngSeed};
 
 use super::part::{Part, Replacing};
 use super::{Dropped, Outputs, Supervisor};
 use crate::config::Config;
+use crate::policy::tests::random::config;
 use crate::policy::{Machine, Phase, Place};
-use crate::report::{Containment, History};
+use crate::report::Containment;
 use crate::sender::Kin;
 use crate::signal::SignalSet;
 use crate::sys::child::Child;
@@ -93,7 +93,6 @@ fn part_of_bowout<'a>(
     part.send(super::ToGuard::Child(child.pid()));
     tree.adopt(child.pid(), true);
     let (policy, _) = super::start::share(config, &part);
-    let now = tree.kernel.clock();
     let place = Place {
         pid1: us == 1,
         ..Place::default()
@@ -102,13 +101,8 @@ fn part_of_bowout<'a>(
         adopts_orphans: true,
         guarded: !matches!(part, Part::Whole),
     };
-    #[allow(clippy::disallowed_methods, reason = "only printed")]
-    let history = History::new(
-        (&config.command, &config.args, &config.pre_stop),
-        child.pid(),
-        (now, SystemTime::now()),
-        (policy.clone(), place, containment),
-    );
+    let (now, history) =
+        super::start::begin_history(config, (place, containment), child.pid(), &tree.kernel);
     let parent = tree.kernel.world.borrow().parent;
     Some(Supervisor {
         config,
@@ -247,34 +241,8 @@ fn turn(supervisor: &mut Supervisor<'_, Simulated>) -> Option<Cut> {
     }
 }
 
-fn runs() -> Runs {
-    let defaults = Runs::default();
-    let said = |name| std::env::var_os(name).is_some();
-    Runs {
-        cases: if said("PROPTEST_CASES") {
-            defaults.cases
-        } else {
-            CASES
-        },
-        rng_seed: if said("PROPTEST_RNG_SEED") {
-            defaults.rng_seed
-        } else {
-            RngSeed::Fixed(0)
-        },
-        failure_persistence: None,
-        max_shrink_iters: if said("PROPTEST_MAX_SHRINK_ITERS") {
-            defaults.max_shrink_iters
-        } else {
-            50_000
-        },
-        // Milliseconds.
-        max_shrink_time: 30_000,
-        ..defaults
-    }
-}
-
 proptest! {
-    #![proptest_config(runs())]
+    #![proptest_config(config(CASES, 50_000))]
 
     #[test]
     fn a_simulated_kernel_sees_the_promises_kept(scene in any_scene()) {
