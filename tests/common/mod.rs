@@ -35,8 +35,8 @@ pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 /// ms of the processor and exits with 5.
 pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     def stop(*_):\n\
-    \x20 os.write(1, b'15 0 0 0\\n')\n\
     \x20 last = now = time.monotonic()\n\
+    \x20 os.write(1, b'15 0 0 0\\n')\n\
     \x20 while now - last < 1: last, now = now, time.monotonic()\n\
     \x20 start = time.process_time()\n\
     \x20 while time.process_time() - start < 0.05: pass\n\
@@ -616,6 +616,23 @@ pub fn field(pid: i32, name: &str) -> String {
         .find(|line| line.split(':').next() == Some(name))
         .unwrap_or_else(|| panic!("no {name}"));
     line[name.len() + 1..].trim().to_owned()
+}
+
+/// Waits until each process sleeps in poll(2) or ppoll(2), and gives the number of its context
+/// switches: a number that grows later is a wake-up. The state S alone is not enough: a process is
+/// preempted in it on its way to sleep, which is a switch more. The kernel names the system call
+/// only of a process that has left its processor.
+pub fn switches_asleep(pids: &[i32]) -> Vec<[String; 2]> {
+    let sleeps = |&pid: &i32| {
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall")).expect("a process");
+        let number = call.split(' ').next().and_then(|word| word.parse().ok());
+        number.is_some_and(|number: i64| [libc::SYS_poll, libc::SYS_ppoll].contains(&number))
+    };
+    until("bowout sleeps", || pids.iter().all(sleeps).then_some(()));
+    let names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
+    pids.iter()
+        .map(|&pid| names.map(|name| field(pid, name)))
+        .collect()
 }
 
 /// The signals that are pending for all of a process, bit 0 is number 1.

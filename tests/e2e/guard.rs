@@ -45,7 +45,10 @@ impl Moments {
     }
 }
 
-fn nothing_is_left(bowout: &Running, what: &str) {
+/// The command's output ends with the last process that has it: waiting for that costs nothing, and
+/// each look at /proc costs what the machine runs.
+fn nothing_is_left(bowout: &mut Running, what: &str) {
+    bowout.out.rest();
     until(what, || bowout.left().is_empty().then_some(()));
 }
 
@@ -60,7 +63,7 @@ fn kill_either(start: impl Fn() -> Start) {
             Some(inner) => kill(inner, KILL),
             None => bowout.kill(KILL),
         }
-        nothing_is_left(&bowout, &format!("nothing is left of {nth}: {inner:?}"));
+        nothing_is_left(&mut bowout, &format!("nothing is left of {nth}: {inner:?}"));
         bowout.wait();
     }
 }
@@ -115,15 +118,15 @@ fn the_command_has_its_grace_period_when_the_guard_is_killed() {
         "{log:#?}"
     );
     assert!(log[1].contains("exited with 7"), "{log:#?}");
-    nothing_is_left(&bowout, "nothing is left");
+    nothing_is_left(&mut bowout, "nothing is left");
 }
 
 /// A test harness and supervisord's `killasgroup` kill whole groups.
 #[test]
 fn a_kill_of_the_whole_group_does_not_reach_both() {
-    let (bowout, _) = guarded(&[], &["signals", "--exit", "TERM:7"]);
+    let (mut bowout, _) = guarded(&[], &["signals", "--exit", "TERM:7"]);
     kill(-bowout.pid, KILL);
-    nothing_is_left(&bowout, "nothing is left");
+    nothing_is_left(&mut bowout, "nothing is left");
 }
 
 #[test]
@@ -190,7 +193,7 @@ fn the_guard_writes_the_report_of_a_supervisor_that_was_killed() {
             "guard" => bowout.kill(KILL),
             _ => bowout.kill(TERM),
         }
-        nothing_is_left(&bowout, "nothing is left");
+        nothing_is_left(&mut bowout, "nothing is left");
         let log = bowout.err.rest();
         let report = read();
         let reason = match who {
@@ -324,7 +327,7 @@ fn nothing_outlives_a_parent_that_is_killed_at_any_moment() {
                 .chain(&["--", "sh", "-c", TREE]),
         );
         assert_eq!(parent.wait(), Status::Signal(KILL));
-        nothing_is_left(&parent, &format!("nothing is left of {nth}"));
+        nothing_is_left(&mut parent, &format!("nothing is left of {nth}"));
     }
 }
 
@@ -428,7 +431,7 @@ fn unread_input_is_left_to_the_command() {
         .stdin(read)
         .inherit(&hold)
         .sh(&format!(
-            "trap 'echo stopped; exit 5' TERM; echo ready; read -r x <&{}; read -r line; echo $line; while :; do sleep 0.05; done",
+            "trap 'echo stopped; exit 5' TERM; echo ready; read -r x </proc/self/fd/{}; read -r line; echo $line; while :; do sleep 0.05; done",
             hold.as_raw_fd()
         ));
     assert_eq!(bowout.out.next().as_deref(), Some("ready"));
@@ -489,7 +492,7 @@ fn a_guard_is_what_the_other_wrappers_lack() {
         if left {
             assert_eq!(running.left().len(), 1, "{wrapper:?}");
         } else {
-            nothing_is_left(&running, wrapper[0]);
+            nothing_is_left(&mut running, wrapper[0]);
         }
     }
     assert!(tried >= 3, "timeout and setsid are everywhere");

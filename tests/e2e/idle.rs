@@ -2,7 +2,7 @@
 
 use std::io::pipe;
 
-use crate::common::{Dir, Running, Start, Status, field, homes, no_strace, skip, until};
+use crate::common::{Dir, Running, Start, Status, homes, no_strace, skip, switches_asleep, until};
 
 /// bowout with a child that has reported, and nothing left to do.
 fn quiet(mut bowout: Running) -> Running {
@@ -39,21 +39,11 @@ fn an_idle_bowout_is_not_woken() {
         bowout.expect(libc::SIGUSR2);
         // With a guard, its child is the supervisor.
         let supervisor = options.contains(&"--guard").then(|| bowout.child_pid());
-        let both = [Some(bowout.pid), supervisor].into_iter().flatten();
-        until("bowout sleeps", || {
-            let sleeps = |pid: i32| field(pid, "State").starts_with('S');
-            both.clone().all(sleeps).then_some(())
-        });
-        let switches = || {
-            let names = ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
-            let both = both.clone();
-            both.map(|pid| names.map(|name| field(pid, name)))
-                .collect::<Vec<_>>()
-        };
-        let before = switches();
+        let both: Vec<i32> = [bowout.pid].into_iter().chain(supervisor).collect();
+        let before = switches_asleep(&both);
         // A second of the child's, which bowout has no part in.
         bowout.out.find("the pause", |line| line == "paused");
-        assert_eq!(switches(), before, "{options:?}");
+        assert_eq!(switches_asleep(&both), before, "{options:?}");
         drop(writer);
     }
 }

@@ -5,7 +5,9 @@ use crate::common::pty::{
     CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of,
     runs, state_of,
 };
-use crate::common::{BOWOUT, Start, Status, children, field, no_namespaces, no_strace, skip};
+use crate::common::{
+    BOWOUT, Start, Status, children, no_namespaces, no_strace, skip, switches_asleep,
+};
 
 /// Catches the signal that it is asked by.
 const CATCH: &str = "probe terminal --catch 64";
@@ -76,19 +78,13 @@ fn drive_python(pty: &mut Pty) {
         interrupt(pty, "KeyboardInterrupt");
     }
     let bowout = parent_of(program(pty.pid));
-    let switches = || {
-        ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|name| field(bowout, name))
-    };
-    pty.until("bowout sleeps", |_| {
-        (state_of(bowout) == Some('S')).then_some(())
-    });
-    let before = switches();
+    let before = switches_asleep(&[bowout]);
     let longer =
         "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
     answer(pty, &format!("{longer}; print(6 * 7)"), "\n42\r\n");
     pty.see(">>> ");
     assert_eq!(
-        switches(),
+        switches_asleep(&[bowout]),
         before,
         "looks at the terminal though no stop is under way"
     );

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::common::pty::kill;
-use crate::common::{Dir, Running, Start, Status, children, field, until};
+use crate::common::{Dir, Running, Start, Status, children, switches_asleep, until};
 use crate::notify::{Manager, say};
 
 const TERM: i32 = libc::SIGTERM;
@@ -174,15 +174,12 @@ fn a_ready_command_and_its_watchdog_cost_nothing() {
     bowout
         .err
         .find("ready", |line| line.contains("is ready after"));
-    until("bowout sleeps", || (bowout.state() == 'S').then_some(()));
-    let switches =
-        |pid| ["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"].map(|it| field(pid, it));
-    let before = switches(bowout.pid);
+    let before = switches_asleep(&[bowout.pid]);
     let start = std::time::Instant::now();
     until("a second", || {
         (start.elapsed().as_millis() > 1000).then_some(())
     });
-    assert_eq!(switches(bowout.pid), before);
+    assert_eq!(switches_asleep(&[bowout.pid]), before);
     bowout.kill(libc::SIGUSR1);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
