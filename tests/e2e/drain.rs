@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use crate::common::pty::state_of;
 use crate::common::{
-    BOWOUT, Dir, SOON, Start, Status, assert_at_most, homes, no_strace, signals_of, skip, timed,
-    until,
+    BOWOUT, Dir, SOON, Start, Status, assert_at_most, homes, no_strace, signals_of, size, skip,
+    timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
 #[test]
-fn ten_thousand_orphans_are_reaped_as_they_end() {
+fn thousands_of_orphans_are_reaped_as_they_end() {
+    let orphans = size("2500", "10000");
     for home in homes() {
-        let mut bowout = Start::plain().at(home).probe(["orphans", "10000"]);
+        let mut bowout = Start::plain().at(home).probe(["orphans", orphans]);
         let most = bowout.out.find("most", |line| line.starts_with("most "));
         let most: u32 = most["most ".len()..].parse().expect("a number");
         // The child itself, and 25 that came together; the next 25 come when these are reaped.

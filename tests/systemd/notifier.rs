@@ -76,10 +76,11 @@ fn block(how: libc::c_int, signals: u64) {
     check(done as libc::c_int, "rt_sigprocmask");
 }
 
-/// The next signal, within this many milliseconds if any; SIGCHLD and SIGCONT are nobody's business
-/// here.
+/// The signals that are taken: all but SIGCHLD and SIGCONT, which may stay pending for ever.
+static TAKEN: u64 = !((1 << (libc::SIGCHLD - 1)) | (1 << (libc::SIGCONT - 1)));
+
+/// The next signal, within this many milliseconds if any.
 fn take(within: Option<u64>) -> Option<libc::c_int> {
-    let all = !((1_u64 << (libc::SIGCHLD - 1)) | (1 << (libc::SIGCONT - 1)));
     let wait = within.map(|ms| libc::timespec {
         tv_sec: (ms / 1000) as _,
         tv_nsec: (ms % 1000 * 1_000_000) as _,
@@ -90,7 +91,7 @@ fn take(within: Option<u64>) -> Option<libc::c_int> {
         let got = unsafe {
             libc::syscall(
                 libc::SYS_rt_sigtimedwait,
-                &raw const all,
+                &raw const TAKEN,
                 null::<u8>(),
                 wait,
                 8,
@@ -182,13 +183,12 @@ fn text(word: &str) -> Vec<u8> {
 /// Waits until no process holds the other end, and prints the signals that come meanwhile. Needs
 /// them unblocked nowhere: a descriptor says that they are there.
 fn hung_up(end: &impl AsRawFd) {
-    let all = u64::MAX;
     // SAFETY: the set is 8 bytes; the structures are valid.
     unsafe {
         let signals = libc::syscall(
             libc::SYS_signalfd4,
             -1,
-            &raw const all,
+            &raw const TAKEN,
             8,
             libc::SOCK_CLOEXEC,
         ) as RawFd;
