@@ -31,18 +31,17 @@ fn namespace() -> u64 {
 /// For names that others see: in /tmp, among abstract sockets.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{}-{}-{}",
-        std::process::id(),
-        namespace(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{}-{nth}", std::process::id(), namespace())
 }
 
-/// A user of this run alone, for what all processes of a user share.
+/// A user of one test alone: a limit of processes counts all processes of a user.
 pub fn own_user() -> u32 {
-    // Namespaces have neighbouring numbers, and PIDs seven digits.
-    1_000_000_000 + (namespace() % 100) as u32 * 10_000_000 + std::process::id()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Namespaces have neighbouring numbers, and few tests need a user.
+    let (namespace, suite) = (namespace() % 100, std::process::id() % 100_000);
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+    1_000_000_000 + namespace as u32 * 10_000_000 + suite * 100 + nth
 }
 
 /// What a killed bowout leaves behind must come to us.
@@ -153,29 +152,35 @@ fn is_marked(pid: i32, mark: &str) -> bool {
 
 /// The processes of this test that live; a zombie has no environment any more, and is none.
 pub fn of(mark: &str) -> Vec<i32> {
-    descendants()
-        .into_iter()
-        .filter(|(pid, stat)| stat.state != 'Z' && is_marked(*pid, mark))
-        .map(|(pid, _)| pid)
+    marked(&descendants(), mark)
+}
+
+fn marked(all: &HashMap<i32, Stat>, mark: &str) -> Vec<i32> {
+    all.iter()
+        .filter(|(pid, stat)| stat.state != 'Z' && is_marked(**pid, mark))
+        .map(|(pid, _)| *pid)
         .collect()
 }
 
 /// Kills and reaps all that the test has started, and forgets `child`.
 pub fn kill(mark: &str, child: &mut Child) {
     until("all that the test started has ended", || {
-        let left = kill_all(mark);
-        let gone = child.try_wait().is_ok_and(|status| status.is_some());
-        (!left && gone).then_some(())
+        let all = descendants();
+        let none_left = !kill_these(&marked(&all, mark));
+        let reaped = child.try_wait().is_ok_and(|status| status.is_some());
+        (none_left && reaped).then(|| reap(&all))
     });
     forget(child.id());
-    reap_orphans();
     machine::check();
 }
 
 /// Kills all that the test has started; whether there was any.
 pub fn kill_all(mark: &str) -> bool {
-    let left = of(mark);
-    for pid in &left {
+    kill_these(&of(mark))
+}
+
+fn kill_these(left: &[i32]) -> bool {
+    for pid in left {
         // SAFETY: no pointers. A descendant of ours that carries the test's mark.
         unsafe { libc::kill(*pid, libc::SIGKILL) };
     }
@@ -184,8 +189,14 @@ pub fn kill_all(mark: &str) -> bool {
 
 /// Reaps the zombies that were re-parented to us.
 pub fn reap_orphans() {
+    reap(&descendants());
+}
+
+/// Reaps the zombies among these that were re-parented to us. One that was reaped meanwhile is not
+/// reaped again: its number is free, a grandchild's, or that of a child in `STARTED`.
+fn reap(all: &HashMap<i32, Stat>) {
     let started = started();
-    for (pid, stat) in descendants() {
+    for (&pid, stat) in all {
         let ours = started
             .as_ref()
             .and_then(|started| started.get(&(pid as u32)))

@@ -245,6 +245,7 @@ impl Start {
             child,
             mark,
             ended: None,
+            is_over: false,
             out,
             err,
         }
