@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// Set by the linker: good, crash, hang, or silent, which serves and never says that it is ready.
+// Set by the linker: good; crash; hang; silent, which serves and never says that it is ready; or careless, which does not finish
+// its requests at SIGTERM.
 var mode = "good"
 
 func main() {
@@ -38,6 +39,9 @@ func main() {
 	})
 	drained := make(chan struct{})
 	go func() {
+		if mode == "careless" {
+			return
+		}
 		asked := make(chan os.Signal, 1)
 		signal.Notify(asked, syscall.SIGTERM)
 		<-asked
