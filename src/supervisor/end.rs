@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
 use crate::report;
 use crate::sys::cgroup;
+use crate::sys::environment;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
 use crate::sys::readiness::{self, ReadyFile};
@@ -71,9 +72,10 @@ impl Outputs {
         })
     }
 
-    /// Notes what the OOM killer did before the run, if a report is to be written.
+    /// Notes what the OOM killer did before the run, if a report is to be written, or if bowout is
+    /// the main process of a unit: the unit's group can outlive a run.
     pub(super) fn note_oom_kills(&mut self) {
-        if self.report.is_some() || self.termination_log.is_some() {
+        if self.report.is_some() || self.termination_log.is_some() || environment::is_of_a_unit() {
             self.oom_kills = cgroup::memory().map(|memory| memory.kills);
         }
     }

@@ -21,8 +21,10 @@ unsafe extern "C" {
 
 /// Variables that hold the PID of the process they are meant for (sd_listen_fds(3),
 /// sd_watchdog_enabled(3), systemd.exec(5)); the last one, since systemd 259, the inode of a pidfd.
-const NAMING: [&str; 4] = ["LISTEN_PID", WATCHDOG_PID, "SYSTEMD_EXEC_PID", BY_PIDFD];
+const NAMING: [&str; 4] = ["LISTEN_PID", WATCHDOG_PID, MAIN, BY_PIDFD];
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+/// The main process of a unit.
+const MAIN: &str = "SYSTEMD_EXEC_PID";
 const BY_PIDFD: &str = "LISTEN_PIDFDID";
 
 /// A variable to set in a process that bowout starts; `None` removes it.
@@ -55,6 +57,12 @@ pub(crate) fn value(name: &str) -> Option<&'static OsStr> {
 fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
     let rest = variable.to_bytes().strip_prefix(name.as_bytes())?;
     rest.strip_prefix(b"=").map(OsStr::from_bytes)
+}
+
+/// Whether systemd executed this process for a unit (since systemd 248). Processes below inherit the
+/// variable, which names another one there.
+pub(crate) fn is_of_a_unit() -> bool {
+    value(MAIN).is_some_and(|pid| naming(MAIN, this_process::id()).as_deref() == Some(pid))
 }
 
 /// The variables that name bowout.
