@@ -73,7 +73,7 @@ impl Outputs {
     }
 
     /// Notes what the OOM killer did before the run, if a report is to be written, or if bowout is
-    /// the main process of a unit: the unit's group can outlive a run.
+    /// the main process of a unit: other processes of the unit may have been killed before.
     pub(super) fn note_oom_kills(&mut self) {
         if self.report.is_some() || self.termination_log.is_some() || environment::is_of_a_unit() {
             self.oom_kills = cgroup::memory().map(|memory| memory.kills);
