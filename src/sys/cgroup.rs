@@ -31,33 +31,20 @@ pub(crate) fn memory() -> Option<Memory> {
         Version::V1 => ["memory.oom_control", "memory.limit_in_bytes"],
     };
     let events = fs::read_to_string(folder.join(events)).ok()?;
-    let limit = fs::read_to_string(folder.join(limit)).ok();
-    said(&events, limit.as_deref())
+    let limit = fs::read_to_string(folder.join(limit)).unwrap_or_default();
+    said(&events, &limit)
 }
 
 /// What the two files say.
-#[cold]
-fn said(events: &str, limit: Option<&str>) -> Option<Memory> {
-    let count = |name: &str| -> Option<u64> {
-        let mut lines = events.lines();
-        lines.find_map(|line| {
-            line.strip_prefix(name)?
-                .strip_prefix(' ')?
-                .trim()
-                .parse()
-                .ok()
-        })
-    };
+fn said(events: &str, limit: &str) -> Option<Memory> {
+    let number = |text: &str| text.trim().parse().ok();
+    let count = |name| events.lines().find_map(|l| number(l.strip_prefix(name)?));
+    // Version 1 has no word for unlimited: the number is then the largest multiple of a page.
     // Version 2 counts the times that the group's own limit was reached, or one below. Where there
     // were none, a group above it or the machine ran out of memory.
-    let reached = count("oom") != Some(0);
-    // Version 1 has no word for unlimited: the number is then the largest multiple of a page.
-    let limit = limit
-        .and_then(|limit| limit.trim().parse().ok())
-        .filter(|&limit| reached && limit < 1 << 60);
     Some(Memory {
-        kills: count("oom_kill")?,
-        limit,
+        kills: count("oom_kill ")?,
+        limit: number(limit).filter(|&limit| limit < 1 << 60 && count("oom ") != Some(0)),
     })
 }
 
@@ -119,23 +106,17 @@ mod tests {
         let memory = |kills, limit| Some(Memory { kills, limit });
         // Version 2: by the group's own limit, by that of a group above it, without a limit.
         let events = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
-        assert_eq!(
-            said(events, Some("25165824\n")),
-            memory(1, Some(25_165_824))
-        );
-        assert_eq!(said(events, Some("max\n")), memory(1, None));
-        assert_eq!(said(events, None), memory(1, None));
+        assert_eq!(said(events, "25165824\n"), memory(1, Some(25_165_824)));
+        assert_eq!(said(events, "max\n"), memory(1, None));
+        assert_eq!(said(events, ""), memory(1, None));
         let above = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\n";
-        assert_eq!(said(above, Some("268435456\n")), memory(2, None));
+        assert_eq!(said(above, "268435456\n"), memory(2, None));
         // Version 1 does not count the times.
         let events = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        assert_eq!(
-            said(events, Some("25165824\n")),
-            memory(3, Some(25_165_824))
-        );
-        assert_eq!(said(events, Some("9223372036854771712\n")), memory(3, None));
+        assert_eq!(said(events, "25165824\n"), memory(3, Some(25_165_824)));
+        assert_eq!(said(events, "9223372036854771712\n"), memory(3, None));
         for unknown in ["", "oom_kill\n", "oom_kill x\n", "oom 1\n"] {
-            assert_eq!(said(unknown, Some("25165824\n")), None);
+            assert_eq!(said(unknown, "25165824\n"), None);
         }
     }
 

@@ -21,10 +21,8 @@ unsafe extern "C" {
 
 /// Variables that hold the PID of the process they are meant for (sd_listen_fds(3),
 /// sd_watchdog_enabled(3), systemd.exec(5)); the last one, since systemd 259, the inode of a pidfd.
-const NAMING: [&str; 4] = ["LISTEN_PID", WATCHDOG_PID, MAIN, BY_PIDFD];
+const NAMING: [&str; 4] = ["LISTEN_PID", WATCHDOG_PID, "SYSTEMD_EXEC_PID", BY_PIDFD];
 pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
-/// The main process of a unit.
-const MAIN: &str = "SYSTEMD_EXEC_PID";
 const BY_PIDFD: &str = "LISTEN_PIDFDID";
 
 /// A variable to set in a process that bowout starts; `None` removes it.
@@ -59,10 +57,11 @@ fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
     rest.strip_prefix(b"=").map(OsStr::from_bytes)
 }
 
-/// Whether systemd executed this process for a unit (since systemd 248). Processes below inherit the
-/// variable, which names another one there.
-pub(crate) fn is_of_a_unit() -> bool {
-    value(MAIN).is_some_and(|pid| naming(MAIN, this_process::id()).as_deref() == Some(pid))
+/// Whether SYSTEMD_EXEC_PID (since systemd 248) names bowout as the main process of a unit, and
+/// `unset` without it. Processes below inherit it.
+pub(crate) fn is_main_process(unset: bool) -> bool {
+    let us = || this_process::known_as().to_string();
+    value("SYSTEMD_EXEC_PID").map_or(unset, |pid| pid == us().as_str())
 }
 
 /// The variables that name bowout.
