@@ -73,8 +73,10 @@ impl Outputs {
     /// Notes what the OOM killer did before the run, if a report is to be written, or if bowout is
     /// the main process of a unit: other processes of the unit may have been killed before.
     pub(super) fn note_oom_kills(&mut self) {
-        let is_written = self.report.is_some() || self.termination_log.is_some();
-        if is_written || environment::is_main_process(false) {
+        if self.report.is_some()
+            || self.termination_log.is_some()
+            || environment::is_main_process(false)
+        {
             self.oom_kills = cgroup::memory().map(|memory| memory.kills);
         }
     }

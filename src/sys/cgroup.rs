@@ -31,8 +31,10 @@ pub(crate) fn memory() -> Option<Memory> {
         Version::V1 => ["memory.oom_control", "memory.limit_in_bytes"],
     };
     let events = fs::read_to_string(folder.join(events)).ok()?;
-    let limit = fs::read_to_string(folder.join(limit)).unwrap_or_default();
-    said(&events, &limit)
+    said(
+        &events,
+        &fs::read_to_string(folder.join(limit)).unwrap_or_default(),
+    )
 }
 
 /// What the two files say.
@@ -42,9 +44,10 @@ fn said(events: &str, limit: &str) -> Option<Memory> {
     // Version 1 has no word for unlimited: the number is then the largest multiple of a page.
     // Version 2 counts the times that the group's own limit was reached, or one below. Where there
     // were none, a group above it or the machine ran out of memory.
+    let limit = number(limit).filter(|&limit| limit < 1 << 60 && count("oom ") != Some(0));
     Some(Memory {
         kills: count("oom_kill ")?,
-        limit: number(limit).filter(|&limit| limit < 1 << 60 && count("oom ") != Some(0)),
+        limit,
     })
 }
 

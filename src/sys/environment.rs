@@ -60,8 +60,9 @@ fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
 /// Whether SYSTEMD_EXEC_PID (since systemd 248) names bowout as the main process of a unit, and
 /// `unset` without it. Processes below inherit it.
 pub(crate) fn is_main_process(unset: bool) -> bool {
-    let us = || this_process::known_as().to_string();
-    value("SYSTEMD_EXEC_PID").map_or(unset, |pid| pid == us().as_str())
+    value("SYSTEMD_EXEC_PID").map_or(unset, |pid| {
+        pid == this_process::known_as().to_string().as_str()
+    })
 }
 
 /// The variables that name bowout.
