@@ -78,7 +78,7 @@ pub(crate) struct OomKills {
     pub(crate) count: u64,
     /// They are those of the run; else, of all time since the group was made.
     pub(crate) during_run: bool,
-    /// The group's limit, in bytes.
+    /// The group's limit, in bytes, where it has one and it was reached.
     pub(crate) limit: Option<u64>,
 }
 

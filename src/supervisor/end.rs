@@ -12,11 +12,10 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
 use crate::report;
-use crate::sys::cgroup;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
 use crate::sys::readiness::{self, ReadyFile};
-use crate::sys::{stderr, this_process};
+use crate::sys::{cgroup, environment, stderr, this_process};
 
 impl Outputs {
     /// Opens the files that the user named; with `--replace-on`, after those of an instance `before`.
@@ -71,9 +70,13 @@ impl Outputs {
         })
     }
 
-    /// Notes what the OOM killer did before the run, if a report is to be written.
+    /// Notes what the OOM killer did before the run, if a report is to be written, or if bowout is
+    /// the main process of a unit: other processes of the unit may have been killed before.
     pub(super) fn note_oom_kills(&mut self) {
-        if self.report.is_some() || self.termination_log.is_some() {
+        if self.report.is_some()
+            || self.termination_log.is_some()
+            || environment::is_main_process(false)
+        {
             self.oom_kills = cgroup::memory().map(|memory| memory.kills);
         }
     }

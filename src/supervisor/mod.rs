@@ -102,7 +102,8 @@ struct RunningHook {
 struct Outputs {
     report: Option<Destination>,
     termination_log: Option<File>,
-    /// How many processes the OOM killer had killed at the start, where a report is to be written.
+    /// How many processes the OOM killer had killed at the start, where a report is to be written or
+    /// systemd started bowout.
     oom_kills: Option<u64>,
     directory: Option<PathBuf>,
     ready: Option<OwnedFd>,

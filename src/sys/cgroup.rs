@@ -15,7 +15,8 @@ use super::proc::read_in_proc;
 pub(crate) struct Memory {
     /// How many processes the OOM killer killed since the group was made.
     pub(crate) kills: u64,
-    /// The most memory that the group may use, in bytes; `None` without a limit.
+    /// The most memory that the group may use, in bytes; `None` without a limit, or where a group
+    /// above it ran out of memory.
     pub(crate) limit: Option<u64>,
 }
 
@@ -30,16 +31,22 @@ pub(crate) fn memory() -> Option<Memory> {
         Version::V1 => ["memory.oom_control", "memory.limit_in_bytes"],
     };
     let events = fs::read_to_string(folder.join(events)).ok()?;
-    let kills = events
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "))?;
-    let limit = fs::read_to_string(folder.join(limit)).ok();
+    said(
+        &events,
+        &fs::read_to_string(folder.join(limit)).unwrap_or_default(),
+    )
+}
+
+/// What the two files say.
+fn said(events: &str, limit: &str) -> Option<Memory> {
+    let number = |text: &str| text.trim().parse().ok();
+    let count = |name| events.lines().find_map(|l| number(l.strip_prefix(name)?));
     // Version 1 has no word for unlimited: the number is then the largest multiple of a page.
-    let limit = limit
-        .and_then(|limit| limit.trim().parse().ok())
-        .filter(|&limit| limit < 1 << 60);
+    // Version 2 counts the times that the group's own limit was reached, or one below. Where there
+    // were none, a group above it or the machine ran out of memory.
+    let limit = number(limit).filter(|&limit| limit < 1 << 60 && count("oom ") != Some(0));
     Some(Memory {
-        kills: kills.trim().parse().ok()?,
+        kills: count("oom_kill ")?,
         limit,
     })
 }
@@ -96,6 +103,25 @@ fn memory_folder(groups: &str, mounts: &str) -> Option<(PathBuf, Version)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_said_where_it_was_reached() {
+        let memory = |kills, limit| Some(Memory { kills, limit });
+        // Version 2: by the group's own limit, by that of a group above it, without a limit.
+        let events = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
+        assert_eq!(said(events, "25165824\n"), memory(1, Some(25_165_824)));
+        assert_eq!(said(events, "max\n"), memory(1, None));
+        assert_eq!(said(events, ""), memory(1, None));
+        let above = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\n";
+        assert_eq!(said(above, "268435456\n"), memory(2, None));
+        // Version 1 does not count the times.
+        let events = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
+        assert_eq!(said(events, "25165824\n"), memory(3, Some(25_165_824)));
+        assert_eq!(said(events, "9223372036854771712\n"), memory(3, None));
+        for unknown in ["", "oom_kill\n", "oom_kill x\n", "oom 1\n"] {
+            assert_eq!(said(unknown, "25165824\n"), None);
+        }
+    }
 
     #[test]
     fn the_folder_follows_from_the_group_and_its_mount() {

@@ -43,6 +43,28 @@ fn the_oom_killers_work_is_said_with_the_limit() {
     }
 }
 
+/// In a shell's child, which is not PID 1, as systemd would start it; and as another program would.
+#[test]
+fn the_main_process_of_a_unit_says_it_without_a_report() {
+    if skip(no_containers(&["runc"])) {
+        return;
+    }
+    for (main, says) in [("$$", true), ("1", false)] {
+        let inner = format!(
+            "SYSTEMD_EXEC_PID={main} exec /bowout -- /bin/busybox tail -c 1000000000 /dev/zero"
+        );
+        let script = format!("echo ready; /bin/busybox sh -c '{inner}'; exit 7");
+        let mut container = limited(&[], &script).start();
+        container.ready();
+        assert_eq!(container.end(), 7);
+        let log = container.whole_log();
+        let part = "; the kernel's OOM killer killed 1 process in this control group during the run (limit 24 MiB)";
+        assert!(log.contains("was killed by SIGKILL"), "{log}");
+        assert_eq!(log.contains(part), says, "{log}");
+        assert_eq!(log.contains("OOM"), says, "{log}");
+    }
+}
+
 #[test]
 fn a_plain_sigkill_claims_nothing() {
     if skip(no_containers(&["runc"])) {

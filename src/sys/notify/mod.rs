@@ -34,7 +34,7 @@ use message::Message;
 use place::Place;
 use socket::{Datagram, Manager, receive};
 
-use super::{environment, this_process, wait};
+use super::{environment, wait};
 
 /// How long the manager is waited for at the end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -99,9 +99,7 @@ impl Relay {
     /// main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set
     /// the variable.
     pub(crate) fn can_notify(&self) -> bool {
-        let main = environment::value("SYSTEMD_EXEC_PID");
-        self.manager.is_some()
-            && main.is_none_or(|pid| pid == this_process::known_as().to_string().as_str())
+        self.manager.is_some() && environment::is_main_process(true)
     }
 
     /// The child's NOTIFY_SOCKET.
