@@ -46,39 +46,36 @@ use std::time::Duration;
 use crate::log::event;
 use ::log::Level;
 use cli::Stop;
+use config::{Config, Draft};
 use error::Error;
 use exit::Exit;
 use sys::signals::Inherited;
 
 /// The program: takes the words of the command line and the inherited state, returns how to exit.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    let draft = match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
-        Ok(draft) => draft,
-        Err(stop) => return end(stop, args),
-    };
-    let as_json = draft.log_format == log::Format::Json;
-    match log::init(draft.verbosity, draft.log_format)
-        .and_then(|()| {
-            if !draft.misspelt.is_empty() {
-                let names = draft.misspelt.join(", ");
-                event!(Level::Warn, "unknown_variables"; "ignored unknown variables: {names}");
-            }
-            draft.check(default_grace)
-        })
-        .and_then(|config| {
-            if config.explain {
-                Ok(explain_stop(&config, inherited, as_json))
-            } else {
-                supervisor::supervise(&config, inherited)
-            }
-        }) {
-        Ok(exit) => exit,
-        Err(error) => fail(&error),
+    match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
+        Ok(draft) => carry_out(draft, inherited).unwrap_or_else(|error| fail(&error)),
+        Err(stop) => end(stop, args),
     }
 }
 
+/// Runs the command, or explains what a stop would do.
+fn carry_out(draft: Draft, inherited: &Inherited) -> Result<Exit, Error> {
+    log::init(draft.verbosity, draft.log_format)?;
+    if !draft.misspelt.is_empty() {
+        let names = draft.misspelt.join(", ");
+        event!(Level::Warn, "unknown_variables"; "ignored unknown variables: {names}");
+    }
+    let as_json = draft.log_format == log::Format::Json;
+    let config = draft.check(default_grace)?;
+    if config.explain {
+        return Ok(explain_stop(&config, inherited, as_json));
+    }
+    supervisor::supervise(&config, inherited)
+}
+
 #[cold]
-fn explain_stop(config: &config::Config, inherited: &Inherited, as_json: bool) -> Exit {
+fn explain_stop(config: &Config, inherited: &Inherited, as_json: bool) -> Exit {
     let around = explain::Surroundings {
         place: supervisor::look_around(config.notify, inherited),
         proc: sys::proc::is_ours(),
@@ -115,7 +112,7 @@ fn end(stop: Stop, args: &[OsString]) -> Exit {
 }
 
 fn fail(error: &Error) -> Exit {
-    // Words of the user's are in it, and what they hold must not look like a line of ours.
+    // The text quotes the user's words, which must not look like a line of bowout's.
     let text = error.to_string();
     event!(Level::Error, "error", exit_code = error.exit().number(); "{}", log::escape(&text));
     error.exit()
