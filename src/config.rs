@@ -96,11 +96,14 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
             Source::Typed => write!(f, "--{}", self.option),
-            Source::Environment => {
-                write!(f, "BOWOUT_{}", self.option.to_uppercase().replace('-', "_"))
-            }
+            Source::Environment => write!(f, "BOWOUT_{}", variable(self.option)),
         }
     }
+}
+
+/// The name of an option's variable, without `BOWOUT_`.
+pub(crate) fn variable(option: &str) -> String {
+    option.to_uppercase().replace('-', "_")
 }
 
 /// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.
@@ -138,16 +141,13 @@ impl Draft {
         }
     }
 
-    /// Adds to the counts of `-v` and `-q`. A typed one silences the variables of both.
-    pub(crate) fn count(&mut self, more: u8, less: u8) {
+    /// Counts `-v`, and `-q` as negative. A typed one silences the variables of both.
+    pub(crate) fn count(&mut self, steps: i16) {
         let counted = &mut self.verbosity;
         let typed = self.source == Source::Typed;
         if typed || !counted.typed {
-            let (more, less) = (
-                counted.more.saturating_add(more),
-                counted.less.saturating_add(less),
-            );
-            *counted = Verbosity { more, less, typed };
+            let steps = counted.steps.saturating_add(steps);
+            *counted = Verbosity { steps, typed };
         }
     }
 

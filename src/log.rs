@@ -40,19 +40,19 @@ pub(crate) enum Format {
 /// How often `-v` and `-q` were given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verbosity {
-    pub(crate) more: u8,
-    pub(crate) less: u8,
+    /// Up for each `-v`, down for each `-q`.
+    pub(crate) steps: i16,
     /// Typed: wins over [`FILTER`]. The variables of these options lose to it, because the filter
     /// is more specific.
     pub(crate) typed: bool,
 }
 
 impl Verbosity {
-    /// The level, `Info` at the start; `None` without any of these options.
-    fn level(self) -> Option<LevelFilter> {
-        let steps = LevelFilter::Info as i16 + i16::from(self.more) - i16::from(self.less);
-        let level = LevelFilter::iter().nth(steps.clamp(0, LevelFilter::Trace as i16) as usize);
-        level.filter(|_| (self.more, self.less) != (0, 0))
+    /// The level; `Info` without any of these options.
+    fn level(self) -> LevelFilter {
+        let number = (LevelFilter::Info as i16).saturating_add(self.steps).max(0);
+        let level = LevelFilter::iter().nth(number as usize);
+        level.unwrap_or(LevelFilter::Trace)
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
         format => format,
     };
     let mut builder = Builder::new();
-    builder.filter_level(verbosity.level().unwrap_or(LevelFilter::Info));
+    builder.filter_level(verbosity.level());
     let filter =
         sys::environment::value(FILTER).filter(|filter| !verbosity.typed && !filter.is_empty());
     let result = filter.map_or(Ok(()), |filter| {
@@ -295,25 +295,27 @@ mod tests {
 
     #[test]
     fn verbosity_has_five_steps_and_a_silence() {
-        let level = |more, less| {
-            Verbosity {
-                more,
-                less,
-                typed: true,
-            }
-            .level()
+        let level = |steps| {
+            let typed = true;
+            Verbosity { steps, typed }.level()
         };
-        assert_eq!([level(0, 0), level(1, 1)], [None, Some(LevelFilter::Info)]);
+        assert_eq!(level(0), LevelFilter::Info);
         assert_eq!(
-            [level(1, 0), level(9, 0)],
-            [Some(LevelFilter::Debug), Some(LevelFilter::Trace)]
+            [1, 2, 9, i16::MAX].map(level),
+            [
+                LevelFilter::Debug,
+                LevelFilter::Trace,
+                LevelFilter::Trace,
+                LevelFilter::Trace
+            ]
         );
         assert_eq!(
-            [level(0, 1), level(0, 2), level(0, 200)],
+            [-1, -2, -3, i16::MIN].map(level),
             [
-                Some(LevelFilter::Warn),
-                Some(LevelFilter::Error),
-                Some(LevelFilter::Off)
+                LevelFilter::Warn,
+                LevelFilter::Error,
+                LevelFilter::Off,
+                LevelFilter::Off
             ]
         );
     }

@@ -12,7 +12,7 @@ use super::values::{
     parse, path, put, ready_by, report_to, signals, stop_delay, stop_signal, switch, wait,
     watchdog_wait, word, words,
 };
-use crate::config::Draft;
+use crate::config::{Draft, variable};
 use crate::policy::Ladder;
 use crate::signal::Signal;
 
@@ -76,8 +76,7 @@ impl Opt {
 
     /// The name of its variable, without `BOWOUT_`.
     pub(super) fn variable(&self) -> Option<String> {
-        let name = || self.long.to_uppercase().replace('-', "_");
-        (self.kind != Letter).then(name)
+        (self.kind != Letter).then(|| variable(self.long))
     }
 
     #[cold]
@@ -232,11 +231,11 @@ pub(super) static OPTIONS: &[Opt] = {
             put(&mut d.config.explain, switch(v))
         }),
         opt("verbose", Some('v'), Count, more, |d, v| {
-            count(v).map(|more| d.count(more, 0))
+            count(v).map(|times| d.count(times.into()))
         })
         .brief("Log more; -vv everything"),
         opt("quiet", Some('q'), Count, less, |d, v| {
-            count(v).map(|less| d.count(0, less))
+            count(v).map(|times| d.count(-i16::from(times)))
         })
         .brief("Log less; -qqq nothing"),
         opt("grace-max", None, Once("DURATION"), most, |d, v| {

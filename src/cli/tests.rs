@@ -300,7 +300,7 @@ fn a_variable_means_what_its_option_does() {
     let group = parsed(&["ls"], c"BOWOUT_GROUP=1").unwrap();
     assert_eq!(group.source_of("group"), None);
     let quiet = parsed(&["-q", "ls"], c"BOWOUT_VERBOSE=2").unwrap();
-    assert_eq!((quiet.verbosity.more, quiet.verbosity.less), (0, 1));
+    assert_eq!(quiet.verbosity.steps, -1);
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn options_end_at_the_first_word_that_is_none() {
     );
     assert!(draft.verbosity.typed);
     assert_eq!(
-        (draft.verbosity.more, draft.config.policy.kill_mode),
+        (draft.verbosity.steps, draft.config.policy.kill_mode),
         (1, KillMode::Group)
     );
 }
