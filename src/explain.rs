@@ -1,6 +1,7 @@
 //! `--explain`: what a stop of this command line does here, moment by moment. The policy itself runs,
 //! against simulated time, with a command that never exits. Starts nothing.
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -91,7 +92,6 @@ pub(crate) fn explain(
 }
 
 /// The signal that a manager would stop the command by: TERM, or another that asks for the stop.
-#[cold]
 fn first_request(config: &Config, place: Place, now: Instant) -> Option<Signal> {
     let machine = Machine::new(config.policy.clone(), place, now);
     let asks = |signal| machine.is_stop_request(request(signal));
@@ -112,7 +112,6 @@ fn request(signal: Signal) -> Received {
 }
 
 /// Runs the policy from the request to the end. Hooks take all the time that they may.
-#[cold]
 fn simulate(config: &Config, place: Place, start: Instant, signal: Signal) -> Vec<Moment> {
     let mut machine = Machine::new(config.policy.clone(), place, start);
     let (mut now, mut event) = (start, Event::Signal(request(signal)));
@@ -150,10 +149,9 @@ fn simulate(config: &Config, place: Place, start: Instant, signal: Signal) -> Ve
     }
 }
 
-#[cold]
 fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
-    let command = |commands: &[std::ffi::OsString], number: usize| {
-        commands[number].to_string_lossy().into_owned()
+    let hook_starts = |place: &str, commands: &[OsString], number: usize| {
+        format!("{place} hook '{}' starts", commands[number].display())
     };
     Some(match action {
         Action::Send { signal, to, .. } => {
@@ -167,18 +165,8 @@ fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
             };
             format!("{signal} to {to}")
         }
-        Action::RunHook(Hook::PreStop(number)) => {
-            format!(
-                "pre-stop hook '{}' starts",
-                command(&config.pre_stop, number)
-            )
-        }
-        Action::RunHook(Hook::PreKill(number)) => {
-            format!(
-                "pre-kill hook '{}' starts",
-                command(&config.pre_kill, number)
-            )
-        }
+        Action::RunHook(Hook::PreStop(number)) => hook_starts("pre-stop", &config.pre_stop, number),
+        Action::RunHook(Hook::PreKill(number)) => hook_starts("pre-kill", &config.pre_kill, number),
         Action::EndHook => "SIGKILL to the hook".into(),
         Action::NotifyStopping
         | Action::RunHook(Hook::PostStop(_))
@@ -191,7 +179,6 @@ fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
 }
 
 /// The values that shape the stop, and where each comes from.
-#[cold]
 fn values(config: &Config) -> Vec<(&'static str, String)> {
     let policy = &config.policy;
     let wait = |wait: Option<Duration>| wait.map_or("never".into(), duration);
@@ -208,51 +195,42 @@ fn values(config: &Config) -> Vec<(&'static str, String)> {
         KillMode::Mixed => "mixed",
         KillMode::Group => "group",
     };
-    let mut values = vec![
+    let shaping = [
         (
             "grace period",
-            wait(policy.ladder.total(0)),
+            Some(wait(policy.ladder.total(0))),
             &["grace", "escalate"][..],
         ),
         (
             "ladder",
-            policy.ladder.to_string(),
+            Some(policy.ladder.to_string()),
             &["stop-signal", "escalate"],
         ),
         (
             "kill mode",
-            mode.into(),
+            Some(mode.into()),
             &["kill-mode", "group", "single-child"],
         ),
-        ("run time", wait(policy.max_runtime), &["max-runtime"]),
+        (
+            "run time",
+            policy.max_runtime.map(duration),
+            &["max-runtime"],
+        ),
     ];
-    values.retain(|(name, ..)| *name != "run time" || policy.max_runtime.is_some());
-    let mut values: Vec<_> = values
-        .into_iter()
-        .map(|(name, value, options)| (name, format!("{value} ({})", from(options))))
-        .collect();
-    let shown = [
-        "grace",
-        "escalate",
-        "stop-signal",
-        "kill-mode",
-        "group",
-        "single-child",
-        "max-runtime",
-        "explain",
-    ];
-    let others = config
-        .origins
-        .iter()
-        .filter(|origin| !shown.contains(&origin.option));
+    let is_other = |origin: &&Origin| {
+        let shown = |(_, _, options): &(_, _, &[&str])| options.contains(&origin.option);
+        origin.option != "explain" && !shaping.iter().any(shown)
+    };
+    let others = config.origins.iter().filter(is_other);
     let others: Vec<_> = others.map(Origin::to_string).collect();
-    if !others.is_empty() {
-        values.push(("also given", others.join(", ")));
-    }
-    values
+    let shaping = shaping.into_iter().filter_map(|(name, value, options)| {
+        let value = format!("{} ({})", value?, from(options));
+        Some((name, value))
+    });
+    let others = (!others.is_empty()).then(|| ("also given", others.join(", ")));
+    shaping.chain(others).collect()
 }
 
-#[cold]
 fn facts(around: Surroundings) -> Vec<(&'static str, String)> {
     let yes = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     vec![
