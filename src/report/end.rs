@@ -116,8 +116,7 @@ impl History {
                 format!("{stopped}; killed {killed} that it left running{names}: {why}")
             }
             (Some(kill), Some(killed)) => format!(": {}; killed {killed}, too{names}", kill.why),
-            (Some(kill), None) if by_itself(kill.exited) => stopped,
-            (Some(kill), None) => format!(": {}", kill.why),
+            (Some(kill), None) if !by_itself(kill.exited) => format!(": {}", kill.why),
             (None, _) if self.left > 0 => {
                 format!(
                     "{stopped}; {} that it left running exited {} later",
@@ -125,7 +124,7 @@ impl History {
                     duration(now - ended)
                 )
             }
-            (None, _) => stopped,
+            _ => stopped,
         }
     }
 

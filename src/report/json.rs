@@ -1,7 +1,7 @@
 //! The report for machines: one JSON object (RFC 8259). Times are RFC 3339 in UTC, durations
 //! milliseconds. man/report.schema.json describes each field.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use humantime::format_rfc3339_millis;
 use serde_json::{Value, json};
@@ -24,7 +24,6 @@ impl History {
         error: Option<&str>,
         lost: u64,
     ) -> String {
-        let wall = |at: Instant| stamp(self.started_at + (at - self.started));
         let killed = self.killed_count();
         let contains = if self.containment.adopts_orphans {
             "subreaper"
@@ -36,8 +35,8 @@ impl History {
             "bowout": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "pid": self.pid,
-            "start": stamp(self.started_at),
-            "end": wall(now),
+            "start": self.stamp(self.started),
+            "end": self.stamp(now),
             "run_time_ms": millis(self.run_time(now)),
             "ready_ms": self.ready.map(|at| millis(at - self.started)),
             "drain_time_ms": self.ended.map(|(_, at)| millis(now - at)),
@@ -68,6 +67,10 @@ impl History {
             "log_lines_lost": lost,
         });
         format!("{report}\n")
+    }
+
+    fn stamp(&self, at: Instant) -> String {
+        format_rfc3339_millis(self.started_at + (at - self.started)).to_string()
     }
 
     /// The fields of a line, for `--log-format json`.
@@ -126,7 +129,7 @@ impl History {
         json!({
             "reason": stop.cause.code(),
             "by": by,
-            "at": stamp(self.started_at + (stop.at - self.started)),
+            "at": self.stamp(stop.at),
             // Null where the child received it from the terminal, was killed at once, or had
             // exited.
             "forwarded_after_ms": forwarded.map(|rung| since(rung.at)),
@@ -163,10 +166,6 @@ fn process(process: &NamedProcess) -> Value {
         "waits_in": process.waits_in,
         "age_ms": process.age.map(millis),
     })
-}
-
-fn stamp(at: SystemTime) -> String {
-    format_rfc3339_millis(at).to_string()
 }
 
 pub(super) fn millis(wait: Duration) -> u64 {

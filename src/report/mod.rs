@@ -10,7 +10,6 @@ mod phrases;
 #[cfg(test)]
 mod tests;
 mod text;
-mod why;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

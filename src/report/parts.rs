@@ -1,12 +1,13 @@
 //! The parts of sentences that the log, the last line and the manager's status share: the child,
-//! the processes that a signal was sent to, and what follows.
+//! the processes that a signal was sent to, what follows, why the stop began and why SIGKILL was
+//! sent.
 
 use std::time::Instant;
 
-use super::phrases::{descendants, duration, names, next_signal, state};
+use super::phrases::{descendants, duration, names, next_signal, signal_from, state};
 use super::{History, Note, Sent};
 use crate::log::escape;
-use crate::policy::{Cause, Waiting};
+use crate::policy::{Cause, Fact, Outcome, Waiting};
 use crate::process::NamedProcess;
 use crate::signal::{Signal, Target};
 
@@ -92,17 +93,14 @@ impl History {
             (delay, until) = (self.settings.own_exit(), "the stop signal is sent");
         }
         let wait = duration(delay);
-        match waiting {
-            Waiting::Preparation { hooks: true } if self.is_by(Cause::Watchdog) => {
-                format!("running pre-kill hooks, then sending SIGABRT, {next}")
-            }
-            Waiting::Preparation { hooks: true } if delay.is_zero() => {
-                format!("running pre-stop hooks, {next}")
-            }
-            Waiting::Preparation { hooks: true } => {
-                format!("running pre-stop hooks, then waiting for {wait}, {next}")
-            }
-            _ => format!("waiting for {wait} before {until}, {next}"),
+        if waiting != (Waiting::Preparation { hooks: true }) {
+            format!("waiting for {wait} before {until}, {next}")
+        } else if self.is_by(Cause::Watchdog) {
+            format!("running pre-kill hooks, then sending SIGABRT, {next}")
+        } else if delay.is_zero() {
+            format!("running pre-stop hooks, {next}")
+        } else {
+            format!("running pre-stop hooks, then waiting for {wait}, {next}")
         }
     }
 
@@ -125,5 +123,78 @@ impl History {
             Waiting::Child => format!("waiting for {child} to exit, {next}"),
             Waiting::Kill => format!("{child} is being killed"),
         }
+    }
+
+    /// Why SIGKILL was sent, for programs and for people.
+    pub(super) fn reason_to_kill(&self, note: &Note<'_>) -> (&'static str, String) {
+        let late = self.stop.as_ref().is_none_or(|stop| stop.late);
+        let why = self.why().filter(|_| !late);
+        let after = why.as_deref().unwrap_or("its exit");
+        let asked = |signal| signal_from(signal, note.from.as_ref());
+        match note.fact {
+            Fact::Signal { received, .. } if received.signal == Signal::KILL => {
+                ("parent_exit", asked(received.signal))
+            }
+            Fact::Signal {
+                outcome: Outcome::Began(Waiting::Kill),
+                ..
+            } => {
+                let text = format!("the grace period is 0 and {after} was received");
+                ("grace_0", text)
+            }
+            Fact::Signal { received, .. } => {
+                let text = format!("{} was a second stop request", asked(received.signal));
+                ("second_request", text)
+            }
+            _ if self.settings.ladder.rungs() > 0 => {
+                let grace = self.grace(note.now);
+                (
+                    "grace_over",
+                    format!("{grace} grace period expired after {after}"),
+                )
+            }
+            _ => {
+                let and = why.map_or(String::new(), |why| format!(" and {why}"));
+                ("grace_0", format!("the grace period is 0{and}"))
+            }
+        }
+    }
+
+    /// How long the grace period was; the child may have had it extended.
+    pub(super) fn grace(&self, now: Instant) -> String {
+        let given = self.settings.ladder.total(0).unwrap_or_default();
+        duration(
+            self.stop
+                .as_ref()
+                .filter(|_| self.extended)
+                .map_or(given, |stop| now - stop.at),
+        )
+    }
+
+    /// The time limit whose end is this cause; 0 for the other causes.
+    pub(super) fn limit(&self, cause: Cause) -> String {
+        let limit = match cause {
+            Cause::RunTime => self.settings.max_runtime,
+            Cause::NotReady => self.settings.ready_timeout,
+            Cause::Watchdog => self.settings.watchdog,
+            _ => None,
+        };
+        duration(limit.unwrap_or_default())
+    }
+
+    /// Why the stop began: `SIGTERM from outside`.
+    pub(super) fn why(&self) -> Option<String> {
+        let stop = self.stop.as_ref()?;
+        let limit = self.limit(stop.cause);
+        Some(match stop.cause {
+            Cause::Signal(signal) => signal_from(signal, stop.by.as_ref()),
+            Cause::RunTime => format!("the run time of {limit} was over"),
+            Cause::Eof => "the end of its input".into(),
+            Cause::SupervisorKilled => "bowout was killed".into(),
+            Cause::GuardKilled => "bowout's guard was killed".into(),
+            Cause::Replaced => "a new instance was ready".into(),
+            Cause::NotReady => format!("it was not ready within {limit}"),
+            Cause::Watchdog => format!("the watchdog of {limit} expired"),
+        })
     }
 }

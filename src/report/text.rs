@@ -56,15 +56,10 @@ impl History {
                 text!(Warn, "stop_signal_sent"; "{}: {}", self.late_hook(hook), then())
             }
             Fact::HookOver { .. } => (Info, "stop_signal_sent", then()),
-            Fact::DelayOver => {
-                let eof = format!("{child} goes on");
-                let why = if self.is_by(Cause::Eof) {
-                    &eof
-                } else {
-                    "stop delay is over"
-                };
-                text!(Info, "stop_signal_sent"; "{why}: {}", then())
+            Fact::DelayOver if self.is_by(Cause::Eof) => {
+                text!(Info, "stop_signal_sent"; "{child} goes on: {}", then())
             }
+            Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
             Fact::Escalated => text!(Warn, "escalated"; "{child} goes on: {}", then()),
             Fact::GraceOver => self.grace_over(note, earlier),
             // Descendants that are killed for the first time were not asked to stop before.
@@ -100,12 +95,13 @@ impl History {
                 let stopped = "was stopped and no shell could continue it";
                 text!(Info, "child_continued"; "{child} {stopped}: sent SIGCONT to it")
             }
-            Fact::ChildStopped { signal, lent } if lent => {
-                let lent = "lending it the terminal";
-                text!(Debug, "child_stopped"; "{child} was stopped by {signal}: {lent}")
-            }
-            Fact::ChildStopped { signal, .. } => {
-                text!(Debug, "child_stopped"; "{child} was stopped by {signal}")
+            Fact::ChildStopped { signal, lent } => {
+                let lent = if lent {
+                    ": lending it the terminal"
+                } else {
+                    ""
+                };
+                text!(Debug, "child_stopped"; "{child} was stopped by {signal}{lent}")
             }
             Fact::Resumed { suspended: true } => text!(Debug, "job_continued"; "{child} goes on"),
             Fact::Resumed { .. } => text!(Debug, "job_continued"; "{child} stays stopped"),
@@ -139,12 +135,13 @@ impl History {
 
     /// A stop request, or the `key` that was one, began the stop.
     fn requested(&self, note: &Note<'_>, waiting: Waiting, key: Option<&str>, asked: &str) -> Text {
-        let (level, event) = match (waiting, key) {
-            (Waiting::Kill, _) => (Warn, "killed"),
-            (Waiting::Child | Waiting::Descendants, Some(key)) => {
-                return (Info, "stop_requested", self.key_answer(key, note));
-            }
-            _ => (Info, "stop_requested"),
+        if let (Waiting::Child | Waiting::Descendants, Some(key)) = (waiting, key) {
+            return (Info, "stop_requested", self.key_answer(key, note));
+        }
+        let (level, event) = if waiting == Waiting::Kill {
+            (Warn, "killed")
+        } else {
+            (Info, "stop_requested")
         };
         text!(level, event; "received {asked}: {}", self.begun(note, waiting))
     }
@@ -152,6 +149,7 @@ impl History {
     /// The stop began without a signal.
     fn began(&self, note: &Note<'_>, cause: Cause, waiting: Waiting) -> Text {
         let (child, then) = (self.child(), self.begun(note, waiting));
+        let limit = self.limit(cause);
         match cause {
             Cause::Eof => text!(Info, "stop_requested"; "input of {child} has ended: {then}"),
             Cause::SupervisorKilled => {
@@ -164,12 +162,10 @@ impl History {
             }
             Cause::Replaced => text!(Info, "stop_requested"; "a new instance is ready: {then}"),
             Cause::NotReady => {
-                let most = duration(self.settings.ready_timeout.unwrap_or_default());
-                text!(Warn, "not_ready"; "{child} is not ready after {most}: {then}")
+                text!(Warn, "not_ready"; "{child} is not ready after {limit}: {then}")
             }
             Cause::Watchdog => {
-                let most = duration(self.settings.watchdog.unwrap_or_default());
-                text!(Warn, "watchdog"; "{child} has not sent WATCHDOG=1 for {most}: {then}")
+                text!(Warn, "watchdog"; "{child} has not sent WATCHDOG=1 for {limit}: {then}")
             }
         }
     }
@@ -249,9 +245,10 @@ impl History {
             // The last line reports a key that ended the child.
             Reason::ChildExited | Reason::ChildKilled => {
                 let level = if terminal { Debug } else { Info };
-                let state = match self.ended {
-                    Some(_) => "has exited",
-                    None => "is being killed",
+                let state = if self.ended.is_some() {
+                    "has exited"
+                } else {
+                    "is being killed"
                 };
                 (level, format!("not forwarded: {child} {state}"))
             }
@@ -337,9 +334,10 @@ impl History {
             OnRepeat::Kill => format!("; {key} again kills it at once"),
             OnRepeat::Forward | OnRepeat::Ignore => String::new(),
         };
-        let descendants = match self.ended {
-            Some(_) => "the descendants of ",
-            None => "",
+        let descendants = if self.ended.is_some() {
+            "the descendants of "
+        } else {
+            ""
         };
         let (child, next) = (self.child(), self.next(note));
         format!("{key}: waiting for {descendants}{child} to exit, {next}{again}")
