@@ -86,10 +86,7 @@ impl<'a> Output<'a> {
     /// # Errors
     /// `EAGAIN` where there is none; else as write(2).
     pub(super) fn write(&mut self, bytes: &[u8]) -> nix::Result<usize> {
-        let way = match self.way {
-            Some(way) => way,
-            None => self.find_way(),
-        };
+        let way = self.way.unwrap_or_else(|| self.find_way());
         match self.attempt(way, bytes) {
             // A terminal also has no room while another process writes to it, and then has some
             // again at once.

@@ -73,25 +73,22 @@ impl ExecError {
         } else {
             Exit::CANNOT_RUN
         };
-        let why = match error {
-            Errno::ENOENT => match found {
-                Some(path) => missing_interpreter(path),
-                None if command.as_bytes().contains(&b' ') => {
-                    format!("{plain}; to run a shell command line, write sh -c '...'")
-                }
-                None => plain.into(),
-            },
-            Errno::EACCES => match find(Path::is_file) {
-                Some(path) if path.metadata().is_ok_and(|data| data.mode() & 0o111 == 0) => {
-                    format!("{plain}; make it executable: chmod +x {}", quote(path))
-                }
-                _ => plain.into(),
-            },
-            Errno::ENOEXEC => match paths.find_map(|path| foreign(&head(path)?.1)) {
-                Some(foreign) => format!("{plain}: {foreign}"),
-                None => plain.into(),
-            },
-            _ => plain.into(),
+        let may_not_run = |path: &&Path| path.metadata().is_ok_and(|it| it.mode() & 0o111 == 0);
+        let hint = match error {
+            Errno::ENOENT if command.as_bytes().contains(&b' ') => {
+                Some("; to run a shell command line, write sh -c '...'".into())
+            }
+            Errno::EACCES => find(Path::is_file)
+                .filter(may_not_run)
+                .map(|path| format!("; make it executable: chmod +x {}", quote(path))),
+            Errno::ENOEXEC => paths
+                .find_map(|path| foreign(&head(path)?.1))
+                .map(|foreign| format!(": {foreign}")),
+            _ => None,
+        };
+        let why = match found {
+            Some(path) if error == Errno::ENOENT => missing_interpreter(path),
+            _ => plain.to_owned() + &hint.unwrap_or_default(),
         };
         Self {
             exit,
