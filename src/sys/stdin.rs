@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use super::wait;
 
 /// How often bowout looks whether the command has read what was left in its input: no event says so.
 const LOOK: Duration = Duration::from_millis(100);
@@ -56,8 +57,7 @@ impl Stdin {
         if self.look.is_some_and(|look| now < look) {
             return false;
         }
-        let mut closed = [PollFd::new(self.closed.0.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut closed, PollTimeout::ZERO) != Ok(1) {
+        if !wait::is_readable(self.closed.0.as_fd()) {
             return false;
         }
         self.look = Some(now + LOOK);

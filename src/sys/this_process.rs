@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::unistd::getpid;
 
+use super::wait;
 use crate::exit::Exit;
 use crate::signal::Signal;
 
@@ -113,9 +113,7 @@ impl Parent {
 
     /// Whether all threads of the process have exited.
     pub(crate) fn has_exited(&self) -> bool {
-        let is_readable =
-            |fd| poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1);
-        self.handle().is_none_or(is_readable)
+        self.handle().is_none_or(wait::is_readable)
     }
 }
 

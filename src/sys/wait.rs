@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll, ppoll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
 /// How long to wait when the kernel refuses to say when to go on, in milliseconds.
@@ -50,6 +50,11 @@ pub(crate) fn pause() {
         // SAFETY: a valid time; the remaining time is not asked for.
         unsafe { libc::nanosleep(&raw const wait, std::ptr::null_mut()) };
     }
+}
+
+/// Whether a read of `fd` would not block; `false` where poll(2) fails.
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
 /// `ppoll(2)` until one of `readable` is readable, `writable` is writable, any is closed or broken,

@@ -25,7 +25,6 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt::PassCred};
 use nix::time::{ClockId, clock_gettime};
 
@@ -174,7 +173,8 @@ impl Relay {
         loop {
             self.is_over = Instant::now() >= end;
             self.turn();
-            if self.is_over || self.waiting.is_empty() && !self.has_more() {
+            let has_more = || wait::is_readable(self.socket.as_fd());
+            if self.is_over || self.waiting.is_empty() && !has_more() {
                 return;
             }
             wait::until(
@@ -183,12 +183,6 @@ impl Relay {
                 self.writable(),
             );
         }
-    }
-
-    /// Whether the socket holds another message of the child.
-    fn has_more(&self) -> bool {
-        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Passes on the messages that are there. Returns what they say.
