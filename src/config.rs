@@ -77,7 +77,7 @@ pub(crate) enum ReportTo {
     Descriptor(i32),
 }
 
-/// Where a value comes from. Of two options that contradict each other, the lesser gives way.
+/// Where a value comes from. Of two options that contradict each other, the typed one wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Environment,
@@ -172,24 +172,25 @@ impl Draft {
             policy.pre_kill_timeout = PRE_KILL;
         }
         let grace = policy.ladder.total(0);
-        // A typed period silences a misfit that only the environment asks for.
-        let misfits = |misfit, given, why: &str| {
-            if misfit && given >= period {
-                Err(Error::own(why))
-            } else {
-                Ok(misfit)
-            }
-        };
-        let is_less = |most| grace.is_none_or(|grace| most < grace);
-        let is_less = policy.grace_max.is_some_and(is_less);
-        let why = "--grace-max is less than the grace period: give more, or less --grace";
-        if most.is_none() || misfits(is_less, most, why)? {
+        // A typed grace period replaces a value from the environment that does not fit it.
+        let most_fits = policy
+            .grace_max
+            .is_none_or(|most| grace.is_some_and(|grace| grace <= most));
+        if !most_fits && most >= period {
+            let why = "--grace-max is less than the grace period: give more, or less --grace";
+            return Err(Error::own(why));
+        }
+        if most.is_none() || !most_fits {
             policy.grace_max = grace.and_then(|grace| grace.checked_mul(2));
         }
         let first = policy.ladder.rung(0).and_then(|rung| rung.wait);
-        let is_all = first.is_some_and(|wait| wait <= policy.stop_delay);
-        let why = "--stop-delay leaves nothing of the grace period: give more --grace or less --stop-delay";
-        if delay.is_some() && misfits(is_all, delay, why)? {
+        let delay_fits = first.is_none_or(|wait| policy.stop_delay < wait);
+        if delay.is_some() && !delay_fits {
+            if delay >= period {
+                let why = "--stop-delay leaves nothing of the grace period: \
+                           give more --grace or less --stop-delay";
+                return Err(Error::own(why));
+            }
             policy.stop_delay = Duration::ZERO;
         }
         policy.hooks = self.config.pre_stop.len();
