@@ -300,6 +300,21 @@ impl Pty {
         })
     }
 
+    /// Waits for what the terminal echoes of a typed line; the next look begins after it. A line
+    /// that bowout logs meanwhile may stand in its midst.
+    fn see_echo(&mut self, line: &str) {
+        self.until(&format!("{line:?} on the screen"), |pty| {
+            let unread = &pty.screen[pty.looked..];
+            let ends = (1..=unread.len()).filter(|end| unread[..*end].ends_with(b"\n"));
+            let length = ends.into_iter().find(|end| {
+                let text = String::from_utf8_lossy(&unread[..*end]);
+                without_log(&text).contains(line)
+            })?;
+            pty.look_past(length);
+            Some(())
+        });
+    }
+
     /// Waits for the prompt; gives the exit status in it, and the text before it.
     pub fn prompt_of(&mut self, prompt: [&str; 2]) -> (i32, String) {
         self.until("the prompt", |pty| pty.find_prompt(prompt))
@@ -384,6 +399,15 @@ impl Drop for Pty {
         }
         leftovers::kill(&self.mark, &mut self.child);
     }
+}
+
+/// The text without the lines that bowout has logged into it.
+fn without_log(text: &str) -> String {
+    let mut parts = text.split("bowout: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + part.split_once('\n').map_or("", |(_, rest)| rest)
+    })
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -476,7 +500,7 @@ impl Shell {
     /// At the prompt: has the shell run this.
     pub fn line(&mut self, line: &str) {
         self.0.type_keys(&format!("{line}\r"));
-        self.0.see(&format!("{line}\r\n"));
+        self.0.see_echo(&format!("{line}\r\n"));
     }
 
     /// Likewise, to the next prompt.

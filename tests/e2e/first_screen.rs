@@ -8,8 +8,8 @@ use crate::tour;
 const WRAPPERS: [&str; 5] = ["bowout", "tini", "dumb-init", "catatonit", "timeout"];
 
 /// A row of the table by its first words, and what is tried: a script that prints yes or no. `$W`
-/// is the wrapper with its most verbose log, `$X` is the sleep that the script may leave running,
-/// and `left` waits for as long as it is still there.
+/// is the wrapper with its most verbose log, `$X` is the sleep that the script may leave running.
+/// `runs` waits until it runs, and `left` for as long as it is still there.
 const ROWS: [(&str, &str); 6] = [
     (
         "reaps orphans",
@@ -18,11 +18,11 @@ const ROWS: [(&str, &str); 6] = [
     ),
     (
         "sends SIGKILL",
-        r#"$W sh -c "trap '' TERM; echo >up; exec sleep $X" >log 2>&1 & read line <up; kill $!; left"#,
+        r#"$W sh -c "trap '' TERM; echo >up; exec sleep $X" >log 2>&1 & read line <up; runs; kill $!; left"#,
     ),
     (
         "ends leftover processes",
-        r#"$W sh -c "setsid sh -c 'echo >up; exec sleep $X' & read line <up" >log 2>&1; left"#,
+        r#"$W sh -c "setsid sh -c 'echo >up; exec sleep $X' & read line <up; until pgrep -fx 'sleep $X'; do :; done" >log 2>&1; left"#,
     ),
     (
         "ends by the same signal",
@@ -36,7 +36,7 @@ grep -q "pid $$ " log && echo yes || echo no"#,
     ),
     (
         "after `kill -9`",
-        r#"$W sh -c "sleep $X & echo >up; wait" >log 2>&1 & read line <up; kill -9 $!; left"#,
+        r#"$W sh -c "sleep $X & echo >up; wait" >log 2>&1 & read line <up; runs; kill -9 $!; left"#,
     ),
 ];
 
@@ -60,6 +60,7 @@ fn tried(script: &str, wrapper: &str, options: &str, expected: &str) -> String {
     let lines = tour::run(&format!(
         r#"mkfifo up; W='{call}'; X=1000.$$
 pids() {{ pgrep -fx "sleep $X"; }}
+runs() {{ until [ -n "$(pids)" ]; do sleep 0.01; done; }}
 left() {{
     n=0
     while [ -n "$(pids)" ] && [ $n -lt {tenths} ]; do sleep 0.1; n=$((n + 1)); done

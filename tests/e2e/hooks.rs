@@ -35,9 +35,10 @@ fn a_pre_kill_hook_runs_while_the_child_lives_and_delays_nothing() {
     for home in homes() {
         let dir = Dir::new();
         let hook = note(&dir, "evidence");
-        // The second one hangs, with a descendant, and is killed at the deadline.
+        // The second one hangs, with a descendant, and is killed at the deadline. Both have a
+        // quarter of the grace period.
         let hangs = "sleep 1000 & sleep 1000; :";
-        let options = ["--grace", "1s", "--pre-kill", &hook, "--pre-kill", hangs];
+        let options = ["--grace", "6s", "--pre-kill", &hook, "--pre-kill", hangs];
         let (mut bowout, child) = stubborn(Start::new(options).at(home));
         bowout.kill(TERM);
         let (status, took) = timed(|| bowout.end());
@@ -51,7 +52,7 @@ fn a_pre_kill_hook_runs_while_the_child_lives_and_delays_nothing() {
         let log = bowout.log();
         let at = |part: &str| log.iter().position(|line| line.contains(part)).expect(part);
         assert!(
-            at("running pre-kill hook") < at("grace period of 1s is over"),
+            at("running pre-kill hook") < at("grace period of 6s is over"),
             "{log:#?}"
         );
     }
