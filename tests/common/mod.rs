@@ -364,6 +364,7 @@ pub struct Running {
     home: Home,
     child: Child,
     mark: String,
+    started: Instant,
     ended: Option<ExitStatus>,
     /// Whether bowout has exited and left no process of the test.
     is_over: bool,
@@ -544,7 +545,11 @@ impl Running {
 
     /// The processes of this test that live.
     pub fn left(&self) -> Vec<i32> {
-        leftovers::of(&self.mark)
+        if self.started.elapsed() < Duration::from_secs(1) {
+            leftovers::of_young(&self.mark, self.child.id())
+        } else {
+            leftovers::of(&self.mark)
+        }
     }
 
     /// The end, and that none of the processes that bowout started has outlived it.

@@ -5,6 +5,7 @@ use std::io::pipe;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use super::{
     BOWOUT, Lines, NOTHING, Running, children, hold, leftovers, no_namespaces, probe, skip, until,
@@ -178,6 +179,7 @@ impl Start {
 
     fn spawn(mut self) -> Running {
         let line = self.line();
+        let started = Instant::now();
         let mark = leftovers::unique();
         let mut command = Command::new(&line[0]);
         command
@@ -244,6 +246,7 @@ impl Start {
             home: self.home,
             child,
             mark,
+            started,
             ended: None,
             is_over: false,
             out,

@@ -7,10 +7,9 @@
 //! shrinks cannot grow back.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::common::{leftovers, skip};
+use crate::common::{Dir, leftovers, skip};
 use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
 
 /// Lines of code of src/.
@@ -25,28 +24,28 @@ const LONGER: [(&str, &str); 0] = [];
 /// What stands in the ledger in the place of a reason that is still to be written.
 const NO_REASON: &str = "REASON?";
 
-/// The text as rustfmt writes it with lines of 120 characters.
-fn normalised(text: &str) -> String {
-    let mut rustfmt = Command::new("rustfmt");
-    rustfmt
-        .args(["--edition", "2024", "--config"])
-        .arg("max_width=120,use_small_heuristics=Max")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut rustfmt = leftovers::spawn(&mut rustfmt).expect("rustfmt");
-    // The whole text is read before the first line is written: the pipes cannot block each other.
-    let mut stdin = rustfmt.stdin.take().unwrap();
-    stdin.write_all(text.as_bytes()).unwrap();
-    drop(stdin);
-    let pid = rustfmt.id();
-    let output = rustfmt.wait_with_output().unwrap();
-    leftovers::forget(pid);
-    assert!(output.status.success(), "rustfmt: {}", output.status);
-    String::from_utf8(output.stdout).unwrap()
+/// A copy of src/ as rustfmt writes it with lines of 120 characters.
+fn normalised() -> Dir {
+    let dir = Dir::new();
+    let run = |program: &str, words: &[&str]| {
+        let output = leftovers::output(Command::new(program).args(words).current_dir(&dir.0));
+        assert!(output.status.success(), "{program}: {output:?}");
+    };
+    // The unit tests have modules in tests/.
+    for folder in ["src", "tests"] {
+        let source = root().join(folder);
+        run("cp", &["-r", source.to_str().expect("text"), folder]);
+    }
+    let config = "max_width=120,use_small_heuristics=Max";
+    run(
+        "rustfmt",
+        &["--edition", "2024", "--config", config, "src/main.rs"],
+    );
+    dir
 }
 
 fn lines_of_code(text: &str) -> usize {
-    let code = Source::new(&normalised(text)).view(&[Kind::Code, Kind::Quoted]);
+    let code = Source::new(text).view(&[Kind::Code, Kind::Quoted]);
     code.lines().filter(|line| !line.trim().is_empty()).count()
 }
 
@@ -83,8 +82,9 @@ fn the_ledger_holds_the_lines_of_code_and_the_statics() {
     }
     let (mut ledger, mut total, mut too_long) = (String::new(), 0, vec![]);
     let program = program();
-    for (name, text) in &program {
-        let lines = lines_of_code(text);
+    let normalised = normalised();
+    for name in program.keys() {
+        let lines = lines_of_code(&read(&normalised.file("src").join(name)));
         total += lines;
         ledger += &format!("{lines:4} {name}\n");
         if lines > LIMIT_OF_A_FILE {
