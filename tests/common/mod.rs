@@ -595,8 +595,8 @@ impl Drop for Running {
                 self.err.seen()
             );
         }
-        // A look at /proc costs what the machine runs.
-        if self.is_over {
+        // To kill what is left, /proc is read whole, which costs what the machine runs.
+        if self.is_over || self.ended.is_some() && self.left().is_empty() {
             leftovers::forget(self.child.id());
         } else {
             leftovers::kill(&self.mark, &mut self.child);
