@@ -45,7 +45,7 @@ fn none_of_two_thousand_stubborn_descendants_survives() {
 #[test]
 fn descendants_that_fork_while_they_are_killed_do_not_survive() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "300ms"])
+        let mut bowout = Start::new(["--grace", "100ms"])
             .at(home)
             .probe(["breed", "20", "1"]);
         bowout.ready();

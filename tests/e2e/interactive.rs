@@ -64,7 +64,7 @@ fn python() -> Option<String> {
     python
 }
 
-/// Ctrl-C at the prompt and in a loop; then a computation that runs when the first stop would have
+/// Ctrl-C at the prompt and in a loop; then a command that runs when the first stop would have
 /// killed it.
 fn drive_python(pty: &mut Pty) {
     pty.see(">>> ");
@@ -79,9 +79,11 @@ fn drive_python(pty: &mut Pty) {
     }
     let bowout = parent_of(program(pty.pid));
     let before = switches_asleep(&[bowout]);
-    let longer =
-        "import time; end = time.monotonic() + 1.5; exec('while time.monotonic() < end: pass')";
-    answer(pty, &format!("{longer}; print(6 * 7)"), "\n42\r\n");
+    answer(
+        pty,
+        "import time; time.sleep(1.5); print(6 * 7)",
+        "\n42\r\n",
+    );
     pty.see(">>> ");
     assert_eq!(
         switches_asleep(&[bowout]),
@@ -413,7 +415,8 @@ fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
 fn the_deadlines_hold_while_the_child_alone_is_stopped() {
     let (mut shell, child, _) = in_a_script("--max-runtime 1s --grace 1h");
     kill(child, libc::SIGSTOP);
-    shell.0.see("has run for 1s: sent SIGTERM");
+    shell.0.see("has run for 1");
+    shell.0.see("s: sent SIGTERM");
     shell.0.see("the script saw 124");
 }
 

@@ -21,7 +21,7 @@ fn read(name: &str) -> String {
 }
 
 /// A line without what differs from run to run: PIDs, user IDs, and how long something took.
-/// Deadlines stay.
+/// Deadlines stay, in whole seconds: what is left of one that runs already is a little less.
 fn mask(line: &str) -> String {
     // The name after an exec(2), which can come after the signal.
     let mut line = line.to_owned();
@@ -48,6 +48,13 @@ fn mask(line: &str) -> String {
         if (next == "pid" && word.ends_with('\'')) || is(before, &["state"]) {
             // A descendant's name before or after its exec(2), and its state.
             return "X".to_owned();
+        }
+        if is(before, &["in"])
+            && let Some((whole, rest)) = word.split_once('.')
+            && let Ok(whole) = whole.parse::<u32>()
+        {
+            let mark = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+            return format!("{}{mark}", whole + 1);
         }
         if number && (time && took || is(before, &["pid", "uid"])) {
             format!(
@@ -401,4 +408,6 @@ fn a_mask_hides_numbers_and_no_words() {
     let line = "bowout: 'sh' (pid 97) exited with 143 after 1.2s, 4ms after SIGTERM from pid 1 'x' (uid 0, manager), SIGKILL in 8s";
     let masked = "bowout: 'sh' (pid N) exited with 143 after N, N after SIGTERM from pid N 'x' (uid N, manager), SIGKILL in 8s";
     assert_eq!(mask(line), masked);
+    assert_eq!(mask("SIGKILL in 5.9s; 1.5s old"), "SIGKILL in 6s; N old");
+    assert_eq!(mask("SIGKILL in 5s (default)"), "SIGKILL in 5s (default)");
 }
