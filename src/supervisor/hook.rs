@@ -48,6 +48,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             to_stderr: true,
             own_group: true,
             die_with_us: true,
+            held: false,
         };
         match self.tree.kernel.spawn(&spawn, || ()) {
             Ok(child) => {

@@ -53,7 +53,6 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         part.let_start(relay.as_ref());
         let links = (&part, relay.as_ref(), terminal.is_some());
         let (child, early) = first_child(config, inherited, links, &tree, &intake)?;
-        part.send(ToGuard::Child(child.pid()));
         tree.adopt(child.pid(), terminal.is_none());
         let (policy, stdin) = share(config, &part);
         let (now, history) = begin_history(config, (place, containment), child.pid(), &tree.kernel);
@@ -165,6 +164,8 @@ pub(super) fn command<'a>(
         to_stderr: false,
         own_group: !terminal,
         die_with_us: dies,
+        // The guard knows the child before the command runs.
+        held: matches!(part, Part::Guarded(..)),
     }
 }
 
@@ -186,7 +187,10 @@ fn first_child<K: Kernel>(
         .chain(watchdog)
         .collect();
     let spawn = command(config, inherited, &variables, part, terminal);
-    spawn_command(&spawn, terminal, tree, intake)
+    let (mut child, early) = spawn_command(&spawn, terminal, tree, intake)?;
+    part.send(ToGuard::Child(child.pid()));
+    child.let_go();
+    Ok((child, early))
 }
 
 /// Starts the command; returns what bowout received before the fork, too, as far as the terminal

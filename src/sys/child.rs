@@ -12,18 +12,30 @@ pub(crate) struct Child {
     pid: libc::pid_t,
     /// The child writes to it why it could not run the command; a successful exec closes it.
     exec: Option<OwnedFd>,
+    /// What holds the child back before its exec: a pipe, both ends, so that writing to it raises no
+    /// SIGPIPE.
+    gate: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Child {
-    /// A child that was forked a moment ago, and the read end of its pipe.
-    pub(super) fn new(pid: libc::pid_t, exec: OwnedFd) -> Self {
+    /// A child that was forked a moment ago, the read end of its pipe, and its gate if it is held.
+    pub(super) fn new(pid: libc::pid_t, exec: OwnedFd, gate: Option<(OwnedFd, OwnedFd)>) -> Self {
         let exec = Some(exec);
-        Self { pid, exec }
+        Self { pid, exec, gate }
     }
 
     /// A process that another one started.
     pub(crate) fn adopted(pid: libc::pid_t) -> Self {
-        Self { pid, exec: None }
+        let (exec, gate) = (None, None);
+        Self { pid, exec, gate }
+    }
+
+    /// Lets a held child go on to its exec.
+    pub(crate) fn let_go(&mut self) {
+        if let Some((_gate, hold)) = self.gate.take() {
+            // A pipe that is new has room.
+            let _ = nix::unistd::write(hold, &[0]);
+        }
     }
 
     /// Its PID. Only a name for the log once it is reaped.

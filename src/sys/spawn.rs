@@ -19,7 +19,9 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, chdir, close, dup2_stdin, dup2_stdout, getppid, pipe2, setpgid, write};
+use nix::unistd::{
+    Pid, chdir, close, dup2_stdin, dup2_stdout, getppid, pipe2, read, setpgid, write,
+};
 
 use super::attributes::Attributes;
 use super::child::Child;
@@ -66,6 +68,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) own_group: bool,
     /// Have the kernel kill the child when bowout dies.
     pub(crate) die_with_us: bool,
+    /// The child executes nothing before [`Child::let_go`]. It exits if bowout exits before that.
+    pub(crate) held: bool,
 }
 
 impl Spawn<'_> {
@@ -87,6 +91,7 @@ impl Spawn<'_> {
             .chain([ptr::null()])
             .collect();
         let (read, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let gate = self.held.then(|| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         let us = this_process::id();
         let mut renamed = if self.stands_in {
             environment::naming_us()
@@ -101,7 +106,7 @@ impl Spawn<'_> {
         last();
         let child = clone(libc::SIGCHLD).map_err(explain_fork)?;
         if child == 0 {
-            let exit = if self.prepare(us, &read, &report, attributes) {
+            let exit = if passes(gate) && self.prepare(us, &read, &report, attributes) {
                 let environment = environment::of_child(self.variables, &renamed);
                 self.inherited.restore();
                 let error = self.exec(&candidates, &argv, environment);
@@ -124,7 +129,7 @@ impl Spawn<'_> {
             // start.
             mem::forget(report);
         }
-        Ok(Child::new(child, read))
+        Ok(Child::new(child, read, gate))
     }
 
     /// The child's steps before its exec, with every signal blocked: a signal that it is sent
@@ -200,6 +205,14 @@ impl Spawn<'_> {
         }
         result
     }
+}
+
+/// The child waits at the gate; `false`: bowout has exited, and with it the only writer.
+fn passes(gate: Option<(OwnedFd, OwnedFd)>) -> bool {
+    gate.is_none_or(|(gate, hold)| {
+        drop(hold);
+        read(&gate, &mut [0]) == Ok(1)
+    })
 }
 
 /// The paths to try for a command, in order (execvp(3)). A name that is too long for any directory

@@ -1,6 +1,8 @@
 //! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that
 //! hangs, which a second Ctrl-C kills.
 
+use std::time::{Duration, Instant};
+
 use crate::common::pty::{
     CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of,
     runs, state_of,
@@ -253,9 +255,25 @@ fn a_pager_goes_on() {
     shell.0.type_keys("?line-321\r");
     shell.0.see("line-325");
     interrupt(&mut shell.0, "");
-    shell.0.type_keys("q");
+    quit_pager(&mut shell.0, |pty| {
+        pty.screen().contains("exited with 0").then_some(())
+    });
     assert_eq!(shell.prompt().0, 0);
     assert_eq!(count(&shell.0, "sent SIGKILL"), 0);
+}
+
+/// Presses `q` until the pager has exited: it drops a key that it reads right after a Ctrl-C.
+fn quit_pager(pty: &mut Pty, mut has_exited: impl FnMut(&mut Pty) -> Option<()>) {
+    let mut pressed: Option<Instant> = None;
+    pty.until("the pager exits", |pty| {
+        let exited = has_exited(pty);
+        let is_lost = pressed.is_none_or(|at| at.elapsed() > Duration::from_secs(5));
+        if exited.is_none() && is_lost {
+            pty.type_keys("q\r");
+            pressed = Some(Instant::now());
+        }
+        exited
+    });
 }
 
 /// A shell that reads lines as they come: /proc says that it waits for one, the modes of the
@@ -321,8 +339,9 @@ fn a_server_before_a_pager_is_stopped_by_the_second_ctrl_c() {
     shell.0.see_in("log", "was killed by SIGKILL");
     // With the modes of the terminal as bowout found them, before the pager or after it, and has
     // put them back.
-    shell.0.type_keys("q\r");
-    shell.0.see("137 ");
+    quit_pager(&mut shell.0, |pty| {
+        pty.screen().contains("137 ").then_some(())
+    });
 }
 
 /// A computation that no Ctrl-C interrupts is none of a prompt.

@@ -13,7 +13,7 @@ use crate::common::{Dir, leftovers, skip};
 use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
 
 /// Lines of code of src/.
-const LIMIT: usize = 8860;
+const LIMIT: usize = 8890;
 /// Lines of code of a file.
 const LIMIT_OF_A_FILE: usize = 300;
 /// Lines of a function from its `fn` to its last brace, comments included, formatted at 100
