@@ -5,6 +5,7 @@ use std::fs;
 
 use crate::common::{
     BOWOUT, Dir, Running, SOON, Start, Status, homes, no_namespaces, not_root, probe, skip, timed,
+    until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -158,9 +159,13 @@ fn a_post_stop_hook_that_hangs_is_ended_with_its_descendants() {
         let hangs = "sleep 1000 & sleep 1000; :";
         let options = ["--grace", "1s", "--post-stop", hangs, "--post-stop", &never];
         let mut bowout = Start::new(options).at(home).command(["true"]);
-        let (status, took) = timed(|| bowout.end());
+        let (status, took) = timed(|| bowout.wait());
         assert_eq!(status, Status::Code(0));
         assert!(took < SOON, "{took:?}");
+        // bowout does not wait for those that it has sent SIGKILL.
+        until("the hook's descendants exit", || {
+            bowout.left().is_empty().then_some(())
+        });
         assert!(!dir.file("never").exists());
         let log = bowout.log().join("\n");
         assert!(log.contains("skipped post-stop hook"), "{log}");
