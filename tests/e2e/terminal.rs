@@ -1,6 +1,8 @@
 //! At the terminal: bowout before a program in a real bash on a real terminal, as if it were not
 //! there.
 
+use std::time::{Duration, Instant};
+
 use crate::common::pty::{
     ASKED, CTRL_BACKSLASH, CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed,
     kill, missing, only_child, parent_of, runs, state_of,
@@ -754,8 +756,15 @@ fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
             let seen = shell.0.see_in(name, "got 64 ");
             assert_eq!(times(&seen, "got 2 "), 1, "{option} {name}: {seen}");
         }
-        for (_, pid) in all {
+        // Longer than from one look for new children to the next.
+        let start = Instant::now();
+        shell.0.until("two looks", |_| {
+            (start.elapsed() > Duration::from_millis(1200)).then_some(())
+        });
+        for (name, pid) in all {
             kill(pid, libc::SIGUSR2);
+            let seen = shell.0.see_in(name, "got 12 ");
+            assert_eq!(times(&seen, "got 2 "), 1, "{option} {name}: {seen}");
         }
         assert_eq!(shell.prompt().0, 7, "{option}");
     }

@@ -135,6 +135,7 @@ impl<K: Kernel> Tree<K> {
             let Some(mut found) = found else {
                 return self.signal_without_proc(order, to);
             };
+            self.note_received(&found, order.signal, to);
             let is_wanted = |process: &Process| self.is_wanted(process, order.signal, to);
             // One call signals the whole group: not where it has a member that is to be left out.
             let whole = found.iter().all(|process| {
@@ -162,6 +163,20 @@ impl<K: Kernel> Tree<K> {
             let _ = self.kernel.send(To::Everything, order.signal, None);
         }
         tally
+    }
+
+    /// Notes that the members of bowout's own group received the signal without bowout, which signals
+    /// the others: a later look must not send it to them again.
+    fn note_received(&mut self, found: &[Process], signal: Signal, to: Target) {
+        let group = self.kernel.ids(self.us).map(|ids| ids.0);
+        let members = found
+            .iter()
+            .filter(|process| to == Target::Others && Some(process.group) == group);
+        for member in members {
+            if let Some(known) = self.known.get_mut(&member.pid) {
+                known.sent = known.sent.with(signal);
+            }
+        }
     }
 
     /// Whether a process of the tree belongs to the target.
@@ -330,6 +345,7 @@ impl<K: Kernel> Tree<K> {
         }
         let mut signal_one = |tree: &mut Self, pid| {
             let mut found = tree.remember(vec![tree.hidden(pid)]);
+            tree.note_received(&found, order.signal, to);
             found.retain(|process| tree.is_wanted(process, order.signal, to));
             tally.add(tree.deliver(found, false, order));
         };
