@@ -168,10 +168,11 @@ impl<K: Kernel> Tree<K> {
     /// Notes that the members of bowout's own group received the signal without bowout, which signals
     /// the others: a later look must not send it to them again.
     fn note_received(&mut self, found: &[Process], signal: Signal, to: Target) {
+        if to != Target::Others {
+            return;
+        }
         let group = self.kernel.ids(self.us).map(|ids| ids.0);
-        let members = found
-            .iter()
-            .filter(|process| to == Target::Others && Some(process.group) == group);
+        let members = found.iter().filter(|it| Some(it.group) == group);
         for member in members {
             if let Some(known) = self.known.get_mut(&member.pid) {
                 known.sent = known.sent.with(signal);
