@@ -2,10 +2,10 @@
 //! kernel's side. It decides nothing, and what it does to processes goes through [`Kernel`].
 //!
 //! One turn: wait in ppoll; read the signals; read the clock once (and again at the child's exit,
-//! and where a turn has taken long: after a suspension, after SIGKILL); children first, then signals, then the deadline. A
-//! child that has exited is stepped before it is reaped, so that its PID cannot be another
-//! process's meanwhile. All actions of an event come before its log lines and before the next
-//! event. A failed action is logged and survived. Nothing here may panic.
+//! and where a turn has taken long: after a suspension, after SIGKILL); children first, then
+//! signals, then the deadline. A child that has exited is stepped before it is reaped, so that its
+//! PID cannot be another process's meanwhile. All actions of an event come before its log lines and
+//! before the next event. A failed action is logged and survived. Nothing here may panic.
 
 mod children;
 mod dropped;

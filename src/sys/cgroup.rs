@@ -31,16 +31,19 @@ pub(crate) fn memory() -> Option<Memory> {
         Version::V1 => ["memory.oom_control", "memory.limit_in_bytes"],
     };
     let events = fs::read_to_string(folder.join(events)).ok()?;
-    said(
-        &events,
-        &fs::read_to_string(folder.join(limit)).unwrap_or_default(),
-    )
+    // A limit that cannot be read is not named.
+    let limit = fs::read_to_string(folder.join(limit)).unwrap_or_default();
+    parse(&events, &limit)
 }
 
-/// What the two files say.
-fn said(events: &str, limit: &str) -> Option<Memory> {
+/// Parses the text of the two files; `None` without a count of kills.
+fn parse(events: &str, limit: &str) -> Option<Memory> {
     let number = |text: &str| text.trim().parse().ok();
-    let count = |name| events.lines().find_map(|l| number(l.strip_prefix(name)?));
+    let count = |name| {
+        events
+            .lines()
+            .find_map(|line| number(line.strip_prefix(name)?))
+    };
     // Version 1 has no word for unlimited: the number is then the largest multiple of a page.
     // Version 2 counts the times that the group's own limit was reached, or one below. Where there
     // were none, a group above it or the machine ran out of memory.
@@ -105,21 +108,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_said_where_it_was_reached() {
+    fn a_limit_is_named_where_it_was_reached() {
         let memory = |kills, limit| Some(Memory { kills, limit });
         // Version 2: by the group's own limit, by that of a group above it, without a limit.
         let events = "low 0\nhigh 0\nmax 31\noom 1\noom_kill 1\noom_group_kill 0\n";
-        assert_eq!(said(events, "25165824\n"), memory(1, Some(25_165_824)));
-        assert_eq!(said(events, "max\n"), memory(1, None));
-        assert_eq!(said(events, ""), memory(1, None));
+        assert_eq!(parse(events, "25165824\n"), memory(1, Some(25_165_824)));
+        assert_eq!(parse(events, "max\n"), memory(1, None));
+        assert_eq!(parse(events, ""), memory(1, None));
         let above = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 2\n";
-        assert_eq!(said(above, "268435456\n"), memory(2, None));
+        assert_eq!(parse(above, "268435456\n"), memory(2, None));
         // Version 1 does not count the times.
         let events = "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n";
-        assert_eq!(said(events, "25165824\n"), memory(3, Some(25_165_824)));
-        assert_eq!(said(events, "9223372036854771712\n"), memory(3, None));
+        assert_eq!(parse(events, "25165824\n"), memory(3, Some(25_165_824)));
+        assert_eq!(parse(events, "9223372036854771712\n"), memory(3, None));
         for unknown in ["", "oom_kill\n", "oom_kill x\n", "oom 1\n"] {
-            assert_eq!(said(unknown, "25165824\n"), None);
+            assert_eq!(parse(unknown, "25165824\n"), None);
         }
     }
 
