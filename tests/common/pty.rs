@@ -531,17 +531,28 @@ impl Shell {
         assert_eq!(self.0.foreground(), self.0.pid);
     }
 
+    /// `fg`, and that `group` has the terminal. bash prints the job's line before it gives the
+    /// terminal away, and ignores a Ctrl-Z or Ctrl-C in between.
+    pub fn fg(&mut self, group: i32) {
+        self.line("fg");
+        self.0.until("the job has the terminal", |pty| {
+            (pty.foreground() == group).then_some(())
+        });
+    }
+
     /// `fg` or `bg`, and that both run again.
     pub fn resume(&mut self, how: &str, child: i32, bowout: i32) {
-        self.line(how);
+        if how == "fg" {
+            self.fg(group_of(bowout));
+        } else {
+            self.line(how);
+        }
         for pid in [child, bowout] {
             self.0.until("the job runs", |_| runs(pid).then_some(()));
         }
-        let shell = self.0.pid;
-        let wanted = if how == "fg" { group_of(bowout) } else { shell };
-        self.0.until("whose the terminal is", |pty| {
-            (pty.foreground() == wanted).then_some(())
-        });
+        if how == "bg" {
+            assert_eq!(self.0.foreground(), self.0.pid);
+        }
     }
 
     /// Asks the child, through bowout, which has dealt by then with all that came before. Gives

@@ -7,7 +7,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::common::pty::{CTRL_C, CTRL_Z, Pty, Role, Shell, kill, missing, open, parent_of};
+use crate::common::pty::{
+    CTRL_C, CTRL_Z, Pty, Role, Shell, group_of, kill, missing, open, parent_of,
+};
 use crate::common::{
     BOWOUT, Dir, Home, Running, Start, Status, children, field, leftovers, no_namespaces, not_root,
     probe, size, skip, until,
@@ -266,7 +268,7 @@ fn job_control_works_through_a_guard() {
         shell.0.state(guard, 'T');
         shell.resume(how, child, bowout);
         if how == "bg" {
-            shell.line("fg");
+            shell.fg(group_of(bowout));
         }
         // Through the guard: all three have dealt with SIGCONT by then.
         shell.answers(guard);

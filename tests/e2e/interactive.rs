@@ -471,7 +471,7 @@ fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
     shell.0.until("bowout is about to stop", |_| {
         (call().split(' ').next() == Some(&kill)).then_some(())
     });
-    shell.line("fg");
+    shell.fg(group_of(bowout));
     shell.0.see_in("trace", "SIGTSTP)");
     shell.answers(bowout);
     shell.0.type_keys(CTRL_C);

@@ -243,10 +243,7 @@ fn a_shell_below_bowout_has_job_control() {
     for _ in 0..2 {
         shell.0.type_keys("suspend\r");
         shell.stopped(inner, bowout);
-        shell.line("fg");
-        shell.0.until("the inner shell has the terminal", |pty| {
-            (pty.foreground() == inner).then_some(())
-        });
+        shell.fg(inner);
         shell.0.type_keys("echo in$((1))side\r");
         shell.0.see("in1side");
         shell.0.prompt_of(INNER_PROMPT);
@@ -276,10 +273,10 @@ fn an_editor_works_is_stopped_and_resumed() {
     shell.0.type_keys(CTRL_Z);
     shell.stopped(child, bowout);
     assert_eq!(shell.run("stty -g").1, modes);
-    shell.line("fg");
-    shell.0.until("vi has the terminal", |pty| {
-        (pty.is_raw() && pty.foreground() == group_of(bowout)).then_some(())
-    });
+    shell.fg(group_of(bowout));
+    shell
+        .0
+        .until("vi reads keys", |pty| pty.is_raw().then_some(()));
     shell.0.type_keys("osecond\x1b:wq\r");
     assert_eq!(shell.prompt().0, 0);
     assert_eq!(shell.0.file("text"), "first\nsecond\n");
@@ -301,10 +298,10 @@ fn a_pager_works_is_stopped_and_resumed() {
     shell.0.type_keys(CTRL_Z);
     shell.stopped(child, bowout);
     assert_eq!(shell.run("stty -g").1, modes);
-    shell.line("fg");
+    shell.fg(group_of(bowout));
     shell
         .0
-        .until("less has the terminal", |pty| pty.is_raw().then_some(()));
+        .until("less reads keys", |pty| pty.is_raw().then_some(()));
     shell.0.type_keys("/line-321\r");
     shell.0.see("line-325");
     shell.0.type_keys("q");
@@ -375,10 +372,7 @@ fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
     for _ in 0..2 {
         assert_eq!(shell.0.foreground(), child);
         shell.suspend(child, bowout);
-        shell.line("fg");
-        shell.0.until("the child has the terminal", |pty| {
-            (pty.foreground() == child).then_some(())
-        });
+        shell.fg(child);
         shell.answers(bowout);
     }
     shell.0.type_keys(CTRL_C);
@@ -403,10 +397,7 @@ fn fg_wakes_all_of_a_group_that_the_child_leads() {
     for _ in 0..2 {
         shell.suspend(child, bowout);
         shell.0.state(member, 'T');
-        shell.line("fg");
-        shell.0.until("the child has the terminal", |pty| {
-            (pty.foreground() == child).then_some(())
-        });
+        shell.fg(child);
         shell
             .0
             .until("both run", |_| (runs(child) && runs(member)).then_some(()));
@@ -499,10 +490,7 @@ fn a_background_job_is_left_alone_by_the_keys() {
     shell.0.until("the log", |pty| {
         pty.screen().contains("forwarded SIGRTMIN+30").then_some(())
     });
-    shell.line("fg");
-    shell.0.until("it has the terminal", |pty| {
-        (pty.foreground() == group_of(bowout)).then_some(())
-    });
+    shell.fg(group_of(bowout));
     shell.0.type_keys(CTRL_C);
     shell.0.got(libc::SIGINT);
     assert!(runs(child));
