@@ -1,4 +1,4 @@
-//! The configuration: what the command line and the environment ask for, checked as a whole.
+//! The configuration: the options of the command line and the environment, checked as a whole.
 
 use std::ffi::{CStr, OsString};
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::log::{Format, Verbosity};
 use crate::policy::{KillMode, Ladder, Settings};
 use crate::signal::Signal;
 
-/// What the rest of the program sees of the command line.
+/// The part of the command line that the rest of the program reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) command: OsString,
@@ -33,13 +33,13 @@ pub(crate) struct Config {
     pub(crate) termination_log: Option<PathBuf>,
     pub(crate) ready: Option<ReadyBy>,
     pub(crate) ready_file: Option<PathBuf>,
-    /// Print what a stop does, instead of starting the command.
+    /// Print the plan of a stop, and do not start the command.
     pub(crate) explain: bool,
     /// The options that were given.
     pub(crate) origins: Vec<Origin>,
 }
 
-/// `--notify`: what bowout does between the command and a service manager (sd_notify(3)).
+/// `--notify`: the handling of sd_notify(3) messages between the command and a service manager.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Notify {
     /// A relay where there is a NOTIFY_SOCKET.
@@ -109,7 +109,7 @@ pub(crate) fn variable(option: &str) -> String {
 /// How long before SIGKILL the hooks of `--pre-kill` start, without `--pre-kill-timeout`.
 const PRE_KILL: Duration = Duration::from_secs(5);
 
-/// A configuration that is being read. What has no place in [`Config`] yet is beside it.
+/// A configuration that is being read, and the values that have no place in [`Config`] yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Draft {
     pub(crate) config: Config,
@@ -229,7 +229,7 @@ impl Draft {
         Ok(())
     }
 
-    /// What needs `--ready`, and what needs the relay.
+    /// Checks the options that need `--ready`, or the relay.
     fn check_service(&mut self) -> Result<(), Error> {
         let policy = &self.config.policy;
         let leaves = match policy.kill_mode {
@@ -304,8 +304,8 @@ fn wins(one: (Option<Source>, &str), other: (Option<Source>, &str)) -> Result<bo
     }
 }
 
-/// The name and the value of a variable, `NAME=VALUE`, unless it is empty: templates of compose files
-/// and pods make empty variables where they mean none.
+/// The name and the value of a variable, `NAME=VALUE`, unless it is empty: templates of compose
+/// files and pods make empty variables where they mean none.
 pub(crate) fn name_and_value(variable: &CStr) -> Option<(&[u8], &[u8])> {
     let mut parts = variable.to_bytes().splitn(2, |&byte| byte == b'=');
     Some((
@@ -314,7 +314,7 @@ pub(crate) fn name_and_value(variable: &CStr) -> Option<(&[u8], &[u8])> {
     ))
 }
 
-/// What [`default_grace`] asks the kernel for, and only where a variable makes it matter.
+/// The facts that [`default_grace`] reads from the kernel, only where a variable makes them matter.
 pub(crate) struct Kernel {
     pub(crate) pid: fn() -> i32,
     pub(crate) parent: fn() -> i32,

@@ -62,7 +62,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What a process used, and the children that it waited for (getrusage(2)).
+/// The resources that a process and the children that it waited for have used (getrusage(2)).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) user: Duration,
@@ -71,7 +71,8 @@ pub(crate) struct Usage {
     pub(crate) max_rss: u64,
 }
 
-/// What the kernel's OOM killer did in bowout's control group. Which process it killed is not known.
+/// The kills of the kernel's OOM killer in bowout's control group. The kernel does not report which
+/// processes these were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OomKills {
     /// How many processes it killed.
@@ -116,7 +117,8 @@ impl FromStr for Recode {
 pub(crate) struct ExitRules {
     /// `--remap-exit`, in the order given; the last rule for a code counts.
     pub(crate) recode: Vec<Recode>,
-    /// `--exit-status code`: exit with 128+S when the child died of signal S, instead of dying of it.
+    /// `--exit-status code`: exit with 128+S when the child died of signal S, instead of dying of
+    /// it.
     pub(crate) death_as_code: bool,
 }
 

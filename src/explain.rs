@@ -1,5 +1,5 @@
-//! `--explain`: what a stop of this command line does here, moment by moment. The policy itself runs,
-//! against simulated time, with a command that never exits. Starts nothing.
+//! `--explain`: the plan of a stop with this command line, moment by moment. The policy itself
+//! runs, against simulated time, with a command that never exits. Starts nothing.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::report::duration;
 use crate::sender::Side;
 use crate::signal::{Signal, Target};
 
-/// What bowout found out about the place, beyond what the policy has to know.
+/// The surroundings that bowout found, beyond the facts that the policy needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings {
     pub(crate) place: Place,
@@ -26,7 +26,7 @@ pub(crate) struct Surroundings {
     pub(crate) manager: bool,
 }
 
-/// What happens at one moment, counted from the stop request.
+/// The events of one moment, counted from the stop request.
 struct Moment {
     at: Duration,
     what: String,
@@ -42,7 +42,7 @@ pub(crate) fn explain(
 ) -> String {
     let signal = first_request(config, around.place, now);
     let moments = signal.map_or(vec![], |signal| simulate(config, around.place, now, signal));
-    // The last but one is the last SIGKILL; bowout then gives up on what is left.
+    // The last but one is the last SIGKILL; bowout then leaves the processes that outlive it.
     let wait = moments
         .iter()
         .rev()

@@ -358,7 +358,7 @@ mod tests {
             escape("a\u{2028}b\u{202e}c\u{2069}d\u{200f}e\u{61c}"),
             "a\\u{2028}b\\u{202e}c\\u{2069}d\\u{200f}e\\u{61c}"
         );
-        // What people write in is theirs.
+        // Here users write, in their own words.
         assert_eq!(escape("ā à שלום 日本 \u{200d}"), "ā à שלום 日本 \u{200d}");
     }
 }

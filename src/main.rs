@@ -1,24 +1,25 @@
 //! bowout runs one command and makes sure it stops cleanly: it forwards every signal, gives the
-//! command a bounded time to exit when asked to stop, kills what does not exit, leaves no process
-//! running, and exits exactly as the command did.
+//! command a bounded time to exit after a stop request, kills each process that still runs then,
+//! leaves no process running, and exits exactly as the command did.
 //!
 //! The map, in reading order:
 //!
 //! - `main`: parse → configure → supervise → exit; `sys::entry` comes before it.
-//! - [`policy`]: what happens next; the pure machine that decides. [`sender`] says which side sent a
-//!   signal.
+//! - [`policy`]: the pure machine that decides what happens next. [`sender`]: the side of a
+//!   signal's sender.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
 //! - [`sys`]: the kernel's side: `sys::spawn` starts, `sys::signals` receives, `sys::tree` finds,
 //!   signals and reaps the child and its descendants.
-//! - [`cli`] and [`config`]: what was typed, and what it means together. [`signal`], [`exit`]:
-//!   numbers and names; [`suggest`]: the name that was probably meant.
+//! - [`cli`] and [`config`]: the options one by one, and together. [`signal`], [`exit`]: numbers
+//!   and names; [`suggest`]: the name most similar to a misspelt one.
 //! - [`explain`]: `--explain`, which runs the policy against simulated time.
-//! - [`report`] and [`log`]: what the log says, and how. [`process`]: a process that they name.
+//! - [`report`] and [`log`]: the text of the log, and its form. [`process`]: a process that they
+//!   name.
 //!
 //! Arrows: `policy` knows only `signal`, `exit` and `sender`; `sys` never imports `policy`; only
 //! `sys` has `unsafe` code.
 
-// What was inherited has to be seen before Rust's runtime changes it: see sys::entry.
+// bowout has to read its inherited state before Rust's runtime changes it: see sys::entry.
 #![cfg_attr(not(test), no_main)]
 
 mod cli;
@@ -59,7 +60,7 @@ fn run(args: &[OsString], inherited: &Inherited) -> Exit {
     }
 }
 
-/// Runs the command, or explains what a stop would do.
+/// Runs the command, or prints the plan of a stop.
 fn carry_out(draft: Draft, inherited: &Inherited) -> Result<Exit, Error> {
     log::init(draft.verbosity, draft.log_format)?;
     if !draft.misspelt.is_empty() {

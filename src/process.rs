@@ -6,7 +6,7 @@ use std::time::Duration;
 /// storm must not fill the memory.
 pub(crate) const NAMED: usize = 256;
 
-/// What /proc said of a process before it was sent a signal.
+/// The values in /proc of a process before it was sent a signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NamedProcess {
     pub(crate) pid: i32,

@@ -1,5 +1,5 @@
-//! The sender of a signal, and the side that it is on. Decides only: the caller passes in what it
-//! needs to know.
+//! The sender of a signal, and the side that it is on. Decides only: the caller passes in all
+//! facts.
 
 use std::fmt;
 

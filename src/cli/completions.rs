@@ -1,11 +1,11 @@
-//! packaging/completions: made from the definition by clap_complete, and what it cannot say added.
+//! packaging/completions: clap_complete makes them from the definition, and this file adds hints
+//! that it does not know.
 //!
 //! Only in the tests: the program holds neither the hints nor the generator. `BLESS=1 cargo test
 //! --bin bowout completions` writes the files, and without BLESS they are compared.
 //!
-//! Caveat: clap_complete knows nothing of a command after the options, but in zsh, and there it
-//! offers our options among the command's. What is put in its place is written here, for each
-//! shell.
+//! Caveat: clap_complete does not complete the command after the options. In zsh it does, and
+//! offers our options among the command's. This file has the replacement for each shell.
 
 use std::fs;
 
@@ -37,7 +37,7 @@ fn with_help(arg: Arg) -> Arg {
     arg.help(help)
 }
 
-/// What a shell can offer for a value: its words, or what the value's name says.
+/// The words that a shell can offer for a value, or a hint from the value's name.
 fn with_hint(arg: Arg) -> Arg {
     let option = options::OPTIONS
         .iter()
@@ -62,7 +62,7 @@ fn with_hint(arg: Arg) -> Arg {
     }
 }
 
-/// The definition, with what a shell can offer for each value.
+/// The definition, with a hint for each value.
 fn hinted() -> Command {
     definition().mut_args(with_help).mut_args(with_hint)
 }

@@ -1,5 +1,5 @@
-//! The command line and the environment, read into a [`Draft`]. Checks each value alone; what the
-//! options mean together is checked in `config`.
+//! The command line and the environment, read into a [`Draft`]. Checks each value alone; `config`
+//! checks the options together.
 //!
 //! Nearly all command lines are read word by word ([`Line::spelt_out`]), as the code of clap costs
 //! five times the instructions of a whole start, and 90 kB. Clap reads the others, and finds the
@@ -37,7 +37,7 @@ const INITS: [&str; 5] = [
     "catatonit",
 ];
 
-/// What dockerd parses of its init for `docker info` (moby, daemon/info_unix.go,
+/// The part of its init's version that dockerd parses for `docker info` (moby, daemon/info_unix.go,
 /// `parseInitVersion`).
 const DOCKER_VERSION: &str = concat!(
     "tini version ",
@@ -71,8 +71,8 @@ struct Line {
 }
 
 impl Line {
-    /// Reads a command line whose options are spelt as the table has them. `None` leaves the line to
-    /// clap: where anything is wrong, unusual or missing.
+    /// Reads a command line whose options are spelt as the table has them. `None` leaves the line
+    /// to clap: where anything is wrong, unusual or missing.
     fn spelt_out(args: &[OsString]) -> Option<Self> {
         let mut line = Self::default();
         let mut rest = args.get(1..)?.iter();
@@ -131,8 +131,8 @@ impl Line {
         self.set(option, value).ok()
     }
 
-    /// Reads a command line by clap, which knows abbreviations, the help and all faults. In a frame of
-    /// its own, so that its stack is not touched where it is not needed.
+    /// Reads a command line by clap, which knows abbreviations, the help and all faults. In a frame
+    /// of its own, so that its stack is not touched where it is not needed.
     #[inline(never)]
     #[cold]
     fn by_clap(args: &[OsString], name: &OsStr) -> Result<Self, Stop> {
@@ -155,7 +155,7 @@ impl Line {
         Ok(line)
     }
 
-    /// Adds what the environment says, and the command.
+    /// Adds the variables of the environment, and the command.
     fn finish<'a>(
         mut self,
         args: &[OsString],
@@ -182,7 +182,7 @@ impl Line {
         Ok(self.draft)
     }
 
-    /// Sets what the environment says and the command line does not.
+    /// Sets the options that the environment gives and the command line does not.
     fn read_variables<'a>(
         &mut self,
         variables: impl Iterator<Item = &'a CStr>,

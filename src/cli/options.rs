@@ -1,5 +1,5 @@
-//! The table of the options: their names, values, help, and what each sets. The quick path and clap
-//! both read it.
+//! The table of the options: their names, values, help, and setters. The quick path and clap both
+//! read it.
 
 use std::ffi::{OsStr, OsString};
 

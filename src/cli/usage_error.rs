@@ -1,6 +1,6 @@
-//! Errors of the command line: one line that says what is wrong and what to type instead. clap finds
-//! the fault. Its own text is a page, and its advice to write the option after `--` would make the
-//! option the command.
+//! Errors of the command line: one line with the fault and the correction. clap finds the fault.
+//! Its own text is a page, and its advice to write the option after `--` would make the option the
+//! command.
 
 use std::ffi::OsStr;
 
@@ -33,13 +33,13 @@ pub(super) const OTHER_VARIABLES: [&str; 7] = [
 pub(crate) enum Stop {
     /// The help or the version, which was asked for.
     Info(String),
-    /// One line that says what is wrong.
+    /// One line with the fault.
     Usage(String),
     /// No word but the program's name was typed.
     Alone,
 }
 
-/// The message of [`Stop::Alone`]: to a user at a terminal, what bowout is and how it is used.
+/// The message of [`Stop::Alone`]: for a user at a terminal, the purpose and the usage of bowout.
 pub(crate) fn alone(at_terminal: bool) -> &'static str {
     if at_terminal { WELCOME } else { NO_COMMAND }
 }

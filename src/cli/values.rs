@@ -1,4 +1,4 @@
-//! The values of the options: each setter's parser, and its error, which says what to write instead.
+//! The values of the options: each setter's parser, and its error, which has the correction.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ pub(super) fn put<T>(to: &mut T, value: Result<impl Into<T>, String>) -> Result<
     Ok(())
 }
 
-/// Adds what is written with commas.
+/// Adds each element of a list with commas.
 pub(super) fn list<T: FromStr<Err = String>>(value: &OsStr, to: &mut Vec<T>) -> Result<(), String> {
     let values: Result<Vec<T>, _> = text(value)?.split(',').map(str::parse).collect();
     values.map(|values| to.extend(values))

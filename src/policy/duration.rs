@@ -26,7 +26,7 @@ fn unit(name: &str) -> Option<u128> {
 /// kernel's clock, which counts nanoseconds in 63 bits (`KTIME_MAX`, 292 years).
 ///
 /// # Errors
-/// Says what to write.
+/// A text with the right form.
 pub(crate) fn parse_wait(text: &str) -> Result<Option<Duration>, String> {
     if matches!(text, "never" | "infinity") {
         return Ok(None);
@@ -70,8 +70,8 @@ fn nanos(text: &str) -> Option<u128> {
     }
 }
 
-/// `number`, such as `2`, `0.5` or `.5`, times `unit`; rounded down. What is too large for the type
-/// is too large for every clock.
+/// `number`, such as `2`, `0.5` or `.5`, times `unit`; rounded down. A number too large for the
+/// type is too large for every clock.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if fraction.is_empty() || fraction.contains('.') || number.is_empty() {

@@ -1,4 +1,5 @@
-//! When hooks run: before the stop signal, with the delay after them; before SIGKILL; after the end.
+//! When hooks run: before the stop signal, with the delay after them; before SIGKILL; after the
+//! end.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ const HOOKS: Duration = Duration::from_secs(60);
 const OWN_EXIT: Duration = Duration::from_secs(2);
 
 impl Settings {
-    /// How long nothing is sent after the end of the command's input, so that it can exit by itself.
+    /// How long nothing is sent after the end of the command's input, so that it can exit by
+    /// itself.
     pub(crate) fn own_exit(&self) -> Duration {
         let first = self.ladder.rung(0).and_then(|rung| rung.wait);
         first.map_or(OWN_EXIT, |wait| OWN_EXIT.min(wait / 4))
@@ -36,8 +38,8 @@ impl Machine {
         } else {
             (self.settings.stop_delay, self.settings.hooks)
         };
-        // However long the hooks take, the child has a quarter of the time to exit, or what the
-        // delay leaves of it.
+        // The child has at least a quarter of the time to exit, or the time less the delay if that
+        // is less.
         let wait = self
             .settings
             .ladder
@@ -78,8 +80,8 @@ impl Machine {
         }
     }
 
-    /// Until when the `--post-stop` hooks may run that start at `now`: what the stop left of the grace
-    /// period, or a second if that is more; the whole grace period where there was no stop.
+    /// The time limit of the `--post-stop` hooks that start at `now`: the rest of the grace period,
+    /// or a second if that is more; the whole grace period where there was no stop.
     pub(crate) fn post_stop_until(&self, now: Instant) -> Instant {
         let total = self.settings.ladder.total(0).unwrap_or(HOOKS);
         let until = self.begun.unwrap_or(now).checked_add(total);
@@ -98,9 +100,9 @@ impl Machine {
         }
     }
 
-    /// When the first `--pre-kill` hook starts: before SIGKILL by its timeout, or by a quarter of the
-    /// last rung's wait if that is less. `None` unless the child is on the last rung. A hook that was
-    /// killed and has not exited delays it.
+    /// When the first `--pre-kill` hook starts: before SIGKILL by its timeout, or by a quarter of
+    /// the last rung's wait if that is less. `None` unless the child is on the last rung. A hook
+    /// that was killed and has not exited delays it.
     pub(super) fn pre_kill_at(&self) -> Option<Instant> {
         let lead = self.last_wait()? / 4;
         let lead = lead.min(self.settings.pre_kill_timeout);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::duration::parse_wait;
 use crate::signal::Signal;
 
-/// One step: the signal, and how long what was sent it has until the next step.
+/// One step: the signal, and the time until the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rung {
     /// `None` is the signal that was received.

@@ -3,12 +3,13 @@
 //!
 //! Its state is a few facts beside each other: the [`Phase`] of the stop, whether the child has
 //! exited, and until when the phase lasts. Time is an argument. All events of one turn of the loop
-//! carry the same instant, except those after the child's exit, a suspension or a pass of SIGKILL; so
-//! the machine can distinguish signals that were pending together from a repeat.
+//! carry the same instant, except those after the child's exit, a suspension or a pass of SIGKILL;
+//! so the machine can distinguish signals that were pending together from a repeat.
 //!
 //! Reading order: `types`, [`Machine::step`], then `stop` for the way from the first request to
-//! SIGKILL, `hooks` for what runs on it, `requests` for what a signal means, `terminal` for job control and Ctrl-C.
-//! `policy/tests/table.txt` shows every state with every event: a change of behaviour is a diff.
+//! SIGKILL, `hooks` for the hooks during it, `requests` for the meaning of a signal, `terminal` for
+//! job control and Ctrl-C. `policy/tests/table.txt` shows every state with every event: a change of
+//! behaviour is a diff.
 
 mod duration;
 mod hooks;
@@ -58,7 +59,7 @@ pub(crate) struct Machine {
     tick: Option<Instant>,
     /// The requests of each side.
     asked: [Option<Asked>; Side::COUNT],
-    /// What was sent to stop the child: a given signal is forwarded once per stop.
+    /// The signals sent to stop the child: bowout forwards each signal once per stop.
     sent: SignalSet,
     /// Stop signals of later requests that were forwarded.
     forwarded: SignalSet,
@@ -81,12 +82,12 @@ pub(crate) struct Machine {
     paused: Option<(Instant, Signal)>,
     /// The signal that stopped the child while bowout stays awake.
     halted: Option<Signal>,
-    /// The last TSTP, TTIN or TTOU that reached the whole group, bowout and the child in it; SIGCONT
-    /// ends it.
+    /// The last TSTP, TTIN or TTOU that reached the whole group, bowout and the child in it;
+    /// SIGCONT ends it.
     group_stop: Option<Signal>,
     /// The looks at the terminal that follow a Ctrl-C.
     watch: Option<Watch>,
-    /// What the present event has led to so far.
+    /// The results of the present event so far.
     step: Step,
 }
 
@@ -149,8 +150,8 @@ impl Machine {
         self.begun_by.map_or("exited", Cause::code)
     }
 
-    /// What is left at `now` of the time that hooks may take: while the stop is prepared, of the first
-    /// rung, then of the present one; `None` is without end.
+    /// The rest of the hooks' time at `now`: of the first rung while the stop is prepared, then of
+    /// the present one; `None` has no limit.
     pub(crate) fn grace_left(&self, now: Instant) -> Option<Duration> {
         let over = match self.phase {
             Phase::Preparing { .. } => self.grace,
@@ -184,7 +185,7 @@ impl Machine {
         }
     }
 
-    /// Takes one event at `now`, and decides what follows.
+    /// Takes one event at `now`, and decides the actions.
     #[must_use]
     pub(crate) fn step(&mut self, now: Instant, event: Event) -> Step {
         match event {

@@ -38,7 +38,7 @@ impl Machine {
                     set.contains(Signal::HUP)
                 }),
             (Signal::INT | Signal::QUIT, Side::Terminal) if !self.settings.keys_stop => false,
-            // A resize does not ask for the stop; `--stop-on WINCH` means what processes send.
+            // A resize is not a stop request; `--stop-on WINCH` means a signal from a process.
             (Signal::WINCH, Side::Terminal) => false,
             // From the exit of the parent alone: no process can receive it.
             (Signal::KILL, _) => true,
@@ -51,8 +51,9 @@ impl Machine {
         }
     }
 
-    /// Whether the side of this signal's sender changes what is sent. Where it does not, the sender
-    /// is looked up after the signal is sent; [`Machine::settle_side`] then corrects the side.
+    /// Whether the side of this signal's sender changes the actions. Where it does not, bowout
+    /// looks the sender up after it has sent the signal; [`Machine::settle_side`] then corrects the
+    /// side.
     pub(crate) fn weighs_side(&self, received: Received) -> bool {
         (self.place.job_control && !self.place.pid1)
             || (self.phase != Phase::Running && self.is_stop_request(received))
@@ -221,9 +222,9 @@ impl Machine {
         }
     }
 
-    /// Notes a stop request, and returns what it means beside the earlier ones of its side. A
-    /// request within [`BURST`] of the first is the same one. A hang-up never repeats: the shell and
-    /// the kernel both send one when a window closes.
+    /// Notes a stop request, and returns its meaning after the earlier ones of its side. A request
+    /// within [`BURST`] of the first is the same one. A hang-up never repeats: the shell and the
+    /// kernel both send one when a window closes.
     fn note_request(&mut self, now: Instant, Received { signal, side, .. }: Received) -> Request {
         if signal == Signal::HUP && side == Side::Terminal && self.phase != Phase::Running {
             return Request::First;

@@ -9,8 +9,7 @@ use super::{
 use crate::exit::Exit;
 use crate::signal::{Signal, Target};
 
-/// The wait between two passes of SIGKILL over what is left: a process can be forked after the
-/// first pass.
+/// The wait between two passes of SIGKILL: a process can be forked after the first pass.
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a process may outlive its SIGKILL before bowout exits without it: it is in state D, or
 /// the kernel frees its memory slowly. The time starts after the first pass, and again whenever
@@ -65,7 +64,7 @@ impl Machine {
         Some((signal.unwrap_or(Signal::KILL), at?))
     }
 
-    /// What the stop waits for.
+    /// The wait that the stop is in.
     pub(crate) fn waiting(&self) -> Waiting {
         match self.phase {
             Phase::Preparing { hook } => Waiting::Preparation {
@@ -303,8 +302,8 @@ impl Machine {
             return;
         }
         let all_refused = reached == 0 && refused > 0;
-        // PID 1 kills by its exit whatever it may not signal (pid_namespaces(7)). Otherwise bowout
-        // waits for what may exit by itself.
+        // The exit of PID 1 kills each process that it may not signal (pid_namespaces(7)).
+        // Elsewhere bowout waits: the process may exit by itself.
         if all_refused && self.place.pid1 {
             return self.give_up();
         }
@@ -399,7 +398,7 @@ impl Machine {
         });
     }
 
-    /// What the child is sent first: the signal that the user chose, or the received one.
+    /// The first signal to the child: the one that the user chose, or the received one.
     pub(super) fn stop_signal(&self, forwarded: Signal) -> Signal {
         self.settings
             .ladder

@@ -1,4 +1,4 @@
-//! What the terminal changes: which stops of the child bowout follows, and the Ctrl-C that an
+//! The effects of the terminal: the stops of the child that bowout follows, and the Ctrl-C that an
 //! interactive program survives.
 //!
 //! An interpreter, a debugger or a pager catches SIGINT and shows its prompt again. So where
@@ -79,10 +79,10 @@ impl Machine {
     }
 
     /// Whether the terminal has stopped the whole group. The kernel signals one process after the
-    /// other, and the child may report its stop before bowout receives the signal, or long after, if
-    /// it catches the signal first. So each of the two is kept until the other comes. A stop that is
-    /// kept for too long does no harm: only a signal to the whole group uses it, and that signal
-    /// stops the job anyway.
+    /// other, and the child may report its stop before bowout receives the signal, or long after,
+    /// if it catches the signal first. So each of the two is kept until the other comes. A stop
+    /// that is kept for too long does no harm: only a signal to the whole group uses it, and that
+    /// signal stops the job anyway.
     pub(super) fn follow_group_stop(&mut self, now: Instant, received: Received) {
         const STOPS: SignalSet = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU]);
         if self.is_over() || !self.place.job_control {
@@ -114,7 +114,8 @@ impl Machine {
         self.watch.is_some_and(|watch| watch.prepares.is_some())
     }
 
-    /// Notifies the manager; not of a stop that a prompt can still cancel: it would wait for the end.
+    /// Notifies the manager; not of a stop that a prompt can still cancel: it would wait for the
+    /// end.
     pub(super) fn notify_stopping(&mut self) {
         if !self.is_unprepared() {
             self.act(Action::NotifyStopping);

@@ -1,5 +1,5 @@
-//! The vocabulary of the machine: what it goes by, what can happen, what it decides, and what it
-//! reports about its decisions.
+//! The types of the machine: its settings and its place, the events, the actions, and the facts
+//! that it reports.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(crate) enum KillMode {
     Group,
 }
 
-/// `--on-repeat`: what a second stop request from the same side means.
+/// `--on-repeat`: the effect of a second stop request from the same side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OnRepeat {
     /// SIGKILL at once.
@@ -33,7 +33,7 @@ pub(crate) enum OnRepeat {
     Ignore,
 }
 
-/// What the user asked for.
+/// The settings of the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) ladder: Ladder,
@@ -65,7 +65,7 @@ pub(crate) struct Settings {
     pub(crate) remap: Remap,
 }
 
-/// What bowout found out about the place where it runs.
+/// The surroundings in which bowout runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The signals that bowout was started with as ignored; empty as PID 1.
@@ -80,8 +80,8 @@ pub(crate) struct Place {
     /// bowout leads the session: the kernel sends a hang-up to it, and not to the child
     /// (drivers/tty/tty_jobctrl.c).
     pub(crate) leader: bool,
-    /// As PID 1, bowout receives neither `kill -1` nor `kill 0` by accident: what a descendant sends
-    /// to PID 1 is meant for it (kill(2)).
+    /// PID 1 receives neither `kill -1` nor `kill 0` of a descendant by accident: a descendant's
+    /// signal to PID 1 is meant for it (kill(2)).
     pub(crate) pid1: bool,
 }
 
@@ -105,7 +105,7 @@ pub(crate) enum Cause {
     RunTime,
     /// The command's input has ended (`--stop-on-eof`).
     Eof,
-    /// With `--guard`, bowout itself was killed, and the guard is what stops the command.
+    /// With `--guard`, bowout itself was killed, and the guard stops the command.
     SupervisorKilled,
     /// The guard was killed.
     GuardKilled,
@@ -133,7 +133,7 @@ impl Cause {
     }
 }
 
-/// What can happen.
+/// The events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Signal(Received),
@@ -193,7 +193,7 @@ pub(crate) enum Phase {
     /// This rung of the ladder was sent. The rung after the last is the drain: the child has exited
     /// or was sent SIGKILL, and its descendants were sent SIGTERM.
     Stopping { rung: usize },
-    /// SIGKILL was sent, and is sent `again` to what is left.
+    /// SIGKILL was sent, and is sent `again` to the processes that are left.
     Killing { again: Instant },
     /// bowout exits like this.
     Done(Exit),
@@ -208,7 +208,7 @@ pub(crate) enum Hook {
     PostStop(usize),
 }
 
-/// What the supervisor has to do, in this order.
+/// The actions for the supervisor, which performs them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// With `wake`, SIGCONT follows to each process of the target that is stopped, or may be: it
@@ -239,7 +239,7 @@ pub(crate) enum Action {
     LendTerminal,
 }
 
-/// What an event has led to, for the log, the report and the manager.
+/// The effects of an event, for the log, the report and the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
     /// A signal was received. `request`: it asks for the stop.
@@ -266,10 +266,10 @@ pub(crate) enum Fact {
     DelayOver,
     /// The signal of a later rung was sent.
     Escalated,
-    /// The grace period is over and SIGKILL was sent. What was not asked to stop before has a
-    /// second more.
+    /// The grace period is over and SIGKILL was sent. Descendants without a stop signal so far have
+    /// a second more.
     GraceOver,
-    /// SIGKILL was sent to what outlived it before.
+    /// SIGKILL was sent again, to the processes that outlived it.
     KilledAgain,
     /// SIGKILL has not ended every process, and bowout exits.
     GaveUp,
@@ -292,7 +292,7 @@ pub(crate) enum Fact {
     },
 }
 
-/// What a received signal has led to.
+/// The effect of a received signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The stop began.
@@ -320,7 +320,7 @@ pub(crate) enum Reason {
     ChildKilled,
 }
 
-/// What a stop that is under way waits for.
+/// The wait of a stop that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waiting {
     /// For the hooks, if there are `hooks`, then for the delay.
@@ -333,7 +333,7 @@ pub(crate) enum Waiting {
     Kill,
 }
 
-/// What one event has led to.
+/// The effects of one event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) actions: Vec<Action>,

@@ -69,8 +69,7 @@ impl History {
         }
     }
 
-    /// What Kubernetes shows of the container's end: one line that stands alone, without the log
-    /// beside it.
+    /// The message that Kubernetes shows for the container: one line, complete without the log.
     pub(crate) fn termination_message(&self, now: Instant) -> String {
         let mut line = match self.exit() {
             Some(Exit::Signal(signal)) => format!("killed by {signal}"),
@@ -89,7 +88,7 @@ impl History {
         )
     }
 
-    /// Why the child exited, and what became of its descendants.
+    /// The reason of the child's exit, and the fate of its descendants.
     fn because(&self, now: Instant) -> String {
         let ended = self.ended.map_or(now, |(_, at)| at);
         let stopped = match (&self.stop, self.why()) {
@@ -137,8 +136,8 @@ impl History {
     }
 }
 
-/// What the OOM killer did, for the end of a sentence. It may have killed other processes than the
-/// child: the counter does not say.
+/// The kills of the OOM killer, for the end of a sentence. The counter does not tell the child from
+/// other processes.
 fn oom(kills: OomKills) -> String {
     let times = match kills.count {
         1 => "1 process".into(),

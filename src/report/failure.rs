@@ -24,7 +24,7 @@ pub(crate) fn failure<'a>(command: impl Iterator<Item = &'a OsString>, error: &E
     format!("{report}\n")
 }
 
-/// What kind of failure has this exit code.
+/// The kind of failure that has this exit code.
 pub(super) fn error_code(exit: Exit) -> &'static str {
     match exit {
         Exit::CANNOT_RUN => "cannot_run",

@@ -156,7 +156,7 @@ impl NamedSender {
     }
 }
 
-/// A process; null for what /proc did not say.
+/// A process; null for each value that /proc did not give.
 fn process(process: &NamedProcess) -> Value {
     let known = |text: String| (text != "?").then_some(text);
     json!({

@@ -1,6 +1,6 @@
-//! What happened, for people and programs: the history of one supervision, and the log lines, the
-//! report and the termination message that it makes. Pure: it folds the facts of the policy and
-//! what became of the actions, and returns what to write.
+//! The history of one supervision, and the log lines, the report and the termination message that
+//! it makes. Pure: it folds the facts of the policy and the results of the actions, and returns the
+//! texts.
 
 mod end;
 mod failure;
@@ -26,7 +26,7 @@ use crate::process::{NAMED, NamedProcess};
 use crate::sender::NamedSender;
 use crate::signal::{Signal, Target};
 
-/// A fact, and what became of the actions that came with it.
+/// A fact, and the results of the actions that came with it.
 #[derive(Debug)]
 pub(crate) struct Note<'a> {
     pub(crate) now: Instant,
@@ -103,7 +103,7 @@ struct Stop {
     late: bool,
 }
 
-/// What has happened so far.
+/// The history so far.
 #[derive(Debug)]
 pub(crate) struct History {
     settings: Settings,
@@ -146,7 +146,7 @@ pub(crate) struct History {
     orphans: usize,
 }
 
-/// What holds the tree together.
+/// The reason why orphans become bowout's children.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Containment {
     /// Orphans are re-parented to bowout: it is PID 1, or a subreaper.
@@ -175,7 +175,7 @@ struct Rung {
     to_child: bool,
 }
 
-/// What was known before a fact.
+/// The state before a fact.
 #[derive(Clone, Copy, Debug)]
 struct Earlier {
     /// The descendants were sent their first stop signal when the child was sent SIGKILL.
@@ -260,7 +260,7 @@ impl History {
         self.oom = Some(kills);
     }
 
-    /// What the child used, once it is reaped.
+    /// The resources that the child used, once it is reaped.
     pub(crate) fn used(&mut self, usage: Usage) {
         self.usage = usage;
     }

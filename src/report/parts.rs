@@ -1,6 +1,5 @@
 //! The parts of sentences that the log, the last line and the manager's status share: the child,
-//! the processes that a signal was sent to, what follows, why the stop began and why SIGKILL was
-//! sent.
+//! the receivers of a signal, the next signal, the reason of the stop and the reason of SIGKILL.
 
 use std::time::Instant;
 
@@ -86,7 +85,7 @@ impl History {
         Some(if failed { text } else { format!("sent {text}") })
     }
 
-    /// What happens before the stop signal, and `next`.
+    /// The steps before the stop signal, and `next`.
     pub(super) fn preparing(&self, waiting: Waiting, next: &str) -> String {
         let (mut delay, mut until) = (self.settings.stop_delay, "it is sent");
         if self.is_by(Cause::Eof) && delay < self.settings.own_exit() {
@@ -104,7 +103,7 @@ impl History {
         }
     }
 
-    /// What the service manager shows while the stop is under way, until `next`.
+    /// The text that the service manager shows during the stop, until `next`.
     pub(crate) fn status(
         &self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! The log lines: one for a fact. A line says what happened, to which process, why, and what
-//! follows.
+//! The log lines: one for a fact. A line has the event, the process, the reason, and the next
+//! signal.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ macro_rules! text {
 }
 
 impl History {
-    /// The line about a fact that was folded into what was known `earlier`.
+    /// The line about a fact that the history has folded; `earlier` is the state before it.
     pub(super) fn line(&self, note: &Note<'_>, earlier: Earlier) -> Option<Line> {
         let (level, event, text) = self.text(note, earlier)?;
         let fields = self.fields(note);
@@ -170,7 +170,7 @@ impl History {
         }
     }
 
-    /// What happened when the stop began, and what follows.
+    /// The first actions of the stop, and the next signal.
     fn begun(&self, note: &Note<'_>, waiting: Waiting) -> String {
         match waiting {
             Waiting::Preparation { .. } => self.preparing(waiting, &self.next(note)),

@@ -1,4 +1,4 @@
-//! Children: what became of them, and reaping.
+//! Children: their exits, stops, and reaping.
 
 use log::{Level, log_enabled};
 
@@ -12,8 +12,8 @@ use crate::sys::waitid::{Ask, Ended, Report};
 use crate::sys::{cgroup, this_process, tty};
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// Reaps what has exited, then looks whether the child was stopped, and whether any process is
-    /// left.
+    /// Reaps each process that has exited, then checks whether the child was stopped, and whether
+    /// any process is left.
     pub(super) fn children(&mut self) {
         self.more = false;
         let mut orphans = false;
@@ -66,8 +66,8 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// Where the child died of a SIGKILL that bowout did not send, the kernel's OOM killer may have
-    /// sent it. Without a number from the start, only a container's counter says something: it began
-    /// with the container.
+    /// sent it. Without a number from the start, only a container's counter says something: it
+    /// began with the container.
     #[cold]
     fn look_for_oom(&mut self) {
         let before = match self.outputs.oom_kills {

@@ -1,5 +1,5 @@
-//! The end: the terminal as it was, the last line, the report and the termination message. A failure
-//! here is logged, and does not change how bowout exits.
+//! The end: the terminal as it was, the last line, the report and the termination message. A
+//! failure here is logged, and does not change how bowout exits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +18,8 @@ use crate::sys::readiness::{self, ReadyFile};
 use crate::sys::{cgroup, environment, stderr, this_process};
 
 impl Outputs {
-    /// Opens the files that the user named; with `--replace-on`, after those of an instance `before`.
+    /// Opens the files that the user named; with `--replace-on`, after those of an instance
+    /// `before`.
     ///
     /// # Errors
     /// One that cannot be opened (125).
@@ -70,7 +71,7 @@ impl Outputs {
         })
     }
 
-    /// Notes what the OOM killer did before the run, if a report is to be written, or if bowout is
+    /// Notes the number of OOM kills before the run, if a report is to be written, or if bowout is
     /// the main process of a unit: other processes of the unit may have been killed before.
     pub(super) fn note_oom_kills(&mut self) {
         if self.report.is_some()

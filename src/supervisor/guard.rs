@@ -1,5 +1,4 @@
-//! `--guard` and `--replace-on`: what the guard does, and what the supervisor below it does for it.
-//! See `part`.
+//! `--guard` and `--replace-on`: the guard, and the supervisor's answers to it. See `part`.
 
 use std::os::fd::AsFd;
 
@@ -60,7 +59,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             }
         }
         if let Some(relay) = &mut self.relay {
-            // The supervisor has granted what the child asks for.
+            // The supervisor has granted the child's requests.
             let _ = relay.turn();
             self.dropped.log(relay, self.now, false);
         }
@@ -77,8 +76,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         [Some(self.child.pid()), next].into_iter().flatten()
     }
 
-    /// Forwards a signal to the supervisor, or to both, unless the terminal has sent it to the whole
-    /// group.
+    /// Forwards a signal to the supervisor, or to both, unless the terminal has sent it to the
+    /// whole group.
     #[cold]
     fn forward(&mut self, received: &Intaken) {
         let signal = received.signal;
@@ -163,8 +162,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// The supervisor has exited: as it said, or because it was killed. Returns how bowout exits, if
-    /// it does.
+    /// The supervisor has exited: as it said, or because it was killed. Returns how bowout exits,
+    /// if it does.
     #[cold]
     fn supervisor_exited(&mut self, ended: Ended) -> Option<Exit> {
         let Part::Guard(instance) = &mut self.part else {
@@ -211,8 +210,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.part = Part::Guard(instance);
     }
 
-    /// Supervises in the place of the supervisor that was killed. The child, if that had started one
-    /// and not reaped it, is the guard's own by now; otherwise its descendants are.
+    /// Supervises in the place of the supervisor that was killed. The child, if that had started
+    /// one and not reaped it, is the guard's own by now; otherwise its descendants are.
     #[cold]
     fn take_over(&mut self, supervisor: i32, sent: Sent) {
         self.part = Part::Whole;

@@ -1,5 +1,5 @@
-//! The hooks: `--pre-stop`, `--pre-kill` and `--post-stop`. Each is started by itself, after the one
-//! before it has exited, and ended at its deadline.
+//! The hooks: `--pre-stop`, `--pre-kill` and `--post-stop`. Each is started by itself, after the
+//! one before it has exited, and ended at its deadline.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
@@ -74,8 +74,8 @@ impl<K: Kernel> Supervisor<'_, K> {
     #[cold]
     fn hook_variables(&self) -> Vec<(&'static str, Option<OsString>)> {
         let left = self.machine.grace_left(self.tree.kernel.clock());
-        // After the child's exit its number may be another process's. The hook is in the child's PID
-        // namespace.
+        // After the child's exit its number may be another process's. The hook is in the child's
+        // PID namespace.
         let child = self
             .tree
             .has_child()
@@ -137,7 +137,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         let (code, signal) = (ended.exit.code(), ended.exit.signal());
         event!(level, "hook_exited", kind = kind, hook = name.as_str(), hook_pid = ended.pid, exit_code = code, exit_signal = signal; "{message}");
         if self.config.policy.kill_mode == KillMode::Process || after {
-            // No drain follows that would end what the hook leaves. The number stays its group's
+            // No drain follows that would stop the hook's descendants. The number stays its group's
             // until it is reaped.
             self.tree.kill_hook();
         }
@@ -145,8 +145,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.step(Event::HookExited, None);
     }
 
-    /// Runs the `--post-stop` hooks. The end of their time, or a stop request, ends the one that runs
-    /// and skips the others.
+    /// Runs the `--post-stop` hooks. The end of their time, or a stop request, ends the one that
+    /// runs and skips the others.
     pub(super) fn run_post_stop(&mut self) {
         let mut until = self.machine.post_stop_until(self.tree.kernel.clock());
         let mut over = false;
@@ -190,8 +190,8 @@ fn command(config: &Config, hook: Hook) -> (&'static str, &OsStr) {
     }
 }
 
-/// The program and the arguments of a hook: /bin/sh where the line needs a shell, else its own words,
-/// because an image may not have a shell.
+/// The program and the arguments of a hook: /bin/sh where the line needs a shell, else its own
+/// words, because an image may not have a shell.
 fn program(line: &OsStr) -> (OsString, Vec<OsString>) {
     // Commands that only a shell has (POSIX.1-2024, XCU 2.15).
     const BUILT_IN: [&[u8]; 24] = [

@@ -1,5 +1,5 @@
 //! The loop: wait, read, step, perform, log. The only module that knows both the policy and the
-//! kernel's side. It decides nothing, and what it does to processes goes through [`Kernel`].
+//! kernel's side. It decides nothing, and acts on processes through [`Kernel`].
 //!
 //! One turn: wait in ppoll; read the signals; read the clock once (and again at the child's exit,
 //! and where a turn has taken long: after a suspension, after SIGKILL); children first, then
@@ -102,8 +102,8 @@ struct RunningHook {
 struct Outputs {
     report: Option<Destination>,
     termination_log: Option<File>,
-    /// How many processes the OOM killer had killed at the start, where a report is to be written or
-    /// systemd started bowout.
+    /// How many processes the OOM killer had killed at the start, where a report is to be written
+    /// or systemd started bowout.
     oom_kills: Option<u64>,
     directory: Option<PathBuf>,
     ready: Option<OwnedFd>,
@@ -120,9 +120,9 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// Starts the command and supervises it to its end.
 ///
 /// # Errors
-/// What prevents the start (125) or the run (126, 127) of the command.
+/// A fault that prevents the start (125) or the run (126, 127) of the command.
 pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, Error> {
-    // First: `fd:3` is what the user has opened, and not a descriptor of bowout's own.
+    // First: `fd:3` is then the user's descriptor, and not one of bowout's own.
     let outputs = Outputs::open(config, None)?;
     run(config, inherited, outputs, None)
 }
@@ -152,7 +152,7 @@ fn run(
                 Turn::GoOn => continue,
                 Turn::Exit(exit) => break exit,
                 Turn::Instance(part) => {
-                    // What it holds is the guard's: its sockets have names, and its files are open.
+                    // It holds the guard's resources: named sockets and open files.
                     mem::forget(supervisor);
                     let another = Outputs::open(config, Some(&outputs))?;
                     mem::forget(outputs);
@@ -222,14 +222,15 @@ impl<K: Kernel> Supervisor<'_, K> {
             .is_some_and(|deadline| deadline <= self.now)
     }
 
-    /// Reaps all zombies before the next SIGKILL pass: with 100,000 of them a look takes longer than
-    /// reaping.
+    /// Reaps all zombies before the next SIGKILL pass: with 100,000 of them a look takes longer
+    /// than reaping.
     fn reap_before_killing_again(&mut self) {
         if !matches!(self.machine.phase(), Phase::Killing { .. }) {
             return;
         }
         if self.machine.over_at().is_some_and(|over| over <= self.now) {
-            // Without /proc a pass takes seconds, and what it signalled last is dying now.
+            // Without /proc a pass takes seconds, and the processes that it signalled last are
+            // dying now.
             let until = self.tree.kernel.clock() + MOMENT;
             self.tree
                 .kernel
@@ -286,7 +287,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// Has the machine take an event, performs what it decides, then logs both. What became of the
+    /// Has the machine take an event, performs its actions, then logs both. The results of the
     /// actions can be events again.
     fn step(&mut self, event: Event, sender: Option<Sender>) {
         let now = self.now;

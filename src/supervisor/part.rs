@@ -1,11 +1,12 @@
-//! `--guard` and `--replace-on`: a second process in front of the supervisor. Where either of the two is killed, the
-//! other stops the command, with its grace period.
+//! `--guard` and `--replace-on`: a second process in front of the supervisor. Where either of the
+//! two is killed, the other stops the command, with its grace period.
 //!
 //! The guard keeps bowout's PID. It forwards each signal with its sender, passes sd_notify messages
 //! on, stops when the supervisor stops, and exits as it does. It decides nothing: it supervises as
 //! the supervisor does from the moment that this one is killed.
 //!
-//! Without a terminal, the two are in different process groups, so that one kill(2) cannot end both.
+//! Without a terminal, the two are in different process groups, so that one kill(2) cannot end
+//! both.
 //!
 //! Limit: with a terminal they share the job's group, so that Ctrl-C and Ctrl-Z reach both.
 
@@ -46,7 +47,7 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct Link(UnixStream);
 
-/// As the guard: what belongs to a replacement (`--replace-on`).
+/// As the guard: the state of a replacement (`--replace-on`).
 #[derive(Debug, Default)]
 pub(super) struct Replacing {
     /// The instance that takes the place of the present one.
@@ -59,7 +60,7 @@ pub(super) struct Replacing {
     pub(super) strays: bool,
 }
 
-/// What follows from a turn of the guard.
+/// The result of a turn of the guard.
 pub(super) enum Turn {
     GoOn,
     /// bowout exits.
@@ -68,7 +69,7 @@ pub(super) enum Turn {
     Instance(Part),
 }
 
-/// What a supervisor sends its guard.
+/// A message from a supervisor to its guard.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ToGuard {
     /// The child's PID.
@@ -81,7 +82,7 @@ pub(super) enum ToGuard {
     Exit(Exit),
 }
 
-/// What a supervisor receives from its guard.
+/// A message from the guard to a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FromGuard {
     Nothing,
@@ -91,7 +92,7 @@ pub(super) enum FromGuard {
     Killed,
 }
 
-/// What a supervisor has sent so far.
+/// The messages of a supervisor so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sent {
     pub(super) child: Option<i32>,
@@ -136,7 +137,7 @@ impl Instance {
 }
 
 impl Link {
-    /// As the guard: takes what the supervisor has sent.
+    /// As the guard: reads the messages of the supervisor.
     #[cold]
     pub(super) fn take(&self, sent: &mut Sent) {
         let mut bytes = [0; 64];
@@ -275,7 +276,7 @@ impl Part {
         Ok(Ok(Instance::new(pid, one)))
     }
 
-    /// As the supervisor: sends the guard what it has to know.
+    /// As the supervisor: sends the guard a message.
     pub(super) fn send(&self, message: ToGuard) {
         if let Self::Guarded(link, _) = self {
             let (kind, value) = match message {
@@ -290,7 +291,7 @@ impl Part {
         }
     }
 
-    /// As the supervisor: what the guard does.
+    /// As the supervisor: reads the guard's message, or notices its death.
     pub(super) fn what_guard_does(&self) -> FromGuard {
         let Self::Guarded(Link(link), _) = self else {
             return FromGuard::Nothing;
@@ -313,7 +314,7 @@ impl Part {
         }
     }
 
-    /// What the supervisor waits for.
+    /// The descriptor that the supervisor waits for.
     pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.link().filter(|_| matches!(self, Self::Guarded(..)))
     }

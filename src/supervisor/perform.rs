@@ -1,4 +1,4 @@
-//! Performing: each action of the policy, carried out by `sys`, and what became of it.
+//! Performs each action of the policy by `sys`, and collects the results.
 
 use std::io;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::sys::waitid::{Ask, Report};
 
 /// How much longer than the last moment at which bowout exits the manager is asked to wait.
 const MARGIN: Duration = Duration::from_secs(1);
-/// What it is asked to wait where there is no such moment.
+/// The wait that bowout asks it for where there is no such moment.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How many refusals are logged one by one.
 const REFUSALS: usize = 256;
 
-/// What became of the actions of one step.
+/// The results of the actions of one step.
 #[derive(Debug, Default)]
 pub(super) struct Performed {
     /// The signals that were sent, in order.
@@ -37,7 +37,7 @@ pub(super) struct Performed {
     pub(super) notify: bool,
     /// The hook to run after the step is logged.
     pub(super) hook: Option<Hook>,
-    /// What the actions have led to.
+    /// The events that the actions have led to.
     pub(super) events: Vec<Event>,
 }
 
@@ -118,8 +118,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// The processes that were signalled, for the log and the report: those that the stop kills, and
-    /// the descendants that it ends.
+    /// The processes that were signalled, for the log and the report: those that the stop kills,
+    /// and the descendants that it ends.
     fn named(&self, signal: Signal, to: Target, reached: &[Process]) -> Vec<NamedProcess> {
         match (signal, to) {
             (Signal::KILL, Target::Child) => {
@@ -141,7 +141,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// Reports the stop to the manager, and asks it to wait as long as the user allowed: its own
     /// timeout may be shorter (systemd.service(5), TimeoutStopSec=). Where the user gave no grace
     /// period, the manager's timeout stays in force. The status is the log line of the same step;
-    /// without one, what the stop waits for.
+    /// without one, the present wait.
     pub(super) fn notify_stopping(&mut self, line: Option<String>) {
         let now = self.now;
         let left = self

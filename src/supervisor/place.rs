@@ -1,4 +1,4 @@
-//! The place: what the policy has to know of the surroundings.
+//! The place: the facts about the surroundings that the policy needs.
 
 use std::ffi::OsStr;
 
@@ -32,8 +32,8 @@ pub(super) fn manager() -> Option<&'static OsStr> {
 fn place(terminal: bool, announces: bool, inherited: &Inherited) -> Place {
     let pid1 = this_process::is_pid1();
     Place {
-        // What is ignored at the start stays ignored (nohup(1)). No process could have meant that
-        // for PID 1.
+        // A signal that is ignored at the start stays ignored (nohup(1)). No process could have
+        // meant that for PID 1.
         ignored: if pid1 {
             SignalSet::default()
         } else {

@@ -12,7 +12,7 @@ use crate::sys::tty::{self, Terminal};
 
 impl<K: Kernel> Supervisor<'_, K> {
     /// Steps the signals that were read at one moment. `group`: the child was started by then, and
-    /// has received what was sent to a group that it shares with bowout.
+    /// has received a signal to a group that it shares with bowout.
     pub(super) fn signals(&mut self, signals: Vec<Intaken>, group: bool) {
         if signals.is_empty() {
             return;
@@ -60,8 +60,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.step(Event::Signal(received), Some(sender));
     }
 
-    /// With `--parent-death-signal`: acts on the signal once the parent has exited, as if the parent
-    /// had sent it. Its descriptor stays readable, and is closed.
+    /// With `--parent-death-signal`: acts on the signal once the parent has exited, as if the
+    /// parent had sent it. Its descriptor stays readable, and is closed.
     pub(super) fn parent_exit(&mut self) {
         let Some(parent) = self.parent.take_if(|parent| parent.has_exited()) else {
             return;
@@ -95,8 +95,8 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// The sender of a signal, with its name from /proc: read after the signal was forwarded, and
-    /// only for the log, or, of a stop request, for the report. A side that did not change what was
-    /// sent is settled here.
+    /// only for the log, or, of a stop request, for the report. A side that did not change the
+    /// actions is settled here.
     pub(super) fn named_sender(
         &mut self,
         event: Event,

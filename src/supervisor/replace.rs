@@ -17,7 +17,7 @@ use crate::sys::waitid::Ended;
 const ALIVE: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// Starts another instance. In its supervisor, returns what that is.
+    /// Starts another instance. In its supervisor, returns its part.
     #[cold]
     pub(super) fn replace(&mut self, signal: Signal) -> Option<Part> {
         let replacing = &self.replacing;
@@ -92,8 +92,9 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// SIGKILL to what the tree of a supervisor that was killed has become: the guard's own children,
-    /// one generation after the other. Each that exits makes its children the guard's.
+    /// SIGKILL to the tree of a supervisor that was killed: its processes have become the guard's
+    /// own children, one generation after the other. Each that exits makes its children the
+    /// guard's.
     #[cold]
     pub(super) fn kill_strays(&self) {
         let supervisors: Vec<_> = self.supervisors().collect();

@@ -1,4 +1,4 @@
-//! What a service needs: readiness and the watchdog.
+//! Services: readiness and the watchdog.
 
 use log::Level;
 
@@ -11,7 +11,7 @@ use crate::sys::notify::Said;
 use crate::sys::readiness::{self, Written};
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// Reads what the command has written to the descriptor of `--ready`.
+    /// Reads the descriptor of `--ready`.
     pub(super) fn read_readiness(&mut self) {
         let Some(pipe) = self.ready else { return };
         let written = readiness::read(pipe);
@@ -23,7 +23,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// What the command's messages say of itself.
+    /// The command's own state in its messages.
     pub(super) fn note_said(&mut self, said: Said) {
         if said.ready && self.config.ready == Some(ReadyBy::Notify) {
             self.step(Event::Ready, None);
@@ -32,7 +32,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// The command is ready: makes the file, and notifies the manager of what a descriptor said.
+    /// The command is ready: makes the file, and notifies the manager where the command wrote to a
+    /// descriptor.
     #[cold]
     pub(super) fn announce_ready(&mut self) {
         if self.machine.phase() != Phase::Running {

@@ -1,5 +1,5 @@
 //! The start: everything that can fail before the command is started, then the fork, then closing
-//! what is the child's.
+//! the child's descriptors.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -31,7 +31,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     /// Starts the command.
     ///
     /// # Errors
-    /// What prevents the start; no process was started then.
+    /// A fault that prevents the start; no process was started then.
     // Not inlined: the stack of the start is not touched again for as long as bowout runs.
     #[inline(never)]
     pub(super) fn start(
@@ -120,7 +120,7 @@ fn contain(part: &Part) -> Containment {
     }
 }
 
-/// What this part of bowout goes by, and the input that it watches.
+/// The configuration of this part of bowout, and the input that it watches.
 pub(super) fn share(config: &Config, part: &Part) -> (Settings, Option<Stdin>) {
     let mut policy = config.policy.clone();
     if let Part::Guard(..) = part {
@@ -193,8 +193,8 @@ fn first_child<K: Kernel>(
     Ok((child, early))
 }
 
-/// Starts the command; returns what bowout received before the fork, too, as far as the terminal
-/// can have sent it.
+/// Starts the command; also returns the signals received before the fork that the terminal can have
+/// sent.
 fn spawn_command<K: Kernel>(
     spawn: &Spawn<'_>,
     terminal: bool,
@@ -269,8 +269,8 @@ fn relay_of(part: &Part, config: &Config) -> Option<Relay> {
     }
 }
 
-/// The guard's relay, which passes on what the supervisor's sends. The supervisor logs why it cannot
-/// be opened.
+/// The guard's relay, which relays the messages of the supervisor's relay. The supervisor logs why
+/// it cannot be opened.
 #[cold]
 fn guards_relay(notify: Notify) -> Option<Relay> {
     let manager = place::manager().filter(|_| notify != Notify::Off)?;
@@ -285,8 +285,8 @@ pub(super) fn notify_socket(relay: &Relay) -> Variable {
     ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
 }
 
-/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer than
-/// the manager allows.
+/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer
+/// than the manager allows.
 #[cold]
 fn watchdog_usec(wait: Duration) -> Variable {
     let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());

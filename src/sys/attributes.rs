@@ -1,8 +1,8 @@
-//! What a process keeps over execve(2) and fork(2) does not pass on: taken from bowout, given to
-//! the command, which would have it without bowout.
+//! Attributes that execve(2) keeps and fork(2) does not copy: bowout gives its own to the command,
+//! so that the command has them as without bowout.
 //!
-//! Limits in man/GUIDE.md lists what cannot be given: record locks, a parent-death signal, a priority that
-//! the command may not take.
+//! Limits in man/GUIDE.md lists the attributes that bowout cannot give: record locks, a
+//! parent-death signal, a priority that the command may not take.
 
 use libc::c_long;
 
@@ -18,7 +18,7 @@ const TIMERS: [(c_long, i32); 3] = [(0, libc::SIGALRM), (1, libc::SIGVTALRM), (2
 /// word holds the flags.
 type Scheduling = [u64; 7];
 
-/// What the command gets.
+/// The attributes that the command gets.
 #[derive(Debug)]
 pub(super) struct Attributes {
     timers: [Timer; 3],
@@ -40,8 +40,8 @@ impl Attributes {
         }
     }
 
-    /// Gives them to this process, the child. Errors are ignored: the kernel refuses the child what
-    /// it may not have.
+    /// Gives them to this process, the child. Errors are ignored: the kernel refuses an attribute
+    /// that the child may not set.
     pub(super) fn give(&self) {
         for ((number, _), timer) in TIMERS.iter().zip(&self.timers) {
             if *timer != [0; 4] {

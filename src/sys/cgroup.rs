@@ -1,9 +1,9 @@
-//! What the kernel's OOM killer did in bowout's control group.
+//! The kills of the kernel's OOM killer in bowout's control group.
 //!
-//! The counters are hierarchical, and a command that moves itself to another group below is counted,
-//! too (Documentation/admin-guide/cgroup-v2.rst, `memory.events`; for version 1, cgroup-v1/memory.rst,
-//! `memory.oom_control`). Where the group is mounted is read from mountinfo: a file system that the
-//! command mounted over it could block bowout.
+//! The counters are hierarchical, and a command that moves itself to another group below is
+//! counted, too (Documentation/admin-guide/cgroup-v2.rst, `memory.events`; for version 1,
+//! cgroup-v1/memory.rst, `memory.oom_control`). Where the group is mounted is read from mountinfo:
+//! a file system that the command mounted over it could block bowout.
 
 use std::fs;
 use std::path::{Path, PathBuf};

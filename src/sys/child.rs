@@ -12,8 +12,8 @@ pub(crate) struct Child {
     pid: libc::pid_t,
     /// The child writes to it why it could not run the command; a successful exec closes it.
     exec: Option<OwnedFd>,
-    /// What holds the child back before its exec: a pipe, both ends, so that writing to it raises no
-    /// SIGPIPE.
+    /// The pipe at which the child waits before its exec: both ends, so that writing to it raises
+    /// no SIGPIPE.
     gate: Option<(OwnedFd, OwnedFd)>,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Rust's runtime ignores SIGPIPE, re-opens closed descriptors and makes a dozen system calls
 //! before a Rust `main` runs (library/std/src/sys/pal/unix/mod.rs, `init`); the inherited state
-//! could then not be passed on. Here, bowout first blocks every signal and notes what it inherited.
+//! could then not be passed on. Here, bowout first blocks every signal and notes the inherited
+//! state.
 //!
 //! The one place where `sys` calls upwards: [`crate::run`] is the program.
 
@@ -36,7 +37,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
 }
 
 /// Keeps bowout's own descriptors from becoming 0, 1 or 2 if bowout was started with one of these
-/// closed. The child finds it closed as well: what is opened here is closed at its exec.
+/// closed. The child finds it closed as well: a descriptor that is opened here closes at its exec.
 ///
 /// Exits if that fails (`EMFILE`, `ENFILE`, `ENOMEM`, a filter): `spawn::release` would put
 /// /dev/null in the place of the signalfd, and bowout would see no signal and no exit of a child.
@@ -74,8 +75,7 @@ fn occupy_standard_descriptors() {
             Ok(fd) if fd.as_raw_fd() <= 2 => mem::forget(fd),
             Ok(_) => return,
             Err(error) => {
-                // There is no log yet. If stderr is what is closed, only the exit code reports
-                // this.
+                // There is no log yet. If stderr is closed, only the exit code reports this.
                 let line = format!(
                     "bowout: cannot take the place of a closed stdin, stdout or stderr: {}\n",
                     error.desc()

@@ -1,6 +1,6 @@
 //! The report and the termination message. Each destination is opened before the command starts, so
-//! that no name leads to another file later, and a destination that cannot be written to is an error
-//! at the start.
+//! that no name leads to another file later, and a destination that cannot be written to is an
+//! error at the start.
 //!
 //! Caveat: a write to a file system that hangs (NFS, FUSE, a frozen one) holds bowout in state D,
 //! and a single thread cannot prevent it.
@@ -45,8 +45,8 @@ impl Destination {
         let file = open_existing(&folder, name, OFlag::empty())?;
         if file.is_none() {
             refuse_kernel_interface(folder.as_fd())?;
-            // Only making a file shows what quotas, security modules and file servers allow. It is
-            // removed at once, so that a bowout that is killed leaves none.
+            // Only a new file shows whether quotas, security modules and file servers allow one.
+            // bowout removes it at once, so that a bowout that is killed leaves none.
             let (temporary, _) = create(&folder)?;
             unlinkat(&folder, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
         }
@@ -163,8 +163,8 @@ pub(super) fn split(path: &Path) -> io::Result<(OwnedFd, &OsStr)> {
 
 /// Opens a regular file for writing; `None` where there is no file of this name.
 fn open_existing(folder: &OwnedFd, name: &OsStr, flags: OFlag) -> io::Result<Option<File>> {
-    // The file is looked at before it is opened, because to open a FIFO or a device can have effects.
-    // The look at the descriptor decides: the name may be another file's by then.
+    // The file is looked at before it is opened, because to open a FIFO or a device can have
+    // effects. The look at the descriptor decides: the name may be another file's by then.
     match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Err(Errno::ENOENT) => return Ok(None),
         found => refuse_irregular(&found?)?,

@@ -1,4 +1,4 @@
-//! The seam between bowout and the kernel: what the tree and the supervisor's loop ask of it.
+//! The seam between bowout and the kernel: the calls of the tree and of the supervisor's loop.
 //!
 //! [`Linux`] implements it by system calls, a simulation in tests. Generic code takes it, so that
 //! the binary is the same as without it.
@@ -88,7 +88,7 @@ pub(crate) trait Kernel {
     /// `None` where a security module hides them.
     fn ids(&self, pid: libc::pid_t) -> Option<(libc::pid_t, libc::pid_t)>;
 
-    /// What /proc says of a process. `None` where it says nothing.
+    /// The values of a process in /proc. `None` where it has none.
     fn stat(&self, pid: libc::pid_t) -> Option<Process>;
 
     /// The children of a process that has so many threads, zombies included. Bowout's own are

@@ -1,6 +1,6 @@
 //! The kernel's side: the only place that may say `unsafe`, nix or libc.
 //!
-//! Carries out calls and reports what happened; decides nothing and never imports the policy. The
+//! Makes system calls and returns their results; decides nothing and never imports the policy. The
 //! documentation of each wrapper names the system call and its manual page.
 
 #![allow(unsafe_code)]

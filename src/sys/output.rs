@@ -60,8 +60,8 @@ pub(super) struct Output<'a> {
     own: Option<OwnedFd>,
     /// Found by the first write: most runs log one line, at their end.
     way: Option<Way>,
-    /// What is left of [`PATIENCE`]. A write that need not wait resets it, so that a slow terminal
-    /// does not delay a stop line by line.
+    /// The rest of [`PATIENCE`]. A write that need not wait resets it, so that a slow terminal does
+    /// not delay a stop line by line.
     patience: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What /proc says: of one process, of its threads and children, of all processes.
+//! /proc: one process, its threads and children, all processes.
 //!
 //! /proc is opened before the command starts. Each file is opened below that descriptor, and never
 //! one that is mounted over it: such a file can block or mislead bowout.
@@ -23,7 +23,7 @@ use crate::process::{NAMED, NamedProcess};
 /// How many threads one search of [`any_thread`] looks at.
 const THREADS: usize = 4096;
 
-/// What `/proc/PID/stat` says of a process (proc_pid_stat(5)).
+/// The values of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: libc::pid_t,
@@ -109,8 +109,8 @@ impl Process {
     }
 }
 
-/// The names of the first [`NAMED`] of these processes, for the log and the report. Call it after they were signalled: it
-/// reads a file for each that is in state D.
+/// The names of the first [`NAMED`] of these processes, for the log and the report. Call it after
+/// they were signalled: it reads a file for each that is in state D.
 #[cold]
 pub(super) fn named(processes: &[Process]) -> Vec<NamedProcess> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);

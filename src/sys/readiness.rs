@@ -1,5 +1,5 @@
-//! Readiness: the descriptor on which the command says that it is ready (`--ready fd:N`, the protocol
-//! of s6 and dinit), and the file that exists while it is (`--ready-file`).
+//! Readiness: the descriptor on which the command says that it is ready (`--ready fd:N`, the
+//! protocol of s6 and dinit), and the file that exists while it is (`--ready-file`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,8 +13,8 @@ use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
 
 use super::{files, stderr};
 
-/// Makes a pipe whose writing end is descriptor `number`, which the command inherits, and returns the
-/// other end. Call it before bowout opens anything else: whatever has this number is closed.
+/// Makes a pipe whose writing end is descriptor `number`, which the command inherits, and returns
+/// the other end. Call it before bowout opens anything else: whatever has this number is closed.
 ///
 /// # Errors
 /// As pipe2(2) and dup2(2); `EBUSY`: the log has this number.
@@ -41,7 +41,7 @@ pub(crate) fn open_pipe(number: i32) -> io::Result<OwnedFd> {
     Ok(read)
 }
 
-/// What the command has written there.
+/// The command's report on the descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// A newline: it is ready.
@@ -52,7 +52,7 @@ pub(crate) enum Written {
     Nothing,
 }
 
-/// Reads what the command has written.
+/// Reads the descriptor.
 pub(crate) fn read(pipe: BorrowedFd<'_>) -> Written {
     let mut bytes = [0; 256];
     match nix::unistd::read(pipe, &mut bytes) {
@@ -70,8 +70,8 @@ pub(crate) struct ReadyFile {
 }
 
 impl ReadyFile {
-    /// The file at `path`. One that an earlier run has left is removed; one of the instance before is
-    /// kept.
+    /// The file at `path`. One that an earlier run has left is removed; one of the instance before
+    /// is kept.
     ///
     /// # Errors
     /// As open(2) of its folder and unlink(2); `InvalidInput`: it is not a regular file.

@@ -222,7 +222,7 @@ fn interpreter(path: &Path) -> Option<Vec<u8>> {
     Some(CStr::from_bytes_until_nul(&name).ok()?.to_bytes().to_vec())
 }
 
-/// What a file is that neither the kernel nor a shell can run; `None` if it is text.
+/// The kind of a file that neither the kernel nor a shell can run; `None` if it is text.
 fn foreign(head: &[u8]) -> Option<String> {
     let Some(&[_, order, .., first, second]) = head
         .strip_prefix(b"\x7fELF")

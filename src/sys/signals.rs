@@ -46,7 +46,8 @@ impl Inherited {
             .into_iter()
             .filter(|&signal| disposition(signal, None) == libc::SIG_IGN)
             .fold(SignalSet::default(), SignalSet::with);
-        // With SIGCHLD ignored, the kernel reaps the children and drops their statuses (waitpid(2)).
+        // With SIGCHLD ignored, the kernel reaps the children and drops their statuses
+        // (waitpid(2)).
         if ignored.contains(Signal::CHLD) {
             disposition(Signal::CHLD, Some(libc::SIG_DFL));
         }
@@ -62,8 +63,8 @@ impl Inherited {
     }
 }
 
-/// `rt_sigprocmask(SIG_SETMASK)` (sigprocmask(2)); returns the previous mask. Only a filter can make
-/// it fail.
+/// `rt_sigprocmask(SIG_SETMASK)` (sigprocmask(2)); returns the previous mask. Only a filter can
+/// make it fail.
 pub(super) fn set_mask(mask: SignalSet) -> SignalSet {
     let (new, mut old) = (mask.bits(), 0_u64);
     let how = libc::SIG_SETMASK;
@@ -176,8 +177,8 @@ impl Intake {
         }
     }
 
-    /// Takes all pending signals. A read that returns fewer than asked for was the last: one system
-    /// call takes what is usually pending.
+    /// Takes all pending signals. A read that returns fewer than asked for was the last: usually
+    /// one system call takes all.
     #[inline(never)]
     pub(crate) fn read(&self) -> Batch {
         let mut batch = Batch::default();
@@ -254,8 +255,8 @@ impl Batch {
     }
 }
 
-/// Queues a signal with a value to every process of the group that `leader` leads, an unreaped child
-/// of bowout: pidfd_send_signal(2) with `PIDFD_SIGNAL_PROCESS_GROUP`.
+/// Queues a signal with a value to every process of the group that `leader` leads, an unreaped
+/// child of bowout: pidfd_send_signal(2) with `PIDFD_SIGNAL_PROCESS_GROUP`.
 ///
 /// # Errors
 /// `EINVAL`: a kernel before 6.9. Else as pidfd_open(2) and [`send`].

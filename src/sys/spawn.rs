@@ -1,4 +1,4 @@
-//! From the fork to the exec, and how bowout then lets go of what is the child's.
+//! The steps from the fork to the exec, and the release of the child's descriptors afterwards.
 //!
 //! bowout has one thread, so that the child may allocate between fork and exec (fork(2)).
 //!
@@ -48,7 +48,7 @@ const SHELL: &CStr = c"/bin/sh";
 /// would take minutes.
 const MOST_DESCRIPTORS: libc::c_long = 65_536;
 
-/// What to start, and how.
+/// The command to start, and its state at the exec.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     pub(crate) command: &'a OsStr,
@@ -251,7 +251,8 @@ pub(super) fn clone(flags: libc::c_int) -> nix::Result<libc::pid_t> {
     Ok(Errno::result(child)? as libc::pid_t)
 }
 
-/// How ps(1) names the guard. pkill(1) looks for parts of names, so that `pkill -9 bowout` spares it.
+/// How ps(1) names the guard. pkill(1) looks for parts of names, so that `pkill -9 bowout` spares
+/// it.
 const GUARD: &CStr = c"stop-guard";
 
 /// Forks for `--guard`: this process becomes the guard, and the new one supervises, in a process
@@ -261,7 +262,7 @@ const GUARD: &CStr = c"stop-guard";
 /// As fork(2).
 pub(crate) fn fork_supervisor(own_group: bool) -> io::Result<libc::pid_t> {
     let (us, parent) = (this_process::id(), this_process::parent());
-    // The supervisor gives the command what bowout has.
+    // The supervisor gives bowout's own attributes to the command.
     let attributes = Attributes::take();
     let forked = clone(libc::SIGCHLD).map_err(explain_fork)?;
     if forked == 0 {
@@ -291,9 +292,9 @@ fn explain_fork(error: Errno) -> io::Error {
     error.into()
 }
 
-/// Lets go of what belongs to the child. stdin and stdout become /dev/null, so that a pipe reaches
-/// its end when the child closes its copy. Descriptors from 3 up are closed, except `ours`. The
-/// working directory pins no mount. Best effort: an error leaves the user an open file, and the
+/// Closes the child's descriptors in bowout. stdin and stdout become /dev/null, so that a pipe
+/// reaches its end when the child closes its copy. Descriptors from 3 up are closed, except `ours`.
+/// The working directory pins no mount. Best effort: an error leaves the user an open file, and the
 /// supervision goes on.
 pub(crate) fn release(ours: &[BorrowedFd<'_>]) {
     // First: the command may look at bowout's directory.

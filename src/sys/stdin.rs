@@ -8,7 +8,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use super::wait;
 
-/// How often bowout looks whether the command has read what was left in its input: no event says so.
+/// How often bowout checks whether the command has read the rest of its input: the kernel reports
+/// no event for this.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The command's standard input.
@@ -41,7 +42,7 @@ impl Stdin {
         [self.fd.as_fd(), self.closed.0.as_fd()]
     }
 
-    /// What to wait for, until the writer has closed its end.
+    /// The descriptor to wait for, until the writer has closed its end.
     pub(crate) fn readable(&self) -> Option<BorrowedFd<'_>> {
         let open = self.look.is_none();
         open.then(|| self.closed.0.as_fd())

@@ -1,4 +1,4 @@
-//! This process: its PID, its parent, and what it asks the kernel for itself.
+//! This process: its PID, its parent, and its settings in the kernel.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -4,16 +4,16 @@
 //!
 //! Found: downwards from bowout's own children by the kernel's lists of children, so that a look
 //! costs what the tree costs; as PID 1 by one file of each process of the namespace; by all of
-//! /proc where the kernel has no such lists, where /proc hides a child of bowout, and where all of it
-//! is less to read.
+//! /proc where the kernel has no such lists, where /proc hides a child of bowout, and where all of
+//! it is less to read.
 //!
 //! Signalled: the child's own group by one call, every other process one by one. Bowout's own
 //! children keep their PIDs until bowout reaps them. Anything deeper can be reaped by its own
 //! parent and its number given away between the look and the signal. It is therefore pinned, looked
 //! at once more, and signalled by the pin.
 //!
-//! Bystanders: the children that bowout has before the command starts, and what descends from them.
-//! A bystander's orphan becomes bowout's child like any other orphan, and may never have been seen
+//! Bystanders: the children that bowout has before the command starts, and their descendants. A
+//! bystander's orphan becomes bowout's child like any other orphan, and may never have been seen
 //! before. See `is_bystanders_orphan`.
 //!
 //! Caveats: a process that /proc hides (`hidepid`) is found once it is bowout's child, and no
@@ -41,7 +41,7 @@ const DEPTH: usize = 1024;
 /// How often that begins anew. A parent that /proc hides is missed each time.
 const WALKS: usize = 3;
 
-/// What is remembered of a process, a bystander or a member of the tree.
+/// The record of a process, a bystander or a member of the tree.
 #[derive(Clone, Debug)]
 struct Known {
     process: Process,
@@ -67,14 +67,14 @@ pub(crate) struct Tree<K: Kernel> {
     child: Option<libc::pid_t>,
     /// The process group that bowout gave the child.
     group: Option<libc::pid_t>,
-    /// The child, pinned before it was reaped: leads to what is left of its group.
+    /// The child, pinned before it was reaped: leads to the rest of its group.
     pin: Option<K::Pin>,
     hook: Option<libc::pid_t>,
     known: BTreeMap<libc::pid_t, Known>,
     passes: usize,
     /// SIGKILL was sent to the tree before.
     killed: bool,
-    /// What was sent to the whole namespace, without knowing to which processes.
+    /// The signals sent to the whole namespace, to receivers that bowout does not know.
     sent_to_all: SignalSet,
 }
 
@@ -225,8 +225,8 @@ impl<K: Kernel> Tree<K> {
         descends(&self.kernel, self.us, pid)
     }
 
-    /// Whether bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and one
-    /// more for each child that became bowout's own since the last look.
+    /// Whether bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and
+    /// one more for each child that became bowout's own since the last look.
     pub(crate) fn has_unasked_child(&mut self, signal: Signal) -> bool {
         let Some(own) = self.own_children() else {
             return true;

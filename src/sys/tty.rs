@@ -62,9 +62,9 @@ impl Terminal {
     /// had the terminal, it gets it back afterwards.
     ///
     /// SIGCONT to the whole group can arrive first. A stop signal removes it from the queue
-    /// (signal(7)), and bowout would stay stopped while the job continues. So `was_continued`, about
-    /// the child, is asked after the signal was sent, while it is blocked. From then on a SIGCONT
-    /// removes the signal from the queue.
+    /// (signal(7)), and bowout would stay stopped while the job continues. So `was_continued`,
+    /// about the child, is asked after the signal was sent, while it is blocked. From then on a
+    /// SIGCONT removes the signal from the queue.
     pub(crate) fn suspend(
         &self,
         signal: Signal,

@@ -1,4 +1,4 @@
-//! waitid(2): what became of the children of this process.
+//! waitid(2): the exits, stops and continuations of the children of this process.
 //!
 //! Statuses and signals are plain integers here: nix's `waitpid` fails with EINVAL on a death by a
 //! real-time signal, and has reaped the process by then (nix#495).
@@ -23,7 +23,7 @@ pub(crate) struct Ended {
     pub(crate) core: bool,
 }
 
-/// What a look is for. None but [`Ask::Change`] takes the report from the kernel.
+/// The aim of a look. Only [`Ask::Change`] takes the report from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// A child that has exited and is not reaped.
@@ -130,9 +130,9 @@ fn release(pid: libc::pid_t, signal: libc::c_int) {
     }
 }
 
-/// Reaps an exited child, and returns what it and the children it waited for have used. The system
-/// call has one argument more than the C library's waitid(2). Not wait4(2): a filter may allow
-/// waitid alone.
+/// Reaps an exited child, and returns the resources that it and the children it waited for have
+/// used. The system call has one argument more than the C library's waitid(2). Not wait4(2): a
+/// filter may allow waitid alone.
 pub(super) fn reap(pid: libc::pid_t) -> Usage {
     // The kernel's struct rusage (getrusage(2)): two times of two numbers each, then the others.
     let mut usage: [libc::c_long; 18] = [0; 18];

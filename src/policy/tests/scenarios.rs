@@ -2100,8 +2100,8 @@ fn the_drain_waits_for_the_descendants() {
     assert_eq!(play.0.waiting(), Waiting::Child);
 }
 
-/// The command has a quarter of the grace period, at most 2 s, to exit by itself. A stop request ends
-/// that time.
+/// The command has a quarter of the grace period, at most 2 s, to exit by itself. A stop request
+/// ends that time.
 #[test]
 fn the_end_of_the_input_leaves_time_to_exit() {
     Play::new(settings())

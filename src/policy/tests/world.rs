@@ -139,8 +139,8 @@ impl World {
         }
     }
 
-    /// Whether the deadline is another tick than the first after the stop began or the child exited:
-    /// each does as the first did, and arms the next.
+    /// Whether the deadline is another tick than the first after the stop began or the child
+    /// exited: each does as the first did, and arms the next.
     pub(super) fn ticks_again(&self) -> bool {
         let first = |since: Option<Instant>| since.map(|since| since + Duration::from_millis(500));
         let tick = self.model.tick;

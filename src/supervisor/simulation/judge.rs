@@ -58,8 +58,8 @@ pub(super) struct Judge {
     supervisor_killed: bool,
     stalls: Time,
     freezes: Vec<(Time, Time)>,
-    /// A bystander's family has changed: bowout is unsure of an orphan that it never saw before, and
-    /// leaves it alone.
+    /// A bystander's family has changed: bowout is unsure of an orphan that it never saw before,
+    /// and leaves it alone.
     pub(super) unsure: bool,
     /// How many processes there have been in the tree.
     members: u64,
@@ -118,8 +118,8 @@ impl Judge {
         self.freezes.push((from, to));
     }
 
-    /// The only stall was a freeze over the deadline, so long that the command had no time to act, and
-    /// it still has had none.
+    /// The only stall was a freeze over the deadline, so long that the command had no time to act,
+    /// and it still has had none.
     fn has_thawed(&self, now: Time, deadline: Time) -> bool {
         let settings = &self.settings;
         let asked = self

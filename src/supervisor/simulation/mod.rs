@@ -3,9 +3,9 @@
 //! bowout itself. Settings, processes and happenings are drawn by chance; proptest shrinks what
 //! fails and prints the seed.
 //!
-//! `cargo test` runs the same few each time. `tests/simulation` runs as many as are wanted, and puts
-//! known faults back to see them found. Not simulated: the terminal, for which the walk over the
-//! policy and the tests on real ones stand; what is below the seam, [`Kernel`], for which
+//! `cargo test` runs the same few each time. `tests/simulation` runs as many as are wanted, and
+//! puts known faults back to see them found. Not simulated: the terminal, for which the walk over
+//! the policy and the tests on real ones stand; what is below the seam, [`Kernel`], for which
 //! `tests/injection` stands.
 //!
 //! [`Kernel`]: crate::sys::kernel::Kernel

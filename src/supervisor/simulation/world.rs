@@ -247,8 +247,8 @@ impl World {
                 self.next + 1
             };
         }
-        // Without a list of its own children, bowout asks waitid(2) for each of four million numbers.
-        // Of a bystander that /proc hides, bowout cannot say which orphans are its.
+        // Without a list of its own children, bowout asks waitid(2) for each of four million
+        // numbers. Of a bystander that /proc hides, bowout cannot say which orphans are its.
         let hidden = nature.hidden && self.has_lists && owner != Owner::Bystander;
         let nature = Nature { hidden, ..nature };
         let pid = self.next;

@@ -25,9 +25,9 @@ use crate::sys::signals;
 use crate::sys::spawn::clone;
 use crate::sys::this_process::pidfd_open;
 
-/// While so many descriptors are open, or a quarter of what `RLIMIT_NOFILE` allows, no more messages
-/// are read. Two more full messages can be held by then: recvmsg(2) itself closes the descriptors
-/// that the table has no room for, and waits, and the message is lost.
+/// While so many descriptors are open, or a quarter of `RLIMIT_NOFILE`, no more messages are read.
+/// Two more full messages can be held by then: recvmsg(2) itself closes the descriptors that the
+/// table has no room for, and waits, and the message is lost.
 const MOST: usize = 256;
 /// After how many microseconds close(2) is interrupted. The socket then lingers without the
 /// process.
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket whose close(2) waits for an hour, because nothing reads what it has sent.
+    /// A socket whose close(2) waits for an hour, because no process reads its data.
     fn lingering(listener: &TcpListener) -> OwnedFd {
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         stream.set_nonblocking(true).unwrap();

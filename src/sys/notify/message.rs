@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// What a message says.
+/// The content of a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// What may be passed on: the bytes that were received, unless a line had to be left out.
+    /// The bytes to relay: those that were received, without the lines that bowout leaves out.
     pub(super) text: Vec<u8>,
     /// How much more time the child asks for (`EXTEND_TIMEOUT_USEC=`).
     pub(super) extend: Option<Duration>,

@@ -40,7 +40,7 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
 const AT_ONCE: usize = 64;
 
-/// What the child's messages say to bowout.
+/// The parts of the child's messages that bowout acts on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Said {
     /// It asks for so much time from now (`EXTEND_TIMEOUT_USEC=`).
@@ -115,8 +115,8 @@ impl Relay {
             .flatten()
     }
 
-    /// What to wait for: a message of the child, unless another one still waits for the manager;
-    /// and the closing of descriptors.
+    /// The descriptors to wait for: a message of the child, unless another one still waits for the
+    /// manager; and the closing of descriptors.
     pub(crate) fn readable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let socket = self.reads().then(|| self.socket.as_fd());
         socket.into_iter().chain(self.closer.descriptor())
@@ -185,7 +185,7 @@ impl Relay {
         }
     }
 
-    /// Passes on the messages that are there. Returns what they say.
+    /// Relays the messages that have arrived. Returns the parts that bowout acts on.
     pub(crate) fn turn(&mut self) -> Said {
         let mut said = Said::default();
         self.closer.turn();
@@ -208,7 +208,7 @@ impl Relay {
         said
     }
 
-    /// Sends on a message of the child, and notes what it says.
+    /// Relays a message of the child, and notes the parts that bowout acts on.
     fn pass(
         &mut self,
         Datagram {

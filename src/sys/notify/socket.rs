@@ -58,7 +58,8 @@ impl Manager {
     /// again has another socket there.
     ///
     /// # Errors
-    /// As sendmsg(2). `EAGAIN`: the manager has no room now; the descriptor is writable once it has.
+    /// As sendmsg(2). `EAGAIN`: the manager has no room now; the descriptor is writable once it
+    /// has.
     pub(super) fn send(&self, datagram: &Datagram) -> nix::Result<()> {
         let descriptors: Vec<RawFd> = datagram
             .descriptors
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Sends `descriptors` copies of one in a message, and returns what the other end receives.
+    /// Sends `descriptors` copies of one in a message, and returns the message at the other end.
     fn passed(text: &[u8], descriptors: usize) -> (Datagram, Option<String>) {
         let far = UnixDatagram::unbound().unwrap();
         bind(far.as_raw_fd(), &UnixAddr::new_unnamed()).unwrap();

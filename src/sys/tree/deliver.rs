@@ -11,9 +11,10 @@ use crate::signal::{Signal, Target};
 use crate::sys::kernel::{Kernel, To};
 use crate::sys::proc::Process;
 
-/// How many passes SIGKILL makes at the most: each finds what was forked during the one before.
+/// How many passes SIGKILL makes at the most: each finds the processes that were forked during the
+/// one before.
 const PASSES: usize = 16;
-/// What became of a signal.
+/// The result of a signal.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// The live processes that were signalled, as a look found them before.
@@ -155,8 +156,8 @@ impl<K: Kernel> Tree<K> {
                 break;
             }
         }
-        // What outlives a pass may fork faster than it is found. Nothing else is in the namespace
-        // but the sessions of `docker exec`, which end with PID 1.
+        // A process that outlives a pass may fork faster than bowout finds its children. The only
+        // other processes of the namespace are the sessions of `docker exec`, which end with PID 1.
         let stubborn = kills && (left || again && !tally.reached.is_empty());
         if stubborn && self.us == 1 && self.hook.is_none() && !self.has_bystanders() {
             // Without effect where PID 1 is the whole system's.
@@ -165,8 +166,8 @@ impl<K: Kernel> Tree<K> {
         tally
     }
 
-    /// Notes that the members of bowout's own group received the signal without bowout, which signals
-    /// the others: a later look must not send it to them again.
+    /// Notes that the members of bowout's own group received the signal without bowout, which
+    /// signals the others: a later look must not send it to them again.
     fn note_received(&mut self, found: &[Process], signal: Signal, to: Target) {
         if to != Target::Others {
             return;
@@ -308,9 +309,9 @@ impl<K: Kernel> Tree<K> {
                     continue;
                 }
                 // A process that forks and exits can be a step ahead of a signal to one process,
-                // and never of one to its group. Until bowout reaps the exited child, no other group
-                // has the number. All members of a group are in one session (setpgid(2)), which
-                // a descendant began if it is not bowout's.
+                // and never of one to its group. Until bowout reaps the exited child, no other
+                // group has the number. All members of a group are in one session (setpgid(2)),
+                // which a descendant began if it is not bowout's.
                 let to = if self.is_alive(pid) {
                     To::Process(pid)
                 } else if ids.0 > 1 && ids.1 != session && groups.insert(ids.0) {

@@ -9,8 +9,8 @@ use crate::sys::waitid::{Ask, Report};
 
 /// How many passes a look makes at the most until two in a row find the same.
 const LOOKS: usize = 4;
-/// What a look at one process takes at the most, in bytes: its line in tables that double as they
-/// grow, and its name.
+/// The most memory that a look at one process takes, in bytes: its line in tables that double as
+/// they grow, and its name.
 const ROOM: usize = 768;
 
 /// One more than the highest PID (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
@@ -20,7 +20,7 @@ const PID_LIMIT: libc::pid_t = if cfg!(test) { 1 << 11 } else { 1 << 22 };
 const PIDS_AT_ONCE: usize = 1 << 14;
 
 impl<K: Kernel> Tree<K> {
-    /// What finds the same twice in a row is complete: a process that is re-parented or forked
+    /// Two passes in a row that find the same are complete: a process that is re-parented or forked
     /// while a pass reads /proc shows in the next.
     pub(super) fn find(&mut self) -> Option<Vec<Process>> {
         let mut before: Option<Vec<Process>> = None;
@@ -81,15 +81,15 @@ impl<K: Kernel> Tree<K> {
         while let Some(&pid) = queue.get(next) {
             next += 1;
             let Some(process) = self.kernel.stat(pid).filter(|_| seen.insert(pid)) else {
-                // One that exited meanwhile shows in the next pass, with what it left.
+                // One that exited meanwhile shows in the next pass, with the children that it left.
                 if next <= own.len() && self.is_alive(pid) {
                     return None;
                 }
                 continue;
             };
             threads += process.threads.saturating_sub(1);
-            // Two files of each process and one of each further thread, or all of /proc: one of each
-            // process of the system.
+            // Two files of each process and one of each further thread, or all of /proc: one of
+            // each process of the system.
             if 2 * queue.len() as u64 + threads > all {
                 return None;
             }
@@ -130,8 +130,8 @@ impl<K: Kernel> Tree<K> {
         Some(table)
     }
 
-    /// Those of `table` that descend from bowout, parents before their children, zombies included but
-    /// for bowout's own.
+    /// Those of `table` that descend from bowout, parents before their children, zombies included
+    /// but for bowout's own.
     fn descendants(&self, table: Vec<Process>) -> Vec<Process> {
         let mut families: BTreeMap<libc::pid_t, Vec<Process>> = BTreeMap::new();
         for process in table {
@@ -200,9 +200,9 @@ impl<K: Kernel> Tree<K> {
         self.known.get(&pid).is_some_and(|known| known.bystander)
     }
 
-    /// Whether a bystander or a descendant of one may have exited since the last pass: one is missing,
-    /// or has waited for a child, or was never seen before and is a zombie. Each is read once more: it
-    /// may have exited since this pass read it, and before the pass read its orphan.
+    /// Whether a bystander or a descendant of one may have exited since the last pass: one is
+    /// missing, or has waited for a child, or was never seen before and is a zombie. Each is read
+    /// once more: it may have exited since this pass read it, and before the pass read its orphan.
     fn bystander_exited(&self, found: &[Process]) -> bool {
         let id = |process: &Process| (process.pid, process.started, process.child_faults);
         let same = |known: &Process| match known.state {
@@ -227,13 +227,13 @@ impl<K: Kernel> Tree<K> {
     /// the command's. The group says it, then the session, where only one side has it. Else no
     /// bystander can have left it if none exited since the last pass; where one did, it is unsure,
     /// and the process is not signalled. The look at the exit of the last bystander settles the
-    /// rest: what shows after it is the command's.
+    /// rest: a process that shows after it is the command's.
     fn is_bystanders_orphan(&self, process: &Process, bystander_exited: bool) -> bool {
         if !self.has_bystanders() {
             return false;
         }
-        // The bystanders began in these, and the command in a group of its own or there: the members
-        // that are known may all have exited, or moved on.
+        // The bystanders began in these, and the command in a group of its own or there: the
+        // members that are known may all have exited, or moved on.
         let (group, session) = self.kernel.ids(self.us).unwrap_or_default();
         let side = |commands: libc::pid_t, ours: libc::pid_t, id: fn(&Process) -> libc::pid_t| {
             let has = |bystander| {
@@ -255,8 +255,8 @@ impl<K: Kernel> Tree<K> {
             .unwrap_or(bystander_exited)
     }
 
-    /// A child of bowout of which /proc says nothing, as under `hidepid` (proc(5)). Its number is its
-    /// own until bowout reaps it: it needs no other identity.
+    /// A child of bowout of which /proc says nothing, as under `hidepid` (proc(5)). Its number is
+    /// its own until bowout reaps it: it needs no other identity.
     pub(super) fn hidden(&self, pid: libc::pid_t) -> Process {
         Process::unread(pid, self.us, self.kernel.ids(pid))
     }
@@ -293,7 +293,7 @@ impl<K: Kernel> Tree<K> {
     }
 }
 
-/// Whether there is memory for a look at so many processes. What cannot be had later would end
+/// Whether there is memory for a look at so many processes. A failed allocation later would abort
 /// bowout (`handle_alloc_error`), and leave the descendants unsupervised.
 fn has_room(processes: usize) -> bool {
     Vec::<u8>::new()

@@ -101,8 +101,8 @@ impl Model {
         self.announce(self.begun.expect("a stop that began"));
     }
 
-    /// The looks end with the preparations of a stop that a hook belongs to, with the child and with
-    /// SIGKILL. The manager is notified of a stop that did not wait for the last of them.
+    /// The looks end with the preparations of a stop that a hook belongs to, with the child and
+    /// with SIGKILL. The manager is notified of a stop that did not wait for the last of them.
     pub(super) fn settle_looks(&mut self, now: Instant) {
         let unprepared = self.terminal.is_unprepared();
         match (self.stage, &mut self.terminal.ctrl_c) {
