@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_wins_over_the_environment() {
+    fn a_typed_option_wins_over_the_environment() {
         let config = configure(&[(Environment, GRACE), (Typed, LONG)]).unwrap();
         assert_eq!(config.ladder, ladder("TERM/4s/QUIT/3s/KILL"));
         let config = configure(&[(Typed, GRACE), (Environment, LONG)]).unwrap();

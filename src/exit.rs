@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_stays_what_it_is() {
+    fn a_code_stays_the_same() {
         for code in (0..=255).map(Exit::Code) {
             for (death_as_code, pid1) in [(false, false), (false, true), (true, false)] {
                 assert_eq!(rules(&[], death_as_code).apply(code, pid1), code);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_far_is_nothing() {
+    fn a_distant_name_suggests_nothing() {
         for text in [
             "",
             "x",

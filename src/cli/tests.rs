@@ -218,7 +218,7 @@ fn meaning(draft: Result<Draft, Stop>) -> Result<Config, String> {
 }
 
 #[test]
-fn variables_together_mean_what_their_options_do() {
+fn variables_together_mean_the_same_as_their_options() {
     let mut fit = 0;
     for seed in 1..=5_000 {
         let mut chance = chance(seed);
@@ -261,7 +261,7 @@ fn variables_together_mean_what_their_options_do() {
 
 /// A variable means what the option with that value does, wherever it has one.
 #[test]
-fn a_variable_means_what_its_option_does() {
+fn a_variable_means_the_same_as_its_option() {
     for option in OPTIONS.iter().filter(|option| option.takes_value()) {
         let variable = format!("BOWOUT_{}", option.variable().unwrap());
         for value in PIECES.into_iter().filter(|value| !value.is_empty()) {
@@ -364,7 +364,7 @@ fn lists_and_repetitions_add_up() {
 /// A user reads it once and types the next line: what is wrong, and what to write instead.
 #[allow(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
-fn a_usage_error_is_one_line_that_says_what_to_type() {
+fn a_usage_error_is_one_line_with_the_correction() {
     for (line, says) in [
         (
             &["--gace", "5s", "x"][..],
@@ -630,7 +630,7 @@ fn an_error_is_logged_in_the_format_that_was_given() {
 }
 
 #[test]
-fn bowout_alone_says_what_bowout_is() {
+fn bowout_alone_prints_its_purpose_and_usage() {
     assert_eq!(parse(&words(&[]), std::iter::empty()), Err(Stop::Alone));
     assert_eq!(
         parse(&words(&["-g"]), std::iter::empty()),

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_clock_can_hold_is_never() {
+    fn a_time_beyond_the_clock_is_never() {
         for text in [
             "never",
             "infinity",
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_duration_is_answered_with_one() {
+    fn an_invalid_duration_gets_a_correction() {
         for text in [
             "",
             " ",

@@ -358,7 +358,7 @@ fn a_ctrl_c_that_hooks_follow_has_the_grace_period_as_it_was_at_the_key() {
 }
 
 #[test]
-fn what_is_left_behind_is_counted() {
+fn processes_left_running_are_counted() {
     let mut play = Play::new("TERM/8s/KILL");
     assert_eq!(
         play.line(1.0, Event::ChildExited(Exit::Code(3)), 1),
@@ -430,7 +430,7 @@ fn durations_are_for_people() {
 }
 
 #[test]
-fn the_ladders_first_rung_may_be_what_was_received() {
+fn the_ladders_first_rung_may_be_the_received_signal() {
     let ladder = Ladder::new(None, Some(Duration::from_secs(8)));
     assert_eq!(ladder.to_string(), "received/8s/KILL");
 }

@@ -20,7 +20,7 @@ use crate::sys::waitid::{Ask, Ended, Report};
 impl<K: Kernel> Supervisor<'_, K> {
     /// As the supervisor: stops the command if the guard was killed, or has another instance.
     pub(super) fn obey_guard(&mut self) {
-        match self.part.what_guard_does() {
+        match self.part.message_of_guard() {
             FromGuard::Nothing => {}
             FromGuard::Retire => {
                 if let Some(relay) = &mut self.relay {

@@ -292,7 +292,7 @@ impl Part {
     }
 
     /// As the supervisor: reads the guard's message, or notices its death.
-    pub(super) fn what_guard_does(&self) -> FromGuard {
+    pub(super) fn message_of_guard(&self) -> FromGuard {
         let Self::Guarded(Link(link), _) = self else {
             return FromGuard::Nothing;
         };

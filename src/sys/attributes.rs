@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_is_taken_with_what_is_left() {
+    fn a_timer_is_taken_with_its_rest() {
         let checks = || {
             for (number, signal) in TIMERS {
                 let first = i32::try_from(number).ok()? * 10;

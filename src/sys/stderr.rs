@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_says_so() {
+    fn a_line_too_long_is_cut_and_marked() {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         with_stderr(writer, || Stderr::new(notice).record(&[b'x'; 5000]));
         let text = read(&reader);

@@ -215,7 +215,7 @@ fn an_exec_session_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn what_an_exec_session_leaves_is_drained() {
+fn processes_of_an_exec_session_are_drained() {
     if skip(no_containers(&["runc"])) {
         return;
     }

@@ -90,7 +90,7 @@ fn a_missing_command_gets_one_line_and_125() {
 
 /// The person that types it wants to know what it is; a log has one line for each event.
 #[test]
-fn bowout_alone_at_a_terminal_says_what_it_is() {
+fn bowout_alone_at_a_terminal_prints_its_purpose() {
     let mut shell = Shell::start();
     let (status, text) = shell.run("bowout");
     assert_eq!(status, 125);
@@ -112,7 +112,7 @@ fn bowout_alone_at_a_terminal_says_what_it_is() {
 
 /// What is one slip away is named; the command is not started by a guess.
 #[test]
-fn a_slip_is_answered_with_what_was_meant() {
+fn a_misspelt_option_gets_a_suggestion() {
     for (options, meant) in [
         (&["--gace", "5s"][..], "did you mean --grace?"),
         (&["--stop-signal", "SIGTRM"], "did you mean SIGTERM?"),

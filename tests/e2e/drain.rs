@@ -84,7 +84,7 @@ fn a_descendant_gets_the_time_to_clean_up_after_the_childs_end() {
 }
 
 #[test]
-fn the_childs_own_end_drains_what_it_leaves_behind() {
+fn the_childs_own_exit_starts_the_drain() {
     for home in homes() {
         let script = "\"$PROBE\" signals --name d --pause TERM:1 --exit TERM:0 & exec \"$PROBE\" signals --name c --exit USR1:5";
         let mut bowout = Start::new(["--grace", "1h"]).at(home).sh(script);
@@ -118,7 +118,7 @@ fn the_drain_kills_after_the_grace_period_and_not_before() {
 
 /// One grace period for the stop and the drain together.
 #[test]
-fn the_drain_of_a_stop_has_what_is_left_of_the_grace_period() {
+fn the_drain_of_a_stop_has_the_rest_of_the_grace_period() {
     let script = "\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --pause TERM:500 --exit TERM:5";
     let mut bowout = Start::new(["--grace", "4s"]).sh(script);
     bowout.ready_as("c");
@@ -230,7 +230,7 @@ fn a_drain_costs_what_the_tree_costs() {
 
 /// `exec > >(tee >(gzip)); exec bowout ...`: when the first exits, bowout is the second's parent.
 #[test]
-fn what_a_child_from_before_the_exec_has_started_is_not_signalled() {
+fn a_descendant_of_a_child_from_before_the_exec_is_not_signalled() {
     let family = "sh -c '\"$PROBE\" signals --name g --exit USR2:0 & read line' <\"$FIFO\" &";
     for start in ["", "sleep 0.2;"] {
         let dir = Dir::new();

@@ -63,7 +63,7 @@ fn a_stop_without_an_end_is_explained_too() {
 
 /// A tree that ignores every signal but SIGKILL is stopped by the same signals, at the same times.
 #[test]
-fn a_real_stop_does_what_explain_says() {
+fn a_real_stop_follows_the_plan_of_explain() {
     let probe = probe().to_str().expect("text");
     let tree = format!("\"{probe}\" signals --name d & exec \"{probe}\" signals --name c");
     for options in [

@@ -295,7 +295,7 @@ fn a_signal_of_a_descriptor_that_bowout_owned_reaches_the_command() {
 }
 
 #[test]
-fn a_command_inherits_what_bowout_was_given() {
+fn a_command_inherits_the_state_of_bowout() {
     for home in homes() {
         let root =
             |state: &&&[&str]| ["--reset-on-fork", "--no-thp", "--landlock"].contains(&state[0]);

@@ -154,7 +154,7 @@ fn wait_tree_ends_with_the_last_descendant_and_the_childs_status() {
 }
 
 #[test]
-fn wait_tree_passes_a_stop_request_to_what_is_left() {
+fn wait_tree_sends_a_stop_request_to_the_processes_left() {
     for home in homes() {
         let mut bowout = Start::new(["--wait-tree", "--grace", "1h"])
             .at(home)
@@ -167,7 +167,7 @@ fn wait_tree_passes_a_stop_request_to_what_is_left() {
 }
 
 #[test]
-fn wait_tree_kills_what_does_not_end() {
+fn wait_tree_kills_processes_that_do_not_exit() {
     let script = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d & exit 3";
     for home in homes() {
         let mut bowout = Start::new(["--wait-tree", "--grace", "200ms"])

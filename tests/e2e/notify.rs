@@ -286,7 +286,7 @@ fn messages_come_from_bowout_byte_for_byte_and_in_order() {
 }
 
 #[test]
-fn what_no_manager_takes_is_dropped_whole_counted_and_its_descriptors_closed() {
+fn a_message_that_no_manager_receives_is_dropped_whole_counted_and_its_descriptors_closed() {
     let manager = Manager::new();
     let words = "size 4097 | send STATUS=a\\0b | carry 3 \\0STATUS= | send STATUS=after | wait TERM end | exit 0";
     let mut bowout = say(manager.start(&[]), words);

@@ -108,7 +108,7 @@ fn without_proc_the_drain_kills_after_the_grace_period() {
 }
 
 #[test]
-fn without_proc_hooks_run_and_what_they_leave_behind_is_ended() {
+fn without_proc_hooks_run_and_the_processes_that_they_leave_are_stopped() {
     if skip(no_namespaces()) {
         return;
     }

@@ -211,7 +211,7 @@ fn views(home: Home, setup: &[&str]) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_hook_inherits_what_bowout_was_given() {
+fn a_hook_inherits_the_state_of_bowout() {
     let own = |line: &&String| {
         let skipped = ["id ", "fd ", "env E2E_RUN=", "env BOWOUT_"];
         !skipped.iter().any(|prefix| line.starts_with(prefix))
@@ -258,7 +258,7 @@ fn a_hook_inherits_what_bowout_was_given() {
 }
 
 #[test]
-fn what_a_hook_prints_goes_to_stderr_and_its_stdin_is_empty() {
+fn the_output_of_a_hook_goes_to_stderr_and_its_stdin_is_empty() {
     for home in homes() {
         let (read, mut write) = pipe().expect("a pipe");
         write.write_all(b"the child's\n").expect("room");
@@ -374,7 +374,7 @@ fn without_a_deadline_a_hook_gets_none() {
 
 /// As where bowout itself was started by a hook of another one.
 #[test]
-fn a_hook_does_not_get_what_another_bowouts_hook_got() {
+fn a_hook_does_not_inherit_the_variables_of_another_bowouts_hook() {
     let run = |grace: &str| {
         let mut bowout = start(&["--grace", grace], &[VARIABLES])
             .env("BOWOUT_CHILD_PID", "4194305")
@@ -737,7 +737,7 @@ fn hooks_and_delay_are_part_of_the_grace_period() {
 
 /// It stays until bowout ends, as a descendant does.
 #[test]
-fn what_a_hook_leaves_behind_is_ended() {
+fn processes_that_a_hook_leaves_are_stopped() {
     let script = |last: &str, gate: &Gate| {
         let inner = "\"$PROBE\" with --setsid -- \"$PROBE\"";
         format!(
@@ -1020,7 +1020,7 @@ fn a_stop_delay_that_leaves_nothing_of_the_grace_period_is_refused() {
 }
 
 #[test]
-fn hooks_and_delay_can_be_given_by_variable_and_what_is_typed_wins() {
+fn hooks_and_delay_can_be_given_by_variable_and_a_typed_option_wins() {
     let events = |start: Start| {
         let mut bowout = on_one_pipe(
             start.env("BOWOUT_PRE_STOP", "echo variable"),

@@ -238,7 +238,7 @@ fn a_report_to_a_closed_descriptor_is_refused_though_the_log_has_its_number() {
 /// SIGIO, whose sender is the kernel like that of SIGALRM from setitimer(2), and which the test can
 /// have sent when it wants.
 #[test]
-fn what_the_kernel_sends_is_the_childs_if_no_terminal_sent_it() {
+fn a_signal_of_the_kernel_is_for_the_child_if_no_terminal_sent_it() {
     const IO: i32 = libc::SIGIO;
     let mut shell = Shell::start();
     let (_, bowout) = shell.probe(&format!("bowout -v probe terminal --catch 64,{IO}"));
@@ -681,7 +681,7 @@ fn without_proc_the_search_for_children_ends_with_them() {
 /// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter
 /// came through as it was.
 #[test]
-fn what_cannot_be_read_is_one_plain_line() {
+fn an_unreadable_value_is_one_plain_line() {
     let bad = "x\u{1b}[2J\u{7}y\nbowout: all is well";
     for start in [
         Start::new(["--grace", bad]),

@@ -234,7 +234,7 @@ fn an_exit_by_itself_is_reported() {
 }
 
 #[test]
-fn what_the_child_has_used_is_reported() {
+fn the_resources_of_the_child_are_reported() {
     for home in homes() {
         let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done";
         let (status, report) = run(home, &[], &["sh", "-c", script], |_| {});
@@ -560,7 +560,7 @@ fn max_runtime_is_reported_as_the_reason() {
 
 /// One that obeys and one that does not, left behind by a child that ends by itself.
 #[test]
-fn what_was_left_is_reported_as_ended_or_killed() {
+fn descendants_left_are_reported_as_ended_or_killed() {
     for home in homes() {
         let signals = "\"$PROBE\" signals --name";
         let script =
@@ -661,7 +661,7 @@ fn a_request_that_came_in_the_drain_is_not_reported_as_forwarded() {
 
 /// In this mode they are asked with the child, and not again when it has ended.
 #[test]
-fn what_was_left_is_reported_in_mode_group_as_well() {
+fn descendants_left_are_reported_in_mode_group_as_well() {
     for home in homes() {
         let signals = "\"$PROBE\" signals --name";
         let script = format!(
@@ -1096,7 +1096,7 @@ fn a_directory_or_a_file_that_may_not_be_written_to_is_an_error_at_the_start() {
 /// Every bowout in a container is PID 1, so that the name under which it wrote first could be
 /// foreseen: in /tmp, another user occupied it.
 #[test]
-fn what_others_put_into_a_shared_directory_does_not_keep_the_report_from_it() {
+fn files_of_others_in_a_shared_directory_do_not_keep_the_report_from_it() {
     use std::os::unix::fs::PermissionsExt;
     if skip(no_namespaces().or_else(not_root)) {
         return;

@@ -347,7 +347,7 @@ fn an_interpreter_that_is_missing_is_named() {
 }
 
 #[test]
-fn what_is_not_text_is_not_run_by_the_shell() {
+fn a_file_that_is_not_text_is_not_run_by_the_shell() {
     let dir = Dir::new();
     let write = |name: &str, bytes: &[u8]| dir.write(name, bytes, 0o755);
     let program = fs::read(probe()).expect("a program");
@@ -398,7 +398,7 @@ fn what_is_not_text_is_not_run_by_the_shell() {
 }
 
 #[test]
-fn what_people_type_first_is_answered_with_what_runs_it() {
+fn common_first_lines_get_the_line_that_works() {
     let dir = Dir::new();
     let hint = "No such file or directory; to run a shell command line, write sh -c '...'";
     for home in homes() {

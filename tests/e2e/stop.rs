@@ -346,7 +346,7 @@ fn max_runtime_asks_the_child_to_end_and_ends_with_124() {
 }
 
 #[test]
-fn max_runtime_kills_what_does_not_end_in_the_grace_period() {
+fn max_runtime_kills_processes_that_outlive_the_grace_period() {
     for home in homes() {
         let start = Start::new(["--max-runtime", "200ms", "--grace", "200ms"])
             .at(home)

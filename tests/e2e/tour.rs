@@ -203,7 +203,7 @@ fn scripts(name: &str, blocks: &[Block]) -> Vec<(usize, usize)> {
     scripts
 }
 
-fn shows_what_is_printed(name: &str) {
+fn shows_the_printed_output(name: &str) {
     let text = read(name);
     let blocks = blocks(&text);
     let scripts = scripts(name, &blocks);
@@ -225,18 +225,18 @@ fn shows_what_is_printed(name: &str) {
 }
 
 #[test]
-fn the_tour_shows_what_is_printed() {
-    shows_what_is_printed("man/TOUR.md");
+fn the_tour_shows_the_printed_output() {
+    shows_the_printed_output("man/TOUR.md");
 }
 
 #[test]
-fn readme_shows_what_is_printed() {
-    shows_what_is_printed("README.md");
+fn readme_shows_the_printed_output() {
+    shows_the_printed_output("README.md");
 }
 
 #[test]
-fn the_guide_shows_what_is_printed() {
-    shows_what_is_printed("man/GUIDE.md");
+fn the_guide_shows_the_printed_output() {
+    shows_the_printed_output("man/GUIDE.md");
 }
 
 /// So that no block stops being run because its language was changed.
@@ -363,7 +363,7 @@ fn replay(transcript: &[String]) {
 }
 
 #[test]
-fn the_tour_shows_what_a_terminal_shows() {
+fn the_tour_shows_the_output_on_a_terminal() {
     let text = read("man/TOUR.md");
     let keys: Vec<Block> = blocks(&text).into_iter().filter(is_replayed).collect();
     assert_eq!(keys.len(), 1, "blocks with Ctrl-C");
@@ -393,7 +393,7 @@ fn drawn(svg: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_drawing_of_a_stop_shows_what_a_terminal_shows() {
+fn the_drawing_of_a_stop_shows_the_output_on_a_terminal() {
     let mut lines = drawn(&read("man/stop.svg"));
     assert_eq!(lines.pop().as_deref(), Some("$"), "{lines:#?}");
     assert!(

@@ -614,7 +614,7 @@ fn say(line: &str) {
 }
 
 #[test]
-fn each_option_is_what_it_is_in_the_program_it_comes_from_or_the_table_says_why() {
+fn each_option_is_as_in_the_program_it_comes_from_or_the_table_has_the_reason() {
     let dir = Dir::new();
     let file = dir.write("file", "text\n", 0o644);
     let file = file.to_str().expect("text");

@@ -149,7 +149,7 @@ fn a_stubborn_bomb_is_killed_in_time() {
 
 /// Each line of processes forks the next and ends, in a session of its own, as fast as it can.
 #[test]
-fn what_forks_while_it_is_killed_leaves_nothing() {
+fn processes_that_fork_while_they_are_killed_leave_none() {
     let Some(user) = User::new() else { return };
     for home in homes() {
         for turn in 0..size(10, 200) {

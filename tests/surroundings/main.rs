@@ -142,7 +142,7 @@ fn under(list: &str, words: &[&str]) -> Status {
 
 /// Else the rows of seccomp would say nothing.
 #[test]
-fn a_filter_refuses_what_its_list_does_not_allow() {
+fn a_filter_refuses_each_call_outside_its_list() {
     if !cfg!(target_arch = "x86_64") {
         return;
     }

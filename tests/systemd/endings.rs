@@ -97,7 +97,7 @@ fn run(case: &Case, before: &str) -> Option<(Shown, Vec<String>, usize)> {
 }
 
 #[test]
-fn every_end_is_what_it_is_without_bowout() {
+fn every_end_is_the_same_as_without_bowout() {
     for case in CASES {
         let Some(direct) = run(case, "") else { return };
         let Some(wrapped) = run(case, "@B -- ") else {

@@ -278,7 +278,7 @@ fn run_with_message(before: &str, text: &str) -> Option<Unit> {
 }
 
 #[test]
-fn systemd_reads_from_bowout_what_it_reads_from_the_command() {
+fn systemd_reads_the_same_from_bowout_as_from_the_command() {
     for text in [
         "STATUS=C:\\dir\\rERRNO=2",
         "STATUS=a\\\\nb\\rSTATUS=c\\nERRNO=2\\0",

@@ -159,7 +159,7 @@ fn a_child_that_does_not_obey_is_killed_at_the_end_of_the_grace_period() {
 }
 
 #[test]
-fn the_drain_has_what_is_left_of_the_grace_period() {
+fn the_drain_has_the_rest_of_the_grace_period() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(3000, EXIT_3, "TERM+CONT>unasked")
@@ -239,7 +239,7 @@ fn a_request_from_another_side_is_not_a_repeat() {
 
 /// As timeout(1) does: to its child, then to its group.
 #[test]
-fn what_comes_in_one_burst_is_one_request() {
+fn signals_of_one_burst_are_one_request() {
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(1049, process(Signal::TERM), "")
@@ -257,7 +257,7 @@ fn another_sides_other_signal_is_forwarded_once() {
 }
 
 #[test]
-fn what_is_pending_together_is_one_request() {
+fn signals_pending_together_are_one_request() {
     Play::new(settings())
         .then(1000, process(Signal::HUP), "HUP>child")
         .then(1000, process(Signal::INT), "INT+CONT>child")
@@ -466,7 +466,7 @@ fn which_signals_are_stop_requests() {
 }
 
 #[test]
-fn a_remap_changes_what_is_sent_and_not_which_signals_are_requests() {
+fn a_remap_changes_the_signal_sent_and_not_which_signals_are_requests() {
     let rules = Remap::new(vec!["TERM:0".parse().unwrap(), "INT:TERM".parse().unwrap()]);
     let given = Settings {
         remap: rules,
@@ -834,7 +834,7 @@ fn a_stop_of_the_whole_tree_reaches_processes_outside_the_foreground_group() {
 }
 
 #[test]
-fn what_the_tree_sends_is_not_sent_back_in_a_shared_group() {
+fn a_signal_of_the_tree_is_not_sent_back_in_a_shared_group() {
     for signal in [Signal::TERM, Signal::INT, Signal::ABRT] {
         Play::new(settings())
             .then(1000, to_group(Side::Tree, signal), "")
@@ -979,7 +979,7 @@ fn without_grace_there_is_no_wait_and_never_is_never() {
 }
 
 #[test]
-fn remaps_change_what_is_sent_and_not_what_is_asked() {
+fn remaps_change_the_signal_sent_and_not_the_request() {
     let remap = |rules: &[&str]| Settings {
         remap: Remap::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()),
         ..settings()
@@ -1528,7 +1528,7 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
 
 /// What counts is the signal that would be sent, not the one that was received.
 #[test]
-fn the_child_has_what_the_terminal_sent_and_nothing_else() {
+fn the_child_has_the_signals_of_the_terminal_and_no_other() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     let remap = Remap::new(vec!["INT:USR1".parse().unwrap()]);
     let dumped = Settings {
@@ -2048,7 +2048,7 @@ fn each_hook_before_sigkill_is_run_once_and_on_the_last_rung_alone() {
 
 /// bowout has left a process, and says so, whatever it reaps after that.
 #[test]
-fn what_is_reaped_after_the_end_changes_no_status() {
+fn a_process_reaped_after_the_end_changes_no_status() {
     let mut play = Play::new(PID1).then(5, EXIT_3, "TERM+CONT>unasked");
     play.show(8005, Event::Timeout);
     play.then(8010, REFUSED, "exit 137")

@@ -11,7 +11,7 @@
 //!   the same, and so is every judgement on it.
 //! - What is left out is the age of a request that is too old for a burst, the order of what waits
 //!   to be sent together, and what [`World::forget`] drops because the state that is reached never
-//!   reads it. That is tried and not believed: `what_is_forgotten_is_not_missed` takes each event
+//!   reads it. That is tried and not believed: `a_forgotten_fact_is_not_missed` takes each event
 //!   with it and without it, and compares what is done and what is left.
 //! - The walk goes in breadth: it meets a world on one of the shortest ways to it and walks on for
 //!   all the length that is left. A sequence that reaches it later has less length left.
@@ -230,7 +230,7 @@ fn every_sequence_keeps_the_invariants_in_the_other_half() {
 }
 
 #[test]
-fn what_is_forgotten_is_not_missed() {
+fn a_forgotten_fact_is_not_missed() {
     for (name, given) in variants() {
         let events: Vec<_> = events(&given).into_iter().map(|(_, event)| event).collect();
         let start = World::new(&given);

@@ -449,7 +449,7 @@ fn a_hook_and_the_helper_are_passed_over() {
 }
 
 #[test]
-fn a_bystander_and_what_descends_from_it_is_never_signalled() {
+fn a_bystander_and_its_descendants_are_never_signalled() {
     let mut tee = 0;
     let mut test = Test::at(US, |world| tee = world.fork(US));
     let child = test.child;
@@ -561,7 +561,7 @@ fn a_number_that_is_another_process_by_now_is_not_signalled() {
 }
 
 #[test]
-fn what_is_forked_or_re_parented_during_a_pass_is_found() {
+fn a_process_forked_or_re_parented_during_a_pass_is_found() {
     for us in [1, US] {
         for signal in [TERM, KILL] {
             let mut test = Test::at(us, |_| ());

@@ -9,7 +9,7 @@ use crate::common::{
 };
 
 #[test]
-fn what_lives_in_a_pid_namespace_of_the_childs_own_does_not_survive_the_stop() {
+fn a_process_in_a_pid_namespace_of_the_childs_own_does_not_survive_the_stop() {
     if skip(no_namespaces()) {
         return;
     }
@@ -29,7 +29,7 @@ fn what_lives_in_a_pid_namespace_of_the_childs_own_does_not_survive_the_stop() {
 /// The namespace's own PID 1 takes in all that lose their parent there, and none of them is
 /// bowout's child.
 #[test]
-fn what_a_child_leaves_behind_in_a_pid_namespace_is_drained() {
+fn processes_that_a_child_leaves_in_a_pid_namespace_are_drained() {
     if skip(no_namespaces()) {
         return;
     }
@@ -198,7 +198,7 @@ fn an_empty_directory_that_was_over_proc_for_a_moment_hides_no_process_later() {
 /// The child makes FIFOs without a writer in bowout's mounts, in the place of files that bowout
 /// reads. Opening one waits for ever.
 #[test]
-fn what_is_mounted_over_proc_neither_stalls_nor_misleads() {
+fn a_mount_over_proc_neither_stalls_nor_misleads() {
     if skip(not_root()) {
         return;
     }

@@ -137,7 +137,7 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
 
 /// As long as a datagram can be; nothing at all; more descriptors than bowout may have open.
 #[test]
-fn what_is_too_much_is_dropped_and_the_next_message_is_passed_on() {
+fn a_message_that_is_too_much_is_dropped_and_the_next_one_relayed() {
     for home in homes() {
         let manager = Manager::new();
         let words = "size 200000 | send  | carries 253 FDSTORE=1 | carries 253 \\0\\0 | carry 1 STATUS=few | send STATUS=next \
@@ -183,7 +183,7 @@ fn a_stranger_that_fills_the_relay_does_not_stop_the_childs_messages() {
 /// Another user that owns the folder can put something else in the directory's place. bowout then
 /// removes its own socket only.
 #[test]
-fn what_is_put_in_the_place_of_the_relays_directory_is_left_alone() {
+fn a_replacement_of_the_relays_directory_is_left_alone() {
     for home in homes() {
         let (manager, dir, victim) = (Manager::new(), Dir::new(), Dir::new());
         fs::set_permissions(&dir.0, Permissions::from_mode(0o777)).expect("permissions");

@@ -5,7 +5,7 @@ use crate::common::{Home, SOON, Start, Status, field, homes, no_namespaces, skip
 
 /// All that ask for nothing, and only then one that asks for the stop.
 #[test]
-fn what_the_child_sends_to_bowout_comes_back_to_it_or_stops_it() {
+fn a_signal_from_the_child_comes_back_to_it_or_stops_it() {
     let asks = [libc::SIGINT, libc::SIGABRT];
     let others = (1..=64)
         .filter(|signal| ![KILL, libc::SIGSTOP, TERM].contains(signal) && !asks.contains(signal));
