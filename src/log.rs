@@ -358,7 +358,7 @@ mod tests {
             escape("a\u{2028}b\u{202e}c\u{2069}d\u{200f}e\u{61c}"),
             "a\\u{2028}b\\u{202e}c\\u{2069}d\\u{200f}e\\u{61c}"
         );
-        // Here users write, in their own words.
+        // The letters and joiners of all scripts stay as they are.
         assert_eq!(escape("ā à שלום 日本 \u{200d}"), "ā à שלום 日本 \u{200d}");
     }
 }

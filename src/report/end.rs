@@ -88,7 +88,7 @@ impl History {
         )
     }
 
-    /// The reason of the child's exit, and the fate of its descendants.
+    /// The reason for the child's exit, and the fate of its descendants.
     fn because(&self, now: Instant) -> String {
         let ended = self.ended.map_or(now, |(_, at)| at);
         let stopped = match (&self.stop, self.why()) {

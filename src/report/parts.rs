@@ -1,5 +1,5 @@
 //! The parts of sentences that the log, the last line and the manager's status share: the child,
-//! the receivers of a signal, the next signal, the reason of the stop and the reason of SIGKILL.
+//! the receivers of a signal, the next signal, the reason for the stop and the reason for SIGKILL.
 
 use std::time::Instant;
 

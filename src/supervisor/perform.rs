@@ -18,7 +18,7 @@ use crate::sys::waitid::{Ask, Report};
 
 /// How much longer than the last moment at which bowout exits the manager is asked to wait.
 const MARGIN: Duration = Duration::from_secs(1);
-/// The wait that bowout asks it for where there is no such moment.
+/// The wait that bowout asks the manager for where the stop has no last moment.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How many refusals are logged one by one.

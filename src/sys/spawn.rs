@@ -48,7 +48,7 @@ const SHELL: &CStr = c"/bin/sh";
 /// would take minutes.
 const MOST_DESCRIPTORS: libc::c_long = 65_536;
 
-/// The command to start, and its state at the exec.
+/// The command or hook to start, and the manner of the start.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     pub(crate) command: &'a OsStr,

@@ -197,10 +197,8 @@ fn example(name: &str) -> PathBuf {
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(
-            cargo.status().expect("cargo runs").success(),
-            "cannot build the {name}"
-        );
+        let output = leftovers::output(&mut cargo);
+        assert!(output.status.success(), "cannot build {name}: {output:?}");
     }
     assert!(
         program.exists(),

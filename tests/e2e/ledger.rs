@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use crate::common::pty::missing;
 use crate::common::{Dir, leftovers, skip};
 use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
 
@@ -76,8 +77,7 @@ fn reasons() -> BTreeMap<String, String> {
 
 #[test]
 fn the_ledger_holds_the_lines_of_code_and_the_statics() {
-    let rustfmt = Command::new("rustfmt").arg("--version").output();
-    if skip(rustfmt.is_err().then(|| "rustfmt is not installed".into())) {
+    if skip(missing("rustfmt")) {
         return;
     }
     let (mut ledger, mut total, mut too_long) = (String::new(), 0, vec![]);

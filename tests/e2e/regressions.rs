@@ -7,12 +7,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::common::pty::{Shell, kill, missing, open};
 use crate::common::{
     BOWOUT, Dir, Home, NONE, NOTHING, Running, SOON, Start, Status, children, homes, no_namespaces,
-    no_strace, not_root, pending, probe, signals_of, skip, timed, until,
+    no_strace, not_root, notifier, pending, probe, signals_of, skip, timed, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -396,29 +395,6 @@ fn a_variable_that_does_not_go_with_an_option_does_not_prevent_the_start() {
         let mut bowout = Start::new(options).env(name, value).probe(["exit", "3"]);
         assert_eq!(bowout.end(), Status::Code(3), "{name}");
     }
-}
-
-/// The command that speaks to a manager; `cargo test` builds it, `cargo test --test NAME` does not.
-fn notifier() -> PathBuf {
-    let notifier = probe().with_file_name("notifier");
-    if !notifier.exists() {
-        let target = BOWOUT.rsplitn(3, '/').last().expect("the target directory");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-            "build",
-            "--quiet",
-            "--example",
-            "notifier",
-        ]);
-        cargo
-            .args(["--target-dir", target])
-            .args(BOWOUT.contains("/release/").then_some("--release"));
-        assert!(
-            cargo.status().expect("cargo runs").success(),
-            "cannot build the notifier"
-        );
-    }
-    notifier
 }
 
 #[test]
