@@ -136,8 +136,8 @@ impl History {
     }
 }
 
-/// The kills of the OOM killer, for the end of a sentence. The counter does not tell the child from
-/// other processes.
+/// The kills of the OOM killer, for the end of a sentence. The counter does not distinguish the
+/// child from other processes.
 fn oom(kills: OomKills) -> String {
     let times = match kills.count {
         1 => "1 process".into(),

@@ -146,8 +146,8 @@ pub(crate) struct History {
     orphans: usize,
 }
 
-/// The ties between bowout and the tree: whether bowout adopts orphans, and whether a guard stands in
-/// for it.
+/// The ties between bowout and the tree: whether bowout adopts orphans, and whether a guard stands
+/// in for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Containment {
     /// Orphans are re-parented to bowout: it is PID 1, or a subreaper.

@@ -108,7 +108,7 @@ const ATTRIBUTES: [(&str, Has); 65] = [
     ),
     (
         "children",
-        Has::Not("What was bowout's child before it became bowout"),
+        Has::Not("start children and then execute bowout in its own place"),
     ),
     ("real user and group IDs", Has::ByFork("Uid")),
     ("supplementary groups", Has::ByFork("Groups")),

@@ -96,7 +96,7 @@ fn a_report_takes_the_place_of_another_file_and_harms_none() {
 }
 
 #[test]
-fn an_object_in_the_reports_place_that_is_no_file_is_left_alone_and_the_report_is_beside_it() {
+fn another_object_in_the_reports_place_is_left_alone_and_the_report_is_beside_it() {
     for home in homes() {
         for script in [others("r"), no_files("r")].concat() {
             let (dir, left, log) = run(home, "--report=r", &script);
