@@ -511,6 +511,7 @@ fn flood(count: Option<usize>) {
 fn main() {
     block(libc::SIG_SETMASK, u64::MAX);
     let mut words = std::env::args().skip(1).peekable();
+    let mut early: Vec<libc::c_int> = vec![];
     while let Some(action) = words.next() {
         let mut word = || words.next().unwrap_or_else(|| fail(USAGE));
         let number = |text: String| text.parse::<usize>().unwrap_or_else(|_| fail(&text));
@@ -569,11 +570,18 @@ fn main() {
                     .take_while(|word| word != "end")
                     .map(|word| signal(&word))
                     .collect();
+                // Of signals that are pending together, the lowest is taken first, whichever was
+                // sent first: a signal of an earlier wait ends a later one, too.
+                if let Some(at) = early.iter().position(|signal| wanted.contains(signal)) {
+                    early.remove(at);
+                    continue;
+                }
                 while let Some(signal) = take(None) {
                     say(&format!("got {signal}"));
                     if wanted.contains(&signal) {
                         break;
                     }
+                    early.push(signal);
                 }
             }
             "fork" => {
