@@ -1,9 +1,9 @@
 //! The command line and the environment, read into a [`Draft`]. Checks each value alone; `config`
 //! checks the options together.
 //!
-//! Nearly all command lines are read word by word ([`Line::spelt_out`]), as the code of clap costs
-//! five times the instructions of a whole start, and 90 kB. Clap reads the others, and finds the
-//! faults. Both call the setters of one table.
+//! Nearly all command lines are read word by word ([`Line::spelt_out`]), because clap costs five
+//! times the instructions of a whole start, and 90 kB. clap reads the others and reports faults.
+//! Both call the setters of one table.
 
 #[cfg(test)]
 mod completions;

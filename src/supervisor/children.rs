@@ -103,7 +103,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     fn child_changed(&mut self) {
-        // Continued: the sender of SIGCONT knows, and it may be bowout itself.
+        // A continuation needs no event: the sender of SIGCONT, often bowout, knows of it.
         let Report::Stopped(signal) = self.tree.look(Ask::Change) else {
             return;
         };

@@ -35,7 +35,7 @@ use socket::{Datagram, Manager, receive};
 
 use super::{environment, wait};
 
-/// How long the manager is waited for at the end, in all.
+/// How long bowout waits for the manager at its end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
 const AT_ONCE: usize = 64;
@@ -138,7 +138,7 @@ impl Relay {
         if !self.can_notify() {
             return;
         }
-        // The manager has read nothing for a while.
+        // The manager has not read for a while.
         if self.waiting.len() >= AT_ONCE {
             return self.drop_message(vec![], "the manager does not take it".into());
         }

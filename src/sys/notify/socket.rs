@@ -93,7 +93,7 @@ fn unix_address(text: &OsStr) -> Option<UnixAddr> {
     }
 }
 
-/// Receives one message without waiting, and says why it must not be passed on, if it must not. The
+/// Receives one message without waiting, with the reason not to pass it on, if there is one. The
 /// caller closes the descriptors.
 ///
 /// # Errors

@@ -62,7 +62,7 @@ impl<K: Kernel> Tree<K> {
         };
         let table = walked.or_else(|| self.scan(&alive, exited))?;
         let found = self.remember(self.descendants(table));
-        // A process lives, and nothing says which.
+        // A process lives, and /proc does not name it.
         let blind = found.is_empty() && own.is_none() && !self.has_bystanders();
         if blind && !self.all_exited() {
             None
@@ -143,7 +143,8 @@ impl<K: Kernel> Tree<K> {
         while let Some(parent) = tree.get(next) {
             next += 1;
             let (pid, started, own) = (parent.pid, parent.started, parent.parent == self.us);
-            // Removed, so that numbers that go in a circle, each read at another moment, end.
+            // Removed, so that the walk ends even if numbers that were read at different moments
+            // form a circle.
             let Some(family) = families.remove(&pid) else {
                 continue;
             };
