@@ -12,7 +12,7 @@
 //! - A sender can forge its identity if it queues the signal (rt_sigqueueinfo(2)) or has the kernel
 //!   send it (`F_SETSIG`). It gains no more by this than by kill(2): a stop a little earlier.
 //! - A descendant that traces the child keeps the child's end from bowout until the tracer has
-//! ended.
+//!   ended.
 //! - bowout believes a sender of sd_notify messages that has ended before bowout looks it up, if it
 //!   was of our user; root may send as any process.
 //! - A process that may mount where bowout sees it can hide others: it mounts over their files in
