@@ -36,7 +36,8 @@ fn the_default_grace_period_follows_from_the_engine() {
             ("DYNO", "web.1", "25s (default)"),
             ("CONTAINER_APP_NAME", "app", "25s (default)"),
             ("DYNO", "", "8s (default)"),
-            // Its parent is not PID 1: another wrapper is between.
+            // INVOCATION_ID counts only if bowout's parent is PID 1, SYSTEMD_EXEC_PID only if it
+            // names bowout.
             ("INVOCATION_ID", "x", "8s (default)"),
             ("SYSTEMD_EXEC_PID", "2", "8s (default)"),
             ("BOWOUT_GRACE", "7", "7s"),
