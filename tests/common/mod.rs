@@ -88,10 +88,10 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Separates two stop requests of a test to one `target`. bowout counts them as two only if it reads
-/// the second more than 50 ms after it acted on the first; acting counts for at most 0.2 s. The wait
-/// counts from this call, not from the first request: the test has seen its result by now, but on a
-/// busy machine bowout may have read it late.
+/// Separates two stop requests of a test to one `target`. bowout counts them as two only if it
+/// reads the second more than 50 ms after it acted on the first; acting counts for at most 0.2 s.
+/// The wait counts from this call, not from the first request: the test has seen its result by now,
+/// but on a busy machine bowout may have read it late.
 pub fn apart(target: impl std::fmt::Display) {
     thread_local! {
         static LAST: RefCell<String> = const { RefCell::new(String::new()) };

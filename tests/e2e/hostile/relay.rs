@@ -296,7 +296,8 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
             assert_eq!(ended, killed, "{home:?} {text}");
             assert!(took < SOON, "{home:?} {text}: {took:?}");
         }
-        // From a stranger, in as many messages as the socket takes: the child's messages still pass.
+        // From a stranger, in as many messages as the socket takes: the child's messages still
+        // pass.
         let manager = Manager::new();
         let words =
             "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
