@@ -180,8 +180,8 @@ fn a_process_that_is_not_a_descendant_survives() {
     other.expect(libc::SIGUSR1);
 }
 
-/// The number of files in /proc that bowout opens for a drain, with this many unrelated processes
-/// on the machine.
+/// The number of calls that open or list files, in a run of bowout with a drain, beside this many
+/// unrelated processes.
 fn files_of_a_drain(strangers: usize) -> usize {
     let mut sleeps: Vec<_> = (0..strangers)
         .map(|_| Start::direct().command(["sleep", "60"]))

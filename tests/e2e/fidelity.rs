@@ -88,7 +88,7 @@ enum Has {
 
 /// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)), that
 /// fork(2) lists as different in the child, or that proc(5) shows of a process. The attributes that
-/// execve(2) drops are left out, because no command has them: memory locks, timer_create(2),
+/// execve(2) drops are left out, because the command never has them: memory locks, timer_create(2),
 /// asynchronous I/O, the keyrings of thread and process, the labels of /proc/PID/attr for one exec,
 /// memory maps and their flags (MADV_DONTFORK), names and auxiliary vector. On machines other than
 /// x86, prctl(2) has more.

@@ -54,7 +54,7 @@ fn call(wrapper: &str, options: &str) -> String {
 }
 
 fn tried(script: &str, wrapper: &str, options: &str, expected: &str) -> String {
-    // For a no, the script waits the full time; a yes ends the wait early.
+    // For a yes, `left` waits at most 10 s; for a no, it waits the full 2 s.
     let tenths = if expected == "yes" { 100 } else { 20 };
     let call = call(wrapper, options);
     let lines = tour::run(&format!(

@@ -1,4 +1,4 @@
-//! Kill modes, and `--wait-tree`.
+//! Kill modes, and the processes that bowout waits for.
 
 use crate::common::{
     NONE, Running, Start, Status, assert_at_most, children, homes, signals_of, until,

@@ -352,7 +352,7 @@ fn a_file_that_is_not_text_is_not_run_by_the_shell() {
     let dir = Dir::new();
     let write = |name: &str, bytes: &[u8]| dir.write(name, bytes, 0o755);
     let program = fs::read(probe()).expect("a program");
-    // e_machine: 62 is x86_64, 183 is aarch64, and 2 is SPARC. The chosen one is never this
+    // e_machine: 62 is x86_64, 183 is aarch64, and 2 is SPARC. None that the test uses is this
     // machine.
     let machine = |number: u8| [&program[..18], &[number, 0], &program[20..]].concat();
     let other = if cfg!(target_arch = "aarch64") {

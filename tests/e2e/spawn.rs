@@ -215,8 +215,7 @@ fn parent_death_signal_is_sent_when_the_parent_process_ends_and_not_its_thread()
     }
 }
 
-/// No process is left, and none could act on a signal before: the probes report each signal that
-/// they receive.
+/// No process is left; the probes, which report each signal that they receive, reported none.
 #[test]
 fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     let probe = crate::common::probe().to_str().expect("text");

@@ -176,7 +176,7 @@ fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed(
             "{log:#?}"
         );
     }
-    // After a second request there is no last second.
+    // A second request removes that last second: bowout kills at once.
     let mut bowout = Start::new(["--grace", "200ms"])
         .sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c");
     bowout.ready_as("c");
