@@ -344,8 +344,8 @@ pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
         .collect()
 }
 
-/// The process received the signals that were sent, in order and no other. It may have received only
-/// the first of them, if the kill came before it could report the rest.
+/// The process received the signals that were sent, in order and no other. It may have received
+/// only the first of them, if the kill came before it could report the rest.
 pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
     assert!(
         sent.starts_with(seen),

@@ -1,6 +1,6 @@
-//! The sources and the documents avoid words that make a sentence hard to read. Each file is checked
-//! whole, except a test file: only its comments and the names of its tests are. Name the thing and
-//! its action.
+//! The sources and the documents avoid words that make a sentence hard to read. Each file is
+//! checked whole, except a test file: only its comments and the names of its tests are. Name the
+//! thing and its action.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
