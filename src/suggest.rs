@@ -19,8 +19,8 @@ pub(crate) fn misspelt<'a>(
         .map(|(_, word)| word)
 }
 
-/// Whether one word only contains the other, how far they are apart, and whether their first
-/// letters differ.
+/// Three parts, the lowest is the nearest: true if one word only contains the other; their
+/// distance; true if their first letters differ.
 type Rank = (bool, usize, bool);
 
 fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(Rank, &'a str)> {

@@ -125,7 +125,7 @@ impl Instance {
         }
     }
 
-    /// How it has exited, by its own word or its code; `None`: it was killed.
+    /// How it has exited, by its own message or its code; `None`: it was killed.
     #[cold]
     pub(super) fn exit(&mut self, ended: Exit) -> Option<Exit> {
         self.link.take(&mut self.sent);
@@ -300,7 +300,7 @@ impl Part {
         match (&*link).read(&mut [0]) {
             Ok(1..) => FromGuard::Retire,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => FromGuard::Nothing,
-            // ECONNRESET: it has not read all that it was sent.
+            // ECONNRESET: the guard has not read everything that it was sent.
             Ok(0) | Err(_) => FromGuard::Killed,
         }
     }

@@ -112,7 +112,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     }
 }
 
-/// Holds the tree together.
+/// Makes orphans bowout's children, if it can; returns the ties between bowout and the tree.
 fn contain(part: &Part) -> Containment {
     Containment {
         adopts_orphans: this_process::is_pid1() || become_subreaper(),
@@ -285,8 +285,8 @@ pub(super) fn notify_socket(relay: &Relay) -> Variable {
     ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
 }
 
-/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer
-/// than the manager allows.
+/// The variable with the time for which the command may be silent (sd_watchdog_enabled(3)): no
+/// longer than the manager allows.
 #[cold]
 fn watchdog_usec(wait: Duration) -> Variable {
     let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());
