@@ -2,10 +2,10 @@
 //!
 //! Owns their identity (PID and start time), which of them was sent which signal, and reaping.
 //!
-//! Found: downwards from bowout's own children by the kernel's lists of children, so that a look
-//! costs what the tree costs; as PID 1 by one file of each process of the namespace; by all of
-//! /proc where the kernel has no such lists, where /proc hides a child of bowout, and where all of
-//! it is less to read.
+//! Found: downwards from bowout's own children by the kernel's lists of children, so that the cost
+//! of a look grows with the tree alone; as PID 1 by one file of each process of the namespace; by
+//! all of /proc where the kernel has no such lists, where /proc hides a child of bowout, and where
+//! all of it is less to read.
 //!
 //! Signalled: the child's own group by one call, every other process one by one. Bowout's own
 //! children keep their PIDs until bowout reaps them. Anything deeper can be reaped by its own

@@ -396,7 +396,7 @@ fn a_side_that_is_settled_later_counts() {
 }
 
 /// `--stop-on` is the whole set; without it, the set is TERM, INT, ABRT, a hang-up and the first
-/// signal of the ladder, less what was ignored at the start (nohup(1)).
+/// signal of the ladder, less the signals that were ignored at the start (nohup(1)).
 #[test]
 fn which_signals_are_stop_requests() {
     let asks = |given: Given| {

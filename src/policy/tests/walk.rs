@@ -1,9 +1,9 @@
 //! Every sequence of events up to a length, in every variant of the settings, checked against the
 //! invariants.
 //!
-//! The events are the table's 33, and some come at two times: there are more than 33^8 sequences.
-//! So worlds that no later event can distinguish count as one, and the walk goes on from each once.
-//! That loses nothing:
+//! The table has at least 36 events, and some can happen at two times: 36^8 sequences are too many
+//! to try one by one. So worlds that no later event can distinguish count as one, and the walk goes
+//! on from each once. That loses nothing:
 //!
 //! - A key ([`World::key`]) holds every field of the machine, of the model and of the world, with
 //!   times relative to now. The machine's only inputs are the event and the time, and it only
