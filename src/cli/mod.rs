@@ -176,7 +176,7 @@ impl Line {
         let config = &mut self.draft.config;
         config.command.clone_from(command);
         config.args = arguments.to_vec();
-        // `--stop-on` means it, whatever the name.
+        // With `--stop-on`, the keys count under any name of bowout.
         config.policy.keys_stop =
             config.policy.stop_on.is_some() || !INITS.iter().any(|init| *init == name);
         Ok(self.draft)

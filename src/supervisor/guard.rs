@@ -18,7 +18,8 @@ use crate::sys::tty;
 use crate::sys::waitid::{Ask, Ended, Report};
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// As the supervisor: stops the command if the guard was killed, or has another instance.
+    /// As the supervisor: stops the command if the guard was killed, or if another instance takes
+    /// its place.
     pub(super) fn obey_guard(&mut self) {
         match self.part.message_of_guard() {
             FromGuard::Nothing => {}
@@ -26,7 +27,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                 if let Some(relay) = &mut self.relay {
                     relay.leave_manager();
                 }
-                // It is the other instance's now.
+                // The file belongs to the other instance now.
                 self.ready_file_is_made = false;
                 self.step(Event::Stop(Cause::Replaced), None);
             }

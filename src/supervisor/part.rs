@@ -300,7 +300,7 @@ impl Part {
         match (&*link).read(&mut [0]) {
             Ok(1..) => FromGuard::Retire,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => FromGuard::Nothing,
-            // ECONNRESET: it has not read all that it was sent.
+            // ECONNRESET: the guard has not read everything that it was sent.
             Ok(0) | Err(_) => FromGuard::Killed,
         }
     }

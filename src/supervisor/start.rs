@@ -285,8 +285,8 @@ pub(super) fn notify_socket(relay: &Relay) -> Variable {
     ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
 }
 
-/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer
-/// than the manager allows.
+/// The variable with the time for which the command may be silent (sd_watchdog_enabled(3)): no
+/// longer than the manager allows.
 #[cold]
 fn watchdog_usec(wait: Duration) -> Variable {
     let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());

@@ -52,7 +52,7 @@ struct Known {
 }
 
 impl Known {
-    /// Whether it was sent this signal or SIGKILL.
+    /// True if it was sent this signal or SIGKILL.
     fn was_sent(&self, signal: Signal) -> bool {
         self.sent.contains(signal) || self.sent.contains(Signal::KILL)
     }
@@ -142,12 +142,12 @@ impl<K: Kernel> Tree<K> {
         }
     }
 
-    /// Whether this is the child. Until it is reaped, no other process or group has its number.
+    /// True if this is the child. Until it is reaped, no other process or group has its number.
     pub(crate) fn is_child(&self, pid: libc::pid_t) -> bool {
         self.child == Some(pid)
     }
 
-    /// Whether the child is not reaped.
+    /// True if the child is not reaped.
     pub(crate) fn has_child(&self) -> bool {
         self.child.is_some()
     }
@@ -157,7 +157,7 @@ impl<K: Kernel> Tree<K> {
         self.kernel.look(None, Ask::Exit)
     }
 
-    /// Whether the child has exited, reaped or not.
+    /// True if the child has exited, reaped or not.
     pub(crate) fn child_exited(&self) -> bool {
         matches!(self.look(Ask::Exit), Report::Exited(_) | Report::NoChild)
     }
@@ -174,7 +174,7 @@ impl<K: Kernel> Tree<K> {
         ids.map(|(group, _)| Pid::from_raw(group))
     }
 
-    /// Whether the child is stopped at this moment, as far as /proc says.
+    /// True if the child is stopped at this moment, as far as /proc shows it.
     pub(crate) fn child_is_stopped(&self) -> bool {
         let child = self.child.and_then(|child| self.kernel.stat(child));
         child.is_some_and(|child| child.state == 'T')
@@ -202,12 +202,12 @@ impl<K: Kernel> Tree<K> {
         self.kernel.reap(pid)
     }
 
-    /// Whether a bystander, or a descendant of one, may live.
+    /// True if a bystander, or a descendant of one, may live.
     pub(crate) fn has_bystanders(&self) -> bool {
         self.known.values().any(|known| known.bystander)
     }
 
-    /// Whether only bystanders and the hook's group live. `false` where /proc does not show it.
+    /// True if only bystanders and the hook's group live. `false` where /proc does not show it.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.members().is_some_and(|members| members.is_empty())
     }
@@ -220,12 +220,12 @@ impl<K: Kernel> Tree<K> {
         Some(found)
     }
 
-    /// Whether a process is the child or a descendant. A process that has exited is not.
+    /// True if a process is the child or a descendant. A process that has exited is not.
     pub(crate) fn contains(&self, pid: libc::pid_t) -> bool {
         descends(&self.kernel, self.us, pid)
     }
 
-    /// Whether bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and
+    /// True if bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and
     /// one more for each child that became bowout's own since the last look.
     pub(crate) fn has_unasked_child(&mut self, signal: Signal) -> bool {
         let Some(own) = self.own_children() else {
@@ -235,7 +235,7 @@ impl<K: Kernel> Tree<K> {
             .any(|pid| !self.was_asked(pid, signal) && self.is_alive(pid))
     }
 
-    /// Whether a child of bowout is a bystander, or was sent this signal or SIGKILL.
+    /// True if a child of bowout is a bystander, or was sent this signal or SIGKILL.
     fn was_asked(&mut self, pid: libc::pid_t, signal: Signal) -> bool {
         let Some(known) = self.known.get_mut(&pid) else {
             return false;
@@ -252,8 +252,8 @@ impl<K: Kernel> Tree<K> {
     }
 }
 
-/// Whether `pid` is a descendant of `us`: upwards from parent to parent. Of a process that /proc
-/// hides, the kernel says whether it is bowout's child.
+/// True if `pid` is a descendant of `us`: upwards from parent to parent. Of a process that /proc
+/// hides, the kernel reports whether it is bowout's child.
 pub(crate) fn descends<K: Kernel>(kernel: &K, us: libc::pid_t, pid: libc::pid_t) -> bool {
     // A parent that exits on the way leaves its children to another parent.
     let walk = || {

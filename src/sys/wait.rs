@@ -52,7 +52,7 @@ pub(crate) fn pause() {
     }
 }
 
-/// Whether a read of `fd` would not block; `false` where poll(2) fails.
+/// True if a read of `fd` would not block; `false` where poll(2) fails.
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }

@@ -1,15 +1,16 @@
-//! Judges a run by what the simulated kernel saw, and by the log. It reads the settings, the sum of
-//! the ladder included, and asks neither the machine nor the tree.
+//! Judges a run by the calls to the simulated kernel, and by the log. It reads the settings, and of
+//! them the ladder's sum. It calls neither the machine nor the tree.
 //!
 //! 1. Each signal that bowout received is sent to the child once, or named in a line of the log.
-//! 2. SIGKILL comes neither before the end of the grace period nor much after it; a second request
-//!    of one side kills at once, another signal of it a second later is sent on.
+//! 2. SIGKILL is sent neither before the end of the grace period nor much after it. A second
+//!    request of one side kills at once; a different signal from it a second later is forwarded.
 //! 3. At the end no process of the command runs, or bowout exits with 137 and has logged it.
-//! 4. bowout exits as the child did.
-//! 5. No descendant is killed unasked, asked twice, or sent a SIGCONT that it has no use for.
-//! 6. bowout never waits for ever, spins, or wakes while nothing is to be done.
+//! 4. bowout exits with the child's status.
+//! 5. No descendant is killed without a stop signal before, sent the stop signal twice, or sent a
+//!    SIGCONT while it runs.
+//! 6. bowout never waits for ever, spins, or wakes while there is nothing to do.
 //! 7. A look at the tree reads nothing of the host's other processes.
-//! 8. No process is signalled that is not the command's or a hook's.
+//! 8. bowout signals only processes of the command or of a hook.
 
 use super::scene::{Nature, Scene};
 use super::world::{MILLISECOND, Owner, Pid, Proc, State, Time, World};
@@ -20,7 +21,7 @@ use crate::signal::Signal;
 use crate::sys::signals::Intaken;
 
 const SECOND: Time = 1000 * MILLISECOND;
-/// How many waits in a row may return at once.
+/// The largest number of waits in a row that return at once.
 const SPINS: usize = 3000;
 
 /// A stop request, as bowout received it.
@@ -36,11 +37,11 @@ struct Request {
 pub(super) struct Judge {
     pub(super) faults: Vec<String>,
     settings: Settings,
-    /// All of /proc is less to read than the tree, or hides a child: it is read whole.
+    /// bowout reads all of /proc: it is less to read than the tree, or it hides a child.
     reads_all: bool,
-    /// /proc hides a process, and with it the ones below.
+    /// /proc hides a process, and so the processes below it are not found.
     hides: bool,
-    /// A process cannot be killed.
+    /// SIGKILL cannot end some process.
     stubborn: bool,
     turn: u64,
     /// When this turn began.
@@ -58,10 +59,10 @@ pub(super) struct Judge {
     supervisor_killed: bool,
     stalls: Time,
     freezes: Vec<(Time, Time)>,
-    /// A bystander's family has changed: bowout is unsure of an orphan that it never saw before,
-    /// and leaves it alone.
+    /// A bystander has exited. An orphan that bowout has never seen may be the bystander's: bowout
+    /// leaves it alone.
     pub(super) unsure: bool,
-    /// How many processes there have been in the tree.
+    /// How many processes the tree has had.
     members: u64,
     /// How many files of other processes were read in this turn.
     read: usize,
@@ -118,8 +119,8 @@ impl Judge {
         self.freezes.push((from, to));
     }
 
-    /// The only stall was a freeze over the deadline, so long that the command had no time to act,
-    /// and it still has had none.
+    /// True if the only stall was a freeze across the deadline, which took the command's time to
+    /// act, and the second that bowout then has to grant is not over.
     fn has_thawed(&self, now: Time, deadline: Time) -> bool {
         let settings = &self.settings;
         let asked = self
@@ -145,7 +146,7 @@ impl Judge {
     pub(super) fn supervisor_killed(&mut self, now: Time) {
         self.part_killed.get_or_insert(now);
         self.supervisor_killed = true;
-        // The guard knows nothing of earlier requests.
+        // The guard does not know of earlier requests.
         self.requests.clear();
         self.received.clear();
     }
@@ -173,7 +174,7 @@ impl Judge {
         self.child_lived = child_lives;
     }
 
-    /// When the stop began, as far as this can be seen from outside.
+    /// When the stop began, as far as the simulated kernel can see this.
     fn base(&self) -> Option<Time> {
         let exited = self
             .child_exit
@@ -192,7 +193,7 @@ impl Judge {
         total.map_or(Time::MAX / 4, |total| total.as_micros() as Time)
     }
 
-    /// Two requests of one side mean now.
+    /// True if one side has sent two requests.
     fn is_repeated(&self) -> bool {
         let side = |request: &Request| request.sender.pid;
         self.requests.iter().any(|one| {
@@ -202,7 +203,7 @@ impl Judge {
         })
     }
 
-    /// Whether a step of the ladder sends this signal, too.
+    /// True if a rung of the ladder sends this signal, too.
     fn is_rung(&self, signal: Signal) -> bool {
         let ladder = &self.settings.ladder;
         (0..ladder.rungs()).any(|rung| {
@@ -316,7 +317,8 @@ impl Judge {
             }
             _ if is_child => {}
             _ => {
-                // A call to the group reaches what was forked since the look, too.
+                // A signal to the group also reaches processes that were forked after the last look
+                // at the tree.
                 let old = process.born + 2 * MILLISECOND;
                 let before = process
                     .received
@@ -405,7 +407,7 @@ impl Judge {
         }
     }
 
-    /// Each signal was sent to each process that was in the group for the whole turn.
+    /// Checks that each signal was sent to each process that was in the group for the whole turn.
     fn judge_group(&mut self, received: &[Intaken], group: &[(Pid, Proc)]) {
         let turned = self.turned;
         for (pid, process) in group
@@ -427,7 +429,7 @@ impl Judge {
         }
     }
 
-    /// The last request, beside the one before it of the same side.
+    /// Checks the reaction to the last request, if the one before it is of the same side.
     fn judge_repeat(&mut self, child: Option<&Proc>) {
         let [.., last] = *self.requests else { return };
         let child_lives =
@@ -484,14 +486,14 @@ impl Judge {
             })
             .collect();
         if !process_mode {
-            // What was forked since the last look of this turn, no look can find.
+            // A process that was forked in this turn may be younger than the last look at the tree.
             let met = |process: &Proc| !judge.unsure && process.born < judge.turned;
             for (pid, _) in alive.iter().filter(|(_, process)| met(process)) {
                 if exit != Exit::UNKILLABLE {
                     faults.push(format!("left {pid} running and exits with {exit:?}"));
                 } else if !lines.iter().any(|line| {
-                    // What /proc hides, and what is below it, is found once it is bowout's child.
-                    // The exit of PID 1 kills what is left.
+                    // bowout finds a hidden process and the ones below it only once they are its
+                    // own children. The exit of PID 1 kills the remaining processes.
                     let unseen = judge.hides || world.bowout == 1;
                     let named = line.contains(&format!("pid {pid}"));
                     named || unseen || !world.has_proc && line.contains("/proc does not name it")
@@ -499,7 +501,8 @@ impl Judge {
                     faults.push(format!("left {pid} running and does not name it"));
                 }
             }
-            // PID 1 gives up at once on what it may not kill; its exit is that of the namespace.
+            // PID 1 gives up at once on processes that it may not kill: its exit ends the whole
+            // namespace.
             let zombies = world.old_zombies(judge.turned).into_iter();
             for zombie in zombies.filter(|_| exit != Exit::UNKILLABLE) {
                 faults.push(format!("left the zombie {zombie}"));
@@ -507,7 +510,7 @@ impl Judge {
         }
         let ended = judge.child_exit.map(|(_, exit)| exit);
         let timed_out = exit == Exit::TIMED_OUT && judge.settings.max_runtime.is_some();
-        // It may have exited since bowout gave up.
+        // The child may have exited after bowout gave up.
         let gave_up = exit == Exit::UNKILLABLE && judge.stubborn;
         if ended != Some(exit) && !timed_out && !gave_up {
             faults.push(format!("exits with {exit:?}, the child with {ended:?}"));

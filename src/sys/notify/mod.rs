@@ -94,7 +94,7 @@ impl Relay {
         })
     }
 
-    /// Whether the manager accepts messages of bowout's own. Where another process is the service's
+    /// True if the manager accepts messages of bowout's own. Where another process is the service's
     /// main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set
     /// the variable.
     pub(crate) fn can_notify(&self) -> bool {
@@ -122,7 +122,7 @@ impl Relay {
         socket.into_iter().chain(self.closer.descriptor())
     }
 
-    /// Whether messages may be read now. Until then the senders wait.
+    /// True if messages may be read now. Until then the senders wait.
     fn reads(&self) -> bool {
         self.waiting.is_empty() && self.closer.has_room()
     }

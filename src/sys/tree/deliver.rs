@@ -181,7 +181,7 @@ impl<K: Kernel> Tree<K> {
         }
     }
 
-    /// Whether a process of the tree belongs to the target.
+    /// True if a process of the tree belongs to the target.
     fn is_wanted(&self, process: &Process, signal: Signal, to: Target) -> bool {
         let known = self.known.get(&process.pid);
         let asked = known.is_some_and(|known| known.was_sent(signal));
