@@ -273,8 +273,13 @@ impl Pty {
 
     /// The same, for a fact that must become true.
     pub fn until<T>(&mut self, what: &str, fact: impl FnMut(&mut Self) -> Option<T>) -> T {
-        self.comes(fact)
-            .unwrap_or_else(|| panic!("watchdog: {what}, after:\n{}", self.screen()))
+        self.comes(fact).unwrap_or_else(|| {
+            panic!(
+                "watchdog: {what}, after:\n{}\n{}",
+                self.screen(),
+                below(self.pid)
+            )
+        })
     }
 
     pub fn screen(&self) -> String {
@@ -426,10 +431,32 @@ pub fn runs(pid: i32) -> bool {
     state_of(pid).is_some_and(|state| "RSD".contains(state))
 }
 
+/// A process and its descendants, one in a line, for the message of a failed test: the PID, the
+/// pending signals, and the system call that the process is in (proc_pid_syscall(5)).
+fn below(pid: i32) -> String {
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let (name, call) = (file("comm"), file("syscall"));
+    let status = file("status").unwrap_or_default();
+    let pending = status.lines().filter(|line| line.contains("Pnd:"));
+    let one = format!(
+        "{pid} {name:?} {call:?} {:?}\n",
+        pending.collect::<Vec<_>>()
+    );
+    children(pid)
+        .into_iter()
+        .map(below)
+        .fold(one, |all, one| all + &one)
+}
+
 /// Returns true if the process is in a system call that waits for keys. Where the kernel does not
 /// show the call, returns true if the process sleeps.
-fn waits_for_keys(pid: i32) -> bool {
-    const CALLS: [libc::c_long; 3] = [libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_read];
+pub fn waits_for_keys(pid: i32) -> bool {
+    const CALLS: [libc::c_long; 4] = [
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_read,
+    ];
     match std::fs::read_to_string(format!("/proc/{pid}/syscall")) {
         Ok(text) => CALLS
             .iter()

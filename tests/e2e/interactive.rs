@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::pty::{
     CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of,
-    runs, state_of,
+    runs, state_of, waits_for_keys,
 };
 use crate::common::{
     BOWOUT, Start, Status, children, no_namespaces, no_strace, skip, switches_asleep,
@@ -39,9 +39,7 @@ fn program(above: i32) -> i32 {
 fn interrupt(pty: &mut Pty, answer: &str) {
     let before = count(pty, CANCELLED);
     let program = program(pty.pid);
-    // Between its prompt and its wait for keys, a program only records a signal, and acts on it at
-    // the next key.
-    pty.until("it waits for keys, or computes", |pty| {
+    pty.until("it computes or waits", |pty| {
         (!pty.is_raw() || state_of(program) == Some('S')).then_some(())
     });
     pty.type_keys(CTRL_C);
@@ -51,6 +49,16 @@ fn interrupt(pty: &mut Pty, answer: &str) {
     pty.until("bowout sees the prompt", |pty| {
         (count(pty, CANCELLED) == before + 1).then_some(())
     });
+}
+
+/// The same, once the program waits for keys: between its prompt, or its answer to the last Ctrl-C,
+/// and that wait, a program only records a signal, and acts on it at the next key.
+fn interrupt_prompt(pty: &mut Pty, answer: &str) {
+    let program = program(pty.pid);
+    pty.until("the program waits for keys", |_| {
+        waits_for_keys(program).then_some(())
+    });
+    interrupt(pty, answer);
 }
 
 /// Types a line and waits for the program's output.
@@ -72,7 +80,7 @@ fn python() -> Option<String> {
 fn drive_python(pty: &mut Pty) {
     pty.see(">>> ");
     for _ in 0..2 {
-        interrupt(pty, "KeyboardInterrupt");
+        interrupt_prompt(pty, "KeyboardInterrupt");
         answer(
             pty,
             "print('wait', 'ing'); exec('while 1: pass')",
@@ -174,7 +182,7 @@ fn a_database_shell_goes_on() {
     let mut shell = Shell::start();
     shell.line("bowout -v --grace 1s sqlite3");
     shell.0.see("sqlite> ");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
     shell.0.see("sqlite> ");
     shell.0.type_keys(
@@ -208,7 +216,7 @@ fn the_shell_of_a_database_server_goes_on() {
     });
     shell.line("bowout -v --grace 1s psql -X -h \"$PWD\" -U postgres");
     shell.0.see("postgres=# ");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
     shell.0.see("postgres=# ");
     let query = "DO $$ BEGIN RAISE NOTICE 'wait%', 'ing'; PERFORM pg_sleep(1000); END $$;";
@@ -233,7 +241,7 @@ fn a_debugger_goes_on() {
     let mut shell = Shell::start();
     shell.line("bowout -v --grace 1s gdb -nx -q");
     shell.0.see("(gdb) ");
-    interrupt(&mut shell.0, "Quit");
+    interrupt_prompt(&mut shell.0, "Quit");
     shell.0.type_keys("while 1\recho loop\\n\rend\r");
     shell.0.see("\nloop\r\n");
     interrupt(&mut shell.0, "Quit");
@@ -258,7 +266,7 @@ fn a_pager_goes_on() {
     interrupt(&mut shell.0, "");
     shell.0.type_keys("?line-321\r");
     shell.0.see("line-325");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     quit_pager(&mut shell.0, |pty| {
         pty.screen().contains("exited with 0").then_some(())
     });
