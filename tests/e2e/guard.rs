@@ -373,12 +373,12 @@ fn reads(stdin: impl Into<OwnedFd>, grace: &str, words: &[&str]) -> Running {
 
 /// Ends the input of a command that does not read it; bowout stops the command.
 fn ends<W>(what: &str, stdin: impl Into<OwnedFd>, writer: W, close: impl FnOnce(W)) {
-    let mut bowout = reads(stdin, "400ms", &["signals", "--exit", "TERM:7"]);
+    let mut bowout = reads(stdin, "4s", &["signals", "--exit", "TERM:7"]);
     bowout.ready();
     close(writer);
     assert_eq!(bowout.end(), Status::Code(7), "{what}");
     let log = bowout.log();
-    let began = "has ended: waiting for 100ms before the stop signal is sent, SIGKILL in 400ms";
+    let began = "has ended: waiting for 1s before the stop signal is sent, SIGKILL in 4s";
     assert!(log[0].contains(began), "{what}: {log:#?}");
     assert!(log[1].contains("goes on: sent SIGTERM"), "{what}: {log:#?}");
     assert!(
@@ -407,7 +407,7 @@ fn the_end_of_the_input_stops_the_command_whatever_it_comes_from() {
 fn an_input_that_had_ended_before_the_start_stops_the_command() {
     let (read, write) = pipe().expect("a pipe");
     drop(write);
-    let mut bowout = reads(read, "400ms", &["signals", "--exit", "TERM:7"]);
+    let mut bowout = reads(read, "4s", &["signals", "--exit", "TERM:7"]);
     assert_eq!(bowout.end(), Status::Code(7));
 }
 

@@ -114,7 +114,7 @@ fn post_stop_hooks_run_in_order_after_the_drain_and_the_status_stays_the_command
         );
         let options = [
             "--grace",
-            "1s",
+            "1h",
             "--post-stop",
             &first,
             "--post-stop",
@@ -132,9 +132,11 @@ fn post_stop_hooks_run_in_order_after_the_drain_and_the_status_stays_the_command
             "exited  SIGTERM 3 \n".repeat(2),
             "{home:?}"
         );
-        // The command is killed at the end of the grace period.
+        // The command is killed.
         fs::remove_file(dir.file("after")).expect("the hook's file");
         let (mut bowout, _) = stubborn(Start::new(options).at(home));
+        bowout.kill(TERM);
+        bowout.expect(TERM);
         bowout.kill(TERM);
         assert_eq!(bowout.end(), bowout.died(KILL));
         assert_eq!(

@@ -92,7 +92,7 @@ fn drive_python(pty: &mut Pty) {
     let before = switches_asleep(&[bowout]);
     answer(
         pty,
-        "import time; time.sleep(1.5); print(6 * 7)",
+        "import time; time.sleep(4.5); print(6 * 7)",
         "\n42\r\n",
     );
     pty.see(">>> ");
@@ -114,7 +114,7 @@ fn has(program: &str) -> bool {
 fn an_interpreter_goes_on() {
     let Some(python) = python() else { return };
     let mut shell = Shell::start();
-    shell.line(&format!("bowout -v --grace 1s {python}"));
+    shell.line(&format!("bowout -v --grace 4s {python}"));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
 }
@@ -126,7 +126,7 @@ fn an_interpreter_below_pid_1_goes_on() {
     if skip(no_namespaces()) {
         return;
     }
-    let line = format!("probe ns -- setsid -c bowout -v --grace 1s {python}");
+    let line = format!("probe ns -- setsid -c bowout -v --grace 4s {python}");
     let mut pty = Pty::start(Role::Standard, &line.split(' ').collect::<Vec<_>>());
     drive_python(&mut pty);
     assert_eq!(pty.wait(), Status::Code(7));
@@ -142,7 +142,7 @@ fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
     }
     let mut shell = Shell::start();
     shell.line(&format!(
-        "unshare -pf --mount-proc bowout -v --grace 1s {python}"
+        "unshare -pf --mount-proc bowout -v --grace 4s {python}"
     ));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
@@ -180,7 +180,7 @@ fn a_database_shell_goes_on() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line("bowout -v --grace 1s sqlite3");
+    shell.line("bowout -v --grace 4s sqlite3");
     shell.0.see("sqlite> ");
     interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
@@ -214,7 +214,7 @@ fn the_shell_of_a_database_server_goes_on() {
     server.err.find("the server", |line| {
         line.contains("ready to accept connections")
     });
-    shell.line("bowout -v --grace 1s psql -X -h \"$PWD\" -U postgres");
+    shell.line("bowout -v --grace 4s psql -X -h \"$PWD\" -U postgres");
     shell.0.see("postgres=# ");
     interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
@@ -239,7 +239,7 @@ fn a_debugger_goes_on() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line("bowout -v --grace 1s gdb -nx -q");
+    shell.line("bowout -v --grace 4s gdb -nx -q");
     shell.0.see("(gdb) ");
     interrupt_prompt(&mut shell.0, "Quit");
     shell.0.type_keys("while 1\recho loop\\n\rend\r");
@@ -259,7 +259,7 @@ fn a_pager_goes_on() {
     }
     let mut shell = Shell::start();
     shell.run("seq -f 'line-%g' 500 >lines");
-    shell.line("TERM=vt100 bowout -v --grace 1s less lines");
+    shell.line("TERM=vt100 bowout -v --grace 4s less lines");
     shell.0.see("line-5");
     shell.0.type_keys("F");
     shell.0.see("Waiting for data");
@@ -297,7 +297,7 @@ fn a_program_that_reads_a_line_goes_on() {
     }
     let below = "sh -c 'trap : INT; PS1=\"$INNER\" dash -i +m; exit 7'";
     let mut shell = Shell::start();
-    shell.line(&format!("bowout -v --grace 1s {below}"));
+    shell.line(&format!("bowout -v --grace 4s {below}"));
     assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
     assert!(!shell.0.is_raw());
     for _ in 0..2 {

@@ -581,10 +581,7 @@ fn descendants_left_are_reported_as_ended_or_killed() {
             (&report["stop"], &report["exit"]),
             (&Value::Null, &json!({"code": 5, "number": 5}))
         );
-        assert!(
-            number(&report["drain_time_ms"]) >= 3000 && number(&report["run_time_ms"]) < 3000,
-            "{report:#}"
-        );
+        assert!(number(&report["drain_time_ms"]) >= 3000, "{report:#}");
     }
 }
 

@@ -136,7 +136,7 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     );
     let options = [
         "--watchdog",
-        "2s",
+        "5s",
         "--pre-kill",
         &hook,
         "--report",
@@ -145,7 +145,7 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     // It sends a ping every 50 ms until it receives a signal.
     let mut bowout = say(Start::new(options), "ping 50 | wait ABRT end | die ABRT");
     let line = bowout.out.next().expect("a line");
-    assert_eq!(line, "watchdog 2000000 pid mine");
+    assert_eq!(line, "watchdog 5000000 pid mine");
     bowout
         .out
         .find("pings for a second", |line| line == "ping 20");
@@ -160,7 +160,7 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     assert_eq!(report["child"]["signal"], "SIGABRT", "{report:#}");
     let log = bowout.log();
     assert!(
-        log[1].contains("has not sent WATCHDOG=1 for 2s: running pre-kill hooks"),
+        log[1].contains("has not sent WATCHDOG=1 for 5s: running pre-kill hooks"),
         "{log:#?}"
     );
 }
@@ -255,7 +255,7 @@ fn an_instance_that_is_not_ready_changes_nothing() {
     ] {
         let script = format!("test -e {} && {bad}; {SERVES}", text(&flag));
         let _ = std::fs::remove_file(&flag);
-        let mut bowout = replaces(&["--ready-timeout", "1s"], &script);
+        let mut bowout = replaces(&["--ready-timeout", "5s"], &script);
         let serves = pid(&mut bowout, "up");
         std::fs::write(&flag, "").expect("a flag");
         bowout.kill(HUP);
