@@ -343,20 +343,25 @@ fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
     if skip(missing("python3")) {
         return;
     }
-    let mut bowout = Start::new(["--grace", "2s"]).command(["python3", "-c", NEEDS_TIME_TO_STOP]);
-    bowout.ready();
-    let child = bowout.child_pid();
-    bowout.kill(TERM);
-    bowout.expect(TERM);
-    kill(child, libc::SIGSTOP);
-    bowout.kill(libc::SIGSTOP);
-    after(Instant::now(), Duration::from_millis(3700));
-    bowout.kill(libc::SIGCONT);
-    bowout.err.find("the late deadline", |line| {
-        line.contains("the deadline passed while bowout was stopped")
-    });
-    kill(child, libc::SIGCONT);
-    assert_eq!(bowout.end(), Status::Code(5), "{:#?}", bowout.err.seen());
+    let exits_by_itself = || {
+        let mut bowout =
+            Start::new(["--grace", "2s"]).command(["python3", "-c", NEEDS_TIME_TO_STOP]);
+        bowout.ready();
+        let child = bowout.child_pid();
+        bowout.kill(TERM);
+        bowout.expect(TERM);
+        kill(child, libc::SIGSTOP);
+        bowout.kill(libc::SIGSTOP);
+        after(Instant::now(), Duration::from_millis(3700));
+        bowout.kill(libc::SIGCONT);
+        bowout.err.find("the late deadline", |line| {
+            line.contains("the deadline passed while bowout was stopped")
+        });
+        kill(child, libc::SIGCONT);
+        bowout.end() == Status::Code(5)
+    };
+    // The test continues the child within that second, and a busy machine may use it up.
+    assert!((0..5).any(|_| exits_by_itself()));
 }
 
 /// cron mails each line, even of a job that succeeded.
