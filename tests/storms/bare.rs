@@ -1,6 +1,6 @@
-//! bowout without a launcher in between and without a thread on its pipe: a sweep knows when it was
-//! executed, to the microsecond, and starts it ten thousand times. What is started is waited for by
-//! the process that has started it; what is left of it holds the pipe open.
+//! bowout without a launcher and without a thread on its pipe. A sweep knows the time of its exec
+//! to the microsecond, and starts it ten thousand times. The process that starts bowout also reaps
+//! it. A remaining descendant holds the pipe open.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::pipe;
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::common::{BOWOUT, Home, Status, leftovers, probe, watchdog};
 
-/// What is executed, ready for the time between fork and exec, in which nothing may be allocated.
+/// A command line, prepared for the time between fork and exec, in which allocation is not allowed.
 pub struct Line {
     words: Vec<CString>,
     home: Home,
@@ -35,7 +35,7 @@ impl Line {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
     }
 
-    /// With this variable.
+    /// Adds this environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         let variable = [name.as_bytes(), b"=", value.as_ref().as_bytes()].concat();
         self.environment
@@ -43,7 +43,7 @@ impl Line {
         self
     }
 
-    /// With the probe as the command.
+    /// bowout with the probe as the command.
     pub fn probe(home: Home, words: &[&str]) -> Self {
         Self::new(
             home,
@@ -52,7 +52,7 @@ impl Line {
         )
     }
 
-    /// Stopped at the first instruction, for ptrace(2).
+    /// Has bowout stopped at its first instruction, for ptrace(2).
     pub fn traced(mut self) -> Self {
         self.traced = true;
         self
@@ -73,8 +73,8 @@ impl Line {
             0
         };
         let flags = space | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: CLONE_VFORK without CLONE_VM is a fork that returns here at the exec of the
-        // other; what it does there are system calls on what is there already.
+        // SAFETY: CLONE_VFORK without CLONE_VM is a fork that returns here at the child's exec. The
+        // child makes system calls on existing data alone.
         let pid = leftovers::note(|| unsafe {
             let pid = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as i32;
             if pid == 0 {
@@ -97,7 +97,7 @@ impl Line {
         }
     }
 
-    /// In the forked process.
+    /// Runs in the forked process.
     unsafe fn exec(
         &self,
         argv: &[*const i8],
@@ -141,7 +141,7 @@ impl Line {
 /// bowout, from its exec on.
 pub struct Bare {
     pub pid: i32,
-    /// When it was executed.
+    /// The time of its exec.
     pub at: Instant,
     read: OwnedFd,
     stdin: Option<OwnedFd>,
@@ -151,17 +151,17 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// The command's stdin ends.
+    /// Closes the command's stdin.
     pub fn end_stdin(&mut self) {
         self.stdin = None;
     }
 
     pub fn kill(&self, signal: i32) {
-        // SAFETY: no pointers; it is not reaped.
+        // SAFETY: no pointers; the process is not reaped.
         assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0, "kill {signal}");
     }
 
-    /// Whether this signal is blocked in it now.
+    /// Returns true if this signal is blocked in bowout now.
     pub fn blocks(&self, signal: i32) -> bool {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid))
             .expect("it is not reaped");
@@ -173,7 +173,7 @@ impl Bare {
         u64::from_str_radix(blocked, 16).expect("a set") & (1 << (signal - 1)) != 0
     }
 
-    /// Its child, and how that is called by now.
+    /// Its child's PID and current name.
     pub fn child(&self) -> Option<(i32, String)> {
         let pid = *crate::common::children(self.pid).first()?;
         Some((
@@ -182,13 +182,13 @@ impl Bare {
         ))
     }
 
-    /// It was waited for.
+    /// Records the status of bowout, which was reaped.
     pub fn ended(&mut self, status: i32) {
         leftovers::forget(self.pid as u32);
         self.ended = Some(std::process::ExitStatus::from_raw(status).into());
     }
 
-    /// Takes what was written; whether all ends of the pipe are closed.
+    /// Reads the output so far. Returns true if all write ends of the pipe are closed.
     pub fn take(&mut self) -> bool {
         let mut block = [0; 4096];
         loop {
@@ -211,7 +211,7 @@ impl Bare {
         String::from_utf8_lossy(&self.text).into_owned()
     }
 
-    /// Waits until this was written, or no process is left to write.
+    /// Waits until this text is written, or no process is left to write it. Returns true if it is.
     pub fn see(&mut self, what: &str) -> bool {
         let end = Instant::now() + watchdog();
         loop {
@@ -234,7 +234,7 @@ impl Bare {
         }
     }
 
-    /// How it ended, if it has.
+    /// The status of bowout, if it has ended.
     pub fn try_wait(&mut self) -> Option<Status> {
         let mut status = 0;
         // SAFETY: one valid integer.
@@ -262,14 +262,14 @@ impl Bare {
         self.try_wait().expect("it has ended")
     }
 
-    /// Likewise, and of all that it has started, which holds the pipe.
+    /// Likewise, and waits for the end of all descendants, which hold the pipe.
     pub fn end(&mut self) -> Status {
         let status = self.wait();
         self.see("\0");
         status
     }
 
-    /// How bowout ends where its child died of this signal.
+    /// The status of bowout if its child died of this signal.
     pub fn died(&self, signal: i32) -> Status {
         match self.home {
             Home::Pid1 => Status::Code(128 + signal),
@@ -277,7 +277,7 @@ impl Bare {
         }
     }
 
-    /// Whether its end is what its log says, where the command can only exit with 7 or die of
+    /// Checks that the log explains the status, where the command can only exit with 7 or die of
     /// SIGTERM.
     pub fn assert_explained(&mut self, what: &str) -> Explained {
         let status = self.end();
@@ -312,21 +312,21 @@ impl Bare {
     }
 }
 
-/// What the log says of a run.
+/// The end of a run, according to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Explained {
-    /// Nothing: the signal came before it was blocked.
+    /// The log is empty: the signal arrived before it was blocked.
     BeforeMain,
-    /// The command has ended by itself or as it was asked; bowout has `asked` it.
+    /// The command exited by itself or because bowout `asked` it.
     Exited { asked: bool },
-    /// The command has died of the signal.
+    /// The command died of the signal.
     Killed,
 }
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // SAFETY: it is not reaped, or not ours to be killed any more; its descendants die with it
-        // or hold the pipe until a test fails for it.
+        // SAFETY: the process is killed only if it is not reaped yet. Its descendants die with it,
+        // or hold the pipe until a test fails.
         unsafe {
             if self.ended.is_none() {
                 libc::kill(self.pid, libc::SIGKILL);

@@ -1,11 +1,11 @@
 //! bowout in each of the places that it may be started in, and there each of its six actions:
 //! `cargo test --test surroundings`. Each cell is run and prints `ok`, or prints why it cannot be
-//! run on this machine; the table follows at the end, as tests/RESULTS.md has it. Every place also
-//! shows that it is what its name says, by what /proc has of bowout there.
+//! run on this machine. The table follows at the end, in the form of tests/RESULTS.md. For every
+//! place, /proc shows that bowout is where the name says.
 //!
 //! As root. With `CI=true` a cell that cannot be run fails.
 #![allow(unsafe_code)]
-// The harness reads the clock for its watchdog, and pipes in threads.
+// The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../common/mod.rs"]
@@ -28,10 +28,10 @@ use common::pty::missing;
 use common::{Start, Status, probe};
 use place::{Ground, PLACES, Place};
 
-/// Each cell mostly waits.
+/// The number of parallel cells, each of which mostly waits.
 const THREADS: usize = 6;
 
-/// Past the test runner's capture.
+/// Prints a line past the test runner's capture.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -128,7 +128,7 @@ fn each_action_is_the_same_in_each_place() {
     );
 }
 
-/// How the probe, which does nothing but this, ends under a filter.
+/// The status of the probe, with these words, under a filter.
 fn under(list: &str, words: &[&str]) -> Status {
     let dir = common::Dir::new();
     let file = dir.write("filter", filter::program(list), 0o600);
@@ -140,7 +140,7 @@ fn under(list: &str, words: &[&str]) -> Status {
         .wait()
 }
 
-/// Else the rows of seccomp would say nothing.
+/// Without this test, the rows of seccomp would prove nothing.
 #[test]
 fn a_filter_refuses_each_call_outside_its_list() {
     if !cfg!(target_arch = "x86_64") {
@@ -158,7 +158,7 @@ fn a_filter_refuses_each_call_outside_its_list() {
         assert_eq!(under(list, &["exit", "7"]), Status::Code(7), "{list}");
         assert_eq!(under(list, &mount), refused, "{list}");
     }
-    // podman's list allows mount(2), and not sethostname(2).
+    // podman's list allows mount(2), but not sethostname(2).
     let list = include_str!("podman.calls");
     assert_eq!(under(list, &["exit", "7"]), Status::Code(7));
     let name = ["with", "--", "unshare", "--uts", "hostname", "bowout"];
@@ -166,7 +166,7 @@ fn a_filter_refuses_each_call_outside_its_list() {
         assert_eq!(under("else allow", &name), Status::Code(0));
         assert_eq!(under(list, &name), Status::Code(1));
     }
-    // A condition on an argument: kill(2) with SIGUSR1 alone.
+    // A condition on an argument: kill(2) is allowed with SIGUSR1 alone.
     let one = "allow kill 1 == 10\nerrno=1 kill\nelse allow";
     assert_eq!(under(one, &["kill", &own, "0"]), Status::Code(98));
     for (condition, signal, code) in [
