@@ -157,7 +157,8 @@ mod tests {
         with_stderr(writer, move || {
             let before = nix::fcntl::fcntl(stderr(), nix::fcntl::FcntlArg::F_GETFL);
             let mut stderr = Stderr::new(notice);
-            // Longer than a pipe, a FIFO, a socket buffer or a terminal holds.
+            // 100,000 of these lines are more than a pipe, a FIFO, a socket buffer or a terminal
+            // holds.
             let line = [b"x".repeat(999), b"\n".to_vec()].concat();
             let filled = (0..100_000).find(|_| !stderr.record(&line)).is_some();
             let _ = stderr.write(&line);

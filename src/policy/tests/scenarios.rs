@@ -1,5 +1,5 @@
-//! Stops event by event, with exact times. Each ends with the armed deadline, because a deadline
-//! that stays armed is the classic defect here.
+//! Stops event by event, with exact times. Most end with a check of the armed deadline,
+//! because a deadline that stays armed is the typical defect here.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! Every state meets every event, and the result is a file that is checked in: a change of
-//! behaviour is a diff to be read. The file holds the rows of the defaults, and of every other
-//! variant those that differ. `BLESS=1 cargo test table` writes it anew.
+//! behaviour is a diff to be read. The file holds all rows of the defaults and of the first variant
+//! on a terminal, and of each other variant those that differ. `BLESS=1 cargo test table` writes it.
 
 use std::fmt::Write;
 

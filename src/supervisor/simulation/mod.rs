@@ -1,7 +1,7 @@
 //! The policy, the loop and the tree together on a simulated kernel, in which anything can happen
 //! between two calls: a fork, an exit, a stop, a PID that another process gets, a signal, a SIGKILL
-//! to bowout itself. Settings, processes and happenings are drawn by chance; proptest shrinks a
-//! failing scene and prints the seed.
+//! to bowout itself. Settings, processes and events are random. proptest shrinks a failing scene;
+//! `tests/simulation` prints the seed.
 //!
 //! `cargo test` runs the same few scenes each time. `tests/simulation` runs as many as are wanted,
 //! and puts known faults back to check that they are found. The terminal is not simulated: the walk
