@@ -1,6 +1,7 @@
-//! The errors that are injected into each system call. They are those of its manual page that a
-//! caller can meet without a mistake of its own, and `EPERM` and `ENOSYS`, by which a seccomp
-//! filter or an old kernel refuses it. A call of bowout's that is not in this list fails the suite.
+//! The errors that are injected into each system call. Some are those of its manual page that a
+//! caller can meet without a mistake of its own. The others are `EPERM` and `ENOSYS`, by which a
+//! seccomp filter or an old kernel refuses the call. A call of bowout's that is not in this list
+//! fails the suite.
 
 /// The calls, and the errors of each; `retval=N` is a success without an effect.
 const ERRORS: &[(&str, &[&str])] = &[

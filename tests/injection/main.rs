@@ -140,7 +140,7 @@ fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>
             if !size(met.insert(call.key.clone()), true) {
                 continue;
             }
-            // The first execve of a process is the one that starts it.
+            // Not the first execve: a failure would also hit the one by which strace starts bowout.
             for error in errors_of(call).filter(|_| call.name != "execve" || call.nth > 1) {
                 let injection = Injection {
                     call: call.name.clone(),
