@@ -187,9 +187,14 @@ static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// Runs at the end of the test process.
 extern "C" fn end() {
     let pid = NSPAWN.load(Ordering::SeqCst);
-    // The first SIGTERM makes systemd shut down, the second ends the container. Each has 20
-    // seconds.
-    'signals: for signal in [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL] {
+    // Where no container was started, kill(2) would take the 0 for this process's group.
+    let signals: &[i32] = match pid {
+        0 => &[],
+        // The first SIGTERM makes systemd shut down, the second ends the container. Each has 20
+        // seconds.
+        _ => &[libc::SIGTERM, libc::SIGTERM, libc::SIGKILL],
+    };
+    'signals: for &signal in signals {
         // SAFETY: no pointers. The child has not been reaped yet, so the PID is still its own.
         unsafe { libc::kill(pid, signal) };
         for _ in 0..200 {

@@ -180,6 +180,8 @@ impl Model {
         };
         for time in [
             &mut self.runs_until,
+            &mut self.ready_by,
+            &mut self.silent_until,
             &mut self.begun,
             &mut self.prepared,
             &mut self.rung_over,
