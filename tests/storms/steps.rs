@@ -1,8 +1,8 @@
-//! One stop request in each gap between two system calls. ptrace(2) stops bowout, or its child
-//! before the exec, in the gap, so that every gap is tested. The mask at that moment determines the
-//! expected result.
+//! One stop request in each gap between two system calls. ptrace(2) stops bowout, or its child, in
+//! each gap, so that no gap is missed. The signal mask at that moment determines the expected
+//! result.
 //!
-//! Caveat: the tracer is the thread that has started the tracee.
+//! Caveat: the tracer is the thread that started the tracee, and only it can make requests.
 
 use crate::bare::{Bare, Explained, Line};
 use crate::common::{Home, homes, leftovers, not_root, size, skip, until};
@@ -11,11 +11,12 @@ const TERM: i32 = libc::SIGTERM;
 /// A stop before or after a system call (`PTRACE_O_TRACESYSGOOD`).
 const CALL: i32 = libc::SIGTRAP | 0x80;
 
-/// An upper limit on the number of gaps.
+/// More gaps than a run has.
 pub const MOST: usize = 2000;
 
 pub fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
-    // SAFETY: of the requests made here, PTRACE_GETEVENTMSG alone takes a pointer, which is valid.
+    // SAFETY: none of the requests made here takes a pointer but PTRACE_GETEVENTMSG, whose one is
+    // valid.
     let done = unsafe { libc::ptrace(request, pid, 0_usize, data) };
     assert!(
         done >= 0,
@@ -29,15 +30,15 @@ pub fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
 pub enum Next {
     /// A stop before or after a system call.
     Call,
-    /// Another stop, with this status.
+    /// Another stop, with this wait status.
     Other(i32),
     Asleep,
-    /// The end, with this status.
+    /// The process ended with this wait status.
     Ended(i32),
 }
 
-/// Lets the process run to its next stop. Once `may_sleep` returns true, a sleep is an event as
-/// well: the process waits for the test.
+/// Lets the process run to its next stop. If `may_sleep` returns true, sleep (state S) is an event,
+/// too.
 pub fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) -> Next {
     let mut pass = 0;
     loop {
@@ -57,14 +58,14 @@ pub fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool
             Some(status) => match (libc::WSTOPSIG(status), status >> 16) {
                 (CALL, _) => return Next::Call,
                 (libc::SIGTRAP, _) => return Next::Other(status),
-                // The next request delivers this signal.
+                // A signal-delivery-stop: the next request passes the signal on.
                 (signal, _) => pass = signal,
             },
         }
     }
 }
 
-/// Waits for the next stop.
+/// Waits for the next stop of this process.
 pub fn stopped(pid: i32) {
     let mut status = 0;
     // SAFETY: one valid integer; a tracee of this thread, which stops or ends.
@@ -72,7 +73,7 @@ pub fn stopped(pid: i32) {
     assert!(got == pid && libc::WIFSTOPPED(status), "{pid}: {status:#x}");
 }
 
-/// Starts bowout, stopped at its first instruction.
+/// Starts bowout, which stops at its first instruction, and sets the ptrace options.
 pub fn start(line: &Line, options: i32) -> Bare {
     let bare = line.start();
     stopped(bare.pid);
@@ -84,8 +85,9 @@ pub fn start(line: &Line, options: i32) -> Bare {
     bare
 }
 
-/// Stops bowout `gap` stops after its first instruction, sends SIGTERM there, and lets it go.
-/// Returns false if bowout ends or sleeps before that stop.
+/// Stops bowout `gap` stops after its first instruction, sends the stop request there, and
+/// detaches. Returns false if bowout slept or exited before that gap, and the explanation of a
+/// request that was sent.
 fn ask_in_gap(
     home: Home,
     line: &Line,
@@ -119,11 +121,13 @@ fn ask_in_gap(
     ptrace(libc::PTRACE_DETACH, bare.pid, 0);
     let what = format!("{home:?}, gap {gap}, blocked: {blocked}");
     if !blocked && home == Home::Pid1 && bare.see("ready") && bare.try_wait().is_none() {
-        // As in the sweep, the kernel did not deliver the first one to PID 1.
+        // As in the sweep: the kernel does not deliver this early signal to PID 1, so it is sent
+        // again.
         bare.kill(TERM);
     }
     let explained = bare.assert_explained(&what);
-    // The last gap in which the signal is not blocked is the one before the call that blocks it.
+    // The last gap without a blocked SIGTERM is the one before the call that blocks it. In later
+    // gaps, bowout's own code must receive the request.
     assert!(
         explained != Explained::BeforeMain || !blocked,
         "{what}: lost"
@@ -181,7 +185,8 @@ fn a_stop_request_between_any_two_system_calls_changes_no_status() {
     }
 }
 
-/// Starts bowout. Returns it without a tracer, and its child, stopped after the fork.
+/// Starts bowout and detaches from it after its fork. Returns it and its child, which is stopped
+/// directly after the fork.
 pub fn forked(line: &Line) -> (Bare, i32) {
     let bare = start(line, libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEEXEC);
     let mut child = 0_u64;
@@ -245,7 +250,7 @@ fn a_stop_request_between_any_two_system_calls_of_the_child_reaches_it() {
 }
 
 impl Bare {
-    /// Returns true if the command has written that it is ready.
+    /// Returns true if the command has printed that it is ready.
     fn has_written(&mut self) -> bool {
         self.take();
         self.text().contains("ready ")

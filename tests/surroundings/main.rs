@@ -1,9 +1,10 @@
-//! bowout in each of the places that it may be started in, and there each of its six actions:
-//! `cargo test --test surroundings`. Each cell is run and prints `ok`, or prints why it cannot be
-//! run on this machine. The table follows at the end, in the form of tests/RESULTS.md. For every
-//! place, /proc shows that bowout is where the name says.
+//! bowout in each place where it may be started, with each of six actions: `cargo test --test
+//! surroundings`. Each cell prints `ok`, or the reason why this machine cannot run it. The table
+//! at the end is the one of tests/RESULTS.md. Each action except `start` also checks in /proc that
+//! bowout is in the place of that name.
 //!
-//! As root. With `CI=true` a cell that cannot be run fails.
+//! Run it as root. With `CI=true` a cell that cannot run fails. `SURROUNDINGS=TEXT` runs only the
+//! places whose names contain TEXT.
 #![allow(unsafe_code)]
 // The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
@@ -28,7 +29,7 @@ use common::pty::missing;
 use common::{Start, Status, probe};
 use place::{Ground, PLACES, Place};
 
-/// The number of parallel cells, each of which mostly waits.
+/// Several cells at once: each cell mostly waits.
 const THREADS: usize = 6;
 
 /// Prints a line past the test runner's capture.
@@ -128,7 +129,7 @@ fn each_action_is_the_same_in_each_place() {
     );
 }
 
-/// The status of the probe, with these words, under a filter.
+/// The status of a probe with these words under the filter of a list.
 fn under(list: &str, words: &[&str]) -> Status {
     let dir = common::Dir::new();
     let file = dir.write("filter", filter::program(list), 0o600);
@@ -140,7 +141,7 @@ fn under(list: &str, words: &[&str]) -> Status {
         .wait()
 }
 
-/// Without this test, the rows of seccomp would prove nothing.
+/// Without this check, an ineffective filter would leave the rows of seccomp `ok`.
 #[test]
 fn a_filter_refuses_each_call_outside_its_list() {
     if !cfg!(target_arch = "x86_64") {
@@ -166,7 +167,7 @@ fn a_filter_refuses_each_call_outside_its_list() {
         assert_eq!(under("else allow", &name), Status::Code(0));
         assert_eq!(under(list, &name), Status::Code(1));
     }
-    // A condition on an argument: kill(2) is allowed with SIGUSR1 alone.
+    // A condition on an argument: kill(2) with SIGUSR1 alone.
     let one = "allow kill 1 == 10\nerrno=1 kill\nelse allow";
     assert_eq!(under(one, &["kill", &own, "0"]), Status::Code(98));
     for (condition, signal, code) in [
