@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::common::pty::{CTRL_C, Pty, Shell, kill, missing, parent_of};
 use crate::common::{
-    Dir, Home, NEEDS_TIME_TO_STOP, NONE, Start, Status, homes, leftovers, no_namespaces, not_root,
-    pending, probe, signals_of, skip, until,
+    Dir, Home, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe,
+    signals_of, skip, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -340,19 +340,16 @@ fn a_translated_ctrl_c_reaches_the_command() {
 /// still has a second to act on the stop signal.
 #[test]
 fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
-    if skip(missing("python3")) {
-        return;
-    }
     let exits_by_itself = || {
-        let mut bowout =
-            Start::new(["--grace", "2s"]).command(["python3", "-c", NEEDS_TIME_TO_STOP]);
+        let pauses = ["signals", "--pause", "TERM:5000", "--exit", "TERM:5"];
+        let mut bowout = Start::new(["--grace", "4s"]).probe(pauses);
         bowout.ready();
         let child = bowout.child_pid();
         bowout.kill(TERM);
         bowout.expect(TERM);
         kill(child, libc::SIGSTOP);
         bowout.kill(libc::SIGSTOP);
-        after(Instant::now(), Duration::from_millis(3700));
+        after(Instant::now(), Duration::from_millis(5700));
         bowout.kill(libc::SIGCONT);
         bowout.err.find("the late deadline", |line| {
             line.contains("the deadline passed while bowout was stopped")

@@ -3,8 +3,7 @@
 use super::*;
 use crate::fuzz::fuzz;
 
-/// Nanoseconds in a unit; a month is the twelfth of a year, and a year 365.25
-/// days.
+/// Nanoseconds in a unit; a month is 30.44 days, a year 365.25.
 fn unit(word: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;
     Some(match word {

@@ -50,11 +50,11 @@ struct Case(
     &'static [Difference],
 );
 
-const LEFT: Difference = ("left", "bowout leaves no process (promise 3)");
+const LEFT: Difference = ("left", "bowout leaves no process");
 const DRAIN: Difference = ("descendant", "bowout asks what the command leaves to exit");
 const SAME_DEATH: Difference = (
     "end",
-    "bowout dies as the command did, unless it is PID 1 (promise 4)",
+    "bowout dies as the command did, unless it is PID 1",
 );
 const OWN_CODES: Difference = ("end", "bowout's own failures are 125, 126 and 127");
 const NO_CONT: Difference = (
@@ -138,8 +138,8 @@ const CASES: &[Case] = &[
         "bowout -s --grace 1h -- PROBE signals --name c --exit USR1:7",
         &[Send(TERM), Send(TERM), Send(USR1)],
         &[
-            ("command", "a second stop request means now (promise 2)"),
-            ("end", "a second stop request means now (promise 2)"),
+            ("command", "a second stop request means now"),
+            ("end", "a second stop request means now"),
         ],
     ),
     Case(
@@ -292,7 +292,7 @@ const CASES: &[Case] = &[
         &[],
         &[(
             "end",
-            "0 as a limit is refused, and 'never' named (design 3.8)",
+            "0 as a limit is refused, and 'never' named",
         )],
     ),
     Case(
