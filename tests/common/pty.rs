@@ -448,17 +448,24 @@ fn below(pid: i32) -> String {
         .fold(one, |all, one| all + &one)
 }
 
-/// Returns true if the process is in a system call that waits for keys. Where the kernel does not
-/// show the call, returns true if the process sleeps.
+/// Returns true if the process is in a system call that waits for keys.
 pub fn waits_for_keys(pid: i32) -> bool {
-    const CALLS: [libc::c_long; 4] = [
-        libc::SYS_poll,
-        libc::SYS_ppoll,
-        libc::SYS_pselect6,
-        libc::SYS_read,
-    ];
+    waits_in(
+        pid,
+        &[
+            libc::SYS_poll,
+            libc::SYS_ppoll,
+            libc::SYS_pselect6,
+            libc::SYS_read,
+        ],
+    )
+}
+
+/// Returns true if the process is in one of these system calls. Where the kernel does not show the
+/// call, returns true if the process sleeps.
+fn waits_in(pid: i32, calls: &[libc::c_long]) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/syscall")) {
-        Ok(text) => CALLS
+        Ok(text) => calls
             .iter()
             .any(|call| text.split(' ').next() == Some(&call.to_string())),
         Err(_) => state_of(pid) == Some('S'),
@@ -537,10 +544,21 @@ impl Shell {
     }
 
     /// Runs a line that starts a probe under bowout; returns the PIDs of the probe and of bowout.
+    /// Each shell in between waits by then: between its fork and its wait, Ctrl-C would kill it.
     pub fn probe(&mut self, line: &str) -> (i32, i32) {
         self.line(line);
         let child = self.0.ready();
-        (child, parent_of(child))
+        let bowout = parent_of(child);
+        let mut above = parent_of(bowout);
+        while above > 1 && above != self.0.pid {
+            let name = std::fs::read_to_string(format!("/proc/{above}/comm")).unwrap_or_default();
+            let is_shell = ["bash", "dash", "sh"].contains(&name.trim());
+            self.0.until("the shell waits for bowout", |_| {
+                (!is_shell || waits_in(above, &[libc::SYS_wait4])).then_some(())
+            });
+            above = parent_of(above);
+        }
+        (child, bowout)
     }
 
     /// Presses Ctrl-Z; waits until the shell reports it and both processes are stopped.

@@ -52,10 +52,7 @@ struct Case(
 
 const LEFT: Difference = ("left", "bowout leaves no process");
 const DRAIN: Difference = ("descendant", "bowout asks what the command leaves to exit");
-const SAME_DEATH: Difference = (
-    "end",
-    "bowout dies as the command did, unless it is PID 1",
-);
+const SAME_DEATH: Difference = ("end", "bowout dies as the command did, unless it is PID 1");
 const OWN_CODES: Difference = ("end", "bowout's own failures are 125, 126 and 127");
 const NO_CONT: Difference = (
     "descendant",
@@ -290,10 +287,7 @@ const CASES: &[Case] = &[
         "timeout 0 PROBE exit 7",
         "bowout --max-runtime 0 PROBE exit 7",
         &[],
-        &[(
-            "end",
-            "0 as a limit is refused, and 'never' named",
-        )],
+        &[("end", "0 as a limit is refused, and 'never' named")],
     ),
     Case(
         "timeout 1h PROBE die TERM",
