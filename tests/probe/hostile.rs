@@ -6,8 +6,8 @@ use std::ptr::{null, null_mut};
 
 use crate::{Words, receive, signal, sys};
 
-/// Does what the words say, one after the other, with every signal blocked; after `--`, as
-/// `signals`.
+/// Performs the acts that the words name, in order, with every signal blocked. After them, or after
+/// `--`, continues as `signals`.
 pub(crate) fn hostile(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     // SAFETY: no arguments.
@@ -18,14 +18,15 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "say" => sys::say(&words.text()),
             "await" => await_signal(signal(&words.text())),
             "name" => name(words.word().unwrap_or_default()),
-            // SAFETY: no pointers; the parent is there for as long as we are its child.
+            // SAFETY: no pointers; the parent lives as long as we are its child.
             "tell" => drop(sys::check(
                 unsafe { libc::kill(parent, signal(&words.text())) },
                 "kill",
             )),
             "echo" => echo(parent, signal(&words.text())),
             "forge" => forge(parent, words.number(), signal(&words.text())),
-            // SAFETY: no pointers. A system that forbids it has spoiled the act, not the test.
+            // SAFETY: no pointers. The result is ignored: where the system forbids the call, the
+            // test only lacks this act.
             "all" => drop(unsafe { libc::kill(-1, signal(&words.text())) }),
             "limit" => limit(parent, words.number(), words.number()),
             "trace" => trace(
@@ -83,7 +84,7 @@ fn await_signal(signal: c_int) {
     {}
 }
 
-/// As ps(1) and the log see it: up to 15 bytes.
+/// Sets the name that ps(1) and the log show, of at most 15 bytes.
 fn name(name: OsString) {
     let name = CString::new(name.into_vec()).unwrap_or_default();
     // SAFETY: a string that outlives the call.
@@ -93,7 +94,7 @@ fn name(name: OsString) {
     );
 }
 
-/// Sends it to the parent and waits until it comes back.
+/// Sends the signal to the parent and waits until the parent sends it back.
 fn echo(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
     sys::check(unsafe { libc::kill(parent, signal) }, "kill");
@@ -101,7 +102,8 @@ fn echo(parent: c_int, signal: c_int) {
     sys::say(&format!("back {signal}"));
 }
 
-/// A queued signal says of its sender what the sender likes (rt_sigqueueinfo(2)).
+/// Queues a signal that names a false sender: the caller of rt_sigqueueinfo(2) fills in the PID and
+/// the user.
 fn forge(parent: c_int, pid: c_int, signal: c_int) {
     #[repr(C)]
     struct Info {
@@ -114,7 +116,7 @@ fn forge(parent: c_int, pid: c_int, signal: c_int) {
         sender: [pid, 4242],
         rest: [0; 13],
     };
-    // SAFETY: as many bytes as a siginfo_t has.
+    // SAFETY: the structure has the size of a siginfo_t.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, parent, signal, &raw const info) };
     sys::check(done as c_int, "rt_sigqueueinfo");
 }
@@ -124,7 +126,7 @@ fn limit(pid: c_int, which: c_int, to: c_int) {
         rlim_cur: to as u64,
         rlim_max: to as u64,
     };
-    // SAFETY: a limit that is only read, and no place to write to.
+    // SAFETY: the kernel only reads the limit; the old limit is not asked for.
     let done = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
@@ -137,7 +139,8 @@ fn limit(pid: c_int, which: c_int, to: c_int) {
     sys::check(done as c_int, "prlimit");
 }
 
-/// Never looks at it: a signal stops it, and when it has ended no other process can reap it.
+/// Traces the process and never waits for it: a signal stops it, and after it exits no other
+/// process can reap it.
 fn trace(pid: c_int) {
     // SAFETY: no pointers are read.
     sys::check(
@@ -146,7 +149,7 @@ fn trace(pid: c_int) {
     );
 }
 
-/// Stops it for as long as we are there.
+/// Keeps the process stopped until this process exits.
 fn attach(pid: c_int) {
     trace(pid);
     // SAFETY: no pointers are read; no status is asked for.
@@ -170,7 +173,8 @@ fn open(path: &str, flags: c_int) -> c_int {
     }
 }
 
-/// Through a description of our own, so that the flags of the shared one stay as they are.
+/// Writes to the pipe of `fd` until it is full. Opens it again, so that the flags of the shared
+/// open file description do not change.
 fn fill(fd: c_int) {
     let own = sys::check(open(&format!("/proc/self/fd/{fd}"), libc::O_WRONLY), "open");
     for size in [4096, 1] {
@@ -180,8 +184,8 @@ fn fill(fd: c_int) {
     }
 }
 
-/// Has the kernel signal the parent whenever a process reads from stderr, which the two share
-/// (fcntl(2), `O_ASYNC`).
+/// Makes the kernel send a signal to the parent whenever a process reads from stderr, which the two
+/// share (fcntl(2), `O_ASYNC`).
 fn on_every_line(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
     unsafe {
@@ -198,13 +202,14 @@ fn on_every_line(parent: c_int, signal: c_int) {
     }
 }
 
-/// Whatever the parent has open and can be opened, written to and read from.
+/// Opens the file of each of the parent's descriptors below 64, where the kernel allows it, for
+/// writing and for reading. Tries to write a byte and to read one.
 fn reopen(parent: c_int) {
     for fd in 0..64 {
         for flags in [libc::O_WRONLY, libc::O_RDONLY] {
             let own = open(&format!("/proc/{parent}/fd/{fd}"), flags);
             let mut byte = [b'\n'];
-            // SAFETY: one byte; a descriptor of ours, or none.
+            // SAFETY: the buffer is one byte; the descriptor is ours, or -1.
             unsafe {
                 libc::write(own, byte.as_ptr().cast(), 1);
                 libc::read(own, byte.as_mut_ptr().cast(), 1);
@@ -219,14 +224,15 @@ fn exit() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Goes on in an orphan.
+/// Continues in a child, which this process orphans by its exit.
 fn leave() {
     if sys::fork() > 0 {
         exit()
     }
 }
 
-/// Never the same process for long, nor in the same session, nor by the same name.
+/// Continues for ever in a new orphan, in a new session, and under a new name. The name contains
+/// text that looks like the fields after it in /proc/PID/stat.
 fn chain() -> ! {
     loop {
         leave();
@@ -236,7 +242,7 @@ fn chain() -> ! {
     }
 }
 
-/// Goes on in another thread. The first one ends, and with it, to all appearance, the process.
+/// Continues in another thread. The first thread exits, and the process then looks like a zombie.
 fn thread(words: Vec<OsString>) -> ! {
     std::thread::spawn(move || hostile(&mut Words(words.into_iter())));
     // SAFETY: this thread holds nothing that the other needs.
@@ -244,7 +250,7 @@ fn thread(words: Vec<OsString>) -> ! {
     exit()
 }
 
-/// An empty directory over this one, for all that share our mounts.
+/// Mounts an empty directory over this one, for each process that shares our mount namespace.
 fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
     let done = unsafe {

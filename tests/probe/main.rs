@@ -1,13 +1,13 @@
-//! The command that the end-to-end tests have bowout run, and the set-ups that they run bowout in.
+//! The command that bowout runs in the end-to-end tests, and the set-ups in which they run bowout.
 //!
-//! A C `main`: Rust's own start-up opens closed descriptors and ignores SIGPIPE, which is what is
-//! being measured.
+//! `main` is a C function: Rust's start-up code opens closed descriptors and ignores SIGPIPE, and
+//! the tests measure exactly these.
 //!
 //! Lines on stdout are `[NAME ]ready PID`, then `[NAME ]SIGNAL CODE SENDER VALUE` for every signal
 //! received.
 #![no_main]
 #![allow(unsafe_code)]
-// Clocks and threads are bowout's concern, not that of its command.
+// clippy.toml restricts clocks and threads for bowout, not for its command.
 #![allow(clippy::disallowed_methods)]
 
 mod hostile;
@@ -56,7 +56,7 @@ ns [--here] [--no-proc | --hide | --outer-proc | --ended-proc | --no-tty | --own
                              COMMAND as PID 1 of a namespace; end as it ends
 ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 
-/// The words of the command line, taken one by one.
+/// The words of the command line, which are taken one by one.
 struct Words(std::vec::IntoIter<OsString>);
 
 impl Words {
@@ -76,7 +76,7 @@ impl Words {
         number(&self.text())
     }
 
-    /// What follows `--`.
+    /// The remaining words.
     fn command(&mut self) -> Vec<OsString> {
         self.0.by_ref().collect()
     }
@@ -87,7 +87,7 @@ fn number(text: &str) -> c_int {
         .unwrap_or_else(|_| sys::fail(&format!("not a number: {text}")))
 }
 
-/// `TERM`, or any number.
+/// Parses a signal: a name, such as `TERM`, or any number.
 fn signal(text: &str) -> c_int {
     match text {
         "HUP" => libc::SIGHUP,
@@ -106,7 +106,7 @@ fn signal(text: &str) -> c_int {
     }
 }
 
-/// `TERM:7`.
+/// Parses a pair, such as `TERM:7`.
 fn pair(text: &str) -> (c_int, &str) {
     let Some((left, right)) = text.split_once(':') else {
         sys::fail(&format!("not a pair: {text}"))
@@ -116,8 +116,7 @@ fn pair(text: &str) -> (c_int, &str) {
 
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
-    // SAFETY: the C runtime hands over `count` pointers to strings that live as long as the
-    // process.
+    // SAFETY: the C runtime passes `count` pointers to strings that live as long as the process.
     let all = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) });
     let all: Vec<OsString> = all
         .map(|word| OsString::from_vec(word.to_bytes().to_vec()))

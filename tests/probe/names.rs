@@ -1,4 +1,4 @@
-//! The variables that name a process.
+//! `named` and `names`: the variables that name a process.
 
 use std::ffi::c_int;
 use std::mem::zeroed;
@@ -16,8 +16,8 @@ const NAMES: [&str; 6] = [
     "LISTEN_FDNAMES",
 ];
 
-/// The inode of a pidfd on ourselves.
-// 32 bits on 32-bit machines.
+/// The inode of a pidfd of this process.
+// `st_ino` has 32 bits on 32-bit machines.
 #[allow(clippy::useless_conversion)]
 fn inode() -> u64 {
     // SAFETY: the structure is filled in before it is read.
@@ -33,8 +33,8 @@ fn inode() -> u64 {
     }
 }
 
-/// Has each of these variables name this process, then executes the command, which is this process
-/// still.
+/// Sets each of these variables to the PID of this process, or to its pidfd's inode. Then executes
+/// the command, which keeps the PID.
 pub(crate) fn named(words: &mut Words) -> ! {
     while let Some(name) = words.word() {
         if name == "--" {
@@ -51,7 +51,7 @@ pub(crate) fn named(words: &mut Words) -> ! {
     sys::fail("named: no command")
 }
 
-/// The own PID, and what the variables say.
+/// Prints the PID and the inode of this process, and the values of the variables.
 pub(crate) fn names() -> ! {
     sys::say(&format!("pid {}", std::process::id()));
     sys::say(&format!("inode {}", inode()));

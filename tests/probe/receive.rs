@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 use crate::{Words, number, pair, signal, sys};
 
-/// What to do on a signal, besides reporting it.
+/// The reaction to a signal, besides reporting it.
 enum Then {
     Pause(c_int),
     Tell(c_int),
@@ -51,7 +51,8 @@ pub(crate) fn signals(words: &mut Words) -> ! {
             while unsafe { libc::waitpid(-1, null_mut(), libc::WNOHANG) } > 0 {}
             continue;
         }
-        // SAFETY: kill and sigqueue both fill the sender; the value is zero without sigqueue.
+        // SAFETY: the kernel fills the zeroed structure; kill(2) and sigqueue(3) both set the
+        // sender.
         let (sender, value) =
             unsafe { (info.si_pid(), info.si_value().sival_ptr as isize as c_int) };
         let value = if info.si_code == libc::SI_QUEUE {
@@ -67,7 +68,7 @@ pub(crate) fn signals(words: &mut Words) -> ! {
                     unsafe { libc::poll(null_mut(), 0, *ms) };
                     sys::say(&format!("{name}paused"));
                 }
-                // SAFETY: a signal to the parent, which lives as long as we are its child.
+                // SAFETY: no pointers; the parent lives as long as we are its child.
                 Then::Tell(what) => unsafe {
                     libc::kill(libc::getppid(), *what);
                 },
@@ -82,7 +83,7 @@ pub(crate) fn signals(words: &mut Words) -> ! {
 pub(crate) fn wait() -> libc::siginfo_t {
     let all = u64::MAX;
     loop {
-        // SAFETY: the kernel fills the structure; its own set is 8 bytes.
+        // SAFETY: the kernel fills the structure; the kernel's signal set is 8 bytes.
         let (info, got) = unsafe {
             let mut info: libc::siginfo_t = zeroed();
             let got = libc::syscall(

@@ -1,4 +1,4 @@
-//! What makes a storm, and what counts one.
+//! Sub-commands that send or count many signals, fork many processes, or use up memory.
 
 use std::ffi::{c_int, c_void};
 use std::fmt::Write;
@@ -14,10 +14,11 @@ fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// `COUNT` signals in turn to a process, as fast as its queue takes them: half of it with `half`,
-/// all with `full`; each has its own number as value. Through a pidfd, for the PID may become
-/// another's. A full queue is asked again and counted: `kill` would not say that it is full
-/// (signal(7)), so that all are queued. The line at the end says how many were taken.
+/// Queues `COUNT` signals for a process, of the given kinds in turn, as fast as its queue takes
+/// them. With `half`, it uses half of the queue, with `full` all of it. Each signal carries its own
+/// number as its value. A pidfd names the process, because its PID may be reused. A refusal by a
+/// full queue is counted, and the signal is queued again: kill(2) does not report a full queue
+/// (signal(7)). The last line reports how many signals were queued.
 pub(crate) fn send(words: &mut Words) -> c_int {
     let (pid, count, half) = (words.number(), words.number(), words.text() == "half");
     let signals: Vec<c_int> = std::iter::from_fn(|| words.word())
@@ -38,7 +39,7 @@ pub(crate) fn send(words: &mut Words) -> c_int {
         while !queue(target, *signal, number) {
             match errno() {
                 libc::EAGAIN => full += 1,
-                // It has ended.
+                // The process has exited.
                 libc::ESRCH => break 'all,
                 _ => sys::fail_os("pidfd_send_signal"),
             }
@@ -54,7 +55,8 @@ pub(crate) fn send(words: &mut Words) -> c_int {
     0
 }
 
-/// `SigQ: 3/1000` in /proc/PID/status, of all processes of its user (proc_pid_status(5)).
+/// Reads `SigQ: 3/1000` in /proc/PID/status: the queued signals of all processes of its user, and
+/// their limit (proc_pid_status(5)).
 fn is_half_full(pid: c_int) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text
@@ -65,8 +67,8 @@ fn is_half_full(pid: c_int) -> bool {
     used.parse::<u64>().unwrap_or(0) > limit.parse::<u64>().unwrap_or(0) / 2
 }
 
-/// As sigqueue(3) does it (rt_sigqueueinfo(2)): signal, errno and code, then PID, user and value
-/// after the padding.
+/// Queues a signal as sigqueue(3) does (rt_sigqueueinfo(2)). The structure holds signal, errno and
+/// code, then PID, user and value after the padding.
 fn queue(target: c_int, signal: c_int, value: c_int) -> bool {
     let mut info = [0_i32; 32];
     // SAFETY: the structure is of the kernel's size, 128 bytes; the other calls take no arguments.
@@ -91,8 +93,8 @@ fn tally(counts: &[u64; 65]) -> String {
     text
 }
 
-/// Counts every signal, with a line for every 10,000; the last real-time one asks for the counts,
-/// `--exit SIG:CODE` ends with them.
+/// Counts every signal, and prints a line after each 10,000. On SIGRTMAX, it prints the counts. On
+/// the signal of `--exit SIG:CODE`, it prints the counts and exits with CODE.
 pub(crate) fn count(words: &mut Words) -> ! {
     let mut end = (0, 0);
     if words.word().is_some() {
@@ -127,7 +129,7 @@ fn pair_of(text: &str) -> (c_int, c_int) {
     (on, code.parse().unwrap_or_else(|_| sys::fail(text)))
 }
 
-/// How many orphans one parent makes before it ends.
+/// The number of orphans that one parent makes before it exits.
 const BATCH: usize = 64;
 const STACK: usize = 4096;
 static mut STACKS: [[u8; STACK]; BATCH] = [[0; STACK]; BATCH];
@@ -136,14 +138,14 @@ extern "C" fn end_at_once(_: *mut c_void) -> c_int {
     0
 }
 
-/// `RATE` orphans a second for `MS`, or until SIGTERM, which `--stubborn` ignores; then says how
-/// many they were. An orphan shares its parent's memory, so that it is cheap, and ends whenever the
-/// scheduler has it: some before their parent, some after it.
+/// Makes `RATE` orphans a second for `MS` milliseconds, or until SIGTERM, which `--stubborn`
+/// ignores; then reports how many it made. An orphan shares its parent's memory, so that it is
+/// cheap. It exits as soon as the scheduler runs it: some exit before their parent, some after it.
 pub(crate) fn bomb(words: &mut Words) -> c_int {
     let (rate, ms) = (words.number() as u64, words.number());
     let stubborn = words.word().is_some();
     sys::mask(libc::SIG_SETMASK, u64::MAX);
-    // SAFETY: a shared page of zeroes, which are an AtomicU64; it stays.
+    // SAFETY: the page is shared, zeroed and never unmapped; zeroes are a valid AtomicU64.
     let made = unsafe {
         let page = libc::mmap(
             null_mut(),
@@ -167,7 +169,7 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
         let middle = sys::fork();
         if middle == 0 {
             for stack in 0..BATCH {
-                // SAFETY: each has a stack of its own, which no other thread uses, and only
+                // SAFETY: each child has its own stack, which no other thread uses, and only
                 // returns.
                 let pid = unsafe {
                     let top = addr_of_mut!(STACKS)
@@ -200,7 +202,7 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
     0
 }
 
-/// Whether SIGTERM is pending.
+/// Returns true if SIGTERM is pending.
 fn asked_to_stop() -> bool {
     // SAFETY: a set that sigpending fills in.
     unsafe {
@@ -210,8 +212,8 @@ fn asked_to_stop() -> bool {
     }
 }
 
-/// Forks until it may not any more, says so, then does as `signals`. What it has forked ends by
-/// SIGKILL alone.
+/// Forks until the kernel refuses, reports the number of children, then continues as `signals`.
+/// Only SIGKILL ends the children.
 pub(crate) fn fill(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     let mut made = 0;
@@ -228,7 +230,7 @@ pub(crate) fn fill(words: &mut Words) -> ! {
     receive::signals(words)
 }
 
-/// Ends at the end of stdin.
+/// Exits with `code` at the end of stdin.
 pub(crate) fn until_eof(code: c_int) -> c_int {
     // SAFETY: no arguments.
     sys::say(&format!("ready {}", unsafe { libc::getpid() }));
@@ -237,7 +239,7 @@ pub(crate) fn until_eof(code: c_int) -> c_int {
     code
 }
 
-/// Takes memory until it is killed.
+/// Allocates memory until it is killed.
 pub(crate) fn eat() -> ! {
     // SAFETY: no arguments.
     sys::say(&format!("ready {}", unsafe { libc::getpid() }));

@@ -1,17 +1,17 @@
-//! The few system calls that more than one sub-command needs.
+//! The system calls that more than one sub-command needs.
 
 use std::ffi::{CString, OsString, c_int};
 use std::io::Error;
 use std::os::unix::ffi::OsStringExt;
 
-/// One line, in one write: several processes share the pipe.
+/// Prints a line in one write(2), because several processes share the pipe.
 pub(crate) fn say(line: &str) {
     let line = format!("{line}\n");
     // SAFETY: the buffer is valid for its length.
     unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
 }
 
-/// The probe's own failure, which no test expects.
+/// Reports a failure of the probe itself and exits with 98, which no test expects.
 pub(crate) fn fail(why: &str) -> ! {
     let line = format!("probe: {why}\n");
     // SAFETY: the buffer is valid for its length; _exit takes no pointers.
@@ -29,7 +29,8 @@ pub(crate) fn check(result: c_int, what: &str) -> c_int {
     if result < 0 { fail_os(what) } else { result }
 }
 
-/// The mask as the kernel has it: the C library's calls leave signals 32 and 33 out.
+/// Changes the mask with the kernel's own call: the C library's functions leave out signals 32 and
+/// 33.
 pub(crate) fn mask(how: c_int, signals: u64) {
     // SAFETY: the kernel's set is 8 bytes on every 64-bit Linux.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals, 0, 8) };
@@ -40,7 +41,7 @@ pub(crate) fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// Likewise for the disposition, default or ignored.
+/// Likewise sets a disposition: default or ignored.
 pub(crate) fn disposition(signal: c_int, handler: libc::sighandler_t) {
     let action = [handler as u64, 0, 0, 0];
     // SAFETY: the handler comes first in the kernel's structure, which is at most 32 bytes.
@@ -74,7 +75,7 @@ pub(crate) fn die_with_parent() {
 }
 
 pub(crate) fn fork() -> libc::pid_t {
-    // SAFETY: the probe has one thread.
+    // SAFETY: no other thread of the probe holds a lock: it waits for this one, or exits.
     check(unsafe { libc::fork() }, "fork")
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn exec(command: Vec<OsString>) -> ! {
         .collect();
     let mut pointers: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     pointers.push(std::ptr::null());
-    // SAFETY: a null-terminated array of strings that outlive the call.
+    // SAFETY: the array is null-terminated, and its strings outlive the call.
     unsafe { libc::execvp(pointers[0], pointers.as_ptr()) };
     fail_os("exec")
 }
