@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
-# Where the programs are built and run: see build().
+# The folder in which build() puts the programs, and in which they run.
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")).resolve() / "benches"
 BARE = ["./child", "exit"]
-# What PR_SET_CHILD_SUBREAPER is in <sys/prctl.h>.
+# The value of PR_SET_CHILD_SUBREAPER in <sys/prctl.h>.
 SUBREAPER = 36
 
 # A typical call in a container: none of them logs a line.
@@ -59,9 +59,9 @@ class Wrapper(NamedTuple):
 
     name: str
     words: list
-    # The same where it is to end all that is below the command, as far as it can; '@GRACE' is the grace period.
+    # The same, with the options to end all descendants of the command, as far as it can; '@GRACE' is the grace period.
     tree: list
-    # Reaps orphans as PID 1, and forwards every signal; timeout does neither.
+    # It reaps orphans as PID 1, and forwards every signal; timeout does neither.
     init: bool = True
 
 
@@ -147,7 +147,7 @@ def instructions(words, env=ENVIRONMENT):
     """User instructions of the wrapper's process, start to end."""
     run = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *map(str, words)]
     said = subprocess.run(run, env=env, cwd=BUILT, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True)
-    # A child that was forked and then became another program prints nothing.
+    # A child that executes another program after the fork prints no line.
     found = re.search(r"refs:\s+([\d,]+)", said.stderr)
     if said.returncode or not found:
         raise Failed(f"valgrind: status {said.returncode}\n{said.stderr}")
@@ -163,7 +163,7 @@ def system_calls(words, times=5):
                 raise Failed("strace failed")
             lines = Path(trace.name).read_text().splitlines()
             lines = [line for line in lines if "resumed>" not in line and "+++" not in line]
-            # The first line is the execve that starts the wrapper. What its child calls from its own execve on is the command's.
+            # The first line is the execve that starts the wrapper. The calls of its child from the child's own execve on are the command's.
             pid = lines[0].split()[0]
             own.append(sum(line.split()[0] == pid for line in lines) - 1)
             others = [line for line in lines if line.split()[0] != pid]
@@ -279,7 +279,7 @@ def clean_up():
             if state(pid) != "Z":
                 alive += 1
                 os.kill(pid, signal.SIGKILL)
-        # What was below them comes here when they end: the next turn's.
+        # Their descendants become children of this process when they end, and are ended in the next turn.
         for pid in left:
             os.waitpid(pid, 0)
     return alive

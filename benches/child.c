@@ -1,17 +1,17 @@
-/* The commands that the benchmark has run: `child MODE [ARG]...`.
+/* The commands that the benchmark runs: `child MODE [ARG]...`.
  *
  *   exit                 ends at once, with 0
  *   signals PAGE         waits; a handler of SIGUSR1 and SIGTERM notes the time in PAGE, a file that is mapped and shared; ends after SIGTERM
  *   end PAGE [COUNT THREADS]
- *                        waits until PAGE says so, notes the time, ends; leaves COUNT processes of THREADS threads each
+ *                        waits for the change in PAGE, notes the time, ends; leaves COUNT processes of THREADS threads each
  *   crowd COUNT          COUNT processes that sleep until a line comes, or stdin ends
- *   burst COUNT          has COUNT processes end below one parent, then, after a line on stdin, has that parent end: COUNT orphans at once
+ *   burst COUNT          COUNT processes end below one parent; after a line on stdin, that parent ends: COUNT orphans at once
  *   stream COUNT MICROS  the same with one at a time, MICROS apart
  *   tree COUNT HOW FIFO  COUNT descendants, 100 below each of COUNT/100; HOW: obey, ignore (SIGTERM), detach (a session each), detach-ignore.
  *                        All of them, and no other process, hold FIFO open for writing.
  *
  * burst, stream, tree and crowd write a line when they are ready, and all but tree read one before they go on.
- * It does not measure; what it notes is read by drive.c and by `run`. */
+ * It does not measure; drive.c and `run` read the times that it notes. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -85,7 +85,7 @@ static void *sleep_for_ever(void *unused)
     return unused;
 }
 
-/* A process of so many threads, which writes a byte when it has them. */
+/* A process with so many threads. It writes a byte when all of them run. */
 static _Noreturn void leftover(int threads, int ready)
 {
     pthread_attr_t small;
@@ -153,7 +153,7 @@ static int crowd(int count)
 
 /* ---- burst, stream ---- */
 
-/* One process that ends at once, and is dead when this returns. It shares this one's memory: only its end is wanted. */
+/* Starts a process that ends at once, and returns when it is a zombie. It shares this process's memory, because it only has to end. */
 static void dead_child(void)
 {
     siginfo_t info;
@@ -208,7 +208,7 @@ static int stream(int count, int micros)
 
 static int detach, ignore, up;
 
-/* Up goes a byte from each that is ready, or another from one that could not be: the child would wait for ever for the rest. */
+/* Each process writes an 'x' to `up` when it is ready. One that cannot fork writes a '!': else this command would wait for ever for the rest. */
 static _Noreturn void give_up(void)
 {
     if (write(up, "!", 1) != 1)

@@ -16,7 +16,7 @@ def strangers(count):
             raise bench.Failed(f"no room for {count} strangers")
         yield
     finally:
-        # It ends them by their PIDs, and then itself.
+        # The crowd process kills its children by their PIDs, and then exits.
         crowd.stdin.close()
         crowd.stdout.close()
         crowd.wait()
@@ -42,5 +42,5 @@ def drain(table, programs, small):
         for count, each in ((1, 1), (processes, threads)):
             figure = f"drain of {count} with {each} threads{name}, ms"
             table.put(figure, "bowout", took(bowout, rounds, count, each, pid1))
-    # What bowout left came to this process.
+    # Processes that bowout left became children of this process.
     table.put("drain: left", "bowout", bench.clean_up())

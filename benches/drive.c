@@ -1,8 +1,8 @@
-/* Starts, signals and waits for the wrappers, and prints what each took: one line for each event, `INDEX VALUE...`.
+/* Starts, signals and waits for the wrappers, and prints the values of each: one line for each event, `INDEX VALUE...`.
  *
  *   drive MODE ROUNDS DIR ;; COMMAND [ARG]... ;; COMMAND [ARG]... ;; ...
  *
- * In each round every command has its turn, in a random order, so that a slow second of the machine is shared by all of them. The INDEX counts
+ * In each round every command has one turn, in a random order, so that a slow second of the machine affects all of them. The INDEX counts
  * the commands from 0; times are ns of CLOCK_MONOTONIC; the word @PAGE in a command stands for the page that it shares with the child.
  *
  *   start   wall: from before vfork(2) to after wait4(2); cpu: user and system time of the wrapper and its child, in us; faults: minor and major
@@ -12,10 +12,10 @@
  *   first   the same with SIGTERM, each time the first signal of a new wrapper
  *   end     from the child's last instruction to after the wrapper's wait4(2)
  *
- * pinned-steady and pinned-first are the same with this program on one CPU, as a real-time process, and all that it starts on another: the
+ * pinned-steady and pinned-first are the same with this program on one CPU, as a real-time process, and its children on another: the
  * scheduler then neither places the processes nor lets them wait for each other's CPU.
  *
- * The children of the wrappers are child.c's. Whatever is started is sent SIGKILL if this program ends before it. */
+ * The wrappers run child.c as their command. If this program ends first, the kernel sends SIGKILL to the wrappers. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <signal.h>
@@ -30,10 +30,10 @@ enum { MOST = 64 };
 
 static struct { char **words; struct page *page; pid_t pid; } at[MOST];
 static int count;
-/* Where all that is started runs; -1: anywhere. */
+/* The CPU for the wrappers and their children; -1: any. */
 static int others_cpu = -1;
-/* The lines, and what went wrong. What is started has /dev/null for all three descriptors, so that it neither writes among the lines nor keeps the
- * reader from seeing their end. */
+/* The lines, and the errors. The wrappers have /dev/null for all three descriptors: they neither write among the lines nor keep the pipe open, at
+ * whose end the reader waits. */
 static FILE *out, *complaints;
 
 static _Noreturn void fail(const char *what)
@@ -57,7 +57,7 @@ static void run_on(int cpu)
         fail("sched_setaffinity");
 }
 
-/* Takes the first CPU that this process may use for itself, the second for what it starts. */
+/* Takes the first CPU that this process may use for itself, and the second for the wrappers. */
 static void pin(void)
 {
     struct sched_param priority = { 50 };
@@ -110,7 +110,7 @@ static void expect(int i, atomic_int *word, int old)
         fail(at[i].words[0]);
 }
 
-/* A new wrapper, whose child waits; 3 ms later all of them are asleep. */
+/* Starts a wrapper, and waits until its child is ready; 3 ms later both are asleep. */
 static void start_and_settle(int i)
 {
     memset(at[i].page, 0, sizeof *at[i].page);

@@ -1,7 +1,8 @@
-/* The floor: what starting, forwarding, reaping and ending cost in C, with nothing else: no option, no log, no grace period, no drain.
+/* The floor: the cost of starting, forwarding, reaping and ending in C, and of nothing else: no option, no log, no grace period, no drain.
  *
- * It keeps to what every wrapper here has to do. All signals are blocked from the start and read by sigwaitinfo(2); the child gets the old mask
- * back; orphans come here (PR_SET_CHILD_SUBREAPER) and are reaped; the end is the child's: its exit code, or 128 and its signal.
+ * It does only the work that every wrapper has to do. All signals are blocked from the start and read by sigwaitinfo(2). The child gets the old
+ * mask back. Orphans become this program's children (PR_SET_CHILD_SUBREAPER) and are reaped. It exits with the child's exit code, or with 128 plus
+ * the number of its signal.
  *
  * floor [--] COMMAND [ARG]... */
 #define _GNU_SOURCE
@@ -20,7 +21,7 @@ static _Noreturn void run(char **command, const sigset_t *mask)
     _exit(errno == ENOENT ? 127 : 126);
 }
 
-/* Reaps whatever has ended; returns only while the child has not. */
+/* Reaps every process that has ended; exits if the child is one of them. */
 static void reap(pid_t child)
 {
     int status;
@@ -30,7 +31,7 @@ static void reap(pid_t child)
             _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
-/* A function of its own: what a caller of vfork(2) keeps in registers may be lost when the child returns from it. */
+/* A separate function: values that the caller of vfork(2) keeps in registers may be lost when the child returns from vfork(2). */
 static __attribute__((noinline)) pid_t start(char **command, const sigset_t *mask)
 {
     pid_t child = vfork();

@@ -1,4 +1,4 @@
-/* What drive.c and child.c share: a page of memory, and how one wakes the other at a change without a busy loop (futex(2)). */
+/* Shared by drive.c and child.c: a page of memory, and a way to wake the other side at a change without a busy loop (futex(2)). */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -13,9 +13,9 @@
 
 struct page {
     atomic_int ready; /* the child waits */
-    atomic_int seen;  /* how many signals its handler has had */
-    atomic_int go;    /* it may end */
-    int64_t stamp;    /* when the last of these happened to it, in ns of CLOCK_MONOTONIC */
+    atomic_int seen;  /* how many signals its handler has received */
+    atomic_int go;    /* the child may end */
+    int64_t stamp;    /* when its handler ran, or when it ended, in ns of CLOCK_MONOTONIC */
 };
 
 static inline int64_t now(void)
@@ -31,7 +31,7 @@ static inline void wake(atomic_int *word)
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-/* Waits until *word is no longer `old`; -1 and ETIMEDOUT after 10 s, for the word of a child that has failed never changes. */
+/* Waits until *word is no longer `old`; -1 and ETIMEDOUT after 10 s, because the word of a child that has failed never changes. */
 static inline int await(atomic_int *word, int old)
 {
     struct timespec limit = { 10, 0 };

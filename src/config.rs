@@ -53,7 +53,7 @@ pub(crate) enum Notify {
     Off,
 }
 
-/// `--ready`: how the command says that it is ready.
+/// `--ready`: how the command reports that it is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadyBy {
     /// `fd:N`: a line on this descriptor.
@@ -63,7 +63,7 @@ pub(crate) enum ReadyBy {
 }
 
 impl Config {
-    /// Whether bowout itself has to receive the command's sd_notify messages.
+    /// True if bowout itself has to receive the command's sd_notify messages.
     pub(crate) fn needs_relay(&self) -> bool {
         self.ready == Some(ReadyBy::Notify) || self.policy.watchdog.is_some()
     }
@@ -286,7 +286,8 @@ impl Draft {
     }
 }
 
-/// Whether `one` option is more than the `other`: typed, where that is from the environment.
+/// True if `one` option takes precedence over the `other`: it was typed, and the other is from the
+/// environment.
 ///
 /// # Errors
 /// They contradict each other.
@@ -321,7 +322,7 @@ pub(crate) struct Kernel {
     pub(crate) has_terminal: fn() -> bool,
 }
 
-/// Whether a variable whose name begins with this byte can matter to [`default_grace`].
+/// True if a variable whose name begins with this byte can matter to [`default_grace`].
 pub(crate) fn names_home(byte: u8) -> bool {
     matches!(byte, b'C' | b'D' | b'E' | b'I' | b'K' | b'S')
 }

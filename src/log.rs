@@ -93,7 +93,7 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
     result
 }
 
-/// Whether env_logger can read a filter.
+/// Returns an error if env_logger cannot read a filter.
 fn check(filter: &str) -> Result<(), Error> {
     if let Some(part) = bad_part(filter) {
         const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];

@@ -54,12 +54,12 @@ impl Signal {
         self.0 as i32
     }
 
-    /// Whether a process can catch it: all but SIGKILL and SIGSTOP.
+    /// True if a process can catch it: all but SIGKILL and SIGSTOP.
     pub(crate) const fn catchable(self) -> bool {
         !SignalSet::of(&[Self::KILL, Self::STOP]).contains(self)
     }
 
-    /// Whether a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control,
+    /// True if a terminal sends it to its processes (termios(3), tty_ioctl(4)): keys, job control,
     /// a resize, a hang-up.
     pub(crate) const fn is_terminals(self) -> bool {
         SignalSet::of(&[

@@ -1,15 +1,15 @@
-//! Which word was probably meant by one that is not known. Pure; knows neither options nor signals,
-//! its callers bring their words.
+//! Suggests the known word that is most similar to an unknown one. Pure: the callers pass the known
+//! words, such as options or signals.
 
-/// The known word that is nearest to `text`, upper and lower case being the same; none if all are
-/// far. Near is a word that is one slip of the finger away (two where both have five letters or
-/// more), or one that has the other in it.
+/// The known word that is most similar to `text`; upper and lower case are the same. `None` if no
+/// word is similar: at most one slip away (two where both words have five letters or more), or
+/// containing the other.
 pub(crate) fn similar<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nearest(text, known).map(|(_, word)| word)
 }
 
-/// The same without words that have the other in them: for a text that may well be another
-/// program's word.
+/// The same, but a word that only contains the other does not count: for a text that may be a word
+/// of another program.
 pub(crate) fn misspelt<'a>(
     text: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -19,8 +19,8 @@ pub(crate) fn misspelt<'a>(
         .map(|(_, word)| word)
 }
 
-/// Whether one word only contains the other, how far they are apart, and whether their first
-/// letters differ.
+/// Lower is more similar: true if one word only contains the other, the number of slips between
+/// them, and true if their first letters differ.
 type Rank = (bool, usize, bool);
 
 fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(Rank, &'a str)> {
@@ -46,12 +46,12 @@ fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(
     let ranked = known
         .into_iter()
         .filter_map(|word| Some((rank(word)?, word)));
-    // The first of those that are equally near.
+    // Of equally similar words, the first.
     ranked.min_by_key(|(rank, _)| *rank)
 }
 
-/// How many letters are wrong, missing, too many, or two that changed places: the restricted
-/// Damerau-Levenshtein distance.
+/// The number of slips: a wrong, missing or extra letter, or two letters that changed places (the
+/// restricted Damerau-Levenshtein distance).
 fn slips(a: &[u8], b: &[u8]) -> usize {
     let mut before: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();

@@ -7,6 +7,6 @@
 FROM scratch
 ARG TARGETARCH
 COPY bowout-${TARGETARCH} /bowout
-# Not root's: what this image itself can be run for is `bowout --version` and `bowout --explain`.
+# Not root: this image itself can only run `bowout --version` and `bowout --explain`.
 USER 65534:65534
 ENTRYPOINT ["/bowout"]

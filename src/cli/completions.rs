@@ -5,7 +5,7 @@
 //! --bin bowout completions` writes the files, and without BLESS they are compared.
 //!
 //! Caveat: clap_complete does not complete the command after the options. In zsh it does, and
-//! offers our options among the command's. This file has the replacement for each shell.
+//! offers bowout's options among the command's. This file has the replacement for each shell.
 
 use std::fs;
 
@@ -76,7 +76,7 @@ fn options() -> Vec<Arg> {
         .collect()
 }
 
-/// Whether the next word is this option's value.
+/// True if the next word is this option's value.
 fn takes_word(arg: &Arg) -> bool {
     arg.get_action().takes_values() && !arg.is_require_equals_set()
 }

@@ -1,9 +1,9 @@
 //! The command line and the environment, read into a [`Draft`]. Checks each value alone; `config`
 //! checks the options together.
 //!
-//! Nearly all command lines are read word by word ([`Line::spelt_out`]), as the code of clap costs
-//! five times the instructions of a whole start, and 90 kB. Clap reads the others, and finds the
-//! faults. Both call the setters of one table.
+//! Nearly all command lines are read word by word ([`Line::spelt_out`]), because clap costs five
+//! times the instructions of a whole start, and 90 kB. clap reads the others and reports faults.
+//! Both call the setters of one table.
 
 #[cfg(test)]
 mod completions;
@@ -176,7 +176,7 @@ impl Line {
         let config = &mut self.draft.config;
         config.command.clone_from(command);
         config.args = arguments.to_vec();
-        // `--stop-on` means it, whatever the name.
+        // With `--stop-on`, the keys count under any name of bowout.
         config.policy.keys_stop =
             config.policy.stop_on.is_some() || !INITS.iter().any(|init| *init == name);
         Ok(self.draft)

@@ -21,7 +21,7 @@ use crate::signal::Signal;
 pub(super) enum Kind {
     /// Without a value, and without a variable.
     Letter,
-    /// Without a value; its variable says yes or no.
+    /// Without a value; its variable is yes or no.
     Switch,
     /// Without a value; each time counts.
     Count,
@@ -64,7 +64,7 @@ impl Opt {
         !matches!(self.kind, Letter | Switch | Count)
     }
 
-    /// Whether `name` is the variable's, without its `BOWOUT_`.
+    /// True if `name` is the variable's, without its `BOWOUT_`.
     pub(super) fn has_variable(&self, name: &[u8]) -> bool {
         let upper = |byte: u8| byte.to_ascii_uppercase();
         let long = self
@@ -352,7 +352,7 @@ pub(super) static OPTIONS: &[Opt] = {
     ]
 };
 
-/// The command line as clap reads it. A test holds man/bowout.1 to it.
+/// The command line as clap reads it. A test compares man/bowout.1 with it.
 #[cold]
 pub(crate) fn definition() -> Command {
     let mut heading = "";

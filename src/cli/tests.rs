@@ -1,4 +1,4 @@
-//! What words mean, and the error for words that mean nothing.
+//! The meanings of the words of a command line, and the errors for words without a meaning.
 
 #[path = "../../tests/fuzz/command_line.rs"]
 mod fuzz;
@@ -81,7 +81,7 @@ fn words_that_are_spelt_out_need_no_clap() {
     }
 }
 
-/// Words of command lines, each of which means something somewhere.
+/// Words for command lines; each has a meaning in some place.
 const PIECES: [&str; 22] = [
     "--",
     "-",
@@ -140,7 +140,7 @@ fn random_option(chance: &mut Chance) -> &'static Opt {
     options[chance.below(options.len())]
 }
 
-/// A value that the option can have, or one that fits another.
+/// A value that the option can have; at times, any other value.
 fn random_value(option: &Opt, chance: &mut Chance) -> &'static str {
     let words = (option.words)();
     let fits = |value: &&&str| {
@@ -164,12 +164,12 @@ fn random_variables(chance: &mut Chance) -> Vec<CString> {
     (0..chance.below(4)).map(|_| variable(chance)).collect()
 }
 
-/// The seed's own sequence.
+/// The random sequence of this seed.
 fn chance(seed: u64) -> Chance {
     Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// clap finds the options in the order of the table.
+/// Sorts the origins: clap finds the options in the order of the table.
 fn in_order(mut draft: Draft) -> Draft {
     draft.config.origins.sort_by_key(|origin| origin.option);
     draft
@@ -197,11 +197,11 @@ fn where_the_quick_path_reads_a_line_clap_reads_the_same() {
             assert_eq!(finish(quick), clap, "seed {seed}: {words:?} {variables:?}");
         }
     }
-    // A fifth of them.
+    // About a fifth of the lines.
     assert!(read > 1500, "{read}");
 }
 
-/// What a line means as a whole, or the error without the name of the option.
+/// The configuration of a whole line, or its error without the name of the option.
 fn meaning(draft: Result<Draft, Stop>) -> Result<Config, String> {
     match draft {
         Ok(draft) => {
@@ -255,11 +255,11 @@ fn variables_together_mean_the_same_as_their_options() {
             "seed {seed}: {typed:?}"
         );
     }
-    // Four of five.
+    // About four lines of five are valid.
     assert!((2000..4900).contains(&fit), "{fit}");
 }
 
-/// A variable means what the option with that value does, wherever it has one.
+/// A variable means the same as its option with that value.
 #[test]
 fn a_variable_means_the_same_as_its_option() {
     for option in OPTIONS.iter().filter(|option| option.takes_value()) {
@@ -294,7 +294,7 @@ fn a_variable_means_the_same_as_its_option() {
         let draft = parsed(&["ls"], unset).unwrap();
         assert_eq!(draft.config, plain.config, "{unset:?}");
     }
-    // What is typed wins, and -g has no variable.
+    // A typed option wins, and -g has no variable.
     let typed = parsed(&["-t", "1s", "ls"], c"BOWOUT_GRACE=x").unwrap();
     assert_eq!(typed.grace, by_clap(&["-t", "1s", "ls"]).unwrap().grace);
     let group = parsed(&["ls"], c"BOWOUT_GROUP=1").unwrap();
@@ -361,7 +361,7 @@ fn lists_and_repetitions_add_up() {
     );
 }
 
-/// A user reads it once and types the next line: what is wrong, and what to write instead.
+/// The error names the fault and the correction: a user reads it once and types the next line.
 #[allow(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
 fn a_usage_error_is_one_line_with_the_correction() {
@@ -514,7 +514,7 @@ fn a_usage_error_is_one_line_with_the_correction() {
     }
 }
 
-/// Words that clap reads without complaint.
+/// clap reads these words without an error.
 #[test]
 fn words_of_other_programs_are_not_the_command() {
     let parsed = |line: &[&str]| parse(&words(line), std::iter::empty());
@@ -584,7 +584,8 @@ fn a_misspelt_variable_is_named_with_the_one_that_was_meant() {
         "BOWOUT_GRCE (did you mean BOWOUT_GRACE?), BOWOUT_KILLMODE (did you mean \
          BOWOUT_KILL_MODE?), BOWOUT_LGO (did you mean BOWOUT_LOG?), BOWOUT_Grace (did you mean BOWOUT_GRACE?)"
     );
-    // Known ones; other programs' ones, such as Kubernetes' of a Service 'bowout'; empty ones.
+    // Known variables; variables of other programs, such as those that Kubernetes sets for a
+    // Service 'bowout'; empty variables.
     for name in usage_error::OTHER_VARIABLES {
         let variable = CString::new(format!("BOWOUT_{name}=x")).unwrap();
         assert_eq!(hints(&[&variable]), "", "{name}");

@@ -24,7 +24,7 @@ pub(super) const REPEATS: Words<OnRepeat> = &[
     ("forward", OnRepeat::Forward),
     ("ignore", OnRepeat::Ignore),
 ];
-/// Whether a death is passed on as a code, also where bowout is not PID 1.
+/// `true` passes a death by a signal on as a code, also where bowout is not PID 1.
 pub(super) const STATUS: Words<bool> = &[("auto", false), ("code", true), ("signal", false)];
 pub(super) const NOTIFY: Words<Notify> = &[
     ("auto", Notify::Auto),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-/// How many nanoseconds a unit has; a year is 365.25 days, a month the twelfth part of it. `M` is
+/// How many nanoseconds a unit has; a year is 365.25 days, a month 30.44, as in humantime. `M` is
 /// left out: to some it is a month, to others a minute.
 fn unit(name: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;

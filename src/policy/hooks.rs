@@ -10,7 +10,7 @@ use super::{Action, Cause, Hook, Machine, Phase, Settings, later};
 /// prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
 
-/// The most that a command has to exit by itself after the end of its input.
+/// The longest time that a command has to exit by itself after the end of its input.
 const OWN_EXIT: Duration = Duration::from_secs(2);
 
 impl Settings {
@@ -23,7 +23,7 @@ impl Settings {
 }
 
 impl Machine {
-    /// Whether nothing but that time delays the stop signal.
+    /// True if nothing but that time delays the stop signal.
     pub(super) fn waits_for_own_exit(&self) -> bool {
         self.begun_by == Some(Cause::Eof) && self.settings.stop_delay.is_zero()
     }

@@ -45,7 +45,7 @@ impl Ladder {
         self.0.len()
     }
 
-    /// Whether `signal` is a stop request without `--stop-on`: TERM, INT, ABRT and the first signal
+    /// True if `signal` is a stop request without `--stop-on`: TERM, INT, ABRT and the first signal
     /// of the ladder, so that an image whose STOPSIGNAL is QUIT needs `--stop-signal QUIT` and no
     /// more. QUIT alone is not one: a JVM prints its threads at it.
     pub(crate) fn stops_on(&self, signal: Signal) -> bool {

@@ -49,7 +49,7 @@ pub(crate) struct Machine {
     runs_until: Option<Instant>,
     /// When `--ready-timeout` is over, until the command is ready.
     ready_until: Option<Instant>,
-    /// Until when the command has to say that it is alive.
+    /// Until when the command has to report that it is alive.
     alive_until: Option<Instant>,
     is_ready: bool,
     /// When the stop began.

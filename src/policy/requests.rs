@@ -18,7 +18,7 @@ pub(super) const ACTING: Duration = Duration::from_millis(200);
 /// The shortest time between two different stop signals of one sender that escalates.
 pub(super) const CLIMB: Duration = Duration::from_millis(900);
 
-/// A stop request beside the earlier ones of its side.
+/// The meaning of a stop request after the earlier ones of its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     First,
@@ -29,7 +29,7 @@ enum Request {
 }
 
 impl Machine {
-    /// Whether this asks for the stop.
+    /// True if this asks for the stop.
     pub(crate) fn is_stop_request(&self, received: Received) -> bool {
         let given = self.settings.stop_on;
         match (received.signal, received.side) {
@@ -51,7 +51,7 @@ impl Machine {
         }
     }
 
-    /// Whether the side of this signal's sender changes the actions. Where it does not, bowout
+    /// True if the side of this signal's sender changes the actions. Where it does not, bowout
     /// looks the sender up after it has sent the signal; [`Machine::settle_side`] then corrects the
     /// side.
     pub(crate) fn weighs_side(&self, received: Received) -> bool {
@@ -251,7 +251,7 @@ impl Machine {
         }
     }
 
-    /// Whether the child received `signal` without bowout, because it is the received one: from the
+    /// True if the child received `signal` without bowout, because it is the received one: from the
     /// terminal, which signals the whole foreground group, or from a `kill 0` in the tree
     /// (termios(3), kill(2)).
     pub(super) fn child_has(&self, received: Received, signal: Signal) -> bool {

@@ -76,7 +76,7 @@ impl Machine {
         }
     }
 
-    /// Whether the rung after the last is reached.
+    /// True if the rung after the last is reached.
     pub(super) fn is_draining(&self) -> bool {
         self.phase
             == Phase::Stopping {
@@ -84,7 +84,7 @@ impl Machine {
             }
     }
 
-    /// Whether SIGKILL would be the first signal that a descendant is sent: the stop signals were
+    /// True if SIGKILL would be the first signal that a descendant is sent: the stop signals were
     /// for the child alone.
     pub(super) fn asks_last(&self) -> bool {
         self.settings.kill_mode == KillMode::Mixed
@@ -177,7 +177,7 @@ impl Machine {
         });
     }
 
-    /// The first rung: the stop signal, or all that were received while it was being prepared.
+    /// The first rung: sends each stop signal that was noted during the preparations.
     pub(super) fn stop(&mut self) {
         (self.phase, self.until) = (Phase::Stopping { rung: 0 }, self.grace);
         self.send_waiting();
@@ -207,8 +207,9 @@ impl Machine {
     }
 
     /// Puts off a deadline that leads to SIGKILL, or to giving up after it, where it is noticed so
-    /// [`LATE`] that the command had no time to act, or SIGKILL none to work. Once: a machine that
-    /// is always late must not put off the end for ever. Returns whether the event is dealt with.
+    /// late ([`LATE`]) that the command had no time to act, or SIGKILL had none to work. Once: a
+    /// machine that is always late must not put off the end for ever. Returns true if that is all
+    /// that the event leads to.
     pub(super) fn puts_off(&mut self, now: Instant) -> bool {
         let stopping = match self.phase {
             Phase::Stopping { rung } if self.settings.ladder.rung(rung + 1).is_none() => true,
@@ -227,7 +228,7 @@ impl Machine {
         stopping
     }
 
-    /// Stops the descendants after the child's exit; they have until then.
+    /// Stops the descendants after the child's exit; they have until this deadline.
     pub(super) fn drain(&mut self, now: Instant, until: Option<Instant>) {
         if self.is_draining() {
             return;
@@ -281,7 +282,7 @@ impl Machine {
             again: now + KILL_AGAIN,
         };
         self.until = Some(now + UNKILLABLE);
-        // From here on, it is for the manager alone.
+        // From here on, the tick only notifies the manager.
         let announced = self.place.announces && self.begun.is_some();
         self.tick = self.tick.filter(|_| announced);
         self.send_kill();
@@ -295,8 +296,9 @@ impl Machine {
         self.report(Fact::KilledAgain);
     }
 
-    /// A pass of SIGKILL is over. To find ten thousands of processes takes seconds: the time to die
-    /// starts after that. It ends whatever they fork, because fewer can be left only so often.
+    /// A pass of SIGKILL is over. To find tens of thousands of processes takes seconds: the time to
+    /// die starts after that. It starts again only when fewer are left, so that forks cannot put
+    /// off its end for ever.
     pub(super) fn killed(&mut self, now: Instant, reached: usize, refused: usize) {
         if !matches!(self.phase, Phase::Killing { .. }) {
             return;
@@ -342,8 +344,8 @@ impl Machine {
         self.tick = None;
     }
 
-    /// What to send because of a stop request: `signal`, where `forwarded` is the translation of
-    /// the received one by `--remap`. A value belongs to the signal that it was queued with.
+    /// The signal to send for a stop request: `signal`. `forwarded` is the translation of the
+    /// received one by `--remap`. A value belongs to the signal that it was queued with.
     pub(super) fn pending(&self, received: Received, forwarded: Signal, signal: Signal) -> Pending {
         let value = received.value.filter(|_| signal == forwarded);
         Pending {
@@ -367,7 +369,7 @@ impl Machine {
         }
     }
 
-    /// A stop signal to each process that is to have it and does not have it yet.
+    /// Sends a stop signal to each process that it is meant for and that has not received it.
     pub(super) fn send_stop(
         &mut self,
         Pending {

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const FIRST_LOOKS: Duration = Duration::from_millis(20);
 
 impl Machine {
-    /// Whether this is a Ctrl-C that an interactive program has received and may survive.
+    /// True if this is a Ctrl-C that an interactive program has received and may survive.
     pub(super) fn awaits_prompt(&self, received: Received) -> bool {
         self.place.stdout_is_terminal
             && received.shared_group
@@ -66,7 +66,7 @@ impl Machine {
         });
     }
 
-    /// Whether no stop of the child matters any more.
+    /// True if no stop of the child matters any more.
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Killing { .. } | Phase::Done(_)) || self.is_draining()
     }
@@ -78,11 +78,11 @@ impl Machine {
         self.act(Action::SuspendSelf(signal));
     }
 
-    /// Whether the terminal has stopped the whole group. The kernel signals one process after the
-    /// other, and the child may report its stop before bowout receives the signal, or long after,
-    /// if it catches the signal first. So each of the two is kept until the other comes. A stop
-    /// that is kept for too long does no harm: only a signal to the whole group uses it, and that
-    /// signal stops the job anyway.
+    /// Follows a stop of the whole group. The kernel signals one process after the other, and the
+    /// child may report its stop before bowout receives the signal, or long after, if it catches
+    /// the signal first. So each of the two is kept until the other comes. A stop that is kept for
+    /// too long does no harm: only a signal to the whole group uses it, and that signal stops the
+    /// job anyway.
     pub(super) fn follow_group_stop(&mut self, now: Instant, received: Received) {
         const STOPS: SignalSet = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU]);
         if self.is_over() || !self.place.job_control {
@@ -109,7 +109,7 @@ impl Machine {
         (self.phase, self.until) = (Phase::Preparing { hook: None }, self.grace);
     }
 
-    /// Whether a prompt can still cancel the stop without a trace.
+    /// True if a prompt can still cancel the stop without a trace.
     pub(super) fn is_unprepared(&self) -> bool {
         self.watch.is_some_and(|watch| watch.prepares.is_some())
     }

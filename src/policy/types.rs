@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(crate) max_runtime: Option<Duration>,
     /// How long the command may take to be ready.
     pub(crate) ready_timeout: Option<Duration>,
-    /// How long the command may be silent, once it was ready or has said that it is alive.
+    /// How long the command may be silent, once it was ready or has reported that it is alive.
     pub(crate) watchdog: Option<Duration>,
     /// How many `--pre-stop` hooks there are.
     pub(crate) hooks: usize,
@@ -111,7 +111,7 @@ pub(crate) enum Cause {
     GuardKilled,
     /// The command was not ready in time (`--ready-timeout`).
     NotReady,
-    /// The command has not said for too long that it is alive (`--watchdog`).
+    /// For too long, the command has not reported that it is alive (`--watchdog`).
     Watchdog,
     /// A new instance of the command serves in its place (`--replace-on`).
     Replaced,
@@ -139,9 +139,9 @@ pub(crate) enum Event {
     Signal(Received),
     /// Another cause than a signal asks for the stop.
     Stop(Cause),
-    /// The command says that it is ready (`--ready`).
+    /// The command reports that it is ready (`--ready`).
     Ready,
-    /// The command says that it is alive (`WATCHDOG=1`).
+    /// The command reports that it is alive (`WATCHDOG=1`).
     Alive,
     /// The child has exited and is not reaped yet.
     ChildExited(Exit),

@@ -59,7 +59,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// Whether there was no process to send it to, besides those that received it without bowout.
+    /// True if there was no process to send it to, besides those that received it without bowout.
     fn is_empty(&self) -> bool {
         !matches!(self.to, Target::Child | Target::Group | Target::All)
             && self.reached + self.refused == 0
@@ -226,7 +226,7 @@ impl History {
         }
     }
 
-    /// Whether this began the stop.
+    /// True if this began the stop.
     fn is_by(&self, cause: Cause) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.cause == cause)
     }
@@ -250,7 +250,7 @@ impl History {
         self.core = true;
     }
 
-    /// Whether the child died of SIGKILL, or exited as a shell does whose command did, and bowout
+    /// True if the child died of SIGKILL, or exited as a shell does whose command did, and bowout
     /// sent none.
     pub(crate) fn killed_by_another(&self) -> bool {
         self.kill.is_none() && self.exit().is_some_and(|exit| exit.number() == 137)

@@ -1,4 +1,4 @@
-//! The lines, to the letter.
+//! The exact text of the lines.
 
 use super::*;
 use crate::policy::{Action, Event, KillMode, Ladder, Machine, OnRepeat, Received, Step};
@@ -136,8 +136,8 @@ impl Play {
     }
 }
 
-/// An action that reaches as many of `rest` as it is for. The child has the PID 7, the others 8, 9
-/// and so on.
+/// The result of an action. It reaches one process of `rest` if it is for the child alone, else all
+/// of them. The child has the PID 7, the others have 8, 9 and so on.
 fn sent(action: &Action, rest: &mut usize, child: bool) -> Option<Sent> {
     let Action::Send {
         signal, to, wake, ..
@@ -176,7 +176,7 @@ fn sent(action: &Action, rest: &mut usize, child: bool) -> Option<Sent> {
     })
 }
 
-/// On a terminal that is standard output, too.
+/// bowout on a terminal, which is standard output, too.
 fn on_terminal(ladder: &str) -> Play {
     let place = Place {
         job_control: true,
@@ -228,7 +228,7 @@ fn a_stop_that_escalates() {
     );
 }
 
-/// The user reads where the number comes from, and what to set when it was too short.
+/// The lines mark the grace period as a default, and name the setting for another one.
 #[test]
 fn a_default_grace_period_is_called_so() {
     let default = || {
@@ -321,7 +321,7 @@ fn a_ctrl_c_is_logged_when_no_prompt_is_seen() {
         play.line(1.3, Event::TerminalSeen { prompt: true }, 0),
         "Ctrl-C: 'ng\\u{1b}inx' (pid 7) is at its prompt, the stop is cancelled"
     );
-    // Neither the last line nor the report knows of it.
+    // Neither the last line nor the report has the cancelled stop.
     assert_eq!(play.line(3.0, Event::ChildExited(Exit::Code(0)), 0), "");
     assert_eq!(
         play.end(3.0, Exit::Code(0)),
@@ -447,8 +447,8 @@ fn a_child_that_daemonises_gets_a_hint_of_the_options() {
     );
 }
 
-/// The run time is the child's; a request in the drain is not the reason for the child's exit, and
-/// not for all of the grace period.
+/// The run time ends with the child. A request during the drain is not the reason for the child's
+/// exit, and does not start the grace period.
 #[test]
 fn the_drain_has_a_time_of_its_own() {
     let mut play = Play::new("TERM/8s/KILL");
@@ -497,7 +497,7 @@ fn a_grace_period_of_0_is_not_a_reason_where_nothing_was_killed() {
     );
 }
 
-/// Each signal is counted by itself: five processes in all are two descendants, twice.
+/// Each signal is counted by itself: three processes are the child and two descendants, both times.
 #[test]
 fn two_signals_at_once_are_counted_one_by_one() {
     let sent = [Signal::TERM, Signal::INT].map(|signal| Sent {
@@ -528,7 +528,7 @@ fn two_signals_at_once_are_counted_one_by_one() {
     );
 }
 
-/// A storm of requests that are forwarded fills neither memory nor report.
+/// A storm of forwarded requests fills neither the memory nor the report.
 #[test]
 fn the_list_of_sent_signals_has_a_bound() {
     let mut play = Play::new("TERM/8s/KILL");
@@ -614,7 +614,8 @@ fn a_stop_signal_that_the_child_has_from_the_terminal_is_said_to_be_there() {
     );
 }
 
-/// The drain's SIGTERM is not the stop signal of a child that has it from the terminal.
+/// The child received its stop signal from the terminal. The drain's SIGTERM is for its descendants
+/// alone.
 #[test]
 fn a_signal_for_the_descendants_alone_was_not_forwarded() {
     let mut play = Play::new("INT/8s/KILL");
@@ -633,7 +634,7 @@ fn a_signal_for_the_descendants_alone_was_not_forwarded() {
     );
 }
 
-/// It exits by itself while SIGKILL is on its way, or before the stop.
+/// The child exits by itself before bowout sends SIGKILL, or before the stop.
 #[test]
 fn a_child_that_exited_by_itself_was_not_killed() {
     let mut play = Play::new("TERM/8s/KILL");
@@ -663,7 +664,7 @@ fn a_child_that_exited_by_itself_was_not_killed() {
     );
 }
 
-/// With `--wait-tree`, its descendants are killed long after its exit.
+/// With `--wait-tree`, the descendants are killed long after the child's exit.
 #[test]
 fn a_child_that_has_exited_is_not_being_killed() {
     let mut play = Play::of(Settings {
@@ -681,7 +682,7 @@ fn a_child_that_has_exited_is_not_being_killed() {
     );
 }
 
-/// Its descendants have exited since the last look, or a hook alone is left.
+/// The child's descendants have exited since the last look, or only a hook is left.
 #[test]
 fn a_kill_after_its_exit_that_reaches_no_process_says_so() {
     let mut play = Play::of(Settings {
@@ -695,7 +696,7 @@ fn a_kill_after_its_exit_that_reaches_no_process_says_so() {
     );
 }
 
-/// Its exit is not known yet, and SIGKILL finds no process.
+/// The child's exit is not known yet, and SIGKILL finds no process.
 #[test]
 fn a_kill_that_reaches_no_process_is_said_to_fail() {
     assert_eq!(

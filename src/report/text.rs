@@ -210,7 +210,8 @@ impl History {
             return text!(Warn, "signal_not_forwarded"; "{asked} could not be forwarded to {to}");
         }
         let (level, hint) = match (received.signal, received.side) {
-            // The STOPSIGNAL of many images; a container engine stops waiting without a word.
+            // QUIT is the STOPSIGNAL of many images. A container engine ends its wait without a
+            // message: this line names the option.
             (Signal::QUIT, Side::Outside) if self.stop.is_none() => {
                 (Info, "; with --stop-signal QUIT it is a stop request")
             }

@@ -66,8 +66,8 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// Where the child died of a SIGKILL that bowout did not send, the kernel's OOM killer may have
-    /// sent it. Without a number from the start, only a container's counter says something: it
-    /// began with the container.
+    /// sent it. Without a number from the start, only a container's counter is conclusive: it began
+    /// with the container.
     #[cold]
     fn look_for_oom(&mut self) {
         let before = match self.outputs.oom_kills {
@@ -103,7 +103,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     fn child_changed(&mut self) {
-        // Continued: the sender of SIGCONT knows, and it may be bowout itself.
+        // A continuation needs no event: the sender of SIGCONT, often bowout, knows of it.
         let Report::Stopped(signal) = self.tree.look(Ask::Change) else {
             return;
         };
@@ -122,8 +122,8 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.step(event, None);
     }
 
-    /// Whether only bystanders are left, which are not waited for; or, with `--wait-tree`, only the
-    /// hook.
+    /// Steps `NoneLeft` if only bystanders remain, which are not waited for; or if, with
+    /// `--wait-tree`, only the hook remains.
     fn none_left(&mut self) {
         let hook = self.hook.is_some();
         let prepares = matches!(self.machine.phase(), Phase::Preparing { .. });

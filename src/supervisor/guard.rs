@@ -18,7 +18,8 @@ use crate::sys::tty;
 use crate::sys::waitid::{Ask, Ended, Report};
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// As the supervisor: stops the command if the guard was killed, or has another instance.
+    /// As the supervisor: stops the command if the guard was killed, or if another instance takes
+    /// its place.
     pub(super) fn obey_guard(&mut self) {
         match self.part.message_of_guard() {
             FromGuard::Nothing => {}
@@ -26,7 +27,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                 if let Some(relay) = &mut self.relay {
                     relay.leave_manager();
                 }
-                // It is the other instance's now.
+                // The file belongs to the other instance now.
                 self.ready_file_is_made = false;
                 self.step(Event::Stop(Cause::Replaced), None);
             }
@@ -162,8 +163,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         }
     }
 
-    /// The supervisor has exited: as it said, or because it was killed. Returns how bowout exits,
-    /// if it does.
+    /// The supervisor has exited by itself, or was killed. Returns how bowout exits, if it does.
     #[cold]
     fn supervisor_exited(&mut self, ended: Ended) -> Option<Exit> {
         let Part::Guard(instance) = &mut self.part else {
@@ -210,13 +210,13 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.part = Part::Guard(instance);
     }
 
-    /// Supervises in the place of the supervisor that was killed. The child, if that had started
-    /// one and not reaped it, is the guard's own by now; otherwise its descendants are.
+    /// Supervises in the place of the supervisor that was killed. A child that the supervisor had
+    /// started and not reaped is the guard's own by now; otherwise its descendants are.
     #[cold]
     fn take_over(&mut self, supervisor: i32, sent: Sent) {
         self.part = Part::Whole;
         self.ready_file_is_made = sent.is_ready;
-        // Others may have exited before they were the guard's.
+        // Other processes may have exited before they became the guard's children.
         self.more = true;
         // The number of a child that has exited may be another process's by now.
         let exited = sent.ended.is_some();

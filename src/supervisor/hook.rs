@@ -24,7 +24,7 @@ use crate::sys::waitid::Ended;
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// Whether this is the hook that runs.
+    /// True if this is the hook that runs.
     pub(super) fn is_hook(&self, pid: i32) -> bool {
         self.hook
             .as_ref()

@@ -76,14 +76,14 @@ struct Supervisor<'a, K: Kernel> {
     now: Instant,
     /// Why the command could not be run.
     failure: Option<Error>,
-    /// Where the command says that it is ready, until it has.
+    /// Where the command reports that it is ready, until it has.
     ready: Option<BorrowedFd<'a>>,
     ready_file_is_made: bool,
     /// PIDs whose refusal of a signal was logged, and whether the signal was SIGKILL.
     refused: Vec<(i32, bool)>,
     /// Refusals that were not logged.
     refused_more: u64,
-    /// The log has said that a system call is refused.
+    /// The refusal of a system call was logged.
     filter_logged: bool,
     /// More children have exited than one turn reaps.
     more: bool,

@@ -2,8 +2,8 @@
 //! two is killed, the other stops the command, with its grace period.
 //!
 //! The guard keeps bowout's PID. It forwards each signal with its sender, passes sd_notify messages
-//! on, stops when the supervisor stops, and exits as it does. It decides nothing: it supervises as
-//! the supervisor does from the moment that this one is killed.
+//! on, stops when the supervisor stops, and exits as the supervisor exits. It decides nothing. From
+//! the moment at which the supervisor is killed, the guard supervises in its place.
 //!
 //! Without a terminal, the two are in different process groups, so that one kill(2) cannot end
 //! both.
@@ -125,7 +125,7 @@ impl Instance {
         }
     }
 
-    /// How it has exited, by its own word or its code; `None`: it was killed.
+    /// How it exited, by its message or by its code; `None`: it was killed.
     #[cold]
     pub(super) fn exit(&mut self, ended: Exit) -> Option<Exit> {
         self.link.take(&mut self.sent);
@@ -300,7 +300,7 @@ impl Part {
         match (&*link).read(&mut [0]) {
             Ok(1..) => FromGuard::Retire,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => FromGuard::Nothing,
-            // ECONNRESET: it has not read all that it was sent.
+            // ECONNRESET: the guard has not read everything that it was sent.
             Ok(0) | Err(_) => FromGuard::Killed,
         }
     }

@@ -61,7 +61,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     /// With `--parent-death-signal`: acts on the signal once the parent has exited, as if the
-    /// parent had sent it. Its descriptor stays readable, and is closed.
+    /// parent had sent it. Closes the parent's descriptor, which stays readable.
     pub(super) fn parent_exit(&mut self) {
         let Some(parent) = self.parent.take_if(|parent| parent.has_exited()) else {
             return;

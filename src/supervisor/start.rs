@@ -32,7 +32,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     ///
     /// # Errors
     /// A fault that prevents the start; no process was started then.
-    // Not inlined: the stack of the start is not touched again for as long as bowout runs.
+    // Not inlined: bowout does not touch the stack of the start again.
     #[inline(never)]
     pub(super) fn start(
         config: &'a Config,
@@ -112,7 +112,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     }
 }
 
-/// Holds the tree together.
+/// Makes sure that no descendant leaves the tree, as far as the kernel allows it.
 fn contain(part: &Part) -> Containment {
     Containment {
         adopts_orphans: this_process::is_pid1() || become_subreaper(),
@@ -124,7 +124,7 @@ fn contain(part: &Part) -> Containment {
 pub(super) fn share(config: &Config, part: &Part) -> (Settings, Option<Stdin>) {
     let mut policy = config.policy.clone();
     if let Part::Guard(..) = part {
-        // The supervisor may have run them before it was killed.
+        // The supervisor may have run the hooks before it was killed.
         policy.hooks = 0;
         return (policy, None);
     }
@@ -285,8 +285,8 @@ pub(super) fn notify_socket(relay: &Relay) -> Variable {
     ("NOTIFY_SOCKET", Some(relay.address().to_owned()))
 }
 
-/// The variable that says how long the command may be silent (sd_watchdog_enabled(3)): no longer
-/// than the manager allows.
+/// The variable with the time for which the command may be silent (sd_watchdog_enabled(3)): no
+/// longer than the manager allows.
 #[cold]
 fn watchdog_usec(wait: Duration) -> Variable {
     let managers = environment::value("WATCHDOG_USEC").and_then(|usec| usec.to_str()?.parse().ok());

@@ -123,8 +123,8 @@ mod tests {
         assert_eq!(in_child(checks), 0);
     }
 
-    /// Its signal is pending, and bowout forwards it: the child must neither get it twice nor lose
-    /// the next one.
+    /// The timer's signal is pending, and bowout forwards it: the child must neither get it twice
+    /// nor lose the next one.
     #[test]
     fn a_timer_that_has_expired_does_not_expire_again() {
         let checks = || {

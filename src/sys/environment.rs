@@ -57,8 +57,8 @@ fn value_if<'a>(variable: &'a CStr, name: &str) -> Option<&'a OsStr> {
     rest.strip_prefix(b"=").map(OsStr::from_bytes)
 }
 
-/// Whether SYSTEMD_EXEC_PID (since systemd 248) names bowout as the main process of a unit, and
-/// `unset` without it. Processes below inherit it.
+/// True if SYSTEMD_EXEC_PID (since systemd 248) names bowout as the main process of a unit; `unset`
+/// without this variable. Processes below the main process inherit it.
 pub(crate) fn is_main_process(unset: bool) -> bool {
     value("SYSTEMD_EXEC_PID").map_or(unset, |pid| {
         pid == this_process::known_as().to_string().as_str()

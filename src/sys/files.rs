@@ -224,7 +224,7 @@ fn refuse_kernel_interface(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// The number of ramfs for fstatfs(2) (linux/magic.h).
 const RAMFS_MAGIC: statfs::FsType = statfs::FsType(0x8584_58f6_u32 as _);
 
-/// Whether the file system of this number is a devtmpfs according to proc_pid_mountinfo(5).
+/// True if the file system of this number is a devtmpfs according to proc_pid_mountinfo(5).
 fn is_devtmpfs(device: libc::dev_t) -> bool {
     let number = format!(" {}:{} ", libc::major(device), libc::minor(device));
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    /// In all of these another process uses the name between the start and the end.
+    /// In each case, another process uses the name between the start and the end.
     #[test]
     fn a_name_that_another_process_takes_meanwhile_loses_no_report() {
         let folder = Folder::new("meanwhile");
@@ -469,7 +469,7 @@ mod tests {
                 fs::remove_file(&r).unwrap();
             }
         }
-        // One that was there and was deleted, or replaced.
+        // A file that existed at the start, and was deleted or replaced after it.
         for again in [None, Some("another")] {
             fs::write(&r, "before").unwrap();
             let there = Destination::file(&r).unwrap();
@@ -483,7 +483,7 @@ mod tests {
         }
     }
 
-    /// The name of the longest file, too: that of the temporary one does not grow with it.
+    /// The longest file name works, too: the name of the temporary file does not grow with it.
     #[test]
     fn the_folder_is_the_one_of_the_start() {
         let folder = Folder::new("moved");
@@ -549,7 +549,7 @@ mod tests {
         assert_eq!(write("empty", "killed"), "killed");
         assert_eq!(write("empty", "again"), "killed");
         assert!((1000..=MESSAGE).contains(&write("long", &"ü".repeat(2000)).len()));
-        // The command writes its own after the start.
+        // The command writes its own message after the start.
         let late = termination_log(&folder.path("late")).unwrap().unwrap();
         fs::write(folder.path("late"), "own").unwrap();
         write_termination_message(&late, "x").unwrap();

@@ -75,7 +75,7 @@ pub(crate) trait Kernel {
     /// the whole system. `EINVAL`: a kernel before 6.9 cannot send that to a group.
     fn send(&self, to: To<'_, Self::Pin>, signal: Signal, value: Option<u64>) -> io::Result<()>;
 
-    /// Whether the process may be signalled (kill(2), signal 0).
+    /// True if the process may be signalled (kill(2), signal 0).
     fn may_signal(&self, pid: libc::pid_t) -> bool;
 
     /// Pins a process (pidfd_open(2)).

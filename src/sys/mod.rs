@@ -1,4 +1,4 @@
-//! The kernel's side: the only place that may say `unsafe`, nix or libc.
+//! The kernel's side: the only place that may use `unsafe`, nix or libc.
 //!
 //! Makes system calls and returns their results; decides nothing and never imports the policy. The
 //! documentation of each wrapper names the system call and its manual page.

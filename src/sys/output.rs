@@ -133,9 +133,9 @@ impl<'a> Output<'a> {
             .insert(if self.own.is_some() { with } else { without })
     }
 
-    /// Tries again for the time that another writer may take. poll(2) says that there is no room
-    /// while another process writes (drivers/tty/n_tty.c, `n_tty_poll`), so that such a terminal
-    /// looks like one that is full or stopped.
+    /// Tries again for the time that another writer may take. poll(2) reports no room while another
+    /// process writes (drivers/tty/n_tty.c, `n_tty_poll`), so that such a terminal looks like one
+    /// that is full or stopped.
     #[allow(
         clippy::disallowed_methods,
         reason = "the bound is one of time, and the loop's own clock stands still meanwhile"

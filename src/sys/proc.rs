@@ -191,7 +191,7 @@ fn children_of(thread: &str) -> io::Result<Vec<libc::pid_t>> {
     Ok(pids.filter_map(|pid| pid.parse().ok()).collect())
 }
 
-/// Whether `is` holds for a thread of these processes, given the process and the thread's folder in
+/// True if `is` holds for a thread of these processes, given the process and the thread's folder in
 /// /proc.
 pub(super) fn any_thread(
     pids: impl Iterator<Item = libc::pid_t>,
@@ -206,7 +206,7 @@ pub(super) fn any_thread(
     threads.take(THREADS).any(|(pid, thread)| is(pid, &thread))
 }
 
-/// Whether a thread of this process, by its folder in /proc, waits in read(2) of a device with such
+/// True if a thread of this process, by its folder in /proc, waits in read(2) of a device with such
 /// a number, or in readv(2), which musl's stdio uses (proc_pid_syscall(5)). `false` where bowout
 /// may not trace the process.
 pub(super) fn reads(pid: libc::pid_t, thread: &str, is_device: impl Fn(u64) -> bool) -> bool {
@@ -252,7 +252,7 @@ pub(crate) fn own_number(pid: libc::pid_t) -> libc::pid_t {
     }
 }
 
-/// Whether `number`, which the kernel gave out in the PID namespace of `pid`, is `pid` itself.
+/// True if `number`, which the kernel gave out in the PID namespace of `pid`, is `pid` itself.
 pub(super) fn is_itself(pid: libc::pid_t, number: libc::pid_t) -> bool {
     number == pid || number == own_number(pid)
 }
@@ -315,7 +315,7 @@ fn read(file: impl Read) -> io::Result<String> {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// Whether there is a /proc, and of bowout's PID namespace: in another one the same numbers are
+/// True if there is a /proc, and of bowout's PID namespace: in another one the same numbers are
 /// other processes (`unshare -p` without `--mount-proc`). /proc/self is a link to bowout's number
 /// in the namespace of that /proc (proc_pid(5)).
 pub(crate) fn is_ours() -> bool {
@@ -338,7 +338,7 @@ pub(crate) fn is_ours() -> bool {
     ours
 }
 
-/// Whether bowout may signal processes of other users (CAP_KILL, number 5 in capabilities(7)).
+/// True if bowout may signal processes of other users (CAP_KILL, number 5 in capabilities(7)).
 #[cold]
 pub(crate) fn may_kill_others() -> bool {
     let status = read_in_proc("self/status").unwrap_or_default();
@@ -347,7 +347,7 @@ pub(crate) fn may_kill_others() -> bool {
     set.is_some_and(|set| set & 1 << 5 != 0)
 }
 
-/// Whether bowout is in the system's initial PID namespace, which has a fixed number
+/// True if bowout is in the system's initial PID namespace, which has a fixed number
 /// (include/linux/proc_ns.h, `PROC_PID_INIT_INO`).
 pub(super) fn is_initial_namespace() -> bool {
     let link = |proc| readlinkat(proc, c"self/ns/pid");
@@ -446,7 +446,8 @@ mod tests {
         assert!(!us.is_dead() && us.started > 0);
     }
 
-    /// In a process of its own, which it ended (`handle_alloc_error`).
+    /// The test runs this in a separate process: a failed allocation would end it
+    /// (`handle_alloc_error`).
     #[test]
     fn a_list_that_memory_does_not_hold_is_an_error() {
         const LIMITED: &str = "A_LIST_WITHOUT_END";

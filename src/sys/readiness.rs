@@ -1,4 +1,4 @@
-//! Readiness: the descriptor on which the command says that it is ready (`--ready fd:N`, the
+//! Readiness: the descriptor on which the command reports that it is ready (`--ready fd:N`, the
 //! protocol of s6 and dinit), and the file that exists while it is (`--ready-file`).
 
 use std::ffi::OsStr;

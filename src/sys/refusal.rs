@@ -128,7 +128,7 @@ impl fmt::Display for ExecError {
     }
 }
 
-/// Whether a file that the kernel cannot execute is text for /bin/sh, as shells decide: its first
+/// True if a file that the kernel cannot execute is text for /bin/sh, as shells decide: its first
 /// line holds no NUL byte.
 pub(super) fn is_text(path: &Path) -> bool {
     // A file that may be executed but not read is left to /bin/sh, as by execvp(3).

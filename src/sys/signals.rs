@@ -102,7 +102,7 @@ fn take_any(set: SignalSet) -> Option<libc::siginfo_t> {
     }
 }
 
-/// Whether a blocked signal is pending: `rt_sigpending` (sigpending(2)).
+/// True if a blocked signal is pending: `rt_sigpending` (sigpending(2)).
 pub(super) fn is_pending(signal: Signal) -> bool {
     let mut set = 0_u64;
     // SAFETY: a set of the size that is passed.

@@ -197,7 +197,7 @@ impl Spawn<'_> {
                     return Errno::ENOEXEC;
                 }
                 Errno::ENAMETOOLONG if path.to_bytes() != self.command.as_bytes() => {}
-                // One that may not be executed counts more than those that do not exist.
+                // The error of a file that may not be executed comes before that of a missing one.
                 error if PASSED.contains(&error) && result == Errno::EACCES => {}
                 error if PASSED.contains(&error) => result = error,
                 error => return error,

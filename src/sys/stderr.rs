@@ -1,5 +1,5 @@
-//! The log's lines on stderr: written without blocking, or counted as lost. The log says how many
-//! were lost once there is room again, not line by line.
+//! The log's lines on stderr: written without blocking, or counted as lost. The log reports how
+//! many were lost once there is room again, not line by line.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ pub(super) fn own_descriptor() -> Option<BorrowedFd<'static>> {
 /// stderr.
 pub(crate) struct Stderr {
     output: Output<'static>,
-    /// Makes the line that says how many were lost.
+    /// Makes the line that reports how many were lost.
     notice: Box<dyn Fn(u64) -> String + Send>,
     /// How many of the lost lines were logged.
     logged: u64,
@@ -90,7 +90,7 @@ impl Write for Stderr {
     }
 }
 
-/// Whether stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that
+/// True if stderr is the journal: JOURNAL_STREAM names the device and inode of the stream that
 /// systemd connected. A process inherits it even where its stderr is another file
 /// (systemd.exec(5)).
 pub(crate) fn is_journal() -> bool {
@@ -136,7 +136,8 @@ mod tests {
         );
     }
 
-    /// As long as the lines that are lost: a short one might find room where they do not.
+    /// The notice is as long as the lines that are lost: a short one might find room where they do
+    /// not.
     fn notice(lost: u64) -> String {
         format!("{lost:>994} lost\n")
     }
@@ -150,13 +151,14 @@ mod tests {
         String::from_utf8_lossy(&text[..end]).into_owned()
     }
 
-    /// Fills it, loses two lines, makes room, and finds the count logged once.
+    /// Fills the descriptor, loses two lines, makes room, and finds the count logged once.
     fn loses_and_counts(reader: OwnedFd, writer: OwnedFd) {
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         with_stderr(writer, move || {
             let before = nix::fcntl::fcntl(stderr(), nix::fcntl::FcntlArg::F_GETFL);
             let mut stderr = Stderr::new(notice);
-            // Longer than a pipe, a FIFO, a socket buffer or a terminal holds.
+            // 100,000 of these lines are more than a pipe, a FIFO, a socket buffer or a terminal
+            // holds.
             let line = [b"x".repeat(999), b"\n".to_vec()].concat();
             let filled = (0..100_000).find(|_| !stderr.record(&line)).is_some();
             let _ = stderr.write(&line);

@@ -53,7 +53,7 @@ impl Stdin {
         self.look
     }
 
-    /// Whether the writer has closed its end and the command has read all that was written.
+    /// True if the writer has closed its end and the command has read everything that was written.
     pub(crate) fn has_ended(&mut self, now: Instant) -> bool {
         if self.look.is_some_and(|look| now < look) {
             return false;

@@ -47,7 +47,7 @@ pub(super) fn stand_in_for(pid: libc::pid_t, parent: libc::pid_t) {
     ID.store(0, Ordering::Relaxed);
 }
 
-/// Whether bowout is the first process of its PID namespace.
+/// True if bowout is the first process of its PID namespace.
 pub(crate) fn is_pid1() -> bool {
     id() == 1
 }
@@ -111,7 +111,7 @@ impl Parent {
         self.handle.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether all threads of the process have exited.
+    /// True if all threads of the process have exited.
     pub(crate) fn has_exited(&self) -> bool {
         self.handle().is_none_or(wait::is_readable)
     }

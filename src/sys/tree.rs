@@ -2,15 +2,15 @@
 //!
 //! Owns their identity (PID and start time), which of them was sent which signal, and reaping.
 //!
-//! Found: downwards from bowout's own children by the kernel's lists of children, so that a look
-//! costs what the tree costs; as PID 1 by one file of each process of the namespace; by all of
-//! /proc where the kernel has no such lists, where /proc hides a child of bowout, and where all of
-//! it is less to read.
+//! A look finds members downwards from bowout's own children by the kernel's lists of children: its
+//! cost depends on the tree alone. As PID 1, a look reads one file of each process of the
+//! namespace. It reads all of /proc where the kernel has no such lists, where /proc hides a child of
+//! bowout, and where that is less to read than the tree.
 //!
-//! Signalled: the child's own group by one call, every other process one by one. Bowout's own
-//! children keep their PIDs until bowout reaps them. Anything deeper can be reaped by its own
-//! parent and its number given away between the look and the signal. It is therefore pinned, looked
-//! at once more, and signalled by the pin.
+//! One call signals the child's own group; every other process is signalled by a call of its own.
+//! Bowout's own children keep their PIDs until bowout reaps them. The parent of a deeper descendant
+//! can reap it between the look and the signal, and another process can get its number. bowout
+//! therefore pins it, looks at it once more, and signals it by the pin.
 //!
 //! Bystanders: the children that bowout has before the command starts, and their descendants. A
 //! bystander's orphan becomes bowout's child like any other orphan, and may never have been seen
@@ -52,7 +52,7 @@ struct Known {
 }
 
 impl Known {
-    /// Whether it was sent this signal or SIGKILL.
+    /// True if it was sent this signal or SIGKILL.
     fn was_sent(&self, signal: Signal) -> bool {
         self.sent.contains(signal) || self.sent.contains(Signal::KILL)
     }
@@ -94,7 +94,7 @@ impl<K: Kernel> Tree<K> {
             killed: false,
             sent_to_all: SignalSet::default(),
         };
-        // Nearly always without a look into /proc.
+        // bowout rarely has a child before the start; then, nothing in /proc is read.
         if !tree.all_exited() && tree.find().is_none() {
             // Without /proc, a bystander would be taken for a member of the tree later.
             tree.ask_every_pid(|tree, pid| _ = tree.remember(vec![tree.hidden(pid)]));
@@ -119,7 +119,7 @@ impl<K: Kernel> Tree<K> {
     }
 
     fn note_own(&mut self, pid: libc::pid_t) {
-        // Only beside bystanders does the group matter.
+        // The group matters only beside bystanders.
         let ids = if self.has_bystanders() {
             self.kernel.ids(pid)
         } else {
@@ -142,12 +142,12 @@ impl<K: Kernel> Tree<K> {
         }
     }
 
-    /// Whether this is the child, until that is reaped: its PID and its group's number are its own.
+    /// True if this is the child. Until it is reaped, no other process or group has its number.
     pub(crate) fn is_child(&self, pid: libc::pid_t) -> bool {
         self.child == Some(pid)
     }
 
-    /// Whether the child is not reaped.
+    /// True if the child is not reaped.
     pub(crate) fn has_child(&self) -> bool {
         self.child.is_some()
     }
@@ -157,7 +157,7 @@ impl<K: Kernel> Tree<K> {
         self.kernel.look(None, Ask::Exit)
     }
 
-    /// Whether the child has exited, reaped or not.
+    /// True if the child has exited, reaped or not.
     pub(crate) fn child_exited(&self) -> bool {
         matches!(self.look(Ask::Exit), Report::Exited(_) | Report::NoChild)
     }
@@ -174,7 +174,7 @@ impl<K: Kernel> Tree<K> {
         ids.map(|(group, _)| Pid::from_raw(group))
     }
 
-    /// Whether the child is stopped at this moment, as far as /proc says.
+    /// True if the child is stopped at this moment, as far as /proc shows it.
     pub(crate) fn child_is_stopped(&self) -> bool {
         let child = self.child.and_then(|child| self.kernel.stat(child));
         child.is_some_and(|child| child.state == 'T')
@@ -183,12 +183,13 @@ impl<K: Kernel> Tree<K> {
     /// Reaps a child of bowout that has exited. Its number may be another process's from then on.
     pub(crate) fn reap(&mut self, pid: libc::pid_t) -> Usage {
         if self.is_bystander(pid) || self.is_child(pid) && self.has_bystanders() {
-            // Its orphans are bowout's children since its exit. Whose they are can be said now, and
-            // by no later look.
+            // Its orphans are bowout's children since its exit. Only a look before it is reaped can
+            // assign them to the command or to a bystander.
             self.find();
         }
         if self.child.take_if(|child| *child == pid).is_some() {
-            // Only while members may be left: the number of an empty group is given away.
+            // Only while members may be left: the kernel gives the number of an empty group to
+            // another process.
             let others = self.group.is_some() && self.known.len() > 1;
             self.pin = if others {
                 self.kernel.pin(pid).ok()
@@ -201,13 +202,12 @@ impl<K: Kernel> Tree<K> {
         self.kernel.reap(pid)
     }
 
-    /// Whether a bystander, or a descendant of one, may live.
+    /// True if a bystander, or a descendant of one, may live.
     pub(crate) fn has_bystanders(&self) -> bool {
         self.known.values().any(|known| known.bystander)
     }
 
-    /// Whether no process lives but bystanders and the hook's group. `false` where that cannot be
-    /// seen.
+    /// True if only bystanders and the hook's group live. `false` where /proc does not show it.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.members().is_some_and(|members| members.is_empty())
     }
@@ -220,12 +220,12 @@ impl<K: Kernel> Tree<K> {
         Some(found)
     }
 
-    /// Whether a process is the child or a descendant. A process that has exited is not.
+    /// True if a process is the child or a descendant. A process that has exited is not.
     pub(crate) fn contains(&self, pid: libc::pid_t) -> bool {
         descends(&self.kernel, self.us, pid)
     }
 
-    /// Whether bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and
+    /// True if bowout has a child that it sent neither `signal` nor SIGKILL. Costs one file, and
     /// one more for each child that became bowout's own since the last look.
     pub(crate) fn has_unasked_child(&mut self, signal: Signal) -> bool {
         let Some(own) = self.own_children() else {
@@ -235,7 +235,7 @@ impl<K: Kernel> Tree<K> {
             .any(|pid| !self.was_asked(pid, signal) && self.is_alive(pid))
     }
 
-    /// Whether a child of bowout is a bystander, or was sent this signal or SIGKILL.
+    /// True if a child of bowout is a bystander, or was sent this signal or SIGKILL.
     fn was_asked(&mut self, pid: libc::pid_t, signal: Signal) -> bool {
         let Some(known) = self.known.get_mut(&pid) else {
             return false;
@@ -252,13 +252,13 @@ impl<K: Kernel> Tree<K> {
     }
 }
 
-/// Whether `pid` is a descendant of `us`: upwards from parent to parent. Of a process that /proc
-/// hides, the kernel says whether it is bowout's child.
+/// True if `pid` is a descendant of `us`: upwards from parent to parent. Of a process that /proc
+/// hides, the kernel reports whether it is bowout's child.
 pub(crate) fn descends<K: Kernel>(kernel: &K, us: libc::pid_t, pid: libc::pid_t) -> bool {
     // A parent that exits on the way leaves its children to another parent.
     let walk = || {
         let mut above = pid;
-        // Parents do not go in circles, but each is read at another moment.
+        // Parents form no circle. Each is read at another moment, so that the numbers can.
         for _ in 0..DEPTH {
             match kernel.stat(above).map(|process| process.parent) {
                 Some(parent) if parent == us => return Some(true),

@@ -44,7 +44,7 @@ impl Terminal {
         Some(Self { fd, modes })
     }
 
-    /// Whether bowout can give the terminal to a child in `group` that stopped because it needs it:
+    /// True if bowout can give the terminal to a child in `group` that stopped because it needs it:
     /// bowout is in the foreground and the child is not.
     pub(crate) fn can_lend(&self, group: Pid) -> bool {
         group != getpgrp() && tcgetpgrp(&self.fd) == Ok(getpgrp())
@@ -97,10 +97,10 @@ impl Terminal {
         signals::take(Signal::CONT)
     }
 
-    /// Whether the program on the terminal is at its prompt: a process of the tree is in the
+    /// True if the program on the terminal is at its prompt: a process of the tree is in the
     /// foreground and has set the terminal to non-canonical mode (termios(3)), as line editors do,
-    /// or is in read(2) of it. The prompt of a shell that took the terminal back is not the
-    /// tree's. A program between two reads is seen at the next look.
+    /// or is in read(2) of it. The prompt of a shell that took the terminal back is not the tree's.
+    /// A program between two reads is seen at the next look.
     pub(crate) fn is_at_prompt(&self, tree: &[Process]) -> bool {
         let Ok(holder) = tcgetpgrp(&self.fd) else {
             return false;
@@ -121,7 +121,7 @@ impl Terminal {
         })
     }
 
-    /// Whether the terminal hung up. An open descriptor of it fails with EIO before the session's
+    /// True if the terminal hung up. An open descriptor of it fails with EIO before the session's
     /// leader gets SIGHUP (drivers/tty/tty_io.c, `__tty_hangup`). Some time later /dev/tty fails
     /// with ENXIO (tty(4)), as it also does after the leader gave the terminal up.
     pub(crate) fn is_hung_up(&self) -> bool {
@@ -169,13 +169,13 @@ fn standard_tty() -> Option<OwnedFd> {
     standard.find(is_controlling)?.try_clone_to_owned().ok()
 }
 
-/// Whether this is the controlling terminal of bowout's session (tcgetsid(3)). Both numbers are 0
+/// True if this is the controlling terminal of bowout's session (tcgetsid(3)). Both numbers are 0
 /// if the session's leader is outside the PID namespace, as after `unshare -pf`.
 pub(crate) fn is_controlling(fd: &impl AsFd) -> bool {
     tcgetsid(fd).is_ok_and(|session| session.as_raw() == session_leader())
 }
 
-/// Whether a shell with job control may wait for bowout: the parent is in another process group of
+/// True if a shell with job control may wait for bowout: the parent is in another process group of
 /// the session (setpgid(2)). For a parent outside the PID namespace, number 0, the kernel answers
 /// for bowout itself.
 pub(crate) fn is_watched() -> bool {
@@ -194,7 +194,7 @@ pub(crate) fn own_group() -> Pid {
     getpgrp()
 }
 
-/// Whether bowout leads its session, so that the kernel sends it SIGHUP when the terminal hangs up.
+/// True if bowout leads its session, so that the kernel sends it SIGHUP when the terminal hangs up.
 pub(crate) fn leads_session() -> bool {
     session_leader() == this_process::known_as()
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
-/// How long to wait when the kernel refuses to say when to go on, in milliseconds.
+/// How long one turn of the loop takes where the kernel refuses a call to wait, in milliseconds.
 const BLIND: u8 = 10;
 
 /// The first call that was refused, and why. Static: the calls are all over `sys`, some of them
@@ -52,7 +52,7 @@ pub(crate) fn pause() {
     }
 }
 
-/// Whether a read of `fd` would not block; `false` where poll(2) fails.
+/// True if a read of `fd` would not block; `false` where poll(2) fails.
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }

@@ -1,4 +1,4 @@
-//! What the tests have started, and how all of it goes away again.
+//! The processes that the tests have started, and their removal.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,33 +9,35 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use super::{machine, until};
 
-/// In the environment of all that belongs to one test.
+/// In the environment of every process that belongs to one test.
 pub const MARK: &str = "E2E_RUN";
 
-/// The PIDs that `std` will wait for: any other zombie of ours is an orphan that we adopted. Held
-/// over each start, so that no child is seen before it is in here. How often each is: one that was
-/// waited for and is not forgotten yet may be another's as well.
+/// The PIDs that `std` waits for, with the number of starts of each. Any other zombie child of this
+/// process is an adopted orphan. The lock is held during each start, so that no thread sees a child
+/// that is not recorded yet. A PID can count twice: after the wait for its first owner and before
+/// `forget`, the kernel may give it to another child.
 static STARTED: Mutex<Option<HashMap<u32, u32>>> = Mutex::new(None);
 
 fn started() -> MutexGuard<'static, Option<HashMap<u32, u32>>> {
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The number of our PID namespace: suites in namespaces of their own have the same PIDs.
+/// The number of our PID namespace: test suites in separate namespaces can have the same PIDs.
 fn namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid")
         .expect("a PID namespace")
         .ino()
 }
 
-/// For names that others see: in /tmp, among abstract sockets.
+/// For names that other processes see: in /tmp, among abstract sockets.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{}-{}-{nth}", std::process::id(), namespace())
 }
 
-/// A user of one test alone: a limit of processes counts all processes of a user.
+/// A user ID for one test alone: a limit on processes (RLIMIT_NPROC) counts every process of the
+/// user.
 pub fn own_user() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Namespaces have neighbouring numbers, and few tests need a user.
@@ -44,7 +46,7 @@ pub fn own_user() -> u32 {
     1_000_000_000 + namespace as u32 * 10_000_000 + suite * 100 + nth
 }
 
-/// What a killed bowout leaves behind must come to us.
+/// Makes this process a subreaper: it adopts the descendants of a bowout that was killed.
 pub fn adopt_orphans() {
     static SUBREAPER: Once = Once::new();
     // SAFETY: no pointers.
@@ -63,7 +65,7 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
-/// Likewise for a process that a test forks by itself; `fork` gives its PID.
+/// Records a process that a test forks by itself; `fork` returns its PID.
 pub fn note(fork: impl FnOnce() -> i32) -> i32 {
     let mut started = started();
     let pid = fork();
@@ -74,7 +76,7 @@ pub fn note(fork: impl FnOnce() -> i32) -> i32 {
     pid
 }
 
-/// Once for each start, after it was waited for.
+/// Call it once for each start, after the wait for the process.
 pub fn forget(pid: u32) {
     if let Some(times) = started().get_or_insert_default().get_mut(&pid) {
         *times = times.saturating_sub(1);
@@ -112,7 +114,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
-/// Every process below this one, in whatever namespace.
+/// Every descendant of this process, in any PID namespace.
 fn descendants() -> HashMap<i32, Stat> {
     let me = std::process::id() as i32;
     let pids = fs::read_dir("/proc")
@@ -134,8 +136,8 @@ fn descendants() -> HashMap<i32, Stat> {
         .collect()
 }
 
-/// In the midst of its execve(2) a process has no environment to be read: one that lives and shows
-/// none is looked at again.
+/// Returns true if the environment of the process has this mark. During execve(2) a process has no
+/// readable environment, so an empty one of a living process is read again.
 fn is_marked(pid: i32, mark: &str) -> bool {
     let wanted = format!("{MARK}={mark}");
     for _ in 0..200 {
@@ -150,20 +152,20 @@ fn is_marked(pid: i32, mark: &str) -> bool {
     false
 }
 
-/// The processes of this test that live; a zombie has no environment any more, and is none.
+/// The living processes of this test; a zombie has no environment and does not count.
 pub fn of(mark: &str) -> Vec<i32> {
     marked(&descendants(), mark)
 }
 
-/// Likewise, for a test whose `first` process has started within this second: the others have
-/// numbers between its own and the last that the kernel gave out, and no other process has to be
-/// looked at. Nothing forks so often that the numbers return to `first` within a second.
+/// The same, for a test whose `first` process started less than a second ago. The PIDs of the
+/// others lie between `first` and the last PID that the kernel assigned, so only these are read.
+/// The kernel does not assign so many PIDs in a second that they wrap around to `first`.
 pub fn of_young(mark: &str, first: u32) -> Vec<i32> {
     let load = fs::read_to_string("/proc/loadavg").expect("/proc");
     let last = load.trim_end().rsplit(' ').next();
     let last: i32 = last.and_then(|last| last.parse().ok()).expect("a PID");
     let numbers = first as i32 + 1..=last;
-    // They began again at 2, or are more than there are processes.
+    // The PIDs wrapped around, or the range is larger than the usual number of processes.
     if numbers.is_empty() || numbers.clone().count() > 1000 {
         return of(mark);
     }
@@ -180,7 +182,7 @@ fn marked(all: &HashMap<i32, Stat>, mark: &str) -> Vec<i32> {
         .collect()
 }
 
-/// Kills and reaps all that the test has started, and forgets `child`.
+/// Kills and reaps every process that the test started, and forgets `child`.
 pub fn kill(mark: &str, child: &mut Child) {
     until("all that the test started has ended", || {
         let all = descendants();
@@ -192,7 +194,7 @@ pub fn kill(mark: &str, child: &mut Child) {
     machine::check();
 }
 
-/// Kills all that the test has started; whether there was any.
+/// Kills every process that the test started; returns true if there was any.
 pub fn kill_all(mark: &str) -> bool {
     kill_these(&of(mark))
 }
@@ -210,8 +212,9 @@ pub fn reap_orphans() {
     reap(&descendants());
 }
 
-/// Reaps the zombies among these that were re-parented to us. One that was reaped meanwhile is not
-/// reaped again: its number is free, a grandchild's, or that of a child in `STARTED`.
+/// Reaps the zombies in `all` that were re-parented to this process. A PID in `all` can be out of
+/// date: its zombie was reaped meanwhile. waitid(2) then fails, or the PID belongs to a grandchild,
+/// which is not ours to wait for, or to a child in `STARTED`, which is skipped.
 fn reap(all: &HashMap<i32, Stat>) {
     let started = started();
     for (&pid, stat) in all {
@@ -220,7 +223,7 @@ fn reap(all: &HashMap<i32, Stat>) {
             .and_then(|started| started.get(&(pid as u32)))
             .is_some_and(|times| *times > 0);
         if stat.state == 'Z' && stat.parent == std::process::id() as i32 && !ours {
-            // SAFETY: no status is asked for; a zombie that no other thread waits for.
+            // SAFETY: no status is requested; a zombie that no other thread waits for.
             unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
         }
     }

@@ -1,16 +1,16 @@
-//! The machine's /dev, which no test may change: a program that bowout never was to touch stops
-//! working there, and the next suite with it.
+//! Checks the machine's /dev, which no test may change: a change breaks unrelated programs and the
+//! next test suite.
 //!
-//! Each suite that uses this harness looks before its `main`, at each start and each end of a
-//! program, and at its own end. A test that damages /dev on purpose does so in a mount namespace of
-//! its own (`probe ns --own-dev`).
+//! Each suite that uses this harness checks /dev before `main`, at each start and end of a program,
+//! and at its own end. A test that damages /dev on purpose does so in its own mount namespace
+//! (`probe ns --own-dev`).
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// What is in /dev on every Linux, as far as it is there: devices with their numbers, links
+/// The usual entries of /dev, each checked only where it exists: devices with their numbers, links
 /// without.
 const KNOWN: [(&str, Option<(u32, u32)>); 10] = [
     ("null", Some((1, 3))),
@@ -25,7 +25,7 @@ const KNOWN: [(&str, Option<(u32, u32)>); 10] = [
     ("stderr", None),
 ];
 
-/// One line for each of these, and for each regular file in /dev.
+/// One line for each known entry, and for each regular file in /dev.
 fn look() -> Vec<String> {
     let mut names: Vec<String> = KNOWN.iter().map(|(name, _)| (*name).into()).collect();
     for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
@@ -57,7 +57,7 @@ fn describe(path: &Path) -> String {
     }
 }
 
-/// What is wrong with /dev whatever it was before.
+/// The known entries that have the wrong type or number, regardless of the state at the start.
 fn broken() -> Vec<String> {
     let is_right = |name: &str, device: Option<(u32, u32)>| {
         let Ok(found) = fs::symlink_metadata(Path::new("/dev").join(name)) else {
@@ -79,7 +79,7 @@ fn broken() -> Vec<String> {
 
 static BEFORE: OnceLock<Vec<String>> = OnceLock::new();
 
-/// What has changed since the suite began.
+/// The changes since the suite began.
 fn changed() -> Vec<String> {
     let (before, now) = (BEFORE.get_or_init(look), look());
     let gone = before
@@ -96,7 +96,7 @@ fn changed() -> Vec<String> {
 const DAMAGED: &str =
     "the tests have DAMAGED THIS MACHINE's /dev: put it right before anything else";
 
-/// Fails the test where /dev has changed.
+/// Fails the test if /dev has changed.
 pub fn check() {
     let changed = changed();
     if !changed.is_empty() {
@@ -127,7 +127,7 @@ extern "C" fn at_end() {
     }
 }
 
-/// Called before `main` (elf(5), `DT_INIT_ARRAY`): no suite has to remember it.
+/// Called before `main` (elf(5), `DT_INIT_ARRAY`), so that no suite has to call it.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_START: extern "C" fn() = at_start;

@@ -1,9 +1,9 @@
-//! The harness of the end-to-end tests: starts bowout, waits for facts under a watchdog, leaves
-//! nothing behind.
+//! The harness of the end-to-end tests: it starts bowout, waits for facts under a watchdog, and
+//! leaves no process running.
 #![allow(unsafe_code)]
-// The harness has to read the clock for its watchdog, and a pipe in a thread.
+// The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
-// Each suite uses a part of it.
+// Each suite uses a part of the harness.
 #![allow(dead_code)]
 
 pub mod leftovers;
@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 
 pub use start::{Home, Start, homes};
 
-/// No words, no lines; no signals.
+/// Empty lists of words or lines, and of signals.
 pub const NOTHING: [&str; 0] = [];
 pub const NONE: [i32; 0] = [];
 
 pub const BOWOUT: &str = env!("CARGO_BIN_EXE_bowout");
 
-/// A program for python3 that receives SIGTERM, waits until it was stopped for a second, takes 50
-/// ms of the processor and exits with 5.
+/// A program for python3: it receives SIGTERM and waits until it has been stopped for a second.
+/// Then it uses 50 ms of processor time and exits with 5.
 pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     def stop(*_):\n\
     \x20 last = now = time.monotonic()\n\
@@ -45,8 +45,8 @@ pub const NEEDS_TIME_TO_STOP: &str = "import os,signal,sys,time\n\
     os.write(1, b'ready 1\\n')\n\
     while True: signal.pause()";
 
-/// How long any fact may take to come true; machines are noisy, and a test that is right does not
-/// wait for it.
+/// The longest time that any fact may take to become true. Machines are noisy, and a passing test
+/// does not wait for it.
 pub fn watchdog() -> Duration {
     let seconds = std::env::var("E2E_WATCHDOG")
         .ok()
@@ -54,11 +54,11 @@ pub fn watchdog() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// More than any machine takes, less than any deadline that a test does not wait for.
+/// More than any machine needs, less than any deadline that a test does not wait for.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// How much of a suite that has a quick part and a long one runs: `BOWOUT_LONG=1` asks for the long
-/// part, whose last results are in tests/RESULTS.md; CI and `cargo test` run the quick one.
+/// Selects the quick or the long part of a suite. `BOWOUT_LONG=1` selects the long part, whose last
+/// results are in tests/RESULTS.md; CI and `cargo test` run the quick one.
 pub fn size<T>(quick: T, long: T) -> T {
     if std::env::var_os("BOWOUT_LONG").is_some_and(|value| value == "1") {
         long
@@ -67,7 +67,7 @@ pub fn size<T>(quick: T, long: T) -> T {
     }
 }
 
-/// Waits for a fact that no pipe shows: the only place of the tests that polls.
+/// Waits for a fact that no pipe shows: the only place in the tests that polls.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + watchdog();
     let mut turns = 0_u32;
@@ -88,10 +88,10 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Two requests to stop are two only if bowout reads the second 50 ms after it acted on the
-/// first, which is 0.2 s after it read it at the most: sees to it that those of a test to
-/// one `target` are. Counted from here and not from the first request, which a busy machine lets
-/// bowout read late: the test has seen the result by now.
+/// Separates two stop requests of a test to one `target`. bowout counts them as two only if it
+/// reads the second more than 50 ms after it acted on the first; acting counts for at most 0.2 s.
+/// The wait counts from this call, not from the first request: the test has seen its result by now,
+/// but on a busy machine bowout may have read it late.
 pub fn apart(target: impl std::fmt::Display) {
     thread_local! {
         static LAST: RefCell<String> = const { RefCell::new(String::new()) };
@@ -108,8 +108,8 @@ pub fn apart(target: impl std::fmt::Display) {
     });
 }
 
-/// Every signal at its default and none blocked; by system calls, for the C library leaves signals
-/// 32 and 33 alone. May be called between fork and exec.
+/// Sets every signal to its default and blocks none. It uses system calls, because the C library
+/// leaves signals 32 and 33 alone. May be called between fork and exec.
 pub fn clean_slate() {
     let none = [0_u64; 4];
     // SAFETY: the only pointers are to zeroes of the size that the kernel reads.
@@ -127,7 +127,7 @@ pub fn clean_slate() {
     }
 }
 
-/// Whether a stop is asked for by this signal, by default.
+/// Returns true if this signal is a stop request by default.
 fn asks(signal: i32) -> bool {
     [libc::SIGTERM, libc::SIGINT, libc::SIGABRT].contains(&signal)
 }
@@ -138,8 +138,8 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (value, start.elapsed())
 }
 
-/// Says on the real stderr, past the test runner's capture, why a test is not run; where CI demands
-/// all of them, fails.
+/// Reports on the real stderr, past the test runner's capture, why a test is skipped. Fails in CI,
+/// which requires all tests.
 pub fn skip(reason: Option<String>) -> bool {
     let Some(reason) = reason else { return false };
     let test = std::thread::current().name().unwrap_or("?").to_owned();
@@ -151,7 +151,7 @@ pub fn skip(reason: Option<String>) -> bool {
     true
 }
 
-/// Why a PID namespace cannot be made here, if so.
+/// The reason why a PID namespace cannot be created here, if it cannot.
 pub fn no_namespaces() -> Option<String> {
     static REASON: OnceLock<Option<String>> = OnceLock::new();
     REASON
@@ -179,7 +179,7 @@ pub fn no_strace() -> Option<String> {
     pty::missing("strace")
 }
 
-/// A program of the examples; `cargo test` builds it, `cargo test --test NAME` does not.
+/// A program from the examples; `cargo test` builds it, `cargo test --test NAME` does not.
 fn example(name: &str) -> PathBuf {
     let profile = PathBuf::from(BOWOUT)
         .parent()
@@ -214,7 +214,7 @@ pub fn probe() -> &'static PathBuf {
     PROBE.get_or_init(|| example("probe"))
 }
 
-/// The command that speaks to a service manager.
+/// The command that sends messages to a service manager.
 pub fn notifier() -> &'static PathBuf {
     static NOTIFIER: OnceLock<PathBuf> = OnceLock::new();
     NOTIFIER.get_or_init(|| example("notifier"))
@@ -237,7 +237,7 @@ impl From<ExitStatus> for Status {
     }
 }
 
-/// The lines of a pipe, as they come.
+/// The lines of a pipe, as they arrive.
 pub struct Lines {
     incoming: Receiver<String>,
     unread: VecDeque<String>,
@@ -263,7 +263,7 @@ impl Lines {
         }
     }
 
-    /// All that have come so far, read or not.
+    /// All lines so far, read or not.
     pub fn seen(&self) -> Vec<String> {
         self.seen.lock().expect("no panic holds it").clone()
     }
@@ -278,12 +278,12 @@ impl Lines {
         }
     }
 
-    /// The next one; none at the end of the pipe, which is there when no process holds it any more.
+    /// The next line; `None` at the end of the pipe, when no process holds it any more.
     pub fn next(&mut self) -> Option<String> {
         self.unread.pop_front().or_else(|| self.receive())
     }
 
-    /// The first one that satisfies, past others, which stay unread.
+    /// The first line that satisfies the test; the lines before it stay unread.
     pub fn find(&mut self, what: &str, test: impl Fn(&str) -> bool) -> String {
         if let Some(at) = self.unread.iter().position(|line| test(line)) {
             return self.unread.remove(at).expect("just found");
@@ -297,13 +297,13 @@ impl Lines {
         }
     }
 
-    /// All that remain, to the end of the pipe.
+    /// All remaining lines, to the end of the pipe.
     pub fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.next()).collect()
     }
 }
 
-/// What a probe reports of a signal.
+/// The probe's report of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Got {
     pub signal: i32,
@@ -329,7 +329,7 @@ impl Got {
     }
 }
 
-/// The signals in these lines, of the probe of this name.
+/// The signals in the lines of the probe with this name.
 pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
     let prefix = if name.is_empty() {
         String::new()
@@ -344,8 +344,8 @@ pub fn signals_of(name: &str, lines: &[String]) -> Vec<i32> {
         .collect()
 }
 
-/// These signals, no other, in this order, no more often; less of them where the kill came before
-/// the process had the time.
+/// The process received the signals that were sent, in order and no other. It may have received
+/// only the first of them, if the kill came before it could report the rest.
 pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
     assert!(
         sent.starts_with(seen),
@@ -353,44 +353,46 @@ pub fn assert_at_most(seen: &[i32], sent: &[i32]) {
     );
 }
 
-/// bowout, running; killed with all that it started when the test is through with it.
+/// A running bowout; when the test drops it, it is killed together with every process that it
+/// started.
 pub struct Running {
-    /// bowout's own, as this process sees it.
+    /// bowout's PID, as this process sees it.
     pub pid: i32,
-    /// Holds on to bowout where another process reaps it: its number may become another's.
+    /// Identifies bowout even after another process reaps it and its PID is reused.
     handle: OwnedFd,
     home: Home,
     child: Child,
     mark: String,
     started: Instant,
     ended: Option<ExitStatus>,
-    /// Whether bowout has exited and left no process of the test.
+    /// True once bowout has exited and left no process of the test.
     is_over: bool,
     pub out: Lines,
     pub err: Lines,
 }
 
 impl Running {
-    /// Waits until the command's handlers are in; its PID, as it sees it.
+    /// Waits until the command has installed its handlers; returns its PID as the command sees it.
     pub fn ready(&mut self) -> i32 {
         let line = self.out.find("ready", |line| line.starts_with("ready "));
         line["ready ".len()..].parse().expect("a PID")
     }
 
-    /// Likewise for a probe with a name.
+    /// The same for a probe with a name.
     pub fn ready_as(&mut self, name: &str) -> i32 {
         let prefix = format!("{name} ready ");
         let line = self.out.find(&prefix, |line| line.starts_with(&prefix));
         line[prefix.len()..].parse().expect("a PID")
     }
 
-    /// From here: the process that started bowout, or one outside its namespace.
+    /// Sends a signal from this process: the process that started bowout, or one outside its
+    /// namespace.
     pub fn kill(&self, signal: i32) {
         if asks(signal) {
             apart(self.pid);
         }
         let handle = self.handle.as_raw_fd();
-        // SAFETY: no information is passed; the kernel makes it up as for kill.
+        // SAFETY: no information is passed; the kernel fills it in as for kill.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
         assert_eq!(
             done,
@@ -400,7 +402,7 @@ impl Running {
         );
     }
 
-    /// The same where bowout may have ended already; says whether it had not.
+    /// The same where bowout may have ended already; returns true if the signal was sent.
     pub fn try_kill(&self, signal: i32) -> bool {
         // SAFETY: as above.
         let done = unsafe {
@@ -415,7 +417,7 @@ impl Running {
         done == 0
     }
 
-    /// Whether bowout has ended; it is not waited for.
+    /// Returns true if bowout has ended; does not wait for it.
     pub fn has_ended(&self) -> bool {
         let mut poll = libc::pollfd {
             fd: self.handle.as_raw_fd(),
@@ -426,8 +428,8 @@ impl Running {
         unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
     }
 
-    /// With a value, as soon as the queue has room: all processes of a user share one
-    /// (RLIMIT_SIGPENDING, setrlimit(2)).
+    /// Sends a signal with a value, as soon as the queue has room: all processes of a user share
+    /// one queue (RLIMIT_SIGPENDING, setrlimit(2)).
     pub fn queue(&self, signal: i32, value: i32) {
         self.assert_alive();
         let value = libc::sigval {
@@ -445,7 +447,7 @@ impl Running {
         });
     }
 
-    /// From a process that is neither manager nor descendant.
+    /// Sends a signal from a process that is neither manager nor descendant.
     pub fn kill_from_elsewhere(&self, signal: i32) {
         self.assert_alive();
         if asks(signal) {
@@ -463,7 +465,8 @@ impl Running {
         assert!(!self.has_ended(), "bowout has ended");
     }
 
-    /// Stops bowout, has these signals sent, and lets it go on: they are pending together.
+    /// Stops bowout, sends these signals, and continues it, so that the signals are pending
+    /// together.
     pub fn kill_together(&self, signals: &[i32]) {
         self.kill(libc::SIGSTOP);
         until("bowout is stopped", || (self.state() == 'T').then_some(()));
@@ -473,7 +476,7 @@ impl Running {
         self.kill(libc::SIGCONT);
     }
 
-    /// The next line must be of this signal, from anyone.
+    /// The next line must report this signal, from any sender.
     pub fn expect(&mut self, signal: i32) -> Got {
         let line = self.out.next().unwrap_or_else(|| {
             panic!(
@@ -486,8 +489,9 @@ impl Running {
         got
     }
 
-    /// What the unnamed child was sent until now: two real-time signals follow, the second only
-    /// after the child has the first, so that bowout has dealt with all that came before.
+    /// The signals that the unnamed child has received until now. Two real-time signals follow
+    /// them, the second after the child received the first, so that bowout has handled every
+    /// earlier signal.
     pub fn settle(&mut self) -> Vec<i32> {
         let mut seen = Vec::new();
         for fence in [libc::SIGRTMAX() - 1, libc::SIGRTMAX()] {
@@ -520,7 +524,7 @@ impl Running {
         field(self.pid, name)
     }
 
-    /// Waits for the end.
+    /// Waits for bowout's end.
     pub fn wait(&mut self) -> Status {
         let child = &mut self.child;
         let seen = Arc::clone(&self.err.seen);
@@ -541,7 +545,7 @@ impl Running {
         self.ended.expect("waited for").core_dumped()
     }
 
-    /// The processes of this test that live.
+    /// The living processes of this test.
     pub fn left(&self) -> Vec<i32> {
         if self.started.elapsed() < Duration::from_secs(1) {
             leftovers::of_young(&self.mark, self.child.id())
@@ -550,7 +554,7 @@ impl Running {
         }
     }
 
-    /// The end, and that none of the processes that bowout started has outlived it.
+    /// Waits for bowout's end; fails if a process that bowout started is still running.
     pub fn end(&mut self) -> Status {
         let status = self.wait();
         let left = self.left();
@@ -559,7 +563,7 @@ impl Running {
         status
     }
 
-    /// How bowout ends where its child died of this signal.
+    /// bowout's status after its child died of this signal.
     pub fn died(&self, signal: i32) -> Status {
         match self.home {
             Home::Pid1 => Status::Code(128 + signal),
@@ -567,7 +571,7 @@ impl Running {
         }
     }
 
-    /// All of bowout's own lines, after its end.
+    /// All lines on bowout's stderr, after its end.
     pub fn log(&mut self) -> Vec<String> {
         self.wait();
         self.err.rest();
@@ -593,7 +597,8 @@ impl Drop for Running {
                 self.err.seen()
             );
         }
-        // To kill what is left, /proc is read whole, which costs what the machine runs.
+        // `leftovers::kill` reads all of /proc, which costs more the more processes the machine
+        // runs.
         if self.is_over || self.ended.is_some() && self.left().is_empty() {
             leftovers::forget(self.child.id());
         } else {
@@ -602,7 +607,7 @@ impl Drop for Running {
     }
 }
 
-/// Holds on to a process.
+/// A pidfd of the process; `None` if there is no such process.
 pub fn hold(pid: i32) -> Option<OwnedFd> {
     // SAFETY: no pointers; the descriptor is ours.
     unsafe {
@@ -629,10 +634,10 @@ pub fn field(pid: i32, name: &str) -> String {
     line[name.len() + 1..].trim().to_owned()
 }
 
-/// Waits until each process sleeps in poll(2) or ppoll(2), and gives the number of its context
-/// switches: a number that grows later is a wake-up. The state S alone is not enough: a process is
-/// preempted in it on its way to sleep, which is a switch more. The kernel names the system call
-/// only of a process that has left its processor.
+/// Waits until each process sleeps in poll(2) or ppoll(2), and returns its numbers of context
+/// switches. If a number grows later, the process has woken up. The state S alone is not enough: a
+/// process in it can be preempted on its way to sleep, which is one more switch. The kernel reports
+/// the system call only of a process that has left its processor.
 pub fn switches_asleep(pids: &[i32]) -> Vec<[String; 2]> {
     let sleeps = |&pid: &i32| {
         let call = fs::read_to_string(format!("/proc/{pid}/syscall")).expect("a process");
@@ -646,12 +651,12 @@ pub fn switches_asleep(pids: &[i32]) -> Vec<[String; 2]> {
         .collect()
 }
 
-/// The signals that are pending for all of a process, bit 0 is number 1.
+/// The signals that are pending for the whole process; bit 0 is signal 1.
 pub fn pending(pid: i32) -> u64 {
     u64::from_str_radix(&field(pid, "ShdPnd"), 16).expect("a mask")
 }
 
-/// Keeps a report for tests/schema, which validates all of them after the suites.
+/// Keeps a report for tests/schema, which validates all reports after the suites.
 pub fn keep_report(text: &str) {
     let target = Path::new(BOWOUT).ancestors().nth(2).expect("target");
     let folder = target.join("reports");
@@ -660,12 +665,12 @@ pub fn keep_report(text: &str) {
     std::fs::write(folder.join(name), text).expect("target/reports/ can be written");
 }
 
-/// A directory of the test's own, gone with it.
+/// A directory of the test's own; dropping it removes it.
 pub struct Dir(pub PathBuf);
 
 impl Dir {
     pub fn new() -> Self {
-        // One that was left by a run that was killed may have had our PID.
+        // A run that was killed may have had our PID and left its directory.
         loop {
             let path = std::env::temp_dir().join(format!("bowout-{}", leftovers::unique()));
             match fs::create_dir(&path) {
@@ -679,7 +684,7 @@ impl Dir {
         self.0.join(name)
     }
 
-    /// A program that any user may run, wherever this one was built.
+    /// A copy of a program that any user may run, wherever the original was built.
     pub fn program(&self, program: impl AsRef<Path>) -> PathBuf {
         let path = self.file(
             program
@@ -705,9 +710,9 @@ impl Dir {
     }
 }
 
-/// Waits until no process has the file open for writing, as a process may that another test forked
-/// meanwhile: it could not be executed (`ETXTBSY`, execve(2)). That there is no writer is what a
-/// read lease asks for (`F_SETLEASE`, fcntl(2)).
+/// Waits until no process has the file open for writing. A process that another test forked
+/// meanwhile may have it open, and then the file cannot be executed (`ETXTBSY`, execve(2)). The
+/// kernel grants a read lease only if there is no writer (`F_SETLEASE`, fcntl(2)).
 fn written(path: &Path) {
     let file = fs::File::open(path).expect("written");
     until("nobody writes", || {

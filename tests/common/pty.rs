@@ -1,7 +1,7 @@
 //! A real terminal, and a real shell on it.
 //!
-//! A terminal has one reader, the test: whatever waits reads. No thread holds the master, so that
-//! closing it is a hang-up.
+//! The test is the only reader of the terminal: each wait reads it. No thread holds the master, so
+//! that closing it is a hang-up.
 
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -16,14 +16,15 @@ pub const CTRL_C: &str = "\x03";
 pub const CTRL_BACKSLASH: &str = "\x1c";
 pub const CTRL_Z: &str = "\x1a";
 
-/// What a probe is asked by: of the signals that are pending together, the highest is the last.
+/// The signal that queries a probe: of the signals that are pending together, the highest arrives
+/// last.
 pub const ASKED: i32 = 64;
 
 /// Before and after the exit status in the prompt of the shell, and of a shell inside it.
 pub const PROMPT: [&str; 2] = ["[[", "]] "];
 pub const INNER_PROMPT: [&str; 2] = ["((", ")) "];
 
-/// What a pty is to the program that is started on it.
+/// The role of the pty for the program that is started on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Its controlling terminal: it leads the session.
@@ -32,19 +33,21 @@ pub enum Role {
     Standard,
 }
 
-/// A program on a terminal; killed with all that it started when the test is through with it.
+/// A program on a terminal; when the test drops it, it is killed together with every process that
+/// it started.
 pub struct Pty {
     master: Option<OwnedFd>,
     child: Child,
     pub pid: i32,
     mark: String,
     ended: Option<ExitStatus>,
-    /// All that was ever written to the terminal, and how much of it was looked at.
+    /// Everything that was written to the terminal so far, and the length of the part that was
+    /// read.
     screen: Vec<u8>,
     looked: usize,
-    /// How long a fact may take to come true.
+    /// The longest time that a fact may take to become true.
     pub patience: Duration,
-    /// Where it runs, and its home.
+    /// The working directory of the program, and its home.
     pub dir: Dir,
 }
 
@@ -53,10 +56,9 @@ fn check(done: i32, what: &str) -> i32 {
     done
 }
 
-/// The master and the slave of a new terminal.
-/// A master and its slave, which no process has as its controlling terminal.
+/// The master and the slave of a new terminal, which no process has as its controlling terminal.
 pub fn open() -> (OwnedFd, OwnedFd) {
-    // SAFETY: the name's buffer is as long as it is said to be; the descriptors are ours.
+    // SAFETY: the buffer for the name has the length that is passed; the descriptors are ours.
     unsafe {
         let master = check(
             libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC),
@@ -96,7 +98,7 @@ fn resize(master: &OwnedFd, rows: u16, columns: u16) {
     );
 }
 
-/// Where programs are looked for: bowout's and the probe's directories first.
+/// The search path for programs: the directories of bowout and the probe come first.
 fn search() -> std::ffi::OsString {
     let ours = [Path::new(BOWOUT), probe().as_path()]
         .map(|program| program.parent().expect("a directory").to_owned());
@@ -108,8 +110,8 @@ fn search() -> std::ffi::OsString {
 impl Pty {
     pub fn start(role: Role, line: &[&str]) -> Self {
         let (master, slave) = open();
-        // Before any process could be signalled a change; wide, so that what is typed stays on a
-        // line.
+        // Set before any process can receive a SIGWINCH for it. The terminal is wide, so that typed
+        // text stays on one line.
         resize(&master, 24, 200);
         let dir = Dir::new();
         let mark = leftovers::unique();
@@ -135,7 +137,7 @@ impl Pty {
             .stdout(standard())
             .stderr(standard());
         let set_up = move || {
-            // SAFETY: system calls alone. As in `Start`; 0 is the terminal.
+            // SAFETY: system calls alone. As in `Start`; descriptor 0 is the terminal.
             unsafe {
                 super::clean_slate();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -148,7 +150,7 @@ impl Pty {
                 }
             }
         };
-        // SAFETY: system calls alone, on values that are there already.
+        // SAFETY: system calls alone, on values that exist already.
         unsafe { command.pre_exec(set_up) };
         let child =
             leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
@@ -196,7 +198,7 @@ impl Pty {
         self.type_at_once(keys);
     }
 
-    /// Whether or not they ask for the stop a second time.
+    /// Types the keys even if they repeat a stop request at once.
     pub fn type_at_once(&self, keys: &str) {
         // SAFETY: the buffer is valid for its length.
         let done = unsafe { libc::write(self.master(), keys.as_ptr().cast(), keys.len()) };
@@ -209,8 +211,7 @@ impl Pty {
         unsafe { libc::tcgetpgrp(self.master()) }
     }
 
-    /// Whether lines are edited and keys signal: the mode of a terminal that no program has taken
-    /// over.
+    /// Returns true if a program has turned off line editing (ICANON) on the terminal.
     pub fn is_raw(&self) -> bool {
         // SAFETY: tcgetattr fills in the structure.
         let flags = unsafe {
@@ -221,7 +222,7 @@ impl Pty {
         flags & libc::ICANON == 0
     }
 
-    /// Takes what has been written, waiting for something for so long, in ms.
+    /// Appends new output to `screen`; waits up to `wait` ms for it.
     fn read(&mut self, wait: i32) {
         let Some(master) = &self.master else {
             // SAFETY: no descriptors.
@@ -256,7 +257,7 @@ impl Pty {
             .extend_from_slice(&buffer[..usize::try_from(got).unwrap_or(0)]);
     }
 
-    /// Waits for a fact, reading the screen meanwhile; nothing if it does not come true.
+    /// Reads the screen until a fact is true; returns `None` if it does not become true in time.
     pub fn comes<T>(&mut self, mut fact: impl FnMut(&mut Self) -> Option<T>) -> Option<T> {
         let end = Instant::now() + self.patience;
         loop {
@@ -270,29 +271,34 @@ impl Pty {
         }
     }
 
-    /// Likewise, for a fact that must come true.
+    /// The same, for a fact that must become true.
     pub fn until<T>(&mut self, what: &str, fact: impl FnMut(&mut Self) -> Option<T>) -> T {
-        self.comes(fact)
-            .unwrap_or_else(|| panic!("watchdog: {what}, after:\n{}", self.screen()))
+        self.comes(fact).unwrap_or_else(|| {
+            panic!(
+                "watchdog: {what}, after:\n{}\n{}",
+                self.screen(),
+                below(self.pid)
+            )
+        })
     }
 
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.screen).into_owned()
     }
 
-    /// What was not looked at yet.
+    /// The part of the screen that was not read yet.
     pub fn unread(&self) -> String {
         String::from_utf8_lossy(&self.screen[self.looked..]).into_owned()
     }
 
-    /// Looks no further than this; gives what was passed over.
+    /// Advances the read position; returns the text in between.
     fn look_past(&mut self, length: usize) -> String {
         let from = self.looked;
         self.looked += length;
         String::from_utf8_lossy(&self.screen[from..self.looked]).into_owned()
     }
 
-    /// Waits for this text and gives all up to its end; the next look begins after it.
+    /// Waits for this text and returns the screen up to its end; the next read begins after it.
     pub fn see(&mut self, text: &str) -> String {
         self.until(&format!("{text:?} on the screen"), |pty| {
             let at = find(&pty.screen[pty.looked..], text.as_bytes())?;
@@ -300,8 +306,8 @@ impl Pty {
         })
     }
 
-    /// Waits for what the terminal echoes of a typed line; the next look begins after it. A line
-    /// that bowout logs meanwhile may stand in its midst.
+    /// Waits for the terminal's echo of a typed line; the next read begins after it. A line that
+    /// bowout logs meanwhile may interrupt the echo.
     fn see_echo(&mut self, line: &str) {
         self.until(&format!("{line:?} on the screen"), |pty| {
             let unread = &pty.screen[pty.looked..];
@@ -315,7 +321,7 @@ impl Pty {
         });
     }
 
-    /// Waits for the prompt; gives the exit status in it, and the text before it.
+    /// Waits for the prompt; returns the exit status in it, and the text before it.
     pub fn prompt_of(&mut self, prompt: [&str; 2]) -> (i32, String) {
         self.until("the prompt", |pty| pty.find_prompt(prompt))
     }
@@ -339,7 +345,7 @@ impl Pty {
         }
     }
 
-    /// The PID of a probe that says that it is ready.
+    /// Waits until a probe reports that it is ready; returns its PID.
     pub fn ready(&mut self) -> i32 {
         self.see("ready ");
         let line = self.see("\n");
@@ -348,7 +354,7 @@ impl Pty {
             .unwrap_or_else(|_| panic!("ready {line:?}"))
     }
 
-    /// Waits until a probe reports this signal; gives the text before it.
+    /// Waits until a probe reports this signal; returns the text before it.
     pub fn got(&mut self, signal: i32) -> String {
         self.see(&format!("got {signal} "))
     }
@@ -370,19 +376,19 @@ impl Pty {
         status.into()
     }
 
-    /// The text of a file of the test, so far.
+    /// The current text of a file of the test.
     pub fn file(&self, name: &str) -> String {
         std::fs::read_to_string(self.dir.file(name)).unwrap_or_default()
     }
 
-    /// Waits until a file of the test has this text in it.
+    /// Waits until a file of the test contains this text; returns the whole text.
     pub fn see_in(&mut self, name: &str, text: &str) -> String {
         self.until(&format!("{text:?} in {name}"), |pty| {
             Some(pty.file(name)).filter(|all| all.contains(text))
         })
     }
 
-    /// The PID of a probe that writes to a file of the test.
+    /// Waits for the PID of a probe that writes to a file of the test.
     pub fn ready_in(&mut self, name: &str) -> i32 {
         self.until(&format!("a PID in {name}"), |pty| {
             let text = pty.file(name);
@@ -401,7 +407,7 @@ impl Drop for Pty {
     }
 }
 
-/// The text without the lines that bowout has logged into it.
+/// The text without the lines that bowout logged into it.
 fn without_log(text: &str) -> String {
     let mut parts = text.split("bowout: ");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -415,20 +421,42 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
         .position(|window| window == wanted)
 }
 
-/// The state of a process that is there.
+/// The state of a process; `None` if there is no such process.
 pub fn state_of(pid: i32) -> Option<char> {
     leftovers::stat(pid).map(|stat| stat.state)
 }
 
-/// Whether it is there and not stopped.
+/// Returns true if the process exists and is neither stopped nor a zombie.
 pub fn runs(pid: i32) -> bool {
     state_of(pid).is_some_and(|state| "RSD".contains(state))
 }
 
-/// Whether it is in one of the system calls by which keys are waited for; where the kernel does not
-/// say, whether it waits at all.
-fn waits_for_keys(pid: i32) -> bool {
-    const CALLS: [libc::c_long; 3] = [libc::SYS_pselect6, libc::SYS_ppoll, libc::SYS_read];
+/// A process and its descendants, one in a line, for the message of a failed test: the PID, the
+/// pending signals, and the system call that the process is in (proc_pid_syscall(5)).
+fn below(pid: i32) -> String {
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let (name, call) = (file("comm"), file("syscall"));
+    let status = file("status").unwrap_or_default();
+    let pending = status.lines().filter(|line| line.contains("Pnd:"));
+    let one = format!(
+        "{pid} {name:?} {call:?} {:?}\n",
+        pending.collect::<Vec<_>>()
+    );
+    children(pid)
+        .into_iter()
+        .map(below)
+        .fold(one, |all, one| all + &one)
+}
+
+/// Returns true if the process is in a system call that waits for keys. Where the kernel does not
+/// show the call, returns true if the process sleeps.
+pub fn waits_for_keys(pid: i32) -> bool {
+    const CALLS: [libc::c_long; 4] = [
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_read,
+    ];
     match std::fs::read_to_string(format!("/proc/{pid}/syscall")) {
         Ok(text) => CALLS
             .iter()
@@ -446,13 +474,13 @@ pub fn group_of(pid: i32) -> i32 {
     check(unsafe { libc::getpgid(pid) }, "getpgid")
 }
 
-/// To a process that the test has started.
+/// Sends a signal to a process that the test started.
 pub fn kill(pid: i32, signal: i32) {
     // SAFETY: no pointers.
     check(unsafe { libc::kill(pid, signal) }, "kill");
 }
 
-/// Where a program is, if it is installed: the distribution's own first.
+/// The path of a program, if it is installed; the distribution's own comes first.
 pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let first = ["/usr/bin", "/bin"].map(PathBuf::from).into_iter();
@@ -462,7 +490,7 @@ pub fn installed(program: &str) -> Option<PathBuf> {
         .find(|file| file.exists())
 }
 
-/// Why a test that needs this program cannot be run, if so.
+/// The reason why a test that needs this program cannot run, if it cannot.
 pub fn missing(program: &str) -> Option<String> {
     installed(program)
         .is_none()
@@ -473,7 +501,7 @@ pub fn missing(program: &str) -> Option<String> {
 pub struct Shell(pub Pty);
 
 impl Shell {
-    /// At its first prompt. `bash` is one that reads no file of the user's.
+    /// Waits for the first prompt. `bash` reads none of the user's files.
     pub fn start() -> Self {
         Self::at(Role::Controlling, &["bash", "--norc", "--noprofile", "-i"])
     }
@@ -484,45 +512,44 @@ impl Shell {
         shell
     }
 
-    /// Waits until the shell is back; gives the exit status that it saw, and what was written
-    /// before.
+    /// Waits for the next prompt; returns the exit status in it, and the text before it.
     pub fn prompt(&mut self) -> (i32, String) {
         let seen = self.0.prompt_of(PROMPT);
         let shell = self.0.pid;
-        // A key that signals before that is answered with the next key only: bash looks for
-        // signals, then waits for keys.
+        // bash reacts to an earlier signal key only at the next key: it checks for signals, then
+        // waits for keys.
         self.0.until("the shell waits for keys", |_| {
             waits_for_keys(shell).then_some(())
         });
         seen
     }
 
-    /// At the prompt: has the shell run this.
+    /// At the prompt: makes the shell run this line.
     pub fn line(&mut self, line: &str) {
         self.0.type_keys(&format!("{line}\r"));
         self.0.see_echo(&format!("{line}\r\n"));
     }
 
-    /// Likewise, to the next prompt.
+    /// The same; waits for the next prompt.
     pub fn run(&mut self, line: &str) -> (i32, String) {
         self.line(line);
         self.prompt()
     }
 
-    /// Starts a probe under bowout; its PID and bowout's.
+    /// Runs a line that starts a probe under bowout; returns the PIDs of the probe and of bowout.
     pub fn probe(&mut self, line: &str) -> (i32, i32) {
         self.line(line);
         let child = self.0.ready();
         (child, parent_of(child))
     }
 
-    /// Ctrl-Z, and that the shell says so; both are stopped.
+    /// Presses Ctrl-Z; waits until the shell reports it and both processes are stopped.
     pub fn suspend(&mut self, child: i32, bowout: i32) {
         self.0.type_keys(CTRL_Z);
         self.stopped(child, bowout);
     }
 
-    /// The shell has the terminal back, the job is stopped.
+    /// Waits until the shell has the terminal again and the job is stopped.
     pub fn stopped(&mut self, child: i32, bowout: i32) {
         self.0.see("Stopped");
         assert!(self.prompt().0 > 128);
@@ -531,8 +558,8 @@ impl Shell {
         assert_eq!(self.0.foreground(), self.0.pid);
     }
 
-    /// `fg`, and that `group` has the terminal. bash prints the job's line before it gives the
-    /// terminal away, and ignores a Ctrl-Z or Ctrl-C in between.
+    /// Runs `fg`; waits until `group` has the terminal. bash prints the job's line before it gives
+    /// the terminal to the job, and ignores a Ctrl-Z or Ctrl-C in between.
     pub fn fg(&mut self, group: i32) {
         self.line("fg");
         self.0.until("the job has the terminal", |pty| {
@@ -540,7 +567,7 @@ impl Shell {
         });
     }
 
-    /// `fg` or `bg`, and that both run again.
+    /// Runs `fg` or `bg`; waits until both processes run again.
     pub fn resume(&mut self, how: &str, child: i32, bowout: i32) {
         if how == "fg" {
             self.fg(group_of(bowout));
@@ -555,15 +582,15 @@ impl Shell {
         }
     }
 
-    /// Asks the child, through bowout, which has dealt by then with all that came before. Gives
-    /// what was on the screen before the answer.
+    /// Sends `ASKED` to the child through bowout, which has handled every earlier signal by then.
+    /// Returns the text on the screen before the child's report.
     pub fn answers(&mut self, bowout: i32) -> String {
         kill(bowout, ASKED);
         self.0.got(ASKED)
     }
 }
 
-/// Every child of bowout has exited but these.
+/// The only child of a process; fails if it has another number of children.
 pub fn only_child(bowout: i32) -> i32 {
     let all = children(bowout);
     assert_eq!(all.len(), 1, "{all:?}");

@@ -1,4 +1,4 @@
-//! How a test says what is to be started.
+//! Builds and starts the command line of a test.
 
 use std::ffi::{OsStr, OsString};
 use std::io::pipe;
@@ -11,14 +11,14 @@ use super::{
     BOWOUT, Lines, NOTHING, Running, children, hold, leftovers, no_namespaces, probe, skip, until,
 };
 
-/// Where bowout runs.
+/// The place where bowout runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Home {
     Subreaper,
     Pid1,
 }
 
-/// Both, where there are namespaces.
+/// Both homes, where there are namespaces.
 pub fn homes() -> Vec<Home> {
     if skip(no_namespaces()) {
         vec![Home::Subreaper]
@@ -65,7 +65,7 @@ impl Start {
         }
     }
 
-    /// bowout as it is.
+    /// bowout without options.
     pub fn plain() -> Self {
         Self::new(NOTHING)
     }
@@ -83,19 +83,19 @@ impl Start {
         self
     }
 
-    /// bowout by another name.
+    /// bowout under another name, or another program in its place.
     pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
         program.as_ref().clone_into(&mut self.program);
         self
     }
 
-    /// Without /proc.
+    /// Runs bowout without /proc.
     pub fn no_proc(mut self) -> Self {
         self.proc = false;
         self
     }
 
-    /// Set-up words of `probe with`.
+    /// Adds set-up words for `probe with`.
     pub fn with<W: AsRef<OsStr>>(mut self, setup: impl IntoIterator<Item = W>) -> Self {
         self.under.extend(words(setup));
         self
@@ -112,7 +112,7 @@ impl Start {
         self
     }
 
-    /// Open in the command at the same number as here.
+    /// Passes a descriptor to the command at the same number.
     pub fn inherit(mut self, fd: &impl AsRawFd) -> Self {
         self.inherit.push(fd.as_raw_fd());
         self
@@ -144,12 +144,12 @@ impl Start {
         self.command(all)
     }
 
-    /// Where `$PROBE` is the probe.
+    /// A shell script as the command; `$PROBE` in it is the probe.
     pub fn sh(self, script: &str) -> Running {
         self.command(["sh", "-c", script])
     }
 
-    /// The command line as it is, without a `--` of our own.
+    /// Uses the command line unchanged, without adding `--`.
     pub fn bare<W: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = W>) -> Running {
         self.words.extend(words(command));
         self.spawn()
@@ -199,13 +199,14 @@ impl Start {
             .stderr(stderr);
         let inherit = std::mem::take(&mut self.inherit);
         let set_up = move || {
-            // SAFETY: system calls alone. A clean slate, whatever the test runner was given. A
-            // session without a terminal. An end with the test's thread, should the drop not run.
+            // SAFETY: system calls alone. Signals are reset, whatever the test runner inherited.
+            // The process gets a session without a terminal. The kernel kills it when the test's
+            // thread ends, should the drop not run.
             unsafe {
                 super::clean_slate();
                 libc::setsid();
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                // Whatever the test runner was started with.
+                // Close on exec every descriptor that the test runner inherited.
                 libc::syscall(
                     libc::SYS_close_range,
                     3,
@@ -218,7 +219,7 @@ impl Start {
             }
             Ok(())
         };
-        // SAFETY: system calls alone, on values that are there already.
+        // SAFETY: system calls alone, on values that exist already.
         unsafe { command.pre_exec(set_up) };
         let child =
             leftovers::spawn(&mut command).unwrap_or_else(|error| panic!("{line:?}: {error}"));
@@ -227,7 +228,7 @@ impl Start {
         let launcher = child.id() as i32;
         let bowout = || match self.home {
             Home::Subreaper => Some(launcher),
-            // It may have ended already, and the launcher with it.
+            // bowout may have ended already, and the launcher with it.
             Home::Pid1 => children(launcher).first().copied().or_else(|| {
                 leftovers::stat(launcher)
                     .filter(|stat| stat.state == 'Z')
@@ -237,7 +238,7 @@ impl Start {
         let (pid, handle) = until("bowout is there", || {
             let pid = bowout()?;
             let handle = hold(pid)?;
-            // The process that was held is bowout if it still is now.
+            // The handle refers to bowout if bowout still has this PID.
             (bowout() == Some(pid)).then_some((pid, handle))
         });
         Running {
@@ -255,8 +256,8 @@ impl Start {
     }
 }
 
-/// The directories of PATH that may be searched: with one that may not, no command is ever "not
-/// found".
+/// The directories of PATH that this process can read: with an unreadable one, no command is
+/// reported as "not found".
 fn path() -> OsString {
     let all = std::env::var_os("PATH").unwrap_or_default();
     let readable = std::env::split_paths(&all).filter(|dir| std::fs::read_dir(dir).is_ok());

@@ -1,4 +1,4 @@
-//! A root file system with nothing in it but the static binary, and one without /proc.
+//! A root file system that contains the static binary alone, and one without /proc.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::engine::{bowout, no_containers, put};
 use crate::runc::Bundle;
 use crate::stop::SLOW_GRANDCHILD;
 
-/// Nothing but /proc, without which runc does not start anything, and the devices that it makes.
+/// Only /proc, without which runc does not start a container, and the devices that runc makes.
 fn empty(line: &[&str]) -> Bundle {
     Bundle::empty(line).with(|config| {
         config["mounts"] = json!([{ "destination": "/proc", "type": "proc", "source": "proc" }]);
@@ -22,7 +22,7 @@ fn the_static_binary_needs_no_other_file() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    // The only program there is: one bowout runs another.
+    // bowout is the only program there, so one bowout runs another.
     let mut container = empty(&["/bowout", "--", "/bowout", "--version"]).start();
     assert_eq!(container.end(), 0);
     assert_eq!(
@@ -40,7 +40,7 @@ fn the_static_binary_needs_no_other_file() {
     assert_eq!(container.end(), 127);
 }
 
-/// As dockerd mounts it into an image, and as it asks for the version.
+/// At the path where dockerd mounts it, and with the option by which dockerd gets the version.
 #[test]
 fn dockers_init_needs_no_option() {
     if skip(no_containers(&["runc"])) {
@@ -109,7 +109,7 @@ fn a_stop_needs_no_other_file() {
     );
 }
 
-/// runc itself needs /proc: it is unmounted before bowout is executed.
+/// runc itself needs /proc, so the script unmounts it before bowout is executed.
 #[test]
 fn nothing_depends_on_proc() {
     if skip(no_containers(&["runc"])) {

@@ -1,6 +1,6 @@
-//! What both engines need: the release binary, the files that go into a root file system, a program
-//! run to its end.
-// The suite and the table of the peers each use a part of it.
+//! Helpers for both engines: the release binary, the files of a root file system, and programs that
+//! run to their end.
+// The suite and the table of the peers each use a part of this file.
 #![allow(dead_code)]
 
 use std::fs;
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use crate::common::{BOWOUT, leftovers, not_root, pty};
 
-/// The static binary, as it is released.
+/// Builds the static binary as it is released.
 pub fn bowout() -> &'static PathBuf {
     static RELEASE: OnceLock<PathBuf> = OnceLock::new();
     RELEASE.get_or_init(|| {
@@ -32,7 +32,8 @@ pub fn bowout() -> &'static PathBuf {
     })
 }
 
-/// Why containers cannot be tested here, if so. They need root for namespaces, cgroups and mounts.
+/// The reason why containers cannot be tested here, if any. They need root for namespaces, cgroups
+/// and mounts.
 pub fn no_containers(programs: &[&str]) -> Option<String> {
     not_root()
         .map(|_| "only root can start containers".into())
@@ -49,7 +50,7 @@ fn missing(program: &str) -> Option<String> {
         .then(|| format!("{program} is not installed"))
 }
 
-/// Servers are installed where only root looks for programs.
+/// The path of a program. Servers are installed where only root looks for programs.
 pub fn find(program: &str) -> Option<PathBuf> {
     pty::installed(program)
         .or_else(|| Some(Path::new("/usr/sbin").join(program)).filter(|path| path.exists()))
@@ -57,8 +58,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// busybox, and links by the names that scripts use: without /proc it does not find its own
-/// applets.
+/// Copies busybox, and makes links by the names that scripts use: without /proc, busybox does not
+/// find its own applets.
 pub fn put_busybox(root: &Path) {
     put(root, Path::new(BUSYBOX), BUSYBOX);
     for applet in ["sh", "sleep", "setsid", "umount"] {
@@ -66,7 +67,7 @@ pub fn put_busybox(root: &Path) {
     }
 }
 
-/// Runs a program that must succeed; its stdout.
+/// Runs a program that must succeed. Returns its stdout.
 pub fn run(command: &mut Command) -> String {
     let output = leftovers::output(command);
     assert!(
@@ -90,11 +91,11 @@ pub fn put(root: &Path, from: &Path, to: &str) {
     fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("permissions");
 }
 
-/// Copies a program with the libraries that it is linked with, all to where they are here.
+/// Copies a program with the libraries that it is linked with, all to the same paths as here.
 pub fn put_linked(root: &Path, program: &Path) {
     put(root, program, program.to_str().expect("text"));
     let output = leftovers::output(Command::new("ldd").arg(program));
-    // Of a static program it says so, and fails.
+    // For a static program, ldd reports that there are none, and fails.
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
         put(root, Path::new(library), library);

@@ -1,5 +1,5 @@
-//! The manifests of packaging/kubernetes: their deadlines nest, and podman, in the kubelet's place,
-//! runs them to their end.
+//! The manifests of packaging/kubernetes: their deadlines nest, and podman, in place of the
+//! kubelet, runs them to their end.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn manifest(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// What follows `key: ` on its line.
+/// The text after `key: ` on its line.
 fn value<'a>(manifest: &'a str, key: &str) -> &'a str {
     let mut lines = manifest.lines().map(str::trim_start);
     lines
@@ -60,8 +60,8 @@ fn the_deadlines_of_the_manifests_nest() {
     }
 }
 
-/// A Pod of the manifest, with the image that is here and, as the kubelet has it, an empty file for
-/// the message.
+/// A Pod of the manifest, with the local image and, as from the kubelet, an empty file for the
+/// message.
 struct Pod {
     podman: Podman,
 }
@@ -79,7 +79,7 @@ impl Pod {
             message.display()
         );
         let text = manifest("pod.yaml").replace("image: bowout-example:latest", &mounted);
-        // podman publishes ports, and there is no network that it could do so on.
+        // podman would publish the ports, and there is no network for that.
         let text =
             edit(text.replace("      ports:\n        - containerPort: 8080\n", "")) + &volume;
         let file = podman.dir.write("pod.yaml", &text, 0o600);
@@ -106,8 +106,8 @@ impl Pod {
             .to_owned()
     }
 
-    /// As the kubelet does it, with its deadline, which older versions of podman do not read from
-    /// the manifest; the exit code.
+    /// Stops the Pod with the kubelet's deadline, which older versions of podman do not read from
+    /// the manifest. Returns the exit code.
     fn stop(&self) -> String {
         let text = manifest("pod.yaml");
         self.podman.run(&[
@@ -163,7 +163,7 @@ fn a_pod_stops_after_its_delay_and_says_why() {
         .0
         .parse()
         .expect("seconds");
-    // Not before the delay is over, and long before the kubelet loses patience.
+    // Not before the delay is over, and long before the kubelet's deadline.
     assert!((5.0..25.0).contains(&after), "{message}");
     println!("the termination message: {}", message.trim_end());
 }
@@ -179,7 +179,7 @@ fn a_pod_of_the_deployment_stops_after_its_delay() {
     let text = manifest("deployment.yaml")
         .replace("image: bowout-example:latest", &format!("image: {image}"))
         .replace("replicas: 2", "replicas: 1")
-        // podman publishes ports, and there is no network that it could do so on.
+        // podman would publish the ports, and there is no network for that.
         .replace("          ports:\n            - containerPort: 8080\n", "");
     let file = podman.dir.write("deployment.yaml", &text, 0o600);
     let path = file.to_str().expect("text");

@@ -1,10 +1,10 @@
 //! bowout in real containers: runc and podman, a real nginx, a real redis-server.
 //!
 //! As root, on a machine with runc, podman, busybox-static, nginx-light and redis-server: `cargo
-//! test --test containers`. It tests the static release binary, which it builds. No registry is
-//! reached: images are made from local files.
+//! test --test containers`. The tests run the static release binary, which they build. They contact
+//! no registry: images are made from local files.
 #![allow(unsafe_code)]
-// The harness has to read the clock for its watchdog, and pipes in threads.
+// The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../common/mod.rs"]

@@ -1,5 +1,6 @@
-//! A command that the kernel's OOM killer ends in a container with a memory limit, as PID 1: the log
-//! and the report say what the counter of the control group says, and a plain SIGKILL claims nothing.
+//! A container with a memory limit, in which the kernel's OOM killer ends the command. The log and
+//! the report agree with the counter of the control group. After a plain SIGKILL they do not
+//! mention the OOM killer.
 
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use crate::common::skip;
 use crate::engine::no_containers;
 use crate::runc::Bundle;
 
-/// 24 MiB, without swap: the command needs more.
+/// 24 MiB, without swap, which is less than the command needs.
 const LIMIT: u64 = 24 << 20;
 
 fn limited(options: &[&str], script: &str) -> Bundle {
@@ -16,7 +17,7 @@ fn limited(options: &[&str], script: &str) -> Bundle {
     })
 }
 
-/// busybox holds the whole line in memory.
+/// busybox tail holds the whole line in memory.
 const HUNGRY: &str = "echo ready; exec /bin/busybox tail -c 1000000000 /dev/zero";
 
 #[test]
@@ -43,7 +44,8 @@ fn the_oom_killers_work_is_said_with_the_limit() {
     }
 }
 
-/// In a shell's child, which is not PID 1, as systemd would start it; and as another program would.
+/// bowout is a shell's child, not PID 1: once as systemd would start it, and once as another
+/// program would.
 #[test]
 fn the_main_process_of_a_unit_says_it_without_a_report() {
     if skip(no_containers(&["runc"])) {

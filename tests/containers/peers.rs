@@ -1,9 +1,8 @@
-//! Three things that happen in containers, the same for bowout and for the inits that are
-//! installed, as a Markdown table: `cargo test --test container-peers`, as root. It claims nothing
-//! and fails nothing; man/GUIDE.md quotes it.
+//! Four checks in containers, the same for bowout and for the installed inits, as a Markdown table:
+//! `cargo test --test container-peers`, as root. It asserts no result; man/GUIDE.md quotes it.
 //!
-//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
-//! waited for, in seconds.
+//! Each cell is an observed fact. For a fact that was not observed, `PEERS_PATIENCE` is the wait in
+//! seconds.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -25,7 +24,8 @@ use runc::Bundle;
 
 struct Wrapper {
     name: &'static str,
-    /// Between it and the command. The grace period is there to be waited for.
+    /// The words between the wrapper and the command. The grace period is short, because a check
+    /// waits for its end.
     options: &'static [&'static str],
 }
 
@@ -86,7 +86,7 @@ impl Wrapper {
         bundle
     }
 
-    /// The first word of what it says of itself that begins like a number.
+    /// The first word of its `--version` that begins like a number.
     fn version(&self) -> String {
         let program = if self.name == "bowout" {
             bowout().into()
@@ -143,7 +143,7 @@ fn eperm(wrapper: &Wrapper) -> String {
     }
 }
 
-/// Freezes the container, or not; then says whether it can be stopped.
+/// Types Ctrl-Z. Returns the state of the command after it, and the result of a stop.
 fn suspended(wrapper: &Wrapper) -> (String, String) {
     let mut container = wrapper
         .bundle(&["/probe", "terminal", "--catch", "USR1"])
@@ -153,7 +153,7 @@ fn suspended(wrapper: &Wrapper) -> (String, String) {
     container.pty.patience = patience();
     container.pty.type_keys(CTRL_Z);
     container.pty.see("^Z");
-    // A stopped process takes no signal until it is continued.
+    // A stopped process does not handle a signal until it is continued.
     kill(child, libc::SIGUSR1);
     let answers = container
         .pty

@@ -1,4 +1,5 @@
-//! Places with less in them: read-only, another user, fewer capabilities, fewer system calls.
+//! Places with restrictions: a read-only root, another user, fewer capabilities, fewer system
+//! calls.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::engine::{BUSYBOX, no_containers};
 use crate::runc::{Bundle, Container};
 use crate::stop::{SLOW_GRANDCHILD, STUBBORN};
 
-/// The stop, the drain and the end of the grace period: what must not depend on the place.
+/// The stop, the drain and the end of the grace period, which must not depend on the place.
 fn ends_well(place: &str, edit: impl Fn(&mut Value)) {
     let mut container = Bundle::script(&[], SLOW_GRANDCHILD).with(&edit).start();
     container.ready();
@@ -46,12 +47,12 @@ fn a_read_only_root_changes_nothing() {
     container.place.kill("TERM");
     assert_eq!(container.end(), 4);
     let log = container.whole_log();
-    // It really is read-only.
+    // This shows that the root is really read-only.
     assert!(
         log.contains("can't create /x: Read-only file system"),
         "{log}"
     );
-    // A report that can never be written is known before the command starts.
+    // bowout finds out that a report can never be written before it starts the command.
     let mut container = Bundle::script(&["--report", "/report"], "echo started")
         .with(read_only)
         .start();
@@ -81,8 +82,8 @@ fn any_user_will_do() {
     });
 }
 
-/// As gosu does it: root without CAP_KILL starts a command as another user, which it then may not
-/// signal.
+/// As gosu does it, root without CAP_KILL starts a command as another user, and then may not signal
+/// it.
 fn not_ours_to_kill(options: &[&str], command: &[&str]) -> Container {
     let words = [&["with", "--uid", "1000", "--"], command].concat();
     let capabilities = ["CAP_SETUID", "CAP_SETGID"];
@@ -176,8 +177,8 @@ fn a_filter_that_refuses_the_newer_calls_changes_nothing() {
     }
 }
 
-/// That the test above refuses something: with the same filter, a process that makes the call is
-/// killed.
+/// Shows that the filter of the test above refuses something: with a filter that kills, a process
+/// that makes the call dies.
 #[test]
 fn the_newer_calls_are_made_where_they_may_be() {
     if skip(no_containers(&["runc"])) {
@@ -190,13 +191,13 @@ fn the_newer_calls_are_made_where_they_may_be() {
         "pwritev2",
         "openat2",
     ] {
-        // In a session of its own, and so out of reach of a signal to the child's group.
+        // It has a session of its own, so that a signal to the child's group does not reach it.
         let script = "trap '' TERM; (setsid sleep 1000 & wait) & echo ready; wait";
         let mut container = Bundle::script(&["--grace", "100ms"], script)
             .with(|config| refuse(config, &[call], "SCMP_ACT_KILL_PROCESS", 0))
             .start();
         container.out.next();
-        // It may be dead by now.
+        // bowout may be dead by now.
         container.place.try_kill("TERM");
         assert_eq!(container.end(), 128 + libc::SIGSYS, "{call}");
     }

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::common::{Dir, Lines, Status, leftovers, skip, until};
 use crate::engine::{both, bowout, no_containers, put, put_busybox, run};
 
-/// What the engine is started with on every machine: no network, and limits that it need not raise,
-/// for a host may not let it.
+/// The engine's settings on every machine. It need not raise the limits, because a host may not let
+/// it.
 const SETTINGS: &str = r#"
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -23,7 +23,7 @@ events_logger = "file"
 lock_type = "file"
 "#;
 
-/// An engine with a storage of its own, and in it an image with nothing but busybox.
+/// An engine with a storage of its own, and in it an image with busybox alone.
 pub struct Podman {
     pub dir: Dir,
 }
@@ -70,7 +70,7 @@ impl Podman {
         run(&mut self.command(words))
     }
 
-    /// Starts a container in the foreground, of the image of this name.
+    /// Starts a container of this image in the foreground.
     pub fn start(&self, options: &[&str], image: &str, command: &[&str]) -> Attached<'_> {
         let name = format!("bowout-{}", leftovers::unique());
         let words = [
@@ -106,7 +106,7 @@ impl Drop for Podman {
         ] {
             leftovers::output(&mut self.command(words));
         }
-        // It unmounts what a removal of the files alone would trip over.
+        // A removal of the files alone would fail at mounted file systems.
         leftovers::output(&mut self.command(&["unmount", "--all", "--force"]));
         for name in fs::read_dir(self.dir.file("storage"))
             .into_iter()
@@ -118,7 +118,7 @@ impl Drop for Podman {
     }
 }
 
-/// A container in the foreground; the engine ends it with the test.
+/// A container in the foreground, which is removed with this value.
 pub struct Attached<'a> {
     podman: &'a Podman,
     pub name: String,
@@ -144,7 +144,7 @@ impl Attached<'_> {
         code
     }
 
-    /// All of the log, after the end.
+    /// The whole log, after the end.
     pub fn log(&mut self) -> String {
         self.err.rest();
         self.err.seen().join("\n")
@@ -173,7 +173,7 @@ impl Drop for Attached<'_> {
 
 const IMAGE: &str = "localhost/busybox:test";
 
-/// The options that have podman put bowout in front of the command.
+/// The options that make podman put bowout before the command.
 fn init() -> [&'static str; 3] {
     ["--init", "--init-path", bowout().to_str().expect("text")]
 }
@@ -204,7 +204,7 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
         return;
     }
     let podman = Podman::new();
-    // The command dies of SIGTERM, which as PID 1 it would not.
+    // The command dies of SIGTERM, which it would not do as PID 1.
     let mut container = podman.start(
         &init(),
         IMAGE,
@@ -213,8 +213,8 @@ fn podman_stop_ends_it_before_the_engine_loses_patience() {
     container.ready();
     podman.run(&["stop", "--time", "60", &container.name]);
     assert_eq!(container.end(), 143);
-    // It ignores SIGTERM: bowout kills it, and says so; the engine's SIGKILL would leave no last
-    // line.
+    // The command ignores SIGTERM: bowout kills it and logs that. The engine's SIGKILL would leave
+    // no last line.
     let options = [&init()[..], &["--env", "BOWOUT_GRACE=1s"]].concat();
     let stubborn = "trap '' TERM; sleep 1000 & echo ready; wait";
     let mut container = podman.start(&options, IMAGE, &["busybox", "sh", "-c", stubborn]);
@@ -251,8 +251,8 @@ fn podman_kill_is_forwarded() {
     );
 }
 
-/// The last stage of packaging/docker/Dockerfile as it is, with what its first stage would have
-/// built put there by hand.
+/// Builds the last stage of packaging/docker/Dockerfile as it is, with files that stand for those
+/// of its first stage.
 pub fn build_the_example(podman: &Podman) -> &'static str {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/docker/Dockerfile");
     let text = fs::read_to_string(path).expect("the Dockerfile");
@@ -274,7 +274,7 @@ pub fn build_the_example(podman: &Podman) -> &'static str {
 
 const EXAMPLE: &str = "localhost/bowout-example:test";
 
-/// What the first stage leaves in /out.
+/// The files that the first stage leaves in /out.
 fn example_root(out: &Path) {
     let at = |name: &str| -> PathBuf { out.join(name) };
     put_busybox(out);
@@ -294,10 +294,11 @@ fn the_image_of_packaging_serves_and_stops_at_once() {
     serves_and_stops_at_once(&podman, image, "'/bin/busybox'");
 }
 
-/// The image's own command, a web server, answers with "ready" and dies of a `podman stop`.
+/// The image's own command, a web server, answers with "ready" and dies of SIGTERM at `podman
+/// stop`.
 fn serves_and_stops_at_once(podman: &Podman, image: &str, name: &str) {
     let mut container = podman.start(&[], image, &[]);
-    // From inside: the container has no other network.
+    // The request is from inside, because the container has no other network.
     until("the server answers", || {
         let fetch = [
             "exec",
@@ -338,8 +339,8 @@ fn named(dockerfile: &str, prefix: &str) -> String {
     line.split(' ').next().expect("a word").to_owned()
 }
 
-/// Stands for the image that an application builds on, under the same name: no registry is
-/// reached.
+/// Imports an image under the name of the one that an application builds on, because no registry is
+/// contacted.
 fn import_the_base(podman: &Podman, name: &str) {
     let root = podman.dir.file("base");
     put_busybox(&root);
@@ -349,7 +350,7 @@ fn import_the_base(podman: &Podman, name: &str) {
     podman.import(&root, name);
 }
 
-/// An application's own folder, and what `build` is given before it.
+/// Builds an application's own folder; `words` are further options of `build`.
 fn build_the_application(podman: &Podman, dockerfile: &str, words: &[&str]) -> Output {
     let folder = podman.dir.file("application");
     fs::create_dir_all(&folder).expect("a folder");
@@ -378,7 +379,7 @@ fn the_released_image_gives_an_application_its_bowout() {
         .arg(docker("image.Dockerfile"))
         .arg(&programs);
     run(&mut build);
-    // bowout and nothing else is in it.
+    // The image contains bowout and nothing else.
     let files = podman.dir.file("files.tar");
     let id = podman.run(&["create", &image]);
     let to = files.to_str().expect("text");
@@ -426,7 +427,7 @@ fn an_application_gets_bowout_by_url_and_checksum() {
     serves_and_stops_at_once(&podman, APPLICATION, "'httpd'");
 }
 
-/// A web server on this machine's loopback that has one file; its URL.
+/// Starts a web server on this machine's loopback, which has one file. Returns its URL.
 fn serve(file: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");

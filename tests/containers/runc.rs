@@ -1,5 +1,5 @@
 //! A container of runc: a bundle made for the test, and the container that runs from it.
-// The suite and the table of the peers each use a part of it.
+// The suite and the table of the peers each use a part of this file.
 #![allow(dead_code)]
 
 use std::fs;
@@ -26,19 +26,19 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// `line` is what PID 1 runs: `/bowout` and its options and command.
+    /// PID 1 runs `line`: `/bowout` with its options and its command.
     pub fn new(line: &[&str]) -> Self {
         let bundle = Self::empty(line);
         put_busybox(&bundle.root());
         bundle
     }
 
-    /// The static binary and nothing else.
+    /// A bundle with the static binary alone.
     pub fn empty(line: &[&str]) -> Self {
         let dir = Dir::new();
         let root = dir.file("rootfs");
         fs::create_dir(&root).expect("a directory");
-        // Reports are written here by whatever user.
+        // Any user may write a report here.
         fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).expect("permissions");
         put(&root, bowout(), "/bowout");
         run(Command::new("runc").args(["spec", "--bundle"]).arg(&dir.0));
@@ -77,7 +77,7 @@ impl Bundle {
 
     fn runc(&self) -> Command {
         let mut command = Command::new("runc");
-        // Go's runtime sends itself SIGURG, and `runc run` passes on whatever it gets.
+        // Go's runtime sends itself SIGURG, and `runc run` forwards every signal that it receives.
         command
             .env("GODEBUG", "asyncpreemptoff=1")
             .arg("--root")
@@ -116,7 +116,8 @@ impl Bundle {
         }
     }
 
-    /// On a terminal of its own, as with `-t`, which `runc run` joins to the one of the test.
+    /// Starts it on a terminal of its own, as with `-t`; `runc run` joins that terminal to the
+    /// test's.
     pub fn start_on_terminal(mut self) -> OnTerminal {
         self.config["process"]["terminal"] = json!(true);
         let command = self.line();
@@ -130,17 +131,17 @@ impl Bundle {
     }
 }
 
-/// Where the container is, and its end by runc's own command.
+/// The container as runc's own commands see it. It is deleted with this value.
 pub struct Place(Bundle);
 
 impl Place {
-    /// From outside.
+    /// Sends a signal from outside.
     pub fn kill(&self, signal: &str) {
         apart(&self.0.name);
         run(self.0.runc().args(["kill", &self.0.name, signal]));
     }
 
-    /// Likewise, where it may have ended.
+    /// Likewise, where the container may have ended.
     pub fn try_kill(&self, signal: &str) {
         leftovers::output(self.0.runc().args(["kill", &self.0.name, signal]));
     }
@@ -152,7 +153,7 @@ impl Place {
         command
     }
 
-    /// PID 1, as this process sees it.
+    /// The container's PID 1, as this process sees it.
     pub fn pid(&self) -> i32 {
         until("the container has a PID", || {
             fs::read_to_string(self.0.dir.file("pid"))
@@ -174,7 +175,7 @@ impl Place {
         fs::read_to_string(self.0.root().join(name)).ok()
     }
 
-    /// What bowout has written with `--report /report`.
+    /// The report of `--report /report`.
     pub fn report(&self) -> Value {
         let text = self.file("report").expect("a report");
         keep_report(&text);
@@ -184,13 +185,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Nothing is there to be deleted where the container has ended.
+        // This fails where the container has ended, because nothing is left to delete.
         leftovers::output(self.0.runc().args(["delete", "--force", &self.0.name]));
     }
 }
 
-/// A container that runs, or has ended; gone with all that is in it when the test is through with
-/// it.
+/// A container that runs or has ended. With this value, it and all of its processes end.
 pub struct Container {
     pub place: Place,
     child: Child,
@@ -200,7 +200,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Waits until the command says so.
+    /// Waits until the command prints that it is ready.
     pub fn ready(&mut self) {
         self.out.find("ready", |line| line.starts_with("ready"));
     }
@@ -210,7 +210,7 @@ impl Container {
         self.err.find(text, |line| line.contains(text))
     }
 
-    /// The exit code of the container.
+    /// Waits for the end. Returns the exit code of the container.
     pub fn end(&mut self) -> i32 {
         let seen = self.err.seen();
         let child = &mut self.child;
@@ -227,7 +227,7 @@ impl Container {
         }
     }
 
-    /// Likewise; nothing if it does not end so soon.
+    /// Likewise; None if the container does not end within this time.
     pub fn ends_within(&mut self, patience: Duration) -> Option<i32> {
         let handle = hold(self.child.id() as i32).expect("it is not reaped");
         let mut poll = libc::pollfd {
@@ -240,7 +240,7 @@ impl Container {
         (done == 1).then(|| self.end())
     }
 
-    /// All of the log, after the end.
+    /// The whole log, after the end.
     pub fn whole_log(&mut self) -> String {
         self.end();
         self.err.rest();
@@ -271,7 +271,7 @@ impl Drop for Container {
     }
 }
 
-/// Dropped in this order: the container first.
+/// The fields are dropped in this order: the container first.
 pub struct OnTerminal {
     pub place: Place,
     pub pty: Pty,

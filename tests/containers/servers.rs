@@ -1,5 +1,5 @@
-//! Real servers under load, stopped: requests in flight complete, and nothing that was acknowledged
-//! is lost.
+//! Real servers under load, stopped: requests in flight complete, and no acknowledged write is
+//! lost.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,8 +15,8 @@ use crate::common::{Dir, skip, until, watchdog};
 use crate::engine::{find, no_containers, put_linked};
 use crate::runc::{Bundle, Container};
 
-/// bowout with these options in front of a program of this machine, with what it is linked with.
-/// `shared` is /shared inside.
+/// Starts bowout with these options and a program of this machine, with the libraries that it is
+/// linked with. `shared` is /shared inside.
 fn serve(shared: &Path, options: &[&str], program: &str, words: &[&str]) -> Container {
     let program = find(program).expect("installed");
     let line = [
@@ -31,14 +31,14 @@ fn serve(shared: &Path, options: &[&str], program: &str, words: &[&str]) -> Cont
         config["mounts"].as_array_mut().expect("a list").push(mount);
     });
     put_linked(&bundle.root(), &program);
-    // nginx looks its worker's user up.
+    // nginx looks up the user of its workers.
     fs::create_dir_all(bundle.root().join("etc")).expect("a directory");
     fs::write(bundle.root().join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").expect("written");
     fs::write(bundle.root().join("etc/group"), "root:x:0:\n").expect("written");
     bundle.start()
 }
 
-/// A server's socket, once it listens.
+/// Connects to a server's socket, once it listens.
 fn connect(socket: &Path) -> UnixStream {
     let stream = until("the server listens", || UnixStream::connect(socket).ok());
     stream
@@ -47,7 +47,7 @@ fn connect(socket: &Path) -> UnixStream {
     stream
 }
 
-/// A slow response takes three seconds: the limit counts from after its first 64 kB.
+/// A slow response takes three seconds: the rate limit applies after its first 64 kB.
 const NGINX: &str = "
 daemon off;
 user root root;
@@ -72,16 +72,16 @@ http {
 const SLOW: usize = 1_000_000;
 const QUICK: usize = 1000;
 
-/// What the client has had of one response.
+/// The part of one response that the client received.
 #[derive(Debug, PartialEq, Eq)]
 enum Response {
-    /// The server took no more connections, or dropped this one before it had begun to answer.
+    /// The server accepted no more connections, or closed this one before its response began.
     None,
     Cut(usize),
     Whole,
 }
 
-/// Asks, and says when the response has begun.
+/// Sends a request, and counts in `begun` when the response has begun.
 fn get(socket: &Path, file: &str, size: usize, begun: &AtomicUsize) -> Response {
     let Ok(mut stream) = UnixStream::connect(socket) else {
         return Response::None;
@@ -136,12 +136,12 @@ fn nginx_completes_the_requests_in_flight() {
     let socket = shared.file("socket");
     drop(connect(&socket));
     let (begun, quick) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    // Two clients ask until they are no longer answered.
+    // Two clients send requests until they get no response.
     let busy: Vec<_> = (0..2)
         .map(|_| {
             let (socket, quick) = (socket.clone(), Arc::clone(&quick));
             thread::spawn(move || {
-                // Bounded, should the server go on for ever.
+                // The number is bounded, should the server go on for ever.
                 let mut all = (0..1_000_000).map(|_| get(&socket, "quick", QUICK, &quick));
                 all.find(|response| *response != Response::Whole)
             })
@@ -160,7 +160,7 @@ fn nginx_completes_the_requests_in_flight() {
         (begun.load(Ordering::Relaxed) == 50).then_some(())
     });
     container.place.kill("TERM");
-    // The stop begins while they are under way.
+    // The stop begins while the slow responses are under way.
     container.log("sent SIGQUIT to");
     assert!(
         slow.iter().all(|client| !client.is_finished()),
@@ -182,13 +182,13 @@ fn nginx_completes_the_requests_in_flight() {
     );
 }
 
-/// One client of redis: the reply to a command, or nothing when the server has exited.
+/// One client of redis. `ask` returns the reply to a command, or None when the server has exited.
 struct Redis(BufReader<UnixStream>);
 
 impl Redis {
     fn new(socket: &Path) -> Self {
         let mut redis = Self(BufReader::new(connect(socket)));
-        // While it loads its data it answers that it does so.
+        // While redis loads its data, its reply is that it does so.
         until("redis answers", || {
             redis.ask("PING").filter(|reply| reply == "+PONG")
         });
@@ -222,7 +222,7 @@ fn redis(shared: &Path) -> (Container, PathBuf) {
         "--appendonly",
         "no",
     ];
-    // What is saved is saved by the orderly stop alone.
+    // Only the orderly stop saves the data.
     let save = [
         "--save",
         "3600 1",
@@ -256,10 +256,10 @@ fn redis_loses_no_acknowledged_write() {
             let (socket, writes) = (socket.clone(), Arc::clone(&writes));
             thread::spawn(move || {
                 let mut redis = Redis::new(&socket);
-                // Counts up until there is no answer any more; what was acknowledged last.
+                // Counts up until there is no reply. The result is the last acknowledged number.
                 let acknowledged = (1..10_000_000_u64).map_while(|number| {
                     let reply = redis.ask(&format!("INCR counter:{client}"))?;
-                    // While it shuts down it may refuse.
+                    // While it shuts down, redis may refuse the command.
                     let count = reply.strip_prefix(':')?.parse::<u64>().expect("a number");
                     assert_eq!(count, number);
                     writes.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +291,7 @@ fn redis_loses_no_acknowledged_write() {
             .expect("an answer")
             .parse()
             .expect("a number");
-        // The last one may have been done and its answer not have come.
+        // The server may have made the last write without its reply having arrived.
         assert!(
             (*acknowledged..=acknowledged + 1).contains(&kept),
             "counter:{key}: {kept}, acknowledged {acknowledged}"

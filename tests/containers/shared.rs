@@ -1,4 +1,4 @@
-//! A PID namespace with neighbours, as of a pod with shareProcessNamespace: bowout is not PID 1,
+//! A PID namespace with neighbours, as in a pod with shareProcessNamespace: bowout is not PID 1,
 //! and not alone.
 
 use serde_json::json;
@@ -24,7 +24,7 @@ fn joined(bundle: Bundle, pause: &Container) -> Container {
         .start()
 }
 
-/// Has it end by itself; the signals that it was sent.
+/// Makes the container exit by SIGUSR1. Returns the signals that it received.
 fn signals(container: &mut Container) -> Vec<i32> {
     container.place.kill("USR1");
     assert_eq!(container.end(), 7);
@@ -62,7 +62,7 @@ fn neighbours_survive(no_proc: bool) {
     });
     let mut container = joined(bundle, &pause);
     container.ready();
-    // Its PID in each namespace, from here inwards.
+    // Its PID in each namespace, from the test's inwards.
     let pids = field(container.place.pid(), "NSpid");
     assert_ne!(pids.split('\t').next_back(), Some("1"));
     container.place.kill("TERM");
@@ -72,7 +72,7 @@ fn neighbours_survive(no_proc: bool) {
         assert_eq!(report["descendants"]["killed"], 2, "{report}");
     }
     assert_eq!(signals(&mut neighbour), [libc::SIGUSR1]);
-    // Orphans go to PID 1.
+    // PID 1 also receives SIGCHLD, because it adopts orphans.
     assert_eq!(
         signals(&mut pause)
             .iter()

@@ -1,4 +1,4 @@
-//! PID 1 done right: the stop, the drain, and which processes do not take part in either.
+//! bowout as PID 1: the stop, the drain, and the processes that take part in neither.
 
 use std::process::Stdio;
 
@@ -6,11 +6,11 @@ use crate::common::{Lines, Status, leftovers, skip, until};
 use crate::engine::{BUSYBOX, no_containers, run};
 use crate::runc::Bundle;
 
-/// Ignores SIGTERM, and so does all that it starts.
+/// Ignores SIGTERM, as do all processes that it starts.
 pub const STUBBORN: &str = "trap '' TERM; echo ready; exec busybox sleep 1000";
-/// Ends on SIGTERM at once; its grandchild needs half a second and then says so in a file. The last
-/// process to be started is the one that says `ready`: a signal that comes while a shell forks can
-/// be lost to the shell's trap.
+/// Ends on SIGTERM at once; its grandchild needs half a second and then writes a file. The process
+/// that starts last prints `ready`: the trap of a shell can lose a signal that arrives while the
+/// shell forks.
 pub const SLOW_GRANDCHILD: &str = "(trap 'sleep 0.5; echo done >/finished; exit' TERM; sh -c 'echo ready; exec sleep 1000' & wait) & \
                                    exec busybox sleep 1000";
 
@@ -19,7 +19,7 @@ fn a_command_without_handlers_dies_of_every_signal() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    // The kernel keeps a PID 1 from dying of any of them.
+    // None of them would kill a PID 1 without handlers: the kernel drops them.
     for (signal, code) in [
         ("TERM", 143),
         ("INT", 130),
@@ -90,7 +90,7 @@ fn a_hook_in_the_container_and_the_engine_are_two_sides() {
     container
         .out
         .find("SIGTERM", |line| line.starts_with("15 "));
-    // It lives: it ends by itself.
+    // The command is alive, and exits by itself.
     container.place.kill("USR1");
     assert_eq!(container.end(), 9);
     let log = container.whole_log();
@@ -126,7 +126,7 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
         (&"outside".into(), &"SIGTERM".into())
     );
     assert_eq!(report["descendants"]["killed"], 2);
-    // The deadline is the product: not before it, and long before docker would lose patience.
+    // SIGKILL is not sent before the deadline, and it is sent long before docker's own.
     let killed = stop["rungs"][1]["after_ms"].as_u64().expect("a number");
     assert!((1000..9000).contains(&killed), "{report}");
     println!("grace period of 1000 ms: SIGKILL after {killed} ms");
@@ -139,7 +139,7 @@ fn the_end_of_the_grace_period_is_137_and_says_why() {
     );
 }
 
-/// Where tini, dumb-init and catatonit end at once, and the kernel kills the grandchild unfinished.
+/// tini, dumb-init and catatonit end at once here, and the kernel kills the grandchild unfinished.
 #[test]
 fn a_grandchild_gets_the_half_second_that_it_needs() {
     if skip(no_containers(&["runc"])) {
@@ -163,7 +163,7 @@ fn ten_thousand_orphans_are_reaped() {
     if skip(no_containers(&["runc"])) {
         return;
     }
-    // Each subshell ends and leaves a child; the last loop ends when no zombie is left in the
+    // Each subshell exits and leaves a child. The last loop ends when no zombie is left in the
     // container.
     let script = "i=0; while [ $i -lt 10000 ]; do (true &); i=$((i+1)); done; \
                   while grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do :; done; exit 5";
@@ -198,14 +198,14 @@ fn an_exec_session_does_not_hold_up_the_end() {
     let mut out = Lines::of(session.stdout.take().expect("a pipe"));
     out.find("in", |line| line == "in");
     container.place.kill("TERM");
-    // An hour is given; a wrapper that waited for the session would wait for it.
+    // The grace period is an hour: a wrapper that waited for the session would need all of it.
     assert_eq!(container.end(), 143);
     assert!(
         !container.whole_log().contains("descendant"),
         "{}",
         container.whole_log()
     );
-    // The kernel ends it with PID 1.
+    // The kernel kills the session with PID 1.
     let status: Status = until("the session ends", || {
         session.try_wait().expect("our child")
     })
@@ -276,8 +276,8 @@ fn hooks_run_in_order_before_the_stop_signal_and_leave_nothing() {
     assert!((100..3000).contains(&forwarded), "{stop}");
 }
 
-/// The guard, in a container whose PID 1 is another program: whichever of the two is killed, PID 1
-/// reaps all that was started, and says so.
+/// The guard, in a container whose PID 1 is another program. Whether the guard or the supervisor is
+/// killed, all of their processes end, and PID 1 prints `ready` then.
 #[test]
 fn a_guard_below_another_pid_1_leaves_nothing() {
     if skip(no_containers(&["runc"])) {

@@ -16,15 +16,15 @@ fn ctrl_c_reaches_the_command_once() {
     )
     .start_on_terminal();
     container.pty.ready();
-    // Held up, so that what it would send comes after what the terminal has sent, and is not merged
-    // with it.
+    // bowout is stopped meanwhile, so that a SIGINT from it would arrive after the terminal's, and
+    // not merge with it.
     let bowout = container.place.pid();
     kill(bowout, libc::SIGSTOP);
     container.pty.state(bowout, 'T');
     container.pty.type_keys(CTRL_C);
     container.pty.got(libc::SIGINT);
     kill(bowout, libc::SIGCONT);
-    // It arrives after whatever bowout would have forwarded.
+    // SIGUSR1 arrives after any signal that bowout would have forwarded.
     container.place.kill("USR1");
     container.pty.got(libc::SIGUSR1);
     assert_eq!(
@@ -33,7 +33,7 @@ fn ctrl_c_reaches_the_command_once() {
         "{}",
         container.pty.screen()
     );
-    // Another side, and the first time for it.
+    // SIGTERM is from another side, and the first request of that side.
     container.place.kill("TERM");
     container.pty.got(libc::SIGTERM);
     assert_eq!(container.pty.wait(), Status::Code(3));
@@ -56,7 +56,7 @@ fn ctrl_c_twice_kills() {
     assert_eq!(container.pty.wait(), Status::Code(137));
 }
 
-/// No process outside could wake it: there is no shell with an `fg`.
+/// No process outside could continue it: there is no shell with an `fg`.
 #[test]
 fn ctrl_z_never_freezes_a_container() {
     if skip(no_containers(&["runc"])) {
@@ -76,7 +76,7 @@ fn ctrl_z_never_freezes_a_container() {
             container.pty.type_keys(CTRL_Z);
             container.pty.see("^Z");
             if !group.is_empty() {
-                // The kernel has stopped it: its group is not orphaned.
+                // The kernel has stopped the command, because its group is not orphaned.
                 container
                     .pty
                     .see("no shell could continue it: sent SIGCONT");

@@ -1,5 +1,5 @@
-//! Which file of src/ may use which: the arrows of the structure point down, and no files import
-//! each other in a circle.
+//! The dependencies between the files of src/: the arrows of the structure point down, and no files
+//! import each other in a circle.
 //!
 //! An arrow is a path in the program's code, in a `use` or elsewhere: it leads from the file to
 //! the file that defines the item, not to a module that only exports it again. `mod name;` and
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{Source, Token, program, tokens};
 
-/// What each part of src/ may use, from top to bottom: of what follows it, and no other. A part is
-/// a folder or a file of src/.
+/// The parts that each part of src/ may use, from top to bottom: only parts that follow it. A part
+/// is a folder or a file of src/.
 const ARROWS: [(&str, &[&str]); 15] = [
     (
         "main",
@@ -63,14 +63,14 @@ const ARROWS: [(&str, &[&str]); 15] = [
 /// The one arrow upwards: the C library's `main` calls the program.
 const UPWARDS: (&str, &str) = ("sys/entry.rs", "main.rs");
 
-/// What another file must know of a file to follow a path through it.
+/// The facts about a file that are needed to follow a path through it.
 #[derive(Default)]
 struct Module {
     file: String,
     children: Vec<String>,
-    /// Each name that a `use` brings, and the path that it stands for.
+    /// Each name that a `use` imports, and the path that it stands for.
     names: Vec<(String, Vec<String>)>,
-    /// The modules of which a `use` brings everything.
+    /// The modules of which a `use` imports everything.
     globs: Vec<Vec<String>>,
     /// The names that the file defines.
     items: BTreeSet<String>,
@@ -95,8 +95,8 @@ fn is_name(token: &Token<'_>) -> bool {
         .starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// Takes the tree of a `use` apart, from a place in the code to its end; every leaf is a name and
-/// a path, and a glob has the name `*`. Returns where the tree ends.
+/// Takes the tree of a `use` apart, from a place in the code to its end. Every leaf is a name and a
+/// path; a glob has the name `*`. Returns the end of the tree.
 fn leaves(
     words: &[Token<'_>],
     mut at: usize,
@@ -120,7 +120,7 @@ fn leaves(
                 name = Some(words[at + 1].text.to_owned());
                 at += 1;
             }
-            // In braces: the module before them.
+            // In braces, `self` is the module before them.
             "self" if !path.is_empty() => {}
             "*" => name = Some("*".to_owned()),
             _ if is_name(&words[at]) => path.push(words[at].text.to_owned()),
@@ -164,7 +164,7 @@ fn read_module(file: &str, text: &str) -> Module {
         if defines.contains(&before) && is_name(word) {
             module.items.insert(word.text.to_owned());
         }
-        // `pub(in crate::sys)` is not a use of it.
+        // `pub(in crate::sys)` does not use the module.
         if is_name(word) && !["::", ".", "in"].contains(&before) {
             let mut path = vec![word.text.to_owned()];
             while words.get(at + 1).is_some_and(|next| next.text == "::")
@@ -201,7 +201,7 @@ fn absolute(modules: &Modules, place: &[String], path: &[String]) -> Option<Vec<
         }
         name if module.children.iter().any(|child| child == name) => {}
         _ => {
-            // A crate is named by itself: `use nix;`.
+            // `use nix;` imports a crate by its own name.
             let (_, used) = named.filter(|(_, used)| used[0] != path[0])?;
             from = absolute(modules, place, used)?;
             rest = &path[1..];
@@ -210,8 +210,8 @@ fn absolute(modules: &Modules, place: &[String], path: &[String]) -> Option<Vec<
     Some([&from, rest].concat())
 }
 
-/// The module that defines what an absolute path names; `None` for a module itself, whose items
-/// are named elsewhere.
+/// The module that defines the item of an absolute path; `None` for a module itself, whose items
+/// have their own paths.
 fn definer(modules: &Modules, path: &[String]) -> Option<Vec<String>> {
     let depth = (0..=path.len())
         .rev()
@@ -235,7 +235,7 @@ fn definer(modules: &Modules, path: &[String]) -> Option<Vec<String>> {
     Some(place.to_vec())
 }
 
-/// (from, to) of files, and one path that leads there.
+/// The arrows (from, to) between files, each with one path that makes it.
 fn arrows(modules: &Modules) -> BTreeMap<(String, String), String> {
     let mut found = BTreeMap::new();
     for (place, module) in modules {
@@ -288,7 +288,7 @@ fn the_arrows_of_the_structure_point_down() {
     assert!(wrong.is_empty(), "not in ARROWS: {wrong:#?}");
 }
 
-/// Every file that arrows lead to from this one.
+/// Every file that arrows reach from this one.
 fn reached<'a>(
     from: &'a str,
     arrows: &'a BTreeMap<(String, String), String>,

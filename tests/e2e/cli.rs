@@ -18,7 +18,7 @@ fn refused(mut bowout: Running, words: &[&str]) {
     }
 }
 
-/// Options, and what the answer has to name.
+/// Options, and the parts that the error line must contain.
 const BAD: [(&[&str], &[&str]); 36] = [
     (&["--no-such-option"], &["--no-such-option"]),
     (&["-Z"], &["-Z"]),
@@ -88,7 +88,7 @@ fn a_missing_command_gets_one_line_and_125() {
     }
 }
 
-/// The person that types it wants to know what it is; a log has one line for each event.
+/// A user that types only the name wants to know its purpose; a log has one line for each event.
 #[test]
 fn bowout_alone_at_a_terminal_prints_its_purpose() {
     let mut shell = Shell::start();
@@ -110,7 +110,7 @@ fn bowout_alone_at_a_terminal_prints_its_purpose() {
     assert_eq!((status, text.lines().count()), (125, 1), "{text}");
 }
 
-/// What is one slip away is named; the command is not started by a guess.
+/// A value that is one typing error away is suggested; bowout does not guess and start the command.
 #[test]
 fn a_misspelt_option_gets_a_suggestion() {
     for (options, meant) in [
@@ -145,7 +145,7 @@ fn a_misspelt_option_gets_a_suggestion() {
     );
 }
 
-/// What people that come from timeout, tini, docker or a logger type first.
+/// The first attempts of users of timeout, tini, docker or a logger.
 #[test]
 fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
     for (words, meant) in [
@@ -182,7 +182,7 @@ fn words_of_other_programs_are_answered_with_the_option_that_does_it() {
     ] {
         refused(Start::plain().bare(words), &[meant]);
     }
-    // A program of that name is the command.
+    // If there is a program of that name, it is the command.
     let dir = Dir::new();
     dir.write("30s", "#!/bin/sh\nexit 6\n", 0o755);
     let path = format!("{}:/usr/bin:/bin", dir.0.display());
@@ -235,7 +235,7 @@ fn a_misspelt_level_is_refused() {
             &["BOWOUT_LOG", meant],
         );
     }
-    // What is typed wins over it.
+    // An option on the command line wins over the variable.
     assert_eq!(
         Start::new(["-q"])
             .env("BOWOUT_LOG", "inof")
@@ -320,7 +320,7 @@ fn an_error_before_the_start_has_the_chosen_format() {
         "{:?}",
         bowout.log()
     );
-    // What is typed wins; what is not a format cannot be chosen.
+    // An option on the command line wins; an unknown format cannot be chosen.
     refused(
         Start::new(["--log-format", "text", "--gace"])
             .env("BOWOUT_LOG_FORMAT", "json")
@@ -333,7 +333,7 @@ fn an_error_before_the_start_has_the_chosen_format() {
     );
 }
 
-/// With a value that is not one, each variable is named: it is read.
+/// Each variable is read: with an invalid value, the error names it.
 #[test]
 fn bad_variables_get_one_line_and_125() {
     let names = [

@@ -1,11 +1,11 @@
-//! Each flag of the command line stands in --help-all and in the manual, and no other does; --help
+//! Each flag of the command line is in --help-all and in the manual, and no other flag is; --help
 //! has a part of them.
 
 use std::collections::BTreeSet;
 
 use crate::common::{NOTHING, Start, Status};
 
-/// `--flag`, as a person types it.
+/// The flags in a text, as `--flag`.
 fn flags(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("--") {

@@ -1,4 +1,4 @@
-//! Nothing that bowout started is left running, and no zombie unreaped.
+//! No process that bowout started is left running, and no zombie is left unreaped.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ fn thousands_of_orphans_are_reaped_as_they_end() {
         let mut bowout = Start::plain().at(home).probe(["orphans", orphans]);
         let most = bowout.out.find("most", |line| line.starts_with("most "));
         let most: u32 = most["most ".len()..].parse().expect("a number");
-        // The child itself, and 25 that came together; the next 25 come when these are reaped.
+        // The child itself, and one batch of 25; the next 25 are made when these are reaped.
         assert!(most <= 26, "{home:?}: {most} children at once");
         bowout.out.find("none left", |line| line == "none left");
         assert_eq!(bowout.end(), Status::Code(0));
     }
 }
 
-/// Half of them are in sessions of their own, a third are orphans, and none obeys.
+/// Half of them are in their own sessions, a third are orphans, and none obeys.
 #[test]
 fn none_of_two_thousand_stubborn_descendants_survives() {
     for home in homes() {
@@ -35,13 +35,13 @@ fn none_of_two_thousand_stubborn_descendants_survives() {
                 .probe(["tree", "2000", "--stubborn"]);
         bowout.ready();
         bowout.kill(TERM);
-        // The end of the pipe: every one of them held it.
+        // The end of the pipe: each of them held it.
         assert_at_most(&signals_of("", &bowout.out.rest()), &[TERM]);
         assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");
     }
 }
 
-/// A descendant may have exited by the time it is signalled, and have left another one.
+/// A descendant may have exited, and left another one, before it is signalled.
 #[test]
 fn descendants_that_fork_while_they_are_killed_do_not_survive() {
     for home in homes() {
@@ -116,7 +116,7 @@ fn the_drain_kills_after_the_grace_period_and_not_before() {
     }
 }
 
-/// One grace period for the stop and the drain together.
+/// The stop and the drain share one grace period.
 #[test]
 fn the_drain_of_a_stop_has_the_rest_of_the_grace_period() {
     let script = "\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --pause TERM:500 --exit TERM:5";
@@ -143,7 +143,7 @@ fn a_stop_request_during_the_drain_is_not_a_repeat_and_a_second_one_is() {
             .out
             .find("the drain", |line| line.starts_with(&format!("d {TERM} ")));
         bowout.kill(TERM);
-        // Two that are pending at once would be one.
+        // Two signals that are pending together would be one.
         bowout.err.find("the request", |line| {
             line.contains("TERM") && line.contains("from")
         });
@@ -167,7 +167,7 @@ fn a_stopped_descendant_can_act_on_the_drain() {
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
-/// C12: what is not below bowout is none of its business.
+/// C12: bowout does not touch processes that are not its descendants.
 #[test]
 fn a_process_that_is_not_a_descendant_survives() {
     let mut other = Start::direct().probe(["signals"]);
@@ -180,7 +180,8 @@ fn a_process_that_is_not_a_descendant_survives() {
     other.expect(libc::SIGUSR1);
 }
 
-/// How many files of /proc bowout opens for a drain, beside so many processes of others.
+/// The number of calls that open or list files, in a run of bowout with a drain, beside this many
+/// unrelated processes.
 fn files_of_a_drain(strangers: usize) -> usize {
     let mut sleeps: Vec<_> = (0..strangers)
         .map(|_| Start::direct().command(["sleep", "60"]))
@@ -215,7 +216,7 @@ fn files_of_a_drain(strangers: usize) -> usize {
     trace.lines().filter(|line| !line.contains("+++")).count()
 }
 
-/// The tree is found downwards from bowout's own children.
+/// bowout finds the tree from its own children downwards.
 #[test]
 fn a_drain_costs_what_the_tree_costs() {
     if skip(no_strace()) {
@@ -228,7 +229,7 @@ fn a_drain_costs_what_the_tree_costs() {
     );
 }
 
-/// `exec > >(tee >(gzip)); exec bowout ...`: when the first exits, bowout is the second's parent.
+/// `exec > >(tee >(gzip)); exec bowout ...`: when `tee` exits, bowout becomes the parent of `gzip`.
 #[test]
 fn a_descendant_of_a_child_from_before_the_exec_is_not_signalled() {
     let family = "sh -c '\"$PROBE\" signals --name g --exit USR2:0 & read line' <\"$FIFO\" &";
@@ -246,7 +247,7 @@ fn a_descendant_of_a_child_from_before_the_exec_is_not_signalled() {
             .env("SHIM", BOWOUT)
             .env("FIFO", &fifo)
             .command(["sh", "-c", &script]);
-        // The last writer: at its end the shell above `g` exits.
+        // The last writer: when it closes, the shell above `g` exits.
         let writer = std::fs::File::options().write(true).open(&fifo);
         let below = bowout.ready_as("g");
         bowout.ready_as("c");

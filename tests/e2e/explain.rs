@@ -1,5 +1,4 @@
-//! `--explain` says what a stop does: compared with a real stop of the same command line, moment by
-//! moment.
+//! The output of `--explain`, compared step by step with a real stop of the same command line.
 
 use serde_json::Value;
 
@@ -8,7 +7,7 @@ use crate::common::{Dir, NOTHING, Start, Status, probe, until};
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-/// What `--explain` prints for these options, as JSON.
+/// The output of `--explain` for these options, as JSON.
 fn explained(options: &[&str]) -> Value {
     let options = options.iter().chain(&["--explain", "--log-format", "json"]);
     let mut bowout = Start::plain().bare(options.chain(&["--", "/no/such/command"]));
@@ -18,7 +17,7 @@ fn explained(options: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// The signals of the moments, each with its time.
+/// The signals in the output, each with its time.
 fn signals(explained: &Value) -> Vec<(String, u64)> {
     let moments = explained["moments"].as_array().expect("moments");
     let mut signals = vec![];
@@ -32,7 +31,7 @@ fn signals(explained: &Value) -> Vec<(String, u64)> {
     signals
 }
 
-/// What it prints for people, where the stop has no end or the second request does not kill.
+/// The text output, where the stop has no end or the second request does not kill.
 #[test]
 fn a_stop_without_an_end_is_explained_too() {
     for (options, lines) in [
@@ -101,7 +100,7 @@ fn a_real_stop_follows_the_plan_of_explain() {
             Status::Signal(KILL),
             "{options:?} {child} {other}"
         );
-        // Without the tree, the other process lives on.
+        // In kill mode process, the other process lives on.
         if options.contains(&"process") {
             // SAFETY: a process of this test.
             unsafe { libc::kill(other, KILL) };

@@ -1,4 +1,4 @@
-//! Nothing outside can stall bowout.
+//! No outside condition can stall bowout.
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, Read, Write, pipe};
@@ -14,7 +14,8 @@ use crate::common::{
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
-/// Fills the file of a descriptor, and leaves its flags alone: they are shared.
+/// Fills the file of a descriptor through a new open, because the flags of the descriptor are
+/// shared.
 fn fill(fd: &OwnedFd) {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mut full = OpenOptions::new()
@@ -48,7 +49,8 @@ fn flags(fd: &OwnedFd) -> i32 {
     unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }
 }
 
-/// The end that is written to, full; what keeps it open for reading; what it is.
+/// Full channels: the kind, the end for writing, and the end for reading, which keeps the channel
+/// open.
 fn full() -> Vec<(&'static str, OwnedFd, OwnedFd)> {
     let (read, write) = pipe().expect("a pipe");
     let one: (_, OwnedFd, OwnedFd) = ("pipe", write.into(), read.into());
@@ -99,7 +101,7 @@ fn terminal() -> (OwnedFd, OwnedFd) {
     }
 }
 
-/// bowout at `home` with this stderr, full and unread, does all that it does otherwise.
+/// With this stderr, full and unread, bowout at `home` behaves as usual.
 fn full_stderr(home: Home, start: impl Fn() -> Start) {
     for (kind, write, read) in full() {
         let before = flags(&write);
@@ -131,7 +133,7 @@ fn a_full_stderr_delays_nothing() {
     }
 }
 
-/// Where it cannot be opened anew.
+/// Without /proc, bowout cannot open stderr anew.
 #[test]
 fn a_full_stderr_delays_nothing_without_proc() {
     if skip(no_namespaces()) {
@@ -161,7 +163,7 @@ fn lines_that_were_lost_are_counted_and_reported() {
     );
 }
 
-/// The line that counts the lost ones.
+/// The log line that counts the lost lines.
 fn lost_lines(format: &str) -> String {
     let (read, write) = pipe().expect("a pipe");
     let (write, mut read): (OwnedFd, PipeReader) = (write.into(), read);
@@ -175,7 +177,7 @@ fn lost_lines(format: &str) -> String {
         bowout.expect(libc::SIGUSR1);
     }
     bowout.settle();
-    // What filled it: blank lines, and no more than the pipe held.
+    // The filling: blank lines, and no more than the pipe held.
     let mut left = vec![0; 1 << 20];
     assert!(read.read(&mut left).expect("what filled it") > 0);
     drop(write);
@@ -187,7 +189,7 @@ fn lost_lines(format: &str) -> String {
         .clone()
 }
 
-/// Whose SIGPIPE, or one of bowout's own that it takes for a signal to forward, would be seen.
+/// The child would report a SIGPIPE that bowout's own write raised and bowout forwarded.
 #[test]
 fn a_broken_stderr_changes_nothing() {
     for home in homes() {
@@ -260,8 +262,7 @@ fn closed_descriptors_change_nothing() {
             bowout.kill(libc::SIGUSR1);
             bowout.expect(libc::SIGUSR1);
             bowout.kill(TERM);
-            // A log line that went to whatever had become descriptor 2 would not have passed
-            // unnoticed.
+            // A log line on a descriptor that was opened as number 2 would appear here.
             let lines = bowout.out.rest();
             assert_at_most(&signals_of("", &lines), &[TERM]);
             assert!(
@@ -337,7 +338,7 @@ fn pid_1_without_proc_stops_everything() {
     assert_eq!(bowout.end(), bowout.died(KILL));
 }
 
-/// Without /proc a subreaper knows its child and that child's group.
+/// Without /proc, a subreaper knows only its child and that child's group.
 #[test]
 fn a_subreaper_without_proc_stops_the_childs_group() {
     if skip(no_namespaces()) {
@@ -389,14 +390,15 @@ fn a_child_that_may_not_be_signalled_does_not_hold_pid_1() {
             took >= Duration::from_millis(400) && took < SOON,
             "the timer ran on: {took:?}"
         );
-        // Not to the end of the pipe: off PID 1 the child lives on, and holds it.
+        // The test does not read to the end of the pipe: without PID 1 the child runs on, and holds
+        // it.
         bowout
             .err
             .find("the reason", |line| line.contains("not permitted"));
     }
 }
 
-/// ptrace(2): a traced process that has ended cannot be reaped until its tracer lets go.
+/// ptrace(2): a traced process that has ended cannot be reaped until its tracer releases it.
 #[test]
 fn a_traced_child_delays_the_end_and_costs_no_time() {
     let mut bowout = Start::new(["--grace", "300ms"]).probe(["signals", "--exit", "TERM:7"]);
@@ -421,7 +423,7 @@ fn a_traced_child_delays_the_end_and_costs_no_time() {
 #[test]
 fn a_fork_that_fails_is_an_own_failure() {
     let dir = Dir::new();
-    // Processes are counted by user: one that no other run of this suite has.
+    // The limit counts processes by user: use one that no other run of this suite has.
     let uid = leftovers::own_user().to_string();
     let root: &[&str] = if not_root().is_none() {
         &["--uid", &uid]
@@ -442,7 +444,7 @@ fn a_fork_that_fails_is_an_own_failure() {
 #[test]
 fn too_few_descriptors_are_an_own_failure() {
     for home in homes() {
-        // Enough for the dynamic loader, and not for bowout.
+        // Enough for the dynamic loader, but not for bowout.
         for limit in ["4", "5"] {
             let mut bowout = Start::plain()
                 .at(home)

@@ -7,13 +7,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use crate::common::{Dir, Home, NONE, Start, Status, homes, not_root, skip};
 
-/// What differs between two processes however they are started.
+/// Removes the lines that differ between any two processes.
 fn comparable(lines: Vec<String>) -> Vec<String> {
     let own = |line: &String| line.starts_with("id ") || line.starts_with("env E2E_RUN=");
     lines.into_iter().filter(|line| !own(line)).collect()
 }
 
-/// The view of a command, direct and under bowout, from this state.
+/// Compares the command's view under bowout with its view when it is executed directly from this
+/// state.
 fn assert_same(home: Home, setup: &[&str], words: &[&OsStr]) {
     let null = File::open("/dev/null").expect("/dev/null");
     let view = |start: Start| {
@@ -70,27 +71,27 @@ const STATES: [&[&str]; 16] = [
     &["--landlock"],
 ];
 
-/// How the command has an attribute that execve(2) keeps.
+/// The way in which the command has an attribute that execve(2) keeps.
 #[derive(Clone, Copy)]
 enum Has {
-    /// fork(2) hands it on. It is in these lines of the probe's view.
+    /// fork(2) hands it on. It is in the lines of the probe's view that begin with this text.
     ByFork(&'static str),
-    /// bowout gives it to the command. It is in these lines.
+    /// bowout gives it to the command. It is in the lines that begin with this text.
     ByBowout(&'static str),
-    /// The command does not have it: these words of Limits in man/GUIDE.md.
+    /// The command does not have it: Limits in man/GUIDE.md has these words.
     Not(&'static str),
-    /// It is about a process that is another one, whatever bowout does.
+    /// It belongs to one process; the command is another process than bowout.
     OfItsOwn,
-    /// A test of this name, in whatever file.
+    /// The test of this name checks it, in this file or in pid_variables.rs.
     Tested(&'static str),
 }
 
 /// Every attribute that execve(2) keeps (exec(3p), execve(2), credentials(7), prctl(2)), that
-/// fork(2) names as not the same in the child, or that proc(5) shows of a process. What execve(2)
-/// drops as well is not the command's either way: memory locks, timer_create(2), asynchronous I/O,
-/// the keyrings of thread and process, the labels of /proc/PID/attr for one exec alone, memory maps
-/// and their flags (MADV_DONTFORK), names and auxiliary vector. Prctl(2) has more on other machines
-/// than x86.
+/// fork(2) lists as different in the child, or that proc(5) shows of a process. The attributes that
+/// execve(2) drops are left out, because the command never has them: memory locks, timer_create(2),
+/// asynchronous I/O, the keyrings of thread and process, the labels of /proc/PID/attr for one exec,
+/// memory maps and their flags (MADV_DONTFORK), names and auxiliary vector. On machines other than
+/// x86, prctl(2) has more.
 const ATTRIBUTES: [(&str, Has); 65] = [
     ("process ID, thread ID", Has::OfItsOwn),
     ("parent process ID", Has::OfItsOwn),
@@ -204,8 +205,8 @@ const ATTRIBUTES: [(&str, Has); 65] = [
     ("tracer to come (Yama)", Has::Not("PR_SET_PTRACER")),
 ];
 
-/// Each one that the probe can see is there to be compared, and each one that the command does not
-/// have is in man/GUIDE.md.
+/// Each attribute that the probe can see is in its view, so that it can be compared. Each attribute
+/// that the command does not have is in man/GUIDE.md.
 #[test]
 fn every_attribute_of_execve_has_its_place() {
     let null = File::open("/dev/null").expect("/dev/null");
@@ -242,7 +243,7 @@ fn every_attribute_of_execve_has_its_place() {
     }
 }
 
-/// As with a direct exec: from the kernel, once, and only the command has the timer.
+/// As with a direct exec: the kernel sends the signal once, and only the command has the timer.
 #[test]
 fn an_alarm_that_was_set_before_bowout_reaches_the_command_once() {
     for home in homes() {
@@ -253,7 +254,7 @@ fn an_alarm_that_was_set_before_bowout_reaches_the_command_once() {
                 .probe(["signals", "--exit", "TERM:7"]);
             running.ready();
             let got = running.expect(libc::SIGALRM);
-            // SI_KERNEL: nothing forwarded it.
+            // SI_KERNEL: bowout did not forward it.
             assert_eq!(got.code, 128, "{home:?}");
             assert_eq!(running.settle(), NONE, "{home:?}");
             running.kill(libc::SIGTERM);
@@ -276,7 +277,7 @@ fn a_signal_that_is_pending_when_bowout_starts_reaches_the_command() {
     }
 }
 
-/// The owner is a PID, which was the command's own before a direct exec.
+/// The owner is a PID, which would be the command's own after a direct exec.
 #[test]
 fn a_signal_of_a_descriptor_that_bowout_owned_reaches_the_command() {
     for home in homes() {
@@ -409,7 +410,7 @@ fn everything_blocked_or_ignored_on_entry_hangs_nothing() {
     }
 }
 
-/// As timeout and nohup keep it.
+/// bowout keeps an ignored SIGHUP ignored in the child, as timeout and nohup do.
 #[test]
 fn a_child_that_inherits_ignored_hup_survives_it() {
     let mut bowout = Start::new(["--grace", "0"])

@@ -1,4 +1,4 @@
-//! The table on README's first screen: each yes and no is tried with the wrappers that are
+//! The table on README's first screen: the tests check each yes and no with the wrappers that are
 //! installed.
 
 use crate::common::pty::installed;
@@ -7,9 +7,9 @@ use crate::tour;
 
 const WRAPPERS: [&str; 5] = ["bowout", "tini", "dumb-init", "catatonit", "timeout"];
 
-/// A row of the table by its first words, and what is tried: a script that prints yes or no. `$W`
-/// is the wrapper with its most verbose log, `$X` is the sleep that the script may leave running.
-/// `runs` waits until it runs, and `left` for as long as it is still there.
+/// A row of the table by its first words, and a script that tries it and prints yes or no. `$W` is
+/// the wrapper with its most verbose log, and `$X` is the duration of a sleep that the script may
+/// leave running. `runs` waits until that sleep runs. `left` waits for its end for a limited time.
 const ROWS: [(&str, &str); 6] = [
     (
         "reaps orphans",
@@ -40,7 +40,7 @@ grep -q "pid $$ " log && echo yes || echo no"#,
     ),
 ];
 
-/// How the wrapper is called, with the options of a cell.
+/// The command line of the wrapper, with the options of a cell.
 fn call(wrapper: &str, options: &str) -> String {
     match wrapper {
         "bowout" => format!("bowout --grace 1s {options} --"),
@@ -54,7 +54,7 @@ fn call(wrapper: &str, options: &str) -> String {
 }
 
 fn tried(script: &str, wrapper: &str, options: &str, expected: &str) -> String {
-    // A no is waited for, and a yes comes.
+    // For a yes, `left` waits at most 10 s; for a no, it waits the full 2 s.
     let tenths = if expected == "yes" { 100 } else { 20 };
     let call = call(wrapper, options);
     let lines = tour::run(&format!(

@@ -1,5 +1,5 @@
-//! Whatever is killed, and whenever: the process that started bowout, bowout, or its guard. Nothing
-//! of the command is left. And the ways in which the command's input ends.
+//! The process that started bowout, bowout, or its guard is killed at any moment, and no process of
+//! the command is left. Also the ways in which the command's input ends.
 
 use std::fs::File;
 use std::io::{Write, pipe};
@@ -18,11 +18,11 @@ use crate::common::{
 const KILL: i32 = libc::SIGKILL;
 const TERM: i32 = libc::SIGTERM;
 
-/// A tree of ten, half of them in sessions of their own, some orphans, and half of them deaf to
+/// A tree of ten, half of them in their own sessions, some orphans, and half of them ignoring
 /// SIGTERM.
 const TREE: &str = "$PROBE tree 5 --stubborn --name deaf & exec $PROBE tree 5 --name c";
 
-/// A source of moments: different in each run, and shown by what fails.
+/// A source of random moments: different in each run; a failing test shows the seed.
 struct Moments(u64);
 
 impl Moments {
@@ -33,7 +33,7 @@ impl Moments {
         Self(seed)
     }
 
-    /// The next wait, at most so long (Marsaglia's xorshift).
+    /// The next wait, at most this long (Marsaglia's xorshift).
     fn next(&mut self, most: Duration) -> Duration {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -47,14 +47,15 @@ impl Moments {
     }
 }
 
-/// The command's output ends with the last process that has it: waiting for that costs nothing, and
-/// each look at /proc costs what the machine runs.
+/// The command's output ends when its last process exits. That wait costs nothing, but each read of
+/// /proc costs more the more processes the machine runs.
 fn nothing_is_left(bowout: &mut Running, what: &str) {
     bowout.out.rest();
     until(what, || bowout.left().is_empty().then_some(()));
 }
 
-/// Kills the supervisor, or its guard, at any moment of its first hundredths of a second, and later.
+/// Kills the supervisor or its guard, at a random moment of its first hundredths of a second or
+/// later.
 fn kill_either(start: impl Fn() -> Start) {
     let mut moments = Moments::new();
     for nth in 0..size(50, 1000) {
@@ -84,7 +85,7 @@ fn a_users_guarded_tree_is_stopped_whichever_of_the_two_is_killed() {
     kill_either(|| Start::new(["--guard", "--grace", "100ms"]).with(["--uid", &uid]));
 }
 
-/// A guarded bowout and its supervisor, running the probe.
+/// A guarded bowout that runs the probe, and the PID of its supervisor.
 fn guarded(options: &[&str], words: &[&str]) -> (Running, i32) {
     let options = [&["--guard", "--grace", "1h"], options].concat();
     let mut bowout = Start::new(options).probe(words);
@@ -170,7 +171,7 @@ fn a_second_request_kills_below_a_guard_too() {
     assert!(log[1].contains("the second stop request"), "{log:#?}");
 }
 
-/// One log, one report, each hook once.
+/// There is one log and one report, and each hook runs once.
 #[test]
 fn the_guard_writes_the_report_of_a_supervisor_that_was_killed() {
     let dir = Dir::new();
@@ -208,7 +209,8 @@ fn the_guard_writes_the_report_of_a_supervisor_that_was_killed() {
         assert_eq!(report["exit"]["number"], 7, "{report}");
         assert_eq!(report["outlives_bowout"], false, "{report}");
         let times = |what: &str| log.iter().filter(|line| *line == what).count();
-        // The supervisor may have run those before the stop signal by then.
+        // The guard does not run the hooks before the stop signal, because the supervisor may have
+        // run them already.
         let before = usize::from(who != "supervisor");
         assert_eq!(
             (times("before"), times("after")),
@@ -218,7 +220,7 @@ fn the_guard_writes_the_report_of_a_supervisor_that_was_killed() {
     }
 }
 
-/// The kernel kills all of a PID namespace when its first process dies.
+/// The kernel kills every process of a PID namespace when its first process dies.
 #[test]
 fn pid_1_needs_no_guard() {
     if skip(no_namespaces()) {
@@ -233,7 +235,7 @@ fn pid_1_needs_no_guard() {
     assert_eq!(log.iter().filter(unneeded).count(), 1, "{log:#?}");
 }
 
-/// It exits as bowout does without it.
+/// The guard exits as bowout does without it.
 #[test]
 fn a_guard_exits_as_the_command_did() {
     for (script, status) in [
@@ -256,7 +258,7 @@ fn no_tree_outlives_a_guard_that_pkill_looks_for_by_name() {
     assert!(!bowout.field("Name").contains("bowout"));
 }
 
-/// As without a guard, in a real bash.
+/// The same as without a guard, in a real bash.
 #[test]
 fn job_control_works_through_a_guard() {
     let mut shell = Shell::start();
@@ -270,14 +272,14 @@ fn job_control_works_through_a_guard() {
         if how == "bg" {
             shell.fg(group_of(bowout));
         }
-        // Through the guard: all three have dealt with SIGCONT by then.
+        // Through the guard: all three processes have handled SIGCONT by then.
         shell.answers(guard);
     }
     shell.0.type_keys(CTRL_C);
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
-/// The kernel sends SIGHUP to the leader of the session alone, which is the guard.
+/// The kernel sends SIGHUP to the session leader alone, which is the guard.
 #[test]
 fn a_hang_up_reaches_the_command_through_a_guard_once() {
     let line = "exec bowout --guard --grace 1h probe terminal --catch 64,HUP,USR2 --exit USR2:7 --to out 2>log";
@@ -291,7 +293,7 @@ fn a_hang_up_reaches_the_command_through_a_guard_once() {
     assert_eq!(pty.file("out").matches("got 1 ").count(), 1);
 }
 
-/// A process of python3 that starts bowout with a pipe for its input and kills itself, at any moment
+/// A python3 process that starts bowout with a pipe as its input and kills itself, at any moment
 /// from before bowout's first instruction on.
 const PARENT: &str = "import os, random, sys, time
 r, w = os.pipe()
@@ -333,7 +335,7 @@ fn nothing_outlives_a_parent_that_is_killed_at_any_moment() {
     }
 }
 
-/// Threads that start bowout and exit, while the process goes on.
+/// Threads that start bowout and exit while their process continues.
 const POOL: &str = "import subprocess, sys, threading
 left = int(sys.argv[1])
 while left > 0:
@@ -361,7 +363,7 @@ fn the_exit_of_the_thread_that_started_bowout_is_not_the_parents() {
     assert_eq!(pool.end(), Status::Code(0));
 }
 
-/// bowout with this for the command's input.
+/// bowout with `--stop-on-eof` and this input for the command.
 fn reads(stdin: impl Into<OwnedFd>, grace: &str, words: &[&str]) -> Running {
     let stdin: OwnedFd = stdin.into();
     Start::new(["--stop-on-eof", "--grace", grace])
@@ -369,14 +371,14 @@ fn reads(stdin: impl Into<OwnedFd>, grace: &str, words: &[&str]) -> Running {
         .probe(words)
 }
 
-/// Ends the input of a command that does not read it; it is stopped.
+/// Ends the input of a command that does not read it; bowout stops the command.
 fn ends<W>(what: &str, stdin: impl Into<OwnedFd>, writer: W, close: impl FnOnce(W)) {
-    let mut bowout = reads(stdin, "400ms", &["signals", "--exit", "TERM:7"]);
+    let mut bowout = reads(stdin, "4s", &["signals", "--exit", "TERM:7"]);
     bowout.ready();
     close(writer);
     assert_eq!(bowout.end(), Status::Code(7), "{what}");
     let log = bowout.log();
-    let began = "has ended: waiting for 100ms before the stop signal is sent, SIGKILL in 400ms";
+    let began = "has ended: waiting for 1s before the stop signal is sent, SIGKILL in 4s";
     assert!(log[0].contains(began), "{what}: {log:#?}");
     assert!(log[1].contains("goes on: sent SIGTERM"), "{what}: {log:#?}");
     assert!(
@@ -391,7 +393,7 @@ fn the_end_of_the_input_stops_the_command_whatever_it_comes_from() {
     ends("pipe", read, write, drop);
     let (one, other) = UnixStream::pair().expect("a pair");
     ends("socketpair", one, other, drop);
-    // As node does at the end of a child's stdin.
+    // node does this at the end of a child's stdin.
     let (one, other) = UnixStream::pair().expect("a pair");
     ends("shutdown", one, other, |other| {
         other.shutdown(std::net::Shutdown::Write).expect("a socket");
@@ -405,7 +407,7 @@ fn the_end_of_the_input_stops_the_command_whatever_it_comes_from() {
 fn an_input_that_had_ended_before_the_start_stops_the_command() {
     let (read, write) = pipe().expect("a pipe");
     drop(write);
-    let mut bowout = reads(read, "400ms", &["signals", "--exit", "TERM:7"]);
+    let mut bowout = reads(read, "4s", &["signals", "--exit", "TERM:7"]);
     assert_eq!(bowout.end(), Status::Code(7));
 }
 
@@ -422,7 +424,7 @@ fn a_command_that_exits_at_the_end_of_its_input_is_sent_nothing() {
     assert!(!bowout.log().iter().any(|line| line.contains("sent SIG")));
 }
 
-/// Not one byte is read, and what is unread is the command's first.
+/// bowout reads no byte, and does not stop a command that still has unread input.
 #[test]
 fn unread_input_is_left_to_the_command() {
     let (read, mut write) = pipe().expect("a pipe");
@@ -437,7 +439,7 @@ fn unread_input_is_left_to_the_command() {
             hold.as_raw_fd()
         ));
     assert_eq!(bowout.out.next().as_deref(), Some("ready"));
-    // Longer than the look after which bowout would have stopped it.
+    // Longer than the time after which bowout would have stopped the command.
     let start = Instant::now();
     until("three looks", || {
         (start.elapsed() > Duration::from_millis(400)).then_some(())
@@ -448,7 +450,7 @@ fn unread_input_is_left_to_the_command() {
     bowout
         .err
         .find("the end", |line| line.contains("input of 'sh'"));
-    // The sender does not wait for the rest of the time.
+    // A stop request ends the wait before the stop signal.
     bowout.kill(TERM);
     assert_eq!(bowout.out.next().as_deref(), Some("stopped"));
     assert_eq!(bowout.end(), Status::Code(5));
@@ -470,7 +472,8 @@ fn an_input_that_cannot_be_closed_never_asks() {
     }
 }
 
-/// What the documents say of each wrapper, tried: `kill -9` of it leaves the command, or not.
+/// The documents' statement about each wrapper: after `kill -9` of the wrapper, the command runs on
+/// or does not.
 #[test]
 fn a_guard_is_what_the_other_wrappers_lack() {
     let probe = probe().to_str().expect("text");

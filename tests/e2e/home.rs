@@ -1,5 +1,5 @@
-//! The grace period that a user did not give: less than the engine's own, so that bowout kills and
-//! reports before the engine does.
+//! The default grace period: less than the engine's own, so that bowout kills and reports before
+//! the engine does.
 
 use crate::common::pty::{CTRL_C, Shell};
 use crate::common::{BOWOUT, Home, NOTHING, Running, Start, Status, homes, probe};
@@ -8,7 +8,7 @@ const CATCH: &str = "-- probe terminal --catch 64";
 
 const TERM: i32 = libc::SIGTERM;
 
-/// What the line about the stop request says of SIGKILL.
+/// The text after "SIGKILL in " in the log line of the stop request.
 fn announced(mut bowout: Running) -> String {
     bowout.ready();
     bowout.kill(TERM);
@@ -36,7 +36,8 @@ fn the_default_grace_period_follows_from_the_engine() {
             ("DYNO", "web.1", "25s (default)"),
             ("CONTAINER_APP_NAME", "app", "25s (default)"),
             ("DYNO", "", "8s (default)"),
-            // Its parent is not PID 1: another wrapper is between.
+            // INVOCATION_ID counts only if bowout's parent is PID 1, SYSTEMD_EXEC_PID only if it
+            // names bowout.
             ("INVOCATION_ID", "x", "8s (default)"),
             ("SYSTEMD_EXEC_PID", "2", "8s (default)"),
             ("BOWOUT_GRACE", "7", "7s"),
@@ -77,7 +78,7 @@ fn a_unit_of_systemd_has_85_seconds() {
     }
 }
 
-/// A person at a terminal of a pod is not the kubelet.
+/// A user at a terminal of a pod is not the kubelet.
 #[test]
 fn on_a_terminal_a_pod_is_like_any_other_place() {
     let mut shell = Shell::start();

@@ -1,10 +1,10 @@
-//! While nothing happens bowout does nothing: no wake-ups, one thread.
+//! While nothing happens, bowout does nothing: no wake-ups, one thread.
 
 use std::io::pipe;
 
 use crate::common::{Dir, Running, Start, Status, homes, no_strace, skip, switches_asleep, until};
 
-/// bowout with a child that has reported, and nothing left to do.
+/// bowout with a child that has reported, and no work left.
 fn quiet(mut bowout: Running) -> Running {
     bowout.ready();
     bowout.kill(libc::SIGUSR1);
@@ -37,11 +37,11 @@ fn an_idle_bowout_is_not_woken() {
         bowout = quiet(bowout);
         bowout.kill(libc::SIGUSR2);
         bowout.expect(libc::SIGUSR2);
-        // With a guard, its child is the supervisor.
+        // With --guard, bowout's child is the supervisor.
         let supervisor = options.contains(&"--guard").then(|| bowout.child_pid());
         let both: Vec<i32> = [bowout.pid].into_iter().chain(supervisor).collect();
         let before = switches_asleep(&both);
-        // A second of the child's, which bowout has no part in.
+        // The child pauses for a second, which does not involve bowout.
         bowout.out.find("the pause", |line| line == "paused");
         assert_eq!(switches_asleep(&both), before, "{options:?}");
         drop(writer);
@@ -68,11 +68,11 @@ fn ten_idle_seconds_see_no_system_call() {
     strace
         .err
         .find("attached", |line| line.contains("attached"));
-    // SAFETY: no descriptors: ten seconds are what the promise is about.
+    // SAFETY: no descriptors; the promise is about ten seconds.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 10_000) };
     strace.kill(libc::SIGINT);
     assert_ne!(strace.wait(), Status::Code(1), "{:?}", strace.err.seen());
-    // The call that bowout waits in may be seen to go on waiting; none may end.
+    // strace may show that bowout resumes its waiting call; no call may return.
     let trace = std::fs::read_to_string(&file).expect("a trace");
     let ended: Vec<&str> = trace
         .lines()
@@ -91,7 +91,7 @@ fn bowout_keeps_no_descriptor_it_does_not_need() {
     assert!(open <= 8, "{open} descriptors");
 }
 
-/// A deadline that has come is dealt with once: a loop that spins at one would be seen here.
+/// An expired deadline is handled once: a loop that spins at one would show up here.
 #[test]
 fn waiting_for_a_deadline_costs_no_time() {
     let mut bowout = Start::new(["--grace", "1h"]).probe(["signals", "--pause", "TERM:1000"]);

@@ -1,31 +1,31 @@
-//! A program that goes on after a Ctrl-C, at a real terminal: bowout starts no stop. And one that
-//! hangs, which a second Ctrl-C kills.
+//! At a real terminal: a program that continues after a Ctrl-C, for which bowout cancels the stop,
+//! and a program that hangs, which a second Ctrl-C kills.
 
 use std::time::{Duration, Instant};
 
 use crate::common::pty::{
     CTRL_C, CTRL_Z, INNER_PROMPT, Pty, Role, Shell, group_of, installed, kill, missing, parent_of,
-    runs, state_of,
+    runs, state_of, waits_for_keys,
 };
 use crate::common::{
     BOWOUT, Start, Status, children, no_namespaces, no_strace, skip, switches_asleep,
 };
 
-/// Catches the signal that it is asked by.
+/// Catches the signal that queries the probe.
 const CATCH: &str = "probe terminal --catch 64";
-/// Catches signals and never exits by them.
+/// Catches signals and never exits on them.
 const HANGS: &str = "probe terminal --catch 64,INT";
 
-/// bowout's answers to a Ctrl-C.
+/// bowout's log lines after a Ctrl-C.
 const CANCELLED: &str = "is at its prompt, the stop is cancelled";
 const WAITING: &str = "Ctrl-C: waiting for";
 
-/// How often a text is on the screen.
+/// The number of times that a text is on the screen.
 fn count(pty: &Pty, text: &str) -> usize {
     pty.screen().matches(text).count()
 }
 
-/// The last of a line of only children: the program.
+/// The last process of a chain of only children: the program.
 fn program(above: i32) -> i32 {
     match children(above)[..] {
         [] => above,
@@ -34,13 +34,12 @@ fn program(above: i32) -> i32 {
     }
 }
 
-/// Types Ctrl-C, waits for the program's own answer, if it has one, and for bowout's: no stop.
+/// Types Ctrl-C, waits for the program's own output, if it has any, and for bowout's line that the
+/// stop is cancelled.
 fn interrupt(pty: &mut Pty, answer: &str) {
     let before = count(pty, CANCELLED);
     let program = program(pty.pid);
-    // Between its prompt and its wait for keys, a program notes a signal and acts on it at the next
-    // key.
-    pty.until("it waits for keys, or computes", |pty| {
+    pty.until("it computes or waits", |pty| {
         (!pty.is_raw() || state_of(program) == Some('S')).then_some(())
     });
     pty.type_keys(CTRL_C);
@@ -52,13 +51,23 @@ fn interrupt(pty: &mut Pty, answer: &str) {
     });
 }
 
-/// Types a line and waits for what the program prints.
+/// The same, once the program waits for keys: between its prompt, or its answer to the last Ctrl-C,
+/// and that wait, a program only records a signal, and acts on it at the next key.
+fn interrupt_prompt(pty: &mut Pty, answer: &str) {
+    let program = program(pty.pid);
+    pty.until("the program waits for keys", |_| {
+        waits_for_keys(program).then_some(())
+    });
+    interrupt(pty, answer);
+}
+
+/// Types a line and waits for the program's output.
 fn answer(pty: &mut Pty, line: &str, answer: &str) {
     pty.type_keys(&format!("{line}\r"));
     pty.see(answer);
 }
 
-/// The distribution's own python3, which edits lines.
+/// The command line of the distribution's own python3, which edits lines.
 fn python() -> Option<String> {
     let python = installed("python3")
         .map(|path| format!("env PYTHON_BASIC_REPL=1 {} -q -i", path.display()));
@@ -66,12 +75,12 @@ fn python() -> Option<String> {
     python
 }
 
-/// Ctrl-C at the prompt and in a loop; then a command that runs when the first stop would have
-/// killed it.
+/// Ctrl-C at the prompt and in a loop; then a command that runs past the time at which the first
+/// stop would have killed it.
 fn drive_python(pty: &mut Pty) {
     pty.see(">>> ");
     for _ in 0..2 {
-        interrupt(pty, "KeyboardInterrupt");
+        interrupt_prompt(pty, "KeyboardInterrupt");
         answer(
             pty,
             "print('wait', 'ing'); exec('while 1: pass')",
@@ -83,7 +92,7 @@ fn drive_python(pty: &mut Pty) {
     let before = switches_asleep(&[bowout]);
     answer(
         pty,
-        "import time; time.sleep(1.5); print(6 * 7)",
+        "import time; time.sleep(4.5); print(6 * 7)",
         "\n42\r\n",
     );
     pty.see(">>> ");
@@ -96,7 +105,7 @@ fn drive_python(pty: &mut Pty) {
     pty.type_keys("exit(7)\r");
 }
 
-/// Whether a program is installed; without it, the test is skipped.
+/// Returns true if a program is installed; otherwise, the test is skipped.
 fn has(program: &str) -> bool {
     !skip(missing(program))
 }
@@ -105,26 +114,26 @@ fn has(program: &str) -> bool {
 fn an_interpreter_goes_on() {
     let Some(python) = python() else { return };
     let mut shell = Shell::start();
-    shell.line(&format!("bowout -v --grace 1s {python}"));
+    shell.line(&format!("bowout -v --grace 4s {python}"));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
 }
 
-/// As `docker run -it` starts it, where PID 1 itself is asked for nothing.
+/// The command line of `docker run -it`; PID 1 itself receives no stop request.
 #[test]
 fn an_interpreter_below_pid_1_goes_on() {
     let Some(python) = python() else { return };
     if skip(no_namespaces()) {
         return;
     }
-    let line = format!("probe ns -- setsid -c bowout -v --grace 1s {python}");
+    let line = format!("probe ns -- setsid -c bowout -v --grace 4s {python}");
     let mut pty = Pty::start(Role::Standard, &line.split(' ').collect::<Vec<_>>());
     drive_python(&mut pty);
     assert_eq!(pty.wait(), Status::Code(7));
 }
 
-/// As `unshare -pf` starts it: the leader of the session is outside the namespace, and has the
-/// number 0 there.
+/// The command line of `unshare -pf`: the leader of the session is outside the namespace, and has
+/// the number 0 in it.
 #[test]
 fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
     let Some(python) = python() else { return };
@@ -133,13 +142,14 @@ fn an_interpreter_whose_session_is_led_from_outside_goes_on() {
     }
     let mut shell = Shell::start();
     shell.line(&format!(
-        "unshare -pf --mount-proc bowout -v --grace 1s {python}"
+        "unshare -pf --mount-proc bowout -v --grace 4s {python}"
     ));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
 }
 
-/// Only there: the stop is not even asked for, and `--grace 0` would kill at once.
+/// Under the name of an init, Ctrl-C does not request a stop; with a grace period of 0, a stop
+/// would kill at once.
 #[test]
 fn an_interpreter_below_an_init_by_name_goes_on() {
     let Some(python) = python() else { return };
@@ -158,7 +168,7 @@ fn an_interpreter_below_an_init_by_name_goes_on() {
     shell.0.type_keys("exit(7)\r");
     assert_eq!(shell.prompt().0, 7);
     assert_eq!(count(&shell.0, CANCELLED), 0);
-    // The set that the user gives decides, and the prompt cancels the stop here, too.
+    // The user's `--stop-on` overrides that, and the prompt cancels the stop here as well.
     shell.line(&format!("./tini -v --stop-on TERM,INT -- {python}"));
     drive_python(&mut shell.0);
     assert_eq!(shell.prompt().0, 7);
@@ -170,9 +180,9 @@ fn a_database_shell_goes_on() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line("bowout -v --grace 1s sqlite3");
+    shell.line("bowout -v --grace 4s sqlite3");
     shell.0.see("sqlite> ");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
     shell.0.see("sqlite> ");
     shell.0.type_keys(
@@ -186,7 +196,8 @@ fn a_database_shell_goes_on() {
     assert_eq!(count(&shell.0, "sent SIGKILL"), 0);
 }
 
-/// A server of its own, as no user that matters: it refuses root.
+/// A database server for the test. It refuses to run as root, so that root starts it as another
+/// user.
 const SERVER: &str = r#"
 bin=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
 as=; [ "$(id -u)" != 0 ] || { as='setpriv --reuid=postgres --regid=postgres --clear-groups'; chown postgres .; }
@@ -203,9 +214,9 @@ fn the_shell_of_a_database_server_goes_on() {
     server.err.find("the server", |line| {
         line.contains("ready to accept connections")
     });
-    shell.line("bowout -v --grace 1s psql -X -h \"$PWD\" -U postgres");
+    shell.line("bowout -v --grace 4s psql -X -h \"$PWD\" -U postgres");
     shell.0.see("postgres=# ");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     answer(&mut shell.0, "SELECT 6 * 7;", "42\r\n");
     shell.0.see("postgres=# ");
     let query = "DO $$ BEGIN RAISE NOTICE 'wait%', 'ing'; PERFORM pg_sleep(1000); END $$;";
@@ -216,7 +227,8 @@ fn the_shell_of_a_database_server_goes_on() {
     shell.0.type_keys("\\q\r");
     assert_eq!(shell.prompt().0, 0);
     assert_eq!(count(&shell.0, "sent SIGKILL"), 0);
-    // At once: without its server, what it shares with its processes would stay.
+    // SIGQUIT shuts the server down at once; after SIGKILL, the memory that it shares with its
+    // processes would stay.
     server.kill(libc::SIGQUIT);
     server.wait();
 }
@@ -227,9 +239,9 @@ fn a_debugger_goes_on() {
         return;
     }
     let mut shell = Shell::start();
-    shell.line("bowout -v --grace 1s gdb -nx -q");
+    shell.line("bowout -v --grace 4s gdb -nx -q");
     shell.0.see("(gdb) ");
-    interrupt(&mut shell.0, "Quit");
+    interrupt_prompt(&mut shell.0, "Quit");
     shell.0.type_keys("while 1\recho loop\\n\rend\r");
     shell.0.see("\nloop\r\n");
     interrupt(&mut shell.0, "Quit");
@@ -239,7 +251,7 @@ fn a_debugger_goes_on() {
     assert_eq!(count(&shell.0, "sent SIGKILL"), 0);
 }
 
-/// In `F` it waits for the file to grow, until Ctrl-C.
+/// After `F`, less waits for the file to grow, until Ctrl-C.
 #[test]
 fn a_pager_goes_on() {
     if !has("less") {
@@ -247,14 +259,14 @@ fn a_pager_goes_on() {
     }
     let mut shell = Shell::start();
     shell.run("seq -f 'line-%g' 500 >lines");
-    shell.line("TERM=vt100 bowout -v --grace 1s less lines");
+    shell.line("TERM=vt100 bowout -v --grace 4s less lines");
     shell.0.see("line-5");
     shell.0.type_keys("F");
     shell.0.see("Waiting for data");
     interrupt(&mut shell.0, "");
     shell.0.type_keys("?line-321\r");
     shell.0.see("line-325");
-    interrupt(&mut shell.0, "");
+    interrupt_prompt(&mut shell.0, "");
     quit_pager(&mut shell.0, |pty| {
         pty.screen().contains("exited with 0").then_some(())
     });
@@ -276,8 +288,8 @@ fn quit_pager(pty: &mut Pty, mut has_exited: impl FnMut(&mut Pty) -> Option<()>)
     });
 }
 
-/// A shell that reads lines as they come: /proc says that it waits for one, the modes of the
-/// terminal do not. Here it is a descendant, in the group of bowout.
+/// A shell that reads whole lines: /proc shows that it waits for one, and the modes of the terminal
+/// do not. Here the shell is a descendant, in bowout's process group.
 #[test]
 fn a_program_that_reads_a_line_goes_on() {
     if !has("dash") {
@@ -285,7 +297,7 @@ fn a_program_that_reads_a_line_goes_on() {
     }
     let below = "sh -c 'trap : INT; PS1=\"$INNER\" dash -i +m; exit 7'";
     let mut shell = Shell::start();
-    shell.line(&format!("bowout -v --grace 1s {below}"));
+    shell.line(&format!("bowout -v --grace 4s {below}"));
     assert_eq!(shell.0.prompt_of(INNER_PROMPT).0, 0);
     assert!(!shell.0.is_raw());
     for _ in 0..2 {
@@ -301,7 +313,7 @@ fn a_program_that_reads_a_line_goes_on() {
     if skip(no_namespaces()) {
         return;
     }
-    // Without /proc only the modes show it.
+    // Without /proc, bowout has only the modes, which do not show the prompt.
     shell.line(&format!(
         "probe ns --here --no-proc -- bowout -v --grace 1h {below}"
     ));
@@ -337,14 +349,14 @@ fn a_server_before_a_pager_is_stopped_by_the_second_ctrl_c() {
         "received SIGINT from the terminal, the second stop request",
     );
     shell.0.see_in("log", "was killed by SIGKILL");
-    // With the modes of the terminal as bowout found them, before the pager or after it, and has
-    // put them back.
+    // bowout has restored the terminal modes that it found, from before or after the pager set its
+    // own.
     quit_pager(&mut shell.0, |pty| {
         pty.screen().contains("137 ").then_some(())
     });
 }
 
-/// A computation that no Ctrl-C interrupts is none of a prompt.
+/// A computation that ignores Ctrl-C is not at a prompt.
 #[test]
 fn an_interpreter_that_hangs_is_killed_by_the_second_ctrl_c() {
     let Some(python) = python() else { return };
@@ -362,7 +374,7 @@ fn an_interpreter_that_hangs_is_killed_by_the_second_ctrl_c() {
     assert_eq!(shell.prompt().0, 128 + libc::SIGKILL);
 }
 
-/// The shell is at its prompt then, and the program, in the background, is not.
+/// The shell is then at its prompt; the program, in the background, is not.
 #[test]
 fn the_prompt_of_the_shell_cancels_no_stop() {
     let mut shell = Shell::start();
@@ -373,7 +385,7 @@ fn the_prompt_of_the_shell_cancels_no_stop() {
     shell.resume("bg", child, bowout);
     shell.prompt();
     assert!(shell.0.is_raw());
-    // Longer than from one look to the next.
+    // Longer than the time between two checks for the prompt.
     assert_eq!(
         shell.run("bowout -qq --max-runtime 500ms probe idle").0,
         124
@@ -388,7 +400,7 @@ fn the_prompt_of_the_shell_cancels_no_stop() {
     assert_eq!(count(&shell.0, CANCELLED), 0);
 }
 
-/// bowout on a script's job, its child and itself.
+/// Runs bowout in a script; returns the shell, the child and bowout.
 fn in_a_script(options: &str) -> (Shell, i32, i32) {
     let mut shell = Shell::start();
     let line = format!("bowout -v {options} probe terminal --catch 64,USR2 --exit USR2:7");
@@ -401,8 +413,8 @@ fn in_a_script(options: &str) -> (Shell, i32, i32) {
     (shell, child, bowout)
 }
 
-/// As cpulimit(1) does. Stopped with the child, bowout would never see its exit, and the script
-/// would wait for ever.
+/// cpulimit(1) does this. If bowout stopped with the child, it would never see the child's exit,
+/// and the script would wait forever.
 #[test]
 fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
     for (signal, name) in [
@@ -419,7 +431,7 @@ fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
             kill(child, libc::SIGCONT);
             shell.answers(bowout);
         }
-        // The exit of a child that is stopped.
+        // A stopped child exits.
         kill(child, signal);
         shell.0.state(child, 'T');
         kill(child, libc::SIGUSR2);
@@ -429,7 +441,7 @@ fn a_child_that_is_stopped_and_continued_by_its_number_leaves_bowout_awake() {
     }
 }
 
-/// No user has stopped the job, and so the time runs.
+/// The child was not stopped by the user's Ctrl-Z, so that the time runs.
 #[test]
 fn the_deadlines_hold_while_the_child_alone_is_stopped() {
     let (mut shell, child, _) = in_a_script("--max-runtime 1s --grace 1h");
@@ -439,7 +451,7 @@ fn the_deadlines_hold_while_the_child_alone_is_stopped() {
     shell.0.see("the script saw 124");
 }
 
-/// Each of the group is signalled at its own moment.
+/// Each process of the group receives its signal at its own moment.
 #[test]
 fn ctrl_z_stops_a_script_as_a_whole_every_time() {
     let (mut shell, child, bowout) = in_a_script("");
@@ -452,14 +464,14 @@ fn ctrl_z_stops_a_script_as_a_whole_every_time() {
     shell.0.see("the script saw 7");
 }
 
-/// The shell does not wait for bowout, which is about to stop itself: `fg` comes first.
+/// The shell does not wait for bowout, which is about to stop itself: `fg` happens first.
 #[test]
 fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
     if skip(no_strace()) {
         return;
     }
     let mut shell = Shell::start();
-    // Its first kill(2) is to itself.
+    // bowout's first kill(2) is to itself.
     let strace = "strace -DDD -o trace -e trace=kill -e inject=kill:delay_enter=2s:when=1";
     let (child, bowout) = shell.probe(&format!("sh -c '{strace} bowout {CATCH}; :'"));
     shell.0.type_keys(CTRL_Z);
@@ -478,8 +490,8 @@ fn fg_in_a_script_that_comes_before_bowout_stops_leaves_it_awake() {
     shell.prompt();
 }
 
-/// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped for
-/// ever.
+/// No shell watches a group that the child leads in a script, and Ctrl-Z would leave it stopped
+/// forever.
 #[test]
 fn ctrl_z_never_freezes_a_script() {
     let mut shell = Shell::start();

@@ -1,10 +1,10 @@
-//! The size of src/, held like its `unsafe`: `ledger.txt` beside this file has the lines of code of
-//! each file, and each `static` with its reason.
+//! The size of src/, recorded like its `unsafe`: `ledger.txt` beside this file has the lines of
+//! code of each file, and each `static` with its reason.
 //!
 //! A line of code is a line that is not blank, not a comment, and not a test, after rustfmt with
-//! lines of 120 characters: how a file is formatted does not count. A number that has to grow grows
-//! in the commit that says why (`BLESS=1 cargo test --test e2e ledger` writes the file); one that
-//! shrinks cannot grow back.
+//! lines of 120 characters: the formatting of a file does not count. A number may grow only in the
+//! commit that gives the reason (`BLESS=1 cargo test --test e2e ledger` writes the file). A number
+//! that shrank cannot grow back unnoticed.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,16 +13,16 @@ use crate::common::pty::missing;
 use crate::common::{Dir, leftovers, skip};
 use crate::source::{Kind, Source, Token, hold, program, read, root, tokens};
 
-/// Lines of code of src/.
+/// The limit for lines of code in src/.
 const LIMIT: usize = 8890;
-/// Lines of code of a file.
+/// The limit for lines of code in a file.
 const LIMIT_OF_A_FILE: usize = 300;
-/// Lines of a function from its `fn` to its last brace, comments included, formatted at 100
-/// columns: what fits a screen.
+/// The limit for lines of a function from its `fn` to its last brace, comments included, formatted
+/// at 100 columns: as many as fit a screen.
 const SCREEN: usize = 60;
-/// `file: function`, and why it may be longer.
+/// `file: function`, and the reason why it may be longer.
 const LONGER: [(&str, &str); 0] = [];
-/// What stands in the ledger in the place of a reason that is still to be written.
+/// Marks a static in the ledger whose reason is not written yet.
 const NO_REASON: &str = "REASON?";
 
 /// A copy of src/ as rustfmt writes it with lines of 120 characters.
@@ -65,7 +65,7 @@ fn statics(code: &str) -> Vec<String> {
     found
 }
 
-/// `file NAME` and the reason, of each static in the ledger.
+/// The reason of each static in the ledger, by `file NAME`.
 fn reasons() -> BTreeMap<String, String> {
     let ledger = read(&root().join("tests/e2e/ledger.txt"));
     ledger

@@ -1,4 +1,4 @@
-//! The log says what ended the program, how, and how long it took.
+//! The log reports what ended the program, how it ended, and how long it took.
 
 use std::os::fd::AsRawFd;
 
@@ -6,7 +6,7 @@ use crate::common::{Running, Start, Status, homes};
 
 const TERM: i32 = libc::SIGTERM;
 
-/// Stopped after a moment, by a child that ends with 3.
+/// The log of a stop after a moment; the child exits with 3.
 fn stopped(start: Start) -> Vec<String> {
     let mut bowout = start.probe(["signals", "--exit", "TERM:3"]);
     bowout.ready();
@@ -66,7 +66,7 @@ fn quiet_and_verbose_change_what_is_logged() {
         0 < usual && usual < verbose && verbose < more,
         "{usual} {verbose} {more}"
     );
-    // An own failure is logged however quiet.
+    // bowout logs its own failure at any level.
     let mut bowout = Start::new(["-qq"]).command(["no-such-command"]);
     assert_eq!(bowout.end(), Status::Code(127));
     assert_eq!(bowout.log().len(), 1);
@@ -113,7 +113,7 @@ fn json_is_one_object_a_line() {
     }
 }
 
-/// What bowout itself logs has fields, too: a reader does not have to take sentences apart.
+/// bowout's own events have fields as well: a reader does not have to parse sentences.
 #[test]
 fn json_has_the_fields_of_each_event() {
     let mut bowout = Start::new(["--log-format", "json", "-v", "--pre-stop", "exit 4"])
@@ -142,7 +142,8 @@ fn json_has_the_fields_of_each_event() {
     assert!(field("hook_exited", "exit_signal").is_null());
 }
 
-/// stderr, under the journal's rule: device and inode of the descriptor.
+/// The log on a stderr that does or does not match JOURNAL_STREAM: device and inode of the
+/// descriptor.
 fn journal(matching: bool, format: &[&str]) -> Vec<String> {
     let (read, write) = std::io::pipe().expect("a pipe");
     // SAFETY: the structure is valid for the call to fill.

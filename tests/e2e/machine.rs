@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::common::{Start, Status, leftovers, not_root, probe, skip};
 
-/// In the environment of the suite that runs below this one: what to do, and the mount namespace in
-/// which not to do it.
+/// In the environment of the suite that runs below this one: the kind of damage, and the mount
+/// namespace in which it must not be done.
 const DAMAGE: &str = "E2E_DAMAGE";
 
 fn mounts() -> u64 {
@@ -16,7 +16,7 @@ fn mounts() -> u64 {
         .ino()
 }
 
-/// The damage, if this is the suite that is to do it.
+/// Does the damage and returns true if this suite is the one that has to do it.
 fn damage() -> bool {
     let Ok(what) = std::env::var(DAMAGE) else {
         return false;
@@ -51,7 +51,7 @@ fn damage() -> bool {
     true
 }
 
-/// This test once more, in a mount namespace with a /dev of its own.
+/// Runs this test again, in a mount namespace with its own /dev.
 fn below(what: &str, before: &str) -> (Option<i32>, String) {
     let script = format!(
         "{before}\nexec \"$0\" --exact machine::a_test_that_damages_dev_fails --nocapture 2>&1"
@@ -87,14 +87,14 @@ fn a_test_that_damages_dev_fails() {
             said.contains("DAMAGED THIS MACHINE") && said.contains(name),
             "{what}: {said}"
         );
-        // At the end of the test that has done it, where there is one.
+        // The test that did the damage fails at its end, except for damage after that.
         assert_eq!(
             said.contains("test result: FAILED"),
             what != "late",
             "{what}: {said}"
         );
     }
-    // Nothing is run where it has happened already.
+    // No test runs if /dev is damaged before the start.
     let (code, said) = below("nothing", "rm /dev/null; : >/dev/null");
     assert!(
         code == Some(101) && said.contains("damaged already") && !said.contains("running"),

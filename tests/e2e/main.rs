@@ -1,5 +1,5 @@
-//! End-to-end tests: each one is named for the promise it guards, waits for facts, and leaves
-//! nothing behind. `E2E_WATCHDOG` is the bound, in seconds, for any one fact; with `CI=true` a
+//! End-to-end tests: each one is named for the promise that it guards, waits for facts, and leaves
+//! no process running. `E2E_WATCHDOG` is the limit, in seconds, for any one fact; with `CI=true` a
 //! skipped test fails.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]

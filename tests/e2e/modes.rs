@@ -1,4 +1,4 @@
-//! Kill modes, and whose end is the end.
+//! Kill modes, and the processes that bowout waits for.
 
 use crate::common::{
     NONE, Running, Start, Status, assert_at_most, children, homes, signals_of, until,
@@ -7,7 +7,7 @@ use crate::common::{
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-/// A descendant `d` and the child `c`, with these options of theirs.
+/// A script with a descendant `d` and the child `c`, each with its options.
 fn family(child: &str, descendant: &str) -> String {
     format!("\"$PROBE\" signals --name d {descendant} & exec \"$PROBE\" signals --name c {child}")
 }
@@ -65,7 +65,7 @@ fn group_asks_every_descendant_once() {
                     .out
                     .find("TERM", |line| line.starts_with(&format!("{name} {TERM} ")));
             }
-            // The end of the child starts the drain, which does not ask again.
+            // The child's exit starts the drain, which does not send SIGTERM again.
             bowout.kill(libc::SIGUSR1);
             until("the child is reaped", || {
                 (!children(bowout.pid).contains(&child)).then_some(())
@@ -96,7 +96,7 @@ fn process_signals_the_child_and_nothing_else() {
         let descendant = bowout.ready_as("d");
         bowout.kill(TERM);
         assert_eq!(bowout.wait(), Status::Signal(KILL));
-        // It lives on, and has not been signalled.
+        // The descendant still runs, and has received no signal.
         // SAFETY: a descendant of this process, which adopted it.
         unsafe { libc::kill(descendant, libc::SIGUSR2) };
         let lines = bowout.out.rest();
@@ -117,12 +117,12 @@ fn process_has_no_drain() {
     assert_eq!(signals_of("d", &bowout.out.rest()), [libc::SIGUSR2]);
 }
 
-/// A program that daemonises: bowout stays for as long as what it left behind.
+/// A program that daemonises: with `--wait-tree`, bowout runs as long as the daemon.
 const DAEMON: &str =
     "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit USR1:0 --exit TERM:0 & exit 3";
 
-/// Waits until the daemon is there and the child that started it is not; the daemon's PID, as this
-/// process sees it.
+/// Waits until the daemon is bowout's only child; returns the daemon's PID, as this process sees
+/// it.
 fn only_daemon(bowout: &mut Running) -> i32 {
     bowout.ready_as("d");
     until(
@@ -141,7 +141,7 @@ fn wait_tree_ends_with_the_last_descendant_and_the_childs_status() {
     for home in homes() {
         let mut bowout = Start::new(["--wait-tree"]).at(home).sh(DAEMON);
         let daemon = only_daemon(&mut bowout);
-        // It was not asked to end when the child did.
+        // The child's exit did not send SIGTERM to the daemon.
         // SAFETY: a descendant of this process, alive until it has this signal.
         unsafe { libc::kill(daemon, libc::SIGUSR1) };
         assert_eq!(

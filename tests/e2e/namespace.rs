@@ -1,6 +1,6 @@
-//! bowout's children are in another PID namespace than bowout, as by `unshare -p` and `nsenter -p`
-//! without a fork. The first one is PID 1 there, and each has one number for bowout and another for
-//! itself.
+//! bowout's children are in another PID namespace than bowout, as with `unshare -p` and `nsenter
+//! -p` without a fork. The first child is PID 1 there. Each child has one PID for bowout and
+//! another for itself.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -11,7 +11,7 @@ use crate::common::{
 
 const TERM: i32 = libc::SIGTERM;
 
-/// bowout with these words.
+/// Starts bowout with these words in such a namespace.
 fn start(words: &[&str]) -> Running {
     let probe = probe().to_str().expect("text");
     Start::direct().command([probe, "ns", "--no-fork", "--", BOWOUT].iter().chain(words))
@@ -141,7 +141,7 @@ fn an_sd_notify_message_of_the_child_is_passed_on() {
     assert_eq!(bowout.end(), Status::Code(7));
 }
 
-/// The kernel gives SIGTRAP the child's own number as its sender.
+/// The kernel sends SIGTRAP with the child's PID in its own namespace as the sender.
 #[test]
 fn a_traced_child_executes_another_program() {
     if skip(no_namespaces()) {
@@ -154,7 +154,7 @@ fn a_traced_child_executes_another_program() {
     );
 }
 
-/// No process can start there any more, and the kernel calls that a want of memory.
+/// No process can start there any more, and the kernel reports that as a lack of memory (ENOMEM).
 #[test]
 fn a_namespace_whose_first_process_has_exited_is_named() {
     if skip(no_namespaces()) {

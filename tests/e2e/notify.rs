@@ -1,5 +1,5 @@
-//! The relay of sd_notify messages: which messages a manager, which is the test here, receives from
-//! bowout, and which not (sd_notify(3)). Under a real systemd: tests/systemd.
+//! The relay of sd_notify messages: the messages that a manager (the test here) receives from
+//! bowout, and those that it does not (sd_notify(3)). Under a real systemd: tests/systemd.
 
 use std::fs;
 use std::io::{Error, ErrorKind, Write};
@@ -20,13 +20,13 @@ const TERM: i32 = libc::SIGTERM;
 const USR1: i32 = libc::SIGUSR1;
 const LONGEST: usize = 4096;
 
-/// Words as the notifier takes them: `|` between two actions is for the reader.
+/// Runs the notifier with these words; a `|` between two actions is for the reader only.
 pub fn say(start: Start, words: &str) -> Running {
     let all: Vec<&str> = words.split(' ').filter(|word| *word != "|").collect();
     start.command([notifier().to_str().expect("text")].into_iter().chain(all))
 }
 
-/// What a manager has received.
+/// A message that the manager has received.
 #[derive(Debug)]
 pub struct Message {
     pub pid: i32,
@@ -69,7 +69,7 @@ impl Manager {
     fn on(socket: UnixDatagram, address: String, dir: Dir) -> Self {
         let on: libc::c_int = 1;
         let size = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: an int of the size that is named.
+        // SAFETY: an int of the size that is passed.
         let set = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
@@ -80,7 +80,7 @@ impl Manager {
             )
         };
         assert_eq!(set, 0, "SO_PASSCRED");
-        // So that another user's child may write to it without the relay.
+        // Lets another user's child write to it without the relay.
         if address.starts_with('/') {
             fs::set_permissions(&address, fs::Permissions::from_mode(0o666)).expect("permissions");
         }
@@ -97,7 +97,7 @@ impl Manager {
             .env("RUNTIME_DIRECTORY", &self.dir.0)
     }
 
-    /// The next message.
+    /// Waits for the next message.
     pub fn hear(&self) -> Message {
         self.socket
             .set_read_timeout(Some(watchdog()))
@@ -106,7 +106,7 @@ impl Manager {
             .unwrap_or_else(|error| panic!("watchdog: no message: {error}"))
     }
 
-    /// What is there already.
+    /// The next message, if one has arrived already.
     pub fn heard(&self) -> Option<Message> {
         match self.receive(libc::MSG_DONTWAIT) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
@@ -120,7 +120,7 @@ impl Manager {
         message
     }
 
-    /// The same, past what bowout says of the stop every 500 ms.
+    /// The same, past the stop messages that bowout repeats every 500 ms.
     fn hears_past_the_stop(&self, text: &str) {
         loop {
             let heard = self.hear().text();
@@ -140,8 +140,8 @@ impl Manager {
             iov_len: text.len(),
         };
         let (mut descriptors, mut pid) = (vec![], 0);
-        // SAFETY: the header points to buffers of the sizes that it names; what is in them is
-        // walked by the macros of cmsg(3); each descriptor is new, and nothing else owns it.
+        // SAFETY: the header points to buffers of the sizes that it names; the macros of cmsg(3)
+        // walk their content; each descriptor is new, and nothing else owns it.
         let length = unsafe {
             let mut header: libc::msghdr = zeroed();
             header.msg_iov = &raw mut vector;
@@ -204,7 +204,7 @@ fn inode(descriptor: &OwnedFd) -> u64 {
     }
 }
 
-/// What the descriptors of a process point to.
+/// The targets of the descriptors of a process.
 fn descriptors(pid: i32) -> Vec<String> {
     let links = fs::read_dir(format!("/proc/{pid}/fd"))
         .expect("a process")
@@ -226,7 +226,7 @@ fn environ(pid: i32, name: &str) -> Vec<String> {
 /// The child's NOTIFY_SOCKET.
 pub fn relay(bowout: &Running) -> String {
     let child = bowout.child_pid();
-    // It has bowout's environment, or none, until it is executed.
+    // The child has bowout's environment, or none, until it is executed.
     until("the command is there", || {
         let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
         let addresses = environ(child, "NOTIFY_SOCKET");
@@ -239,12 +239,12 @@ pub fn relay(bowout: &Running) -> String {
     })
 }
 
-/// Waits until the command says so.
+/// Waits until the command reports that it is ready.
 pub fn ready(bowout: &mut Running) {
     bowout.out.find("ready", |line| line == "ready");
 }
 
-/// How many messages the log says were dropped.
+/// The number of messages that the log reports as dropped.
 pub fn dropped(log: &[String]) -> usize {
     let counts = log.iter().filter_map(|line| {
         line.strip_prefix("bowout: dropped ")?
@@ -296,7 +296,7 @@ fn a_message_that_no_manager_receives_is_dropped_whole_counted_and_its_descripto
     assert_eq!(bowout.end(), Status::Code(0));
     let log = bowout.log();
     assert_eq!(dropped(&log), 3, "{log:#?}");
-    // Each says why.
+    // The log names a reason.
     assert!(
         log.iter().any(|line| line.contains("4096 bytes"))
             || log.iter().any(|line| line.contains("NUL")),
@@ -324,7 +324,7 @@ fn as_many_descriptors_as_there_can_be_arrive_in_one_message_and_bowout_keeps_no
             (!descriptors(bowout.pid).contains(&pipe)).then_some(())
         });
         drop(message);
-        // No other process has one: the child sees the end of its pipe.
+        // No process has a write end left: the child sees the end of its pipe.
         assert_eq!(bowout.out.next().as_deref(), Some("closed"));
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(0));
@@ -343,7 +343,7 @@ fn a_barrier_is_passed_when_the_manager_has_read_all_before_it_and_not_earlier()
         manager.hears("STATUS=a");
         let barrier = manager.hears("BARRIER=1");
         assert_eq!(barrier.descriptors.len(), 1);
-        // The child waits still when this signal comes to it.
+        // The child is still waiting when it receives this signal.
         bowout.kill(USR1);
         assert_eq!(bowout.out.next(), Some(format!("got {USR1}")), "{home:?}");
         assert!(manager.heard().is_none());
@@ -358,7 +358,8 @@ fn a_barrier_is_passed_when_the_manager_has_read_all_before_it_and_not_earlier()
 #[test]
 fn a_full_manager_stalls_no_stop_and_loses_nothing() {
     let manager = Manager::new();
-    // It reads nothing until the child has no room left, which is when the relay has none either.
+    // The test reads nothing until the child has no room left, which means that the relay has none
+    // either.
     let mut bowout = say(
         manager.start(&["--grace", "30s"]),
         "flood | wait USR1 end | send STATUS=later | say on | wait TERM end | exit 5",
@@ -375,7 +376,7 @@ fn a_full_manager_stalls_no_stop_and_loses_nothing() {
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(5));
 
-    // And now it never reads.
+    // This manager never reads.
     for (options, command, status) in [
         (
             ["--grace", "60s"],
@@ -432,7 +433,7 @@ fn a_dead_manager_stalls_nothing_and_a_new_one_at_its_place_receives() {
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(6));
 
-    // There never was one.
+    // There never was a manager.
     let mut bowout = say(
         Start::plain().env("NOTIFY_SOCKET", "/no/such/manager"),
         "send READY=1 | say on | wait TERM end | exit 7",
@@ -453,7 +454,7 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     for text in ["READY=1\nSTATUS=a", "STATUS=b"] {
         manager.hears(text);
     }
-    // The descriptor goes where its line goes.
+    // The descriptor is removed with its line.
     assert_eq!(manager.hears("STATUS=c").descriptors.len(), 0);
     assert_eq!(bowout.out.next().as_deref(), Some("closed"));
     manager.hears("MAINPIDX=1");
@@ -470,7 +471,7 @@ fn the_main_process_cannot_be_changed_through_the_relay() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// A process that is not a descendant of bowout's, and stays until it is ended.
+/// A process that is not a descendant of bowout, and runs until the test ends it.
 struct Stranger(Running);
 
 impl Stranger {
@@ -498,7 +499,7 @@ fn a_stranger_is_refused_and_a_descendant_is_passed_on() {
         let mut bowout = say(manager.start(&[]).at(home), words);
         ready(&mut bowout);
         let stranger = Stranger::new(&relay(&bowout), "send READY=1\\nSTATUS=stranger");
-        // Either bowout refuses it, or the manager receives it.
+        // Either bowout refuses the message, or the manager receives it.
         until("the stranger was looked at", || {
             assert!(manager.heard().is_none(), "{home:?}: a stranger was heard");
             let log = bowout.err.seen();
@@ -524,7 +525,7 @@ fn a_descendant_that_became_another_user_is_passed_on_and_a_stranger_of_any_user
         return;
     }
     let manager = Manager::new();
-    // The directory of the socket is open to all.
+    // The directory of the socket is open to every user.
     fs::set_permissions(&manager.dir.0, fs::Permissions::from_mode(0o755)).expect("permissions");
     let program = manager.dir.program(notifier());
     let words = "uid 65534 send STATUS=nobody wait TERM end exit 0";
@@ -548,7 +549,7 @@ fn a_descendant_that_became_another_user_is_passed_on_and_a_stranger_of_any_user
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// Where /proc shows no process, and where it does not show the child.
+/// With a /proc that hides the child, and without /proc.
 #[test]
 fn a_child_of_another_user_is_passed_on_where_proc_does_not_show_it() {
     if skip(not_root()) {
@@ -585,7 +586,7 @@ fn a_child_of_another_user_is_passed_on_where_proc_does_not_show_it() {
     }
 }
 
-/// Variables, and the folder that the socket's directory is then in.
+/// Variables, and the folder in which bowout then creates the socket's directory.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str);
 
 #[test]
@@ -665,7 +666,7 @@ fn the_socket_has_a_directory_of_its_own_that_is_removed_at_the_end() {
             assert_eq!(bowout.end(), Status::Code(status));
             assert!(!directory.exists(), "{address} is left");
         }
-        // One holds the folder with the long name.
+        // `open` holds the folder with the long name.
         for (dir, count) in [(&open, 1), (&closed, 0)] {
             assert_eq!(
                 fs::read_dir(&dir.0).expect("a directory").count(),
@@ -716,7 +717,7 @@ fn a_command_in_another_network_or_of_another_user_reaches_the_manager() {
     }
 }
 
-/// Where no folder can be written to, the address is abstract.
+/// If no folder is writable, the address is abstract.
 #[test]
 fn without_a_folder_the_relay_has_an_abstract_address() {
     if skip(not_root()) {
@@ -794,13 +795,13 @@ fn off_leaves_the_child_to_the_manager() {
     );
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Code(0));
-    // bowout has not spoken of the stop, or it had been before this.
+    // If bowout had sent STOPPING=1, it would have arrived before this message.
     manager.hears("STATUS=last");
     assert!(manager.heard().is_none());
 }
 
-/// A manager there does not see the sender's PID, and an address of an unknown kind is not
-/// bowout's to judge.
+/// A manager at such an address does not see the sender's PID, and bowout does not judge an address
+/// of an unknown kind.
 #[test]
 fn a_manager_that_is_not_at_a_unix_socket_is_left_to_the_child() {
     for address in ["vsock:2:1234", "vsock-stream:2:1234", "tcp:1:2"] {
@@ -893,7 +894,7 @@ fn relay_gives_the_child_a_socket_where_there_is_no_manager() {
 fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
     let hour = "EXTEND_TIMEOUT_USEC=3600000000";
     for (options, words, least) in [
-        // Twice the grace period, where nothing is said.
+        // The default limit is twice the grace period.
         (
             &["--grace", "3s"][..],
             format!("wait TERM end | send {hour} | wait KILL end"),
@@ -904,7 +905,7 @@ fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
             format!("wait TERM end | send {hour} | wait KILL end"),
             4000,
         ),
-        // None, it never has less.
+        // The limit equals the grace period; the child never has less.
         (
             &["--grace", "700ms", "--grace-max", "700ms"],
             format!("wait TERM end | send {hour} | wait KILL end"),
@@ -915,7 +916,7 @@ fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
             "wait TERM end | send EXTEND_TIMEOUT_USEC=1 | wait KILL end".to_owned(),
             700,
         ),
-        // What is said before the stop is not about it.
+        // A message before the stop does not change the stop.
         (
             &["--grace", "500ms"],
             format!("send {hour} | wait TERM end | wait KILL end"),
@@ -941,7 +942,7 @@ fn more_time_is_had_up_to_the_most_and_no_earlier_end_comes_of_asking() {
     }
 }
 
-/// What STOPPING=1 comes with: microseconds, and the status.
+/// The values that are sent with STOPPING=1: microseconds, and the status.
 fn stopping(message: &Message) -> (u64, String) {
     let text = message.text();
     let lines: Vec<&str> = text.lines().collect();
@@ -977,7 +978,7 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
                 .find("the signal", |line| line == format!("got {signal}"));
         }
         bowout.kill(TERM);
-        // The first message is about the stop, so that the two signals before were not announced.
+        // The first message is about the stop, so the two signals before it were not announced.
         let message = manager.hear();
         let (extend, status) = stopping(&message);
         assert_eq!(message.pid, bowout.pid);
@@ -986,27 +987,27 @@ fn the_stop_is_announced_with_the_time_that_it_may_take_and_no_other_signal_is()
             status.contains("notifier") && status.contains("SIGKILL in"),
             "{status}"
         );
-        // bowout passes the child's messages on as before. After the child asked for more time,
-        // bowout asks for more as well.
+        // bowout still passes the child's messages on. After the child asked for more time, bowout
+        // asks for more as well.
         manager.hears_past_the_stop("STATUS=mine");
         manager.hears_past_the_stop("EXTEND_TIMEOUT_USEC=90000000");
         let (extend, _) = stopping(&manager.hear());
         assert!((90_000_000..100_000_000).contains(&extend), "{extend}");
         bowout.kill(USR1);
         assert_eq!(bowout.end(), Status::Code(9), "{home:?}");
-        // `systemctl status` and the journal show the same.
+        // `systemctl status` and the journal show the same text.
         assert!(
             bowout.log().contains(&format!("bowout: {status}")),
             "{status}"
         );
-        // Nothing else than what it says again.
+        // Every further message repeats the stop.
         while let Some(message) = manager.heard() {
             stopping(&message);
         }
     }
 }
 
-/// Where the user gave no grace period, TimeoutStopSec= of the unit decides.
+/// If the user gave no grace period, TimeoutStopSec= of the unit decides.
 #[test]
 fn a_default_grace_period_does_not_change_the_managers_timeout() {
     for home in homes() {
@@ -1034,7 +1035,7 @@ fn a_default_grace_period_does_not_change_the_managers_timeout() {
     }
 }
 
-/// The child's exit alone does not start a stop, and a TimeoutStopSec= counts from the request.
+/// The child's exit alone does not start a stop, and TimeoutStopSec= counts from the request.
 #[test]
 fn a_stop_that_is_asked_for_while_descendants_end_is_announced() {
     for home in homes() {
@@ -1124,10 +1125,10 @@ fn with_exec_bowout_says_that_the_command_runs_or_why_it_does_not() {
                 "{text}"
             );
             assert_eq!(bowout.end(), Status::Code(status), "{home:?}");
-            // It was never ready.
+            // READY=1 was never sent.
             assert!(manager.heard().is_none());
         }
-        // Without `exec` it is not said.
+        // Without `exec`, bowout does not report it.
         let manager = Manager::new();
         let mut bowout = manager.start(&[]).at(home).command(["/no/such/program"]);
         assert_eq!(bowout.end(), Status::Code(127));
@@ -1135,8 +1136,8 @@ fn with_exec_bowout_says_that_the_command_runs_or_why_it_does_not() {
     }
 }
 
-/// What is on its way when the command ends, as much as the manager has room for (unix(7): ten
-/// messages, unless the machine says more).
+/// Messages that are on their way when the command ends are passed on, as many as the manager has
+/// room for (unix(7): ten messages, unless the machine is set to more).
 #[test]
 fn the_last_message_of_a_command_is_passed_on() {
     for home in homes() {
@@ -1160,7 +1161,7 @@ fn the_last_message_of_a_command_is_passed_on() {
     }
 }
 
-/// A descriptor of a message that the manager cannot be sent is closed as well.
+/// The descriptor of a message that cannot be sent to a manager is closed as well.
 #[test]
 fn a_barrier_without_a_manager_is_passed_at_once() {
     for start in [

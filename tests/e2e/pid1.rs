@@ -1,5 +1,5 @@
-//! As the first process of a container, with less than most have: no root, no /proc, and others in
-//! the same namespace.
+//! bowout as the first process of a container, with less than most containers have: no root, no
+//! /proc, and other processes in the same namespace.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ fn without_proc_hooks_run_and_the_processes_that_they_leave_are_stopped() {
     assert_eq!(bowout.end(), Status::Code(6));
 }
 
-/// `docker exec`: in the namespace, and nobody's descendant there.
+/// `docker exec`: a process in the namespace that is not a descendant of PID 1.
 #[test]
 fn an_exec_session_does_not_hold_up_the_end() {
     if skip(not_root()) || skip(no_namespaces()) {
@@ -135,7 +135,7 @@ fn an_exec_session_does_not_hold_up_the_end() {
     for proc in [true, false] {
         let start = Start::new(["--grace", "1h"]).at(Home::Pid1);
         let start = if proc { start } else { start.no_proc() };
-        // With a drain, in which descendants are looked for.
+        // With a drain, in which bowout searches for descendants.
         let mut bowout = start.sh(&slow("\"$PROBE\""));
         bowout.ready_as("c");
         bowout.ready_as("d");
@@ -147,8 +147,8 @@ fn an_exec_session_does_not_hold_up_the_end() {
         assert!(inner > 1 && inner < 100, "in the namespace: {inner}");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(6), "proc: {proc}");
-        // The kernel has ended it with the namespace. Where bowout can see the parents, it has not
-        // touched it.
+        // The kernel kills the session with the namespace. If bowout can read the parents of
+        // processes, it has not signalled the session.
         let seen = signals_of("", &session.out.rest());
         assert!(seen.is_empty() || !proc, "{seen:?}");
     }

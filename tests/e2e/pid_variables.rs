@@ -11,7 +11,8 @@ use crate::common::{Home, NOTHING, Running, Start, hold, homes, probe, skip};
 const PIDS: [&str; 3] = ["LISTEN_PID", "WATCHDOG_PID", "SYSTEMD_EXEC_PID"];
 const PIDFD: &str = "LISTEN_PIDFDID";
 
-/// Why no inode of a pidfd names a process here, if so: before Linux 6.9 all of them are one.
+/// The reason why a pidfd's inode does not identify a process here, if so: before Linux 6.9 all
+/// pidfds share one inode.
 fn no_pidfs() -> Option<String> {
     let inode = |pid: i32| {
         let fd: OwnedFd = hold(pid)?;
@@ -27,7 +28,7 @@ fn no_pidfs() -> Option<String> {
         .then(|| "pidfds have no inodes of their own".into())
 }
 
-/// What `probe names` has said, up to its end.
+/// The output of `probe names`, up to its end.
 fn names(running: &mut Running) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     while let Some(line) = running
@@ -110,7 +111,7 @@ fn the_inode_of_a_pidfd_that_names_bowout_names_the_child() {
     }
 }
 
-/// Whatever looks like our number but is another's, or is not how systemd writes it.
+/// Values that resemble bowout's PID, but name another process or are not in systemd's form.
 #[test]
 fn a_value_that_names_another_stays_byte_for_byte() {
     let script = "export \"$NAME\"; eval \"$NAME=$TEXT\"; exec \"$SHIM\" -- \"$PROBE\" names";
@@ -180,7 +181,7 @@ fn handed_sockets_reach_the_child_with_their_names_and_bowout_keeps_none() {
                 .collect()
         };
         assert!(sockets(bowout.child_pid()).len() >= 2, "{home:?}");
-        // After the exec, but not as its descendant.
+        // bowout closes its copies after the exec, possibly later than the child's output.
         crate::common::until("bowout has let go of them", || {
             sockets(bowout.pid).is_empty().then_some(())
         });

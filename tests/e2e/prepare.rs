@@ -1,5 +1,5 @@
-//! Before the stop signal: `--pre-stop` hooks, in order, then `--stop-delay`, both inside the grace
-//! period, and neither longer than the child.
+//! Before the stop signal: `--pre-stop` hooks, in order, then `--stop-delay`. Both are inside the
+//! grace period, and both end with the child.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Write, pipe};
@@ -16,10 +16,10 @@ const INT: i32 = libc::SIGINT;
 const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
 
-/// What a hook waits at until the test lets it go on.
+/// A FIFO on which a hook waits until the test opens the gate.
 struct Gate {
     dir: Dir,
-    /// Open at both ends, so that opening it blocks no process.
+    /// Open for reading and writing, so that no open of it blocks.
     fifo: File,
 }
 
@@ -38,7 +38,7 @@ impl Gate {
         Self { dir, fifo }
     }
 
-    /// A hook that says `at the gate`, waits, and says `through`.
+    /// A hook that prints `at the gate`, waits, and prints `through`.
     fn hook(&self) -> String {
         format!("echo at the gate; {}; echo through", self.read())
     }
@@ -52,7 +52,7 @@ impl Gate {
     }
 }
 
-/// Hooks as options.
+/// The options for these hooks.
 fn hooks<'a>(hooks: &[&'a str]) -> Vec<&'a str> {
     hooks.iter().flat_map(|hook| ["--pre-stop", hook]).collect()
 }
@@ -61,8 +61,8 @@ fn start(options: &[&str], hook: &[&str]) -> Start {
     Start::new(options.iter().copied().chain(hooks(hook)))
 }
 
-/// With stdout and stderr on one pipe: what the child, the hooks and bowout say, in the order in
-/// which they said it.
+/// Starts bowout with stdout and stderr on one pipe: the output of the child, the hooks and bowout,
+/// in its order.
 fn on_one_pipe(start: Start, child: &[&str]) -> Running {
     let (read, write) = pipe().expect("a pipe");
     let copy = write.try_clone().expect("a copy");
@@ -72,7 +72,7 @@ fn on_one_pipe(start: Start, child: &[&str]) -> Running {
     bowout
 }
 
-/// Waits for this line of a hook; bowout's own quote the hook.
+/// Waits for this whole line of a hook; bowout's own lines only quote the hook.
 fn told(lines: &mut Lines, line: &str) {
     lines.find(line, |other| other == line);
 }
@@ -83,8 +83,8 @@ fn stop_request(bowout: &mut Running) {
     });
 }
 
-/// The number of the signal, for a line of the child; the line itself, for one of a hook; nothing
-/// for one of bowout.
+/// The number of the signal for a line of the child; the line itself for one of a hook; `None` for
+/// one of bowout.
 fn event(line: &str) -> Option<String> {
     match crate::common::Got::parse(line) {
         Some(got) => Some(got.signal.to_string()),
@@ -103,8 +103,8 @@ fn hooks_run_one_after_the_other_and_the_stop_signal_comes_after_the_last() {
         let mut bowout = on_one_pipe(start.at(home), &["signals", "--exit", "TERM:3"]);
         bowout.kill(TERM);
         told(&mut bowout.out, "at the gate");
-        // After the hook's start, ahead of its end: neither the next hook nor the stop signal has
-        // been waiting for it.
+        // The child receives this signal between the hook's start and its end: neither the next
+        // hook nor the stop signal was sent early.
         bowout.kill(USR1);
         bowout
             .out
@@ -182,7 +182,7 @@ fn the_childs_end_cuts_the_stop_delay_short() {
     }
 }
 
-/// What `sh -c 'probe view'` sees from this state, as a hook and started directly.
+/// The view of `sh -c 'probe view'` from this state, as a hook and started directly.
 fn views(home: Home, setup: &[&str]) -> (Vec<String>, Vec<String>) {
     let dir = Dir::new();
     let view = |name: &str| -> Vec<String> {
@@ -230,7 +230,7 @@ fn a_hook_inherits_the_state_of_bowout() {
                 direct.iter().filter(own).collect(),
             );
             assert_eq!(seen, wanted, "{home:?} {setup:?}");
-            // Nothing of bowout's and nothing of the child's.
+            // The hook has no descriptor of bowout or of the child.
             let fds: Vec<_> = hook.iter().filter(|line| line.starts_with("fd ")).collect();
             assert!(fds[0].starts_with("fd 0 /dev/null "), "{fds:?}");
             assert!(
@@ -307,7 +307,7 @@ fn a_hook_starts_where_bowout_was_started() {
 const VARIABLES: &str =
     "echo \"vars $BOWOUT_CHILD_PID $BOWOUT_SIGNAL ${BOWOUT_GRACE_LEFT_MS-none}\"";
 
-/// What the hooks saw: PID, signal, time left.
+/// The hooks' variables: PID, signal, time left.
 fn variables(bowout: &mut Running) -> Vec<(String, String, String)> {
     let log = bowout.log();
     log.iter()
@@ -372,7 +372,7 @@ fn without_a_deadline_a_hook_gets_none() {
     }
 }
 
-/// As where bowout itself was started by a hook of another one.
+/// The same if a hook of another bowout started this bowout.
 #[test]
 fn a_hook_does_not_inherit_the_variables_of_another_bowouts_hook() {
     let run = |grace: &str| {
@@ -392,8 +392,8 @@ fn a_hook_does_not_inherit_the_variables_of_another_bowouts_hook() {
     assert_eq!(run("never"), "none");
 }
 
-/// It has none of the descriptors that systemd has passed, and is not the process that the watchdog
-/// is kept for.
+/// The hook has none of the descriptors that systemd passed, and is not the process that the
+/// watchdog monitors.
 #[test]
 fn a_variable_that_names_bowout_does_not_come_to_name_a_hook() {
     let shim = probe().to_str().expect("text");
@@ -445,7 +445,7 @@ fn another_sides_request_while_a_hook_runs_is_forwarded_with_the_first() {
             line.starts_with(&format!("{} ", wanted[wanted.len() - 1]))
         });
         bowout.settle();
-        // That side has asked.
+        // The second side has already sent its request.
         bowout.kill_from_elsewhere(second);
         bowout.out.rest();
         let mut seen = signals_of("", &bowout.out.seen());
@@ -485,8 +485,7 @@ fn a_request_that_was_queued_with_a_value_keeps_it_after_the_hooks() {
     assert_eq!(bowout.end(), Status::Code(3));
 }
 
-/// A hook that hangs, and ignores every signal: in its group a process as deaf, and one
-/// outside.
+/// A hook that hangs and ignores every signal, with such a process in its group, and one outside.
 const DEAF: &str = "\"$PROBE\" signals --name g & \"$PROBE\" with --setsid -- \"$PROBE\" signals --name s & \
                     exec \"$PROBE\" signals --name h";
 
@@ -593,8 +592,8 @@ fn a_hook_that_cannot_be_forked_is_logged_and_stops_nothing() {
         .with(["--uid", "65534"])
         .command([child.to_str().expect("text"), "signals", "--exit", "TERM:3"]);
     bowout.ready();
-    // bowout and its child are more than one already. By the same user: root of a container may
-    // have no right to.
+    // bowout and its child already exceed a limit of one process. The same user sets the limit:
+    // root in a container may not be allowed to.
     let pid = bowout.pid.to_string();
     let mut limit =
         Start::direct()
@@ -614,7 +613,7 @@ fn a_hook_that_cannot_be_forked_is_logged_and_stops_nothing() {
     }
 }
 
-/// bowout, as PID 1 where these mounts have been made.
+/// bowout as PID 1, after these mounts.
 fn mounted(mounts: &str, options: &[&str], child: &[&str]) -> Running {
     let script = format!("set -e; {mounts}; shim=$1; shift; exec \"$shim\" \"$@\"");
     let words = ["-c", &script, "sh", BOWOUT]
@@ -629,7 +628,7 @@ fn mounted(mounts: &str, options: &[&str], child: &[&str]) -> Running {
         .bare(words.collect::<Vec<_>>())
 }
 
-/// As in an image of nothing but the command.
+/// The same as in an image that holds only the command.
 #[test]
 fn a_hook_without_a_shell_is_logged_and_stops_nothing() {
     if skip(no_namespaces()) {
@@ -665,7 +664,7 @@ fn a_hook_without_a_shell_is_logged_and_stops_nothing() {
 #[test]
 fn a_hook_that_hangs_leaves_the_child_a_quarter_of_the_grace_period() {
     for home in homes() {
-        // Of its two seconds, the child needs a part.
+        // The child needs a part of its two seconds.
         let child = ["signals", "--pause", "TERM:250", "--exit", "TERM:3"];
         let mut bowout = start(&["--grace", "8s"], &[DEAF, "echo next"])
             .at(home)
@@ -680,7 +679,7 @@ fn a_hook_that_hangs_leaves_the_child_a_quarter_of_the_grace_period() {
             took >= Duration::from_secs(6) && took < SOON,
             "{home:?}: {took:?}"
         );
-        // Not killed: it has ended in its own way.
+        // The child was not killed: it exited by itself.
         assert_eq!(bowout.end(), Status::Code(3), "{home:?}");
         let log = bowout.log();
         assert!(
@@ -692,12 +691,12 @@ fn a_hook_that_hangs_leaves_the_child_a_quarter_of_the_grace_period() {
     }
 }
 
-/// Where no drain would end it.
+/// In kill mode process, no drain would end the hook.
 #[test]
 fn a_hook_that_hangs_is_killed_with_its_group() {
     for home in homes() {
         let hook = "\"$PROBE\" signals --name g & exec \"$PROBE\" signals --name h";
-        // The hook has three quarters of the first step, and the child all the time that it needs.
+        // The hook has three quarters of the first wait, and the child has enough time after it.
         let options = ["--escalate", "TERM/6s/CONT/1h/KILL", "-k", "process"];
         let mut bowout = start(&options, &[hook])
             .at(home)
@@ -735,7 +734,7 @@ fn hooks_and_delay_are_part_of_the_grace_period() {
     }
 }
 
-/// It stays until bowout ends, as a descendant does.
+/// The processes of a hook are treated like other descendants: they run until the drain.
 #[test]
 fn processes_that_a_hook_leaves_are_stopped() {
     let script = |last: &str, gate: &Gate| {
@@ -773,7 +772,7 @@ fn processes_that_a_hook_leaves_are_stopped() {
     }
 }
 
-/// What left its process group is the user's own, as all that the child leaves behind.
+/// A process that left the hook's process group is not touched, like the child's descendants.
 #[test]
 fn in_mode_process_a_hooks_group_is_ended() {
     let gate = Gate::new();
@@ -789,7 +788,7 @@ fn in_mode_process_a_hooks_group_is_ended() {
     assert_eq!(bowout.wait(), Status::Code(3));
     until("the hook's group is gone", || match leftovers::stat(left) {
         None => Some(()),
-        // A zombie is this process's to reap.
+        // This process has to reap a zombie.
         Some(stat) => (stat.state == 'Z').then_some(()),
     });
 }
@@ -880,7 +879,7 @@ fn max_runtime_runs_the_hooks_and_ends_with_124() {
     for home in homes() {
         let options = ["--grace", "90s", "--max-runtime", "300ms"];
         let start = start(&options, &[VARIABLES]).at(home);
-        // TERM, at its default, ends it at any moment.
+        // TERM, at its default, ends the probe at any moment.
         let mut bowout = start.probe(["idle"]);
         assert_eq!(bowout.end(), Status::Code(124), "{home:?}");
         let seen = variables(&mut bowout);
@@ -889,7 +888,7 @@ fn max_runtime_runs_the_hooks_and_ends_with_124() {
     }
 }
 
-/// A program that daemonises, and stays when its own process has ended.
+/// A program that daemonises, and stays after the shell that started it has exited.
 const DAEMON: &str = "\"$PROBE\" with --setsid -- \"$PROBE\" signals --name d --exit TERM:0";
 
 #[test]
@@ -900,7 +899,7 @@ fn with_wait_tree_the_daemon_is_stopped_after_the_hooks() {
             .at(home)
             .sh(&format!("{DAEMON} & exit 3"));
         bowout.ready_as("d");
-        // The shell was the only child, too, as long as it lived.
+        // Before its exit, the shell was the only child as well.
         let name =
             |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         until("the daemon alone is left", || {
@@ -952,7 +951,7 @@ fn a_hook_without_stdout_and_stderr_stops_nothing() {
             bowout.ready();
             bowout.kill(TERM);
             assert_eq!(signals_of("", &bowout.out.rest()), [TERM], "{home:?}");
-            // It was not taken for a place to print to.
+            // The hook's output did not go to the child's stdout.
             assert!(
                 bowout
                     .out
@@ -1058,7 +1057,7 @@ fn hooks_and_delay_can_be_given_by_variable_and_a_typed_option_wins() {
     delayed(&["--stop-delay", "0"]).expect(TERM);
 }
 
-/// Of a hook and a delay, a person reads what is waited for and for how long.
+/// The log lines name each hook and delay, and their durations.
 #[test]
 fn the_log_names_hooks_and_delay() {
     let mut bowout = start(&["--grace", "20s", "--stop-delay", "100ms"], &["true"])
@@ -1082,7 +1081,7 @@ fn the_log_names_hooks_and_delay() {
     assert_eq!(log.len(), 4, "{log:#?}");
 }
 
-/// The directory that bowout was started in may be removed by the time of the stop.
+/// The directory in which bowout was started may be removed before the stop.
 #[test]
 fn a_hook_whose_directory_was_removed_runs_all_the_same() {
     let dir = Dir::new();

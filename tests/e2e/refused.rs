@@ -1,5 +1,5 @@
-//! System calls that a seccomp filter refuses for good: an error before the command starts, or a
-//! supervision that goes on and does not spin.
+//! System calls that a seccomp filter always refuses: bowout exits with an error before the command
+//! starts, or continues its work and does not spin.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -8,7 +8,7 @@ use crate::common::{Dir, Home, NOTHING, Running, Start, Status, homes, notifier}
 const TERM: i32 = libc::SIGTERM;
 const USR1: i32 = libc::SIGUSR1;
 
-/// The set-up that has `call` fail with `errno`, but where argument `but.0` is `but.1`.
+/// The set-up that makes `call` fail with `errno`, except where argument `but.0` is `but.1`.
 fn refuse(call: libc::c_long, errno: i32, but: Option<(u32, u32)>) -> [String; 2] {
     let but = but
         .map(|(argument, value)| format!(":{argument}:{value}"))
@@ -27,7 +27,7 @@ fn a_call_that_bowout_cannot_do_without_is_an_error_at_the_start() {
             (libc::SYS_pipe2, "start"),
         ] {
             for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
-                // musl makes a pipe by pipe(2) where the kernel does not have the newer call.
+                // musl creates a pipe by pipe(2) where the kernel lacks the newer call.
                 let has_another =
                     cfg!(target_env = "musl") && call == libc::SYS_pipe2 && errno == libc::ENOSYS;
                 let mut bowout = Start::plain()
@@ -56,7 +56,7 @@ fn a_call_that_bowout_cannot_do_without_is_an_error_at_the_start() {
     }
 }
 
-/// How long bowout has used the processor, in ticks of 10 ms.
+/// The processor time that bowout has used, in ticks of 10 ms.
 fn ticks(bowout: &Running) -> u32 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", bowout.pid)).expect("bowout");
     let words: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..]
@@ -68,8 +68,8 @@ fn ticks(bowout: &Running) -> u32 {
         .sum()
 }
 
-/// A second in which bowout has nothing to do, then a stop that the child obeys. A second of
-/// spinning is a hundred ticks, on a busy machine fewer; a hundred turns are one.
+/// A second in which bowout has no work, then a stop that the child obeys. A second of spinning
+/// takes a hundred ticks, on a busy machine fewer; a hundred turns of the loop take one.
 fn goes_on(mut bowout: Running, refused: &str) {
     bowout.ready();
     bowout.kill(USR1);
@@ -89,7 +89,7 @@ fn goes_on(mut bowout: Running, refused: &str) {
 
 const COMMAND: [&str; 5] = ["signals", "--pause", "USR1:1000", "--exit", "TERM:7"];
 
-/// The look at the standard descriptors is of three; the loop's is of fewer.
+/// bowout's check of the standard descriptors polls three; its loop polls fewer, and is refused.
 #[test]
 fn a_wait_that_is_refused_later_does_not_spin() {
     for home in homes() {
@@ -120,8 +120,8 @@ fn a_message_that_cannot_be_received_does_not_spin() {
     );
 }
 
-/// The manager has no room, and bowout cannot ask the kernel when it has: poll(2) answers for
-/// connected sockets alone.
+/// The manager has no room. bowout cannot wait until it has, because poll(2) reports that for
+/// connected sockets only.
 #[test]
 fn a_full_manager_that_cannot_be_connected_to_does_not_spin() {
     let dir = Dir::new();
@@ -137,7 +137,7 @@ fn a_full_manager_that_cannot_be_connected_to_does_not_spin() {
     goes_on(start.with(refuse).sh(&command), "connect");
 }
 
-/// bowout reaps by waitid(2).
+/// bowout reaps with waitid(2).
 #[test]
 fn a_filter_without_wait4_changes_nothing() {
     for home in homes() {

@@ -1,5 +1,4 @@
-//! What others have found once: each of these went wrong before, in the hands of a user, a wrapper
-//! or a reviewer.
+//! Regressions: each test is a fault that a user, a wrapper or a reviewer found.
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write, pipe};
@@ -17,8 +16,8 @@ use crate::common::{
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 const USR1: i32 = libc::SIGUSR1;
-/// timeout(1) sends its signal to bowout, then to the group that bowout is in. Its time is over
-/// when the test says so: SIGALRM is how it learns of it.
+/// timeout(1) sends its signal to bowout, then to the group that bowout is in. The test ends the
+/// time limit itself, by SIGALRM.
 #[test]
 fn timeout_in_front_of_bowout_is_one_request() {
     if skip(missing("timeout")) {
@@ -39,8 +38,8 @@ fn timeout_in_front_of_bowout_is_one_request() {
         let start = Start::new(options).program("timeout");
         let mut timeout = start.probe(["signals", "--pause", "TERM:200", "--exit", "TERM:0"]);
         timeout.ready();
-        // Its child can be this far before it has taken note of its own fork, and then it ends
-        // alone.
+        // The command can be ready before timeout(1) has recorded its own fork. timeout(1) would
+        // then exit without a signal to bowout.
         until("timeout waits", || (timeout.state() == 'S').then_some(()));
         timeout.kill(libc::SIGALRM);
         let lines = timeout.out.rest();
@@ -52,7 +51,7 @@ fn timeout_in_front_of_bowout_is_one_request() {
         timeout.wait();
         let text = std::fs::read_to_string(&report).expect("a report");
         let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        // Then timeout(1) itself had to wait for the processor between its two signals.
+        // Accepted only if timeout(1) had to wait for the processor between its two signals.
         let apart = report["stop"]["rungs"][1]["after_ms"].as_u64();
         assert!(
             apart.is_some_and(|ms| ms >= 50),
@@ -62,12 +61,12 @@ fn timeout_in_front_of_bowout_is_one_request() {
     assert!(whole > 0, "never one request");
 }
 
-/// What waits in the queue while bowout is busy with the first request, here with a terminal that
-/// takes no line for 0.1 s (Ctrl-S), came with it.
+/// A request that is pending while bowout handles the first one belongs to the first. Here bowout
+/// waits for a terminal that accepts no line for 0.1 s (Ctrl-S).
 #[test]
 fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
     let mut whole = 0;
-    // On a busy machine the second can come later than it should.
+    // On a busy machine the second request can arrive too late.
     for _ in 0..10 {
         let (_master, slave) = open();
         // SAFETY: a descriptor that is open.
@@ -79,7 +78,7 @@ fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
         bowout.kill(TERM);
         bowout.expect(TERM);
         bowout.try_kill(TERM);
-        // A SIGCHLD stays pending where bowout has killed the child and exited.
+        // Only SIGTERM counts: a SIGCHLD stays pending if bowout has killed the child and exited.
         until("it is read", || {
             (pending(bowout.pid) & 1 << (TERM - 1) == 0).then_some(())
         });
@@ -94,7 +93,7 @@ fn a_request_that_is_sent_twice_is_one_however_long_its_line_takes() {
     assert!(whole > 0, "never one request");
 }
 
-/// `script`, which executes bowout as `"$SHIM"` in the end.
+/// A script that executes bowout as `"$SHIM"` at its end.
 fn exec(home: Home, script: &str) -> Running {
     Start::direct()
         .at(home)
@@ -102,7 +101,7 @@ fn exec(home: Home, script: &str) -> Running {
         .command(["sh", "-c", script])
 }
 
-/// As the `tee` of `exec > >(tee log)`.
+/// The same as the `tee` of `exec > >(tee log)`.
 #[test]
 fn a_child_from_before_the_exec_outlives_bowout_and_finishes() {
     let dir = Dir::new();
@@ -114,7 +113,7 @@ fn a_child_from_before_the_exec_outlives_bowout_and_finishes() {
     let start = Start::direct().env("SHIM", BOWOUT);
     let mut bowout = start.command(["sh", "-c", script, fifo.to_str().expect("text")]);
     assert_eq!(bowout.wait(), Status::Code(3));
-    // For reading as well: that does not wait for anybody to read.
+    // Opened for reading as well, so that the open does not wait for a reader.
     let mut input = OpenOptions::new()
         .read(true)
         .write(true)
@@ -141,7 +140,7 @@ fn a_child_from_before_the_exec_is_not_signalled_while_descendants_are_drained()
             kill(inherited, libc::SIGUSR2);
             assert_eq!(signals_of("i", &bowout.out.rest()), [libc::SIGUSR2]);
         } else {
-            // The kernel ends it with PID 1.
+            // The kernel kills it with PID 1.
             assert_eq!(signals_of("i", &bowout.out.rest()), NONE);
         }
         assert_eq!(bowout.end(), Status::Code(3));
@@ -161,7 +160,7 @@ fn a_child_from_before_the_exec_is_not_killed_with_descendants() {
     assert_eq!(bowout.end(), Status::Signal(KILL));
 }
 
-/// As PID 1, bowout's number is one that a rotated report has as well.
+/// bowout as PID 1 has the number 1, which the name of a rotated report can have as well.
 #[test]
 fn a_rotated_report_is_left_alone() {
     for home in homes() {
@@ -185,7 +184,8 @@ fn a_rotated_report_is_left_alone() {
     }
 }
 
-/// A pseudo-terminal, of nobody's session: master and slave, and the slave's name.
+/// A pseudo-terminal that is not the controlling terminal of any session: master and slave, and the
+/// slave's name.
 fn terminal() -> (OwnedFd, OwnedFd, PathBuf) {
     // SAFETY: the name is copied at once; the descriptor is ours.
     let (master, name) = unsafe {
@@ -216,7 +216,7 @@ fn terminal() -> (OwnedFd, OwnedFd, PathBuf) {
     )
 }
 
-/// The log opens the terminal anew, and gets the number that the report was to go to.
+/// The log opens the terminal anew, and gets the number of the report's closed descriptor.
 #[test]
 fn a_report_to_a_closed_descriptor_is_refused_though_the_log_has_its_number() {
     let (master, slave, _) = terminal();
@@ -234,8 +234,8 @@ fn a_report_to_a_closed_descriptor_is_refused_though_the_log_has_its_number() {
     );
 }
 
-/// SIGIO, whose sender is the kernel like that of SIGALRM from setitimer(2), and which the test can
-/// have sent when it wants.
+/// Uses SIGIO, whose sender is the kernel as with SIGALRM from setitimer(2), because the test can
+/// choose its moment.
 #[test]
 fn a_signal_of_the_kernel_is_for_the_child_if_no_terminal_sent_it() {
     const IO: i32 = libc::SIGIO;
@@ -267,8 +267,8 @@ fn a_signal_of_the_kernel_is_for_the_child_if_no_terminal_sent_it() {
     );
 }
 
-/// Another user's, as after `su`: where a write would wait, and nothing can be done about that,
-/// nothing is written.
+/// The terminal belongs to another user, as after `su`. If a write would block, and bowout cannot
+/// prevent that, it drops the line.
 #[test]
 fn a_terminal_that_no_process_reads_and_bowout_may_not_open_delays_nothing() {
     if skip(not_root()) {
@@ -310,7 +310,7 @@ fn a_terminal_that_no_process_reads_and_bowout_may_not_open_delays_nothing() {
     }
 }
 
-/// The gosu pattern, off PID 1.
+/// The gosu pattern, without PID 1.
 #[test]
 fn a_child_that_may_not_be_killed_and_ends_by_itself_keeps_its_code() {
     if skip(not_root()) {
@@ -344,12 +344,12 @@ fn a_child_that_may_not_be_killed_and_ends_by_itself_keeps_its_code() {
         });
         status == Status::Code(7)
     };
-    // Two seconds are all that it has then: a busy machine may take them.
+    // The child has only two seconds at that point, and a busy machine may use them up.
     assert!((0..5).any(|_| keeps()));
 }
 
-/// Each look for a child that has ended passes all that live, and by the end of it the next has
-/// ended. In a namespace, which ends all of it at once with its PID 1.
+/// Each search for an exited child passes every living one, and at its end the next child has
+/// exited. Runs in a PID namespace, whose processes all end with PID 1.
 #[test]
 fn a_request_is_received_among_thousands_of_orphans() {
     if skip(no_namespaces()) {
@@ -384,7 +384,7 @@ fn a_request_is_received_among_thousands_of_orphans() {
     bowout.wait();
 }
 
-/// What was set for all is not a mistake of the person that types something else.
+/// A variable may be set for all users; it does not have to fit the options of one user.
 #[test]
 fn a_variable_that_does_not_go_with_an_option_does_not_prevent_the_start() {
     for (name, value, options) in [
@@ -432,8 +432,8 @@ fn only_the_managers_main_process_says_that_the_service_stops() {
     }
 }
 
-/// A process that forks and ends has exited when a signal arrives, and its successor is there, in
-/// the same group: bowout is slowed down so that it never meets one alive.
+/// Each process of the chain has forked and exited when the signal arrives, and its successor is in
+/// the same group. bowout is slowed down so that it never finds a living one.
 #[test]
 fn a_chain_of_processes_in_its_own_session_is_killed_by_a_slow_bowout() {
     if skip(no_strace()) {
@@ -464,23 +464,23 @@ fn a_chain_of_processes_in_its_own_session_is_killed_by_a_slow_bowout() {
     );
 }
 
-/// The end of a bowout that strace looks at, and strace's own, which comes a moment later; no
-/// other process may be left by then.
+/// The end of a bowout that strace traces, and then of strace, which exits a moment later. No other
+/// process may be left by then.
 fn end_of_traced(bowout: &mut Running) -> Status {
     let status = bowout.wait();
     until("nobody is left", || bowout.left().is_empty().then_some(()));
     status
 }
 
-/// One failure to read /proc was an empty /proc: the stop signal reached no process, or four
-/// million PIDs were asked for instead.
+/// A single failure to read /proc looked like an empty /proc: the stop signal reached no process,
+/// or bowout tried four million PIDs instead.
 #[test]
 fn proc_that_cannot_be_read_once_hides_no_process() {
     if skip(no_strace()) {
         return;
     }
     for (path, fail) in [
-        // musl opens by the older call.
+        // musl uses the older call.
         ("/proc", "?open,openat:error=ENFILE"),
         ("/proc", "readlinkat:error=ENOMEM"),
         ("/proc", "fstatfs:error=ENOMEM"),
@@ -516,8 +516,8 @@ fn proc_that_cannot_be_read_once_hides_no_process() {
     }
 }
 
-/// The signalfd got the closed one's number, and /dev/null took its place: bowout was busy for
-/// ever, and saw no signal and no end.
+/// The signalfd got the number of the closed descriptor, and /dev/null then replaced it. bowout
+/// spun forever, and received neither a signal nor the child's exit.
 #[test]
 fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
     if skip(no_strace()) {
@@ -556,13 +556,13 @@ fn a_closed_descriptor_that_cannot_be_occupied_prevents_the_start() {
     }
 }
 
-/// SIGCHLD had been read by then, and bowout waited for ever for another one.
+/// bowout had read SIGCHLD by then, and waited forever for another one.
 #[test]
 fn a_look_at_the_children_that_fails_is_taken_again() {
     if skip(no_strace()) {
         return;
     }
-    // Every other one, from the first and from the second on.
+    // Every other call, from the first or from the second on.
     for when in ["1+2", "2+2"] {
         let fail = format!("inject=waitid:error=EINTR:when={when}");
         let words = ["-D", "-e", &fail, "-o", "/dev/null", BOWOUT];
@@ -571,8 +571,8 @@ fn a_look_at_the_children_that_fails_is_taken_again() {
     }
 }
 
-/// A descendant that had died of the signal, and was reaped by its parent, by the time that bowout
-/// sent the next one, was not among those that were left.
+/// A descendant that had died of the signal, and was reaped by its parent, before bowout sent the
+/// next signal was missing from the reported descendants.
 #[test]
 fn a_descendant_that_dies_of_the_signal_at_once_was_left() {
     if skip(no_strace()) {
@@ -593,7 +593,7 @@ fn a_descendant_that_dies_of_the_signal_at_once_was_left() {
         "--grace",
         "1s",
     ];
-    // One in the child's process group, one in a session of its own.
+    // One descendant is in the child's process group, one in its own session.
     let script = "(trap '' TERM; \"$PROBE\" signals --name d --exit TERM:0 & \
                   \"$PROBE\" hostile session -- --name e --exit TERM:0; exec \"$PROBE\" idle) & \
                   exec \"$PROBE\" signals --name c --exit USR1:5";
@@ -613,8 +613,8 @@ fn a_descendant_that_dies_of_the_signal_at_once_was_left() {
     );
 }
 
-/// Each SIGKILL asked waitid(2) for every PID that there can be, four million, though no process
-/// was left after the first.
+/// For each SIGKILL, bowout called waitid(2) for every possible PID, four million, although no
+/// process was left after the first SIGKILL.
 #[test]
 fn without_proc_the_search_for_children_ends_with_them() {
     if skip(no_strace()) || skip(no_namespaces()) {
@@ -655,7 +655,7 @@ fn without_proc_the_search_for_children_ends_with_them() {
 }
 
 /// A terminal's escape sequence in a word of the command line, in a variable or in the log's filter
-/// came through as it was.
+/// was printed unescaped.
 #[test]
 fn an_unreadable_value_is_one_plain_line() {
     let bad = "x\u{1b}[2J\u{7}y\nbowout: all is well";
@@ -677,8 +677,8 @@ fn an_unreadable_value_is_one_plain_line() {
     }
 }
 
-/// humantime panics at the first of these: it cannot add them up. The kernel's clock, which counts
-/// nanoseconds in 63 bits, reaches none of them.
+/// humantime panics at the first of these, because it overflows when it adds them up. The kernel's
+/// clock, which counts nanoseconds in 63 bits, reaches none of them.
 #[test]
 fn a_wait_that_no_clock_can_hold_is_never() {
     for text in [
@@ -731,8 +731,8 @@ fn a_wait_that_no_clock_can_hold_is_never() {
     }
 }
 
-/// It was rounded up for the log, beyond what there is: bowout aborted, and the command's
-/// descendants went on without it.
+/// The delay was rounded up for the log, beyond the largest duration. bowout aborted, and the
+/// command's descendants went on without it.
 #[test]
 fn the_longest_stop_delay_is_one() {
     let mut bowout = Start::new(["--grace", "never", "--stop-delay", "9223372036.8547758s"])

@@ -1,5 +1,5 @@
-//! Which file is executed, and what is said where none is: as execvp(3), which the probe calls, and
-//! with a reason that helps.
+//! The file that is executed, and the error if there is none: as with execvp(3), which the probe
+//! calls, and with a reason that helps.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::common::{BOWOUT, Dir, Running, Start, Status, homes, no_strace, probe, size, skip};
 
-/// Numbers that look random and are the same in each run (xorshift64).
+/// Pseudo-random numbers that are the same in each run (xorshift64).
 struct Seed(u64);
 
 impl Seed {
@@ -20,9 +20,9 @@ impl Seed {
     }
 }
 
-/// What can be found under the name `tool`.
+/// The number of kinds of file under the name `tool`.
 const FILES: u64 = 10;
-/// Of owner, group and others. A script has to be read by the user that executes it.
+/// Modes for owner, group and others. The user that executes a script must be able to read it.
 const MODES: [u32; 8] = [0o755, 0o711, 0o111, 0o100, 0o010, 0o001, 0o744, 0o000];
 
 fn put(seed: &mut Seed, root: &Dir, dir: &str, kind: u64) {
@@ -42,10 +42,10 @@ fn put(seed: &mut Seed, root: &Dir, dir: &str, kind: u64) {
     }
 }
 
-/// An element of PATH, in a directory of the test's.
+/// An element of PATH, for a directory of the test.
 fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     let dir = root.file(&number.to_string());
-    // The same directory by a relative name.
+    // The same directory, by an absolute or a relative name.
     let named = |seed: &mut Seed| {
         if seed.below(4) == 0 {
             number.to_string().into()
@@ -54,8 +54,8 @@ fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
         }
     };
     match seed.below(14) {
-        // A name that is too long as a whole, which execvp(3) passes over. Where there is no other,
-        // glibc sets no error.
+        // A path longer than PATH_MAX, which execvp(3) skips. It is never the first element,
+        // because glibc sets no error if PATH has no other.
         0 if number > 0 => format!("/{}", "x".repeat(5000)).into(),
         0 | 1 => root.file("nowhere").into(),
         2 => {
@@ -80,8 +80,8 @@ fn element(seed: &mut Seed, root: &Dir, number: usize) -> OsString {
     }
 }
 
-/// The result: the lines of what was executed, or the exit code that the error of execvp(3)
-/// means, or that of a shell that may execute its script and not read it.
+/// The result: the output lines of the executed file, or the exit code that the error of execvp(3)
+/// means. `Unread` is the exit of a shell that may execute its script and not read it.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Run(Vec<String>),
@@ -93,7 +93,7 @@ fn outcome(mut running: Running, direct: bool) -> Outcome {
     let lines = running.out.rest();
     match running.wait() {
         Status::Code(0) => Outcome::Run(lines),
-        // The probe's line for a failed execvp.
+        // The probe reports that execvp failed.
         Status::Code(98) if direct => {
             let log = running.log();
             let absent = ["os error 2)", "os error 20)"]
@@ -110,7 +110,7 @@ fn outcome(mut running: Running, direct: bool) -> Outcome {
 #[test]
 fn path_is_searched_as_by_execvp() {
     let mut seed = Seed(0x2545_f491_4f6c_dd1d);
-    // How many were executed, not found, found and not executed.
+    // The numbers of cases: executed, not found, found but not executed.
     let mut met = [0; 3];
     for case in 0..size(400, 6000) {
         let root = Dir::new();
@@ -119,13 +119,13 @@ fn path_is_searched_as_by_execvp() {
             .map(|n| element(&mut seed, &root, n))
             .collect();
         let kind = seed.below(3 * FILES);
-        // After an element that is too long, glibc looks in the working directory, which PATH does
+        // After an element that is too long, glibc searches the working directory, which PATH does
         // not name.
         if kind < FILES && elements.iter().all(|element| element.len() < 4096) {
             put(&mut seed, &root, "", kind);
         }
         let path = elements.join(OsStr::new(":"));
-        // A user that may not search a directory of mode 0600; for root it is there.
+        // Sometimes a user that may not search a directory of mode 0600; root may.
         let user: &[&str] = if seed.below(3) == 0 && crate::common::not_root().is_none() {
             &["--uid", "65534"]
         } else {
@@ -149,7 +149,8 @@ fn path_is_searched_as_by_execvp() {
             )
         };
         let mut expected = run(Start::direct(), true);
-        // It says ENOENT of a file whose interpreter is missing as well: the file was found.
+        // execvp(3) reports ENOENT also for a file whose interpreter is missing, although the file
+        // was found.
         let candidates = elements.iter().map(|dir| root.0.join(dir).join("tool"));
         let mut candidates = if name == "tool" {
             candidates.collect()
@@ -178,7 +179,7 @@ fn path_is_searched_as_by_execvp() {
     assert!(met.iter().all(|times| *times >= 20), "{met:?}");
 }
 
-/// Where glibc stops at a name that is too long for a directory, and other C libraries and shells
+/// glibc ends the search at a name that is too long for a directory; other C libraries and shells
 /// do not.
 #[test]
 fn a_name_that_no_directory_holds_does_not_end_the_search() {
@@ -213,7 +214,7 @@ fn a_name_that_no_directory_holds_does_not_end_the_search() {
     );
 }
 
-/// strace(1) has the kernel give these errors for a file that is there. Another such file is in the
+/// strace(1) makes the kernel return these errors for an existing file. Another such file is in the
 /// next directory.
 #[test]
 fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
@@ -288,7 +289,7 @@ fn the_search_goes_on_after_the_errors_after_which_execvp_goes_on() {
     }
 }
 
-/// One line that ends so.
+/// bowout exits with this status; its only line ends with this text.
 fn refused(mut bowout: Running, status: i32, end: &str) {
     assert_eq!(bowout.end(), Status::Code(status), "{end}");
     let line = bowout.line();
@@ -351,7 +352,8 @@ fn a_file_that_is_not_text_is_not_run_by_the_shell() {
     let dir = Dir::new();
     let write = |name: &str, bytes: &[u8]| dir.write(name, bytes, 0o755);
     let program = fs::read(probe()).expect("a program");
-    // e_machine: 183 is aarch64, and 2 a machine of the past. It is never the one that this is.
+    // e_machine: 62 is x86_64, 183 is aarch64, and 2 is SPARC. None that the test uses is this
+    // machine.
     let machine = |number: u8| [&program[..18], &[number, 0], &program[20..]].concat();
     let other = if cfg!(target_arch = "aarch64") {
         (62, "x86_64")
@@ -385,7 +387,8 @@ fn a_file_that_is_not_text_is_not_run_by_the_shell() {
             .command(["file"]);
         refused(found, 126, &format!("Exec format error: {why}"));
     }
-    // A script with data after its text: shells look at the first line, and not far into it.
+    // A script with binary data after its text: shells check the first line, and only its
+    // beginning.
     for text in [
         b"exit 5\n\0\0\0".to_vec(),
         [&b"exit 5 #"[..], &[b' '; 80], b"\0\n"].concat(),

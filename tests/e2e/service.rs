@@ -1,5 +1,5 @@
-//! What a service needs from the process in front of it: that it is ready, that it is alive, and that
-//! another instance takes its place.
+//! The needs of a service, which bowout serves as the process in front of it: readiness, liveness,
+//! and the replacement by another instance.
 
 use std::io::{PipeWriter, Write, pipe};
 use std::path::Path;
@@ -22,7 +22,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
-/// A script that goes on with each line of its input, and where to write them.
+/// Starts a script that continues with each line of its input; returns the pipe for these lines.
 fn stepped(start: Start, script: &str) -> (Running, PipeWriter) {
     let (stdin, steps) = pipe().expect("a pipe");
     (start.stdin(stdin).sh(script), steps)
@@ -33,7 +33,7 @@ fn step(steps: &mut PipeWriter, bowout: &mut Running, says: &str) {
     assert_eq!(bowout.out.next().as_deref(), Some(says));
 }
 
-/// A part of a line is not one. The file is there from the line to the stop request.
+/// A part of a line is not readiness. The file exists from the line to the stop request.
 #[test]
 fn a_line_on_the_descriptor_is_readiness() {
     let (dir, manager) = (Dir::new(), Manager::new());
@@ -53,7 +53,7 @@ fn a_line_on_the_descriptor_is_readiness() {
     assert_eq!(bowout.out.next().as_deref(), Some("up"));
     assert!(!file.exists(), "that of an earlier run");
     step(&mut steps, &mut bowout, "half");
-    // bowout has dealt with it: a signal that it has forwarded came after.
+    // The script has written a part of a line, and is not ready.
     assert!(!file.exists() && bowout.err.seen().is_empty());
     step(&mut steps, &mut bowout, "whole");
     bowout
@@ -99,7 +99,7 @@ fn a_command_that_is_not_ready_in_time_is_stopped() {
     for (ready, script) in [
         ("notify", "exec sleep 1000"),
         ("fd:9", "printf x >&9; exec sleep 1000"),
-        // It never will be.
+        // The command has closed the descriptor, and will never be ready.
         ("fd:9", "exec 9>&-; exec sleep 1000"),
     ] {
         let dir = Dir::new();
@@ -125,7 +125,7 @@ fn a_command_that_is_not_ready_in_time_is_stopped() {
     }
 }
 
-/// The hooks that look at what hangs come before the signal that ends it.
+/// The hooks that collect evidence run before the signal that ends the command.
 #[test]
 fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     let dir = Dir::new();
@@ -136,7 +136,7 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     );
     let options = [
         "--watchdog",
-        "2s",
+        "5s",
         "--pre-kill",
         &hook,
         "--report",
@@ -145,7 +145,7 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     // It sends a ping every 50 ms until it receives a signal.
     let mut bowout = say(Start::new(options), "ping 50 | wait ABRT end | die ABRT");
     let line = bowout.out.next().expect("a line");
-    assert_eq!(line, "watchdog 2000000 pid mine");
+    assert_eq!(line, "watchdog 5000000 pid mine");
     bowout
         .out
         .find("pings for a second", |line| line == "ping 20");
@@ -160,12 +160,12 @@ fn a_silent_command_is_ended_by_sigabrt_after_the_evidence() {
     assert_eq!(report["child"]["signal"], "SIGABRT", "{report:#}");
     let log = bowout.log();
     assert!(
-        log[1].contains("has not sent WATCHDOG=1 for 2s: running pre-kill hooks"),
+        log[1].contains("has not sent WATCHDOG=1 for 5s: running pre-kill hooks"),
         "{log:#?}"
     );
 }
 
-/// A long wait is armed, and nothing wakes bowout.
+/// A long deadline is set, and nothing wakes bowout.
 #[test]
 fn a_ready_command_and_its_watchdog_cost_nothing() {
     let options = ["--ready", "notify", "--watchdog", "1h"];
@@ -185,12 +185,12 @@ fn a_ready_command_and_its_watchdog_cost_nothing() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// An instance that prints its PID, is ready, and exits with 5 at SIGTERM.
+/// An instance that prints its PID, is ready, and exits with 5 on SIGTERM.
 const SERVES: &str = "trap 'echo stops $$; exit 5' TERM; echo up $$ $LISTEN_PID; echo >&3; while :; do sleep 0.02; done";
 
 fn replaces(options: &[&str], script: &str) -> Running {
     let all = [&["--replace-on", "HUP", "--ready", "fd:3"], options].concat();
-    // LISTEN_PID is bowout's own.
+    // LISTEN_PID names bowout.
     let line = [
         "-c",
         "LISTEN_PID=$$ exec \"$0\" \"$@\"",
@@ -204,7 +204,7 @@ fn replaces(options: &[&str], script: &str) -> Running {
     Start::direct().command(["sh"].into_iter().chain(words))
 }
 
-/// The next line of this kind: the PID in it.
+/// The PID in the next line of this kind.
 fn pid(bowout: &mut Running, kind: &str) -> i32 {
     let line = bowout.out.find(kind, |line| line.starts_with(kind));
     let mut words = line.split(' ').skip(1);
@@ -255,7 +255,7 @@ fn an_instance_that_is_not_ready_changes_nothing() {
     ] {
         let script = format!("test -e {} && {bad}; {SERVES}", text(&flag));
         let _ = std::fs::remove_file(&flag);
-        let mut bowout = replaces(&["--ready-timeout", "1s"], &script);
+        let mut bowout = replaces(&["--ready-timeout", "5s"], &script);
         let serves = pid(&mut bowout, "up");
         std::fs::write(&flag, "").expect("a flag");
         bowout.kill(HUP);
@@ -292,11 +292,11 @@ fn a_stop_request_stops_both_instances() {
     let mut both = [first, second];
     both.sort_unstable();
     assert_eq!(stopped, both);
-    // As the one that served.
+    // The status is that of the instance that served.
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
-/// A new instance would serve on after the stop.
+/// A new instance would keep running after the stop.
 #[test]
 fn no_instance_is_started_after_a_stop_request() {
     let script = "trap 'echo stops $$; read -r x; exit 5' TERM; echo up $$; echo >&3; while :; do sleep 0.02; done";
@@ -314,7 +314,7 @@ fn no_instance_is_started_after_a_stop_request() {
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
-/// Without `--ready`, an instance that has lived for a second is ready.
+/// Without `--ready`, an instance that has run for a second is ready.
 #[test]
 fn an_instance_that_lives_for_a_second_is_ready() {
     let script = "trap 'echo stops $$; exit 5' TERM; echo up $$; while :; do sleep 0.02; done";
@@ -328,7 +328,7 @@ fn an_instance_that_lives_for_a_second_is_ready() {
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
-/// Whichever of the three processes of bowout is killed during a replacement.
+/// Kills each of bowout's three processes during a replacement.
 #[test]
 fn nothing_survives_a_kill_during_a_replacement() {
     let dir = Dir::new();

@@ -1,17 +1,17 @@
-//! No signal is lost, none is delivered twice.
+//! No signal is lost, and none is delivered twice.
 
 use crate::common::{
     BOWOUT, Dir, Home, NONE, NOTHING, Running, Start, Status, children, field, homes, leftovers,
     not_root, probe, size, until,
 };
 
-/// Every signal that can be caught, those that the C library keeps for itself included.
+/// Every signal that can be caught, including those that the C library keeps for itself.
 fn catchable() -> impl Iterator<Item = i32> {
     (1..=libc::SIGRTMAX()).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal))
 }
 
-/// Those that bowout sends on without a thought of its own; SIGCHLD apart, which the kernel sends
-/// as well.
+/// The signals that bowout forwards without further action. SIGCHLD is left out, because the kernel
+/// sends it as well.
 fn plain() -> impl Iterator<Item = i32> {
     let requests = [libc::SIGTERM, libc::SIGINT, libc::SIGABRT];
     catchable().filter(move |signal| !requests.contains(signal) && *signal != libc::SIGCHLD)
@@ -54,7 +54,8 @@ fn a_child_signal_that_a_user_sends_is_forwarded() {
 
 #[test]
 fn signals_that_are_pending_together_arrive_once_each() {
-    // Stop signals and SIGCONT, which is what lets bowout go on, take each other out of the queue.
+    // Stop signals remove a pending SIGCONT, and SIGCONT, which `kill_together` sends last, removes
+    // pending stop signals.
     let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
     let sent: Vec<i32> = plain()
         .filter(|signal| !stops.contains(signal) && *signal < libc::SIGRTMAX() - 1)
@@ -75,8 +76,8 @@ fn signals_that_are_pending_together_arrive_once_each() {
     }
 }
 
-/// bowout and its child as a user of their own, where we may: all processes of a user share
-/// one queue (RLIMIT_SIGPENDING), and what finds it full loses its value.
+/// bowout and its child as a user of their own, if the test may change the user. All processes of a
+/// user share one queue (RLIMIT_SIGPENDING), and a signal that finds it full loses its value.
 fn alone(dir: &Dir, home: Home, options: &[&str], child: &[&str]) -> Running {
     let uid = leftovers::own_user().to_string();
     let user: &[&str] = if not_root().is_none() {
@@ -135,8 +136,8 @@ fn real_time_signals_keep_their_order_and_their_number() {
     assert_eq!(bowout.settle(), sent);
 }
 
-/// Sent when bowout has only just forked, whatever it is doing: the child may not have been
-/// executed yet.
+/// The signal arrives right after bowout's fork, at any point of its work: the child may not have
+/// been executed yet.
 #[test]
 fn term_sent_the_moment_the_child_appears_is_never_lost() {
     for home in homes() {
@@ -149,8 +150,8 @@ fn term_sent_the_moment_the_child_appears_is_never_lost() {
     }
 }
 
-/// Likewise for the first instructions of bowout itself, where it may die of the signal, but must
-/// not overlook it.
+/// The same during the first instructions of bowout itself: it may die of the signal, but must not
+/// lose it.
 #[test]
 fn term_sent_the_moment_bowout_starts_is_never_lost() {
     for _ in 0..150 {
@@ -205,7 +206,7 @@ fn after_a_storm_of_signals_the_stop_is_clean() {
 #[test]
 fn hup_is_forwarded_and_stops_nothing() {
     for home in homes() {
-        // A stop request would be a SIGKILL here.
+        // A stop request would send SIGKILL here.
         let mut bowout = Start::new(["--grace", "0"]).at(home).probe(["signals"]);
         bowout.ready();
         bowout.kill(libc::SIGHUP);
@@ -260,7 +261,8 @@ fn a_remapped_stop_request_still_stops() {
     assert_eq!(bowout.end(), Status::Code(9));
 }
 
-/// A signal to bowout is one to its child; a fault of the child's own is not bowout's.
+/// bowout blocks signals in order to read them and forward them to its child; the child's own mask
+/// is empty.
 #[test]
 fn every_signal_is_blocked_in_bowout_and_none_in_the_child() {
     let mut bowout = Start::plain().probe(["idle"]);

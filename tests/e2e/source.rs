@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a character of a source file belongs to.
+/// The role of a character in a source file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Code,
     Comment,
     /// Inside the quotes of a string or a character.
     Quoted,
-    /// An item with `#[cfg(test)]`, whatever it holds.
+    /// An item with `#[cfg(test)]`, with everything in it.
     Test,
 }
 
@@ -27,8 +27,8 @@ pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The text of each file that the program is compiled from, by its path below src/: main.rs, and
-/// the files of the modules that it declares, tests not among them.
+/// The text of each file that the program is compiled from, by its path below src/: main.rs and the
+/// files of the modules that it declares, without tests.
 pub fn program() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut open = vec![PathBuf::from("main.rs")];
@@ -53,7 +53,7 @@ pub fn program() -> BTreeMap<String, String> {
 }
 
 impl Source {
-    /// The program's part of a file.
+    /// A file without its tests.
     pub fn new(text: &str) -> Self {
         let mut source = Self::with_tests(text);
         source.leave_out_tests();
@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// The text with all but the wanted kinds replaced by spaces; each line keeps its number.
+    /// The text with every other kind of character replaced by spaces; each line keeps its number.
     pub fn view(&self, wanted: &[Kind]) -> String {
         self.characters
             .iter()
@@ -112,8 +112,8 @@ impl Source {
     }
 }
 
-/// Where the item ends that starts, perhaps with further attributes, at a place in the code. An
-/// item ends with its block or with `;`; a field, an arm and a variant with `,`.
+/// The end of the item that starts at a place in the code, perhaps with further attributes. An item
+/// ends with its block or with `;`; a field, an arm or a variant ends with `,`.
 fn end_of_item(code: &[char], mut at: usize) -> usize {
     while let Some(next) = (at..code.len()).find(|n| !code[*n].is_whitespace())
         && code[next] == '#'
@@ -176,8 +176,8 @@ pub fn end_of_brackets(code: &[char], from: usize) -> usize {
     code.len()
 }
 
-/// What each character of a Rust file is. Block comments, which the sources do not have, are not
-/// known.
+/// The kind of each character of a Rust file. Block comments are not recognised; the sources have
+/// none.
 fn classify(text: &str) -> Vec<(char, Kind)> {
     let all: Vec<char> = text.chars().collect();
     let mut kinds = vec![Kind::Code; all.len()];
@@ -198,7 +198,7 @@ fn classify(text: &str) -> Vec<(char, Kind)> {
         } else {
             (Kind::Code, 1)
         };
-        // The delimiters are code, so that what stood between them does not read as nothing.
+        // The delimiters are code, so that a string does not read as a gap.
         let inside = if kind == Kind::Quoted {
             at + 1..at + length - 1
         } else {
@@ -236,7 +236,7 @@ fn raw_string(all: &[char], at: usize) -> Option<usize> {
     Some(2 + hashes + length + end.len())
 }
 
-/// The length of a character such as `'a'` or `'\n'`; a lifetime is none.
+/// The length of a character literal such as `'a'` or `'\n'`; `None` for a lifetime.
 fn character(rest: &[char]) -> Option<usize> {
     match rest {
         ['\'', '\\', _, tail @ ..] => Some(4 + tail.iter().position(|c| *c == '\'')?),
@@ -245,7 +245,7 @@ fn character(rest: &[char]) -> Option<usize> {
     }
 }
 
-/// A word or a mark of the code, and where it stands.
+/// A word or a mark of the code, and its line.
 #[derive(Clone, Copy, Debug)]
 pub struct Token<'a> {
     pub text: &'a str,
@@ -253,7 +253,8 @@ pub struct Token<'a> {
     pub line: usize,
 }
 
-/// Names and numbers whole, `::` as one, every other mark by itself.
+/// The words and marks of the code: names and numbers whole, `::` as one mark, every other mark by
+/// itself.
 pub fn tokens(code: &str) -> Vec<Token<'_>> {
     let mut found = vec![];
     for (n, text) in code.lines().enumerate() {
@@ -275,7 +276,7 @@ pub fn tokens(code: &str) -> Vec<Token<'_>> {
     found
 }
 
-/// Compares what was counted to a file beside this one; with BLESS=1, writes the file.
+/// Compares the counts with a file beside this one; with BLESS=1, writes the file first.
 pub fn hold(counted: &str, name: &str) {
     let path = root().join("tests/e2e").join(name);
     if std::env::var_os("BLESS").is_some() {

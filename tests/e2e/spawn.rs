@@ -1,4 +1,5 @@
-//! Starting the command: what cannot be started, and what bowout lets go of afterwards.
+//! Starting the command: commands that cannot be started, and the resources that bowout releases
+//! afterwards.
 
 use std::fs::File;
 use std::io::pipe;
@@ -11,10 +12,10 @@ use crate::common::{
 };
 
 const TERM: i32 = libc::SIGTERM;
-/// The libc crate does not have it.
+/// The libc crate lacks this constant.
 const F_SETSIG: i32 = 10;
 
-/// One line that begins with bowout's name, and this status.
+/// bowout exits with this status; its only line begins with its name and contains these words.
 fn refused(mut bowout: Running, status: i32, words: &[&str]) {
     assert_eq!(bowout.end(), Status::Code(status));
     let line = bowout.line();
@@ -74,7 +75,7 @@ fn a_script_without_an_interpreter_line_runs_through_the_shell() {
         );
         assert_eq!(bowout.end(), Status::Code(9));
     }
-    // As execvp has it, an empty one is a script with nothing to do.
+    // As with execvp, an empty file is a script that does nothing.
     assert_eq!(
         Start::plain()
             .command([dir.write("empty", "", 0o755)])
@@ -90,7 +91,7 @@ fn stdout_is_the_commands_alone() {
             .at(home)
             .sh("echo ready 1; exec >&-; exec \"$PROBE\" idle");
         bowout.ready();
-        // bowout still lives, or it could not die of TERM.
+        // bowout must still run, or it could not die of TERM.
         assert_eq!(bowout.out.rest(), NOTHING, "{home:?}");
         bowout.kill(TERM);
         assert_eq!(bowout.end(), bowout.died(TERM));
@@ -127,7 +128,7 @@ fn inherited_descriptors_are_the_commands_alone() {
     let mut bowout = Start::plain().inherit(&write).probe(words);
     drop(write);
     bowout.ready();
-    // bowout still lives, or it could not die of TERM.
+    // bowout must still run, or it could not die of TERM.
     assert_eq!(Lines::of(read).rest(), NOTHING);
     bowout.kill(TERM);
     assert_eq!(bowout.end(), Status::Signal(TERM));
@@ -171,8 +172,8 @@ fn in_mode_process_the_child_outlives_bowout() {
     assert_eq!(signals_of("", &bowout.out.rest()), [libc::SIGUSR1]);
 }
 
-/// A process that has started bowout with these options, whose child is `signals` by the name of c.
-/// The parent ends on SIGTERM.
+/// A parent process that has started bowout with these options; bowout's child is `signals` with
+/// the name c. The parent ends on SIGTERM.
 fn parent(options: &str) -> (Running, i32) {
     let probe = crate::common::probe().to_str().expect("text");
     let words = ["thread", "--", "sh", "-c"];
@@ -189,9 +190,9 @@ fn parent(options: &str) -> (Running, i32) {
     (parent, bowout)
 }
 
-/// Sends bowout a signal, once it is the only one of its signals that the child gets.
+/// Sends bowout a signal; the next signal that the child receives must be this one.
 fn assert_next(parent: &mut Running, bowout: i32, signal: i32) {
-    // SAFETY: no pointers; a process of the test's.
+    // SAFETY: no pointers; a process of the test.
     assert_eq!(unsafe { libc::kill(bowout, signal) }, 0);
     let line = parent.out.next().expect("a signal");
     assert!(line.starts_with(&format!("c {signal} ")), "{line}");
@@ -214,7 +215,7 @@ fn parent_death_signal_is_sent_when_the_parent_process_ends_and_not_its_thread()
     }
 }
 
-/// Nothing is left, and nothing could act before: the child of `sh` ignores what it is sent.
+/// No process is left; the probes, which report each signal that they receive, reported none.
 #[test]
 fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     let probe = crate::common::probe().to_str().expect("text");
@@ -225,7 +226,7 @@ fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     let mut parent = Start::direct().probe(["thread", "--", "sh", "-c", &script]);
     parent.ready_as("c");
     parent.ready_as("d");
-    // From then on it waits for SIGTERM.
+    // After this line, the parent waits for SIGTERM.
     parent.out.find("the end of the thread", |line| {
         line == "the thread has ended"
     });
@@ -241,7 +242,7 @@ fn parent_death_signal_kill_kills_the_whole_tree_at_once() {
     until("nothing is left", || parent.left().is_empty().then_some(()));
 }
 
-/// The descriptor stays readable for ever.
+/// The descriptor stays readable after the parent's exit.
 #[test]
 fn a_parent_that_has_exited_costs_no_time() {
     let (mut parent, bowout) = parent("-p USR2");
@@ -249,14 +250,14 @@ fn a_parent_that_has_exited_costs_no_time() {
     assert_eq!(parent.wait(), Status::Code(0));
     parent.out.find("SIGUSR2", |line| line.starts_with("c 12 "));
     assert_next(&mut parent, bowout, libc::SIGUSR1);
-    // A loop that does not wait is never found asleep.
+    // A loop that spins is never found asleep.
     let sleeps = || leftovers::stat(bowout).is_some_and(|stat| stat.state == 'S');
     until("bowout waits", || (0..100).all(|_| sleeps()).then_some(()));
     assert_next(&mut parent, bowout, TERM);
     assert_eq!(signals_of("c", &parent.out.rest()), NONE);
 }
 
-/// It has no number there, and no pidfd: the kernel sends the signal.
+/// The parent has no PID and no pidfd in that namespace: the kernel sends the signal.
 #[test]
 fn parent_death_signal_reaches_bowout_from_a_parent_outside_its_pid_namespace() {
     if skip(no_namespaces()) {
@@ -272,8 +273,8 @@ fn parent_death_signal_reaches_bowout_from_a_parent_outside_its_pid_namespace() 
     assert_eq!(signals_of("", &bowout.out.rest()), [TERM]);
 }
 
-/// A lease that is not given up holds the open of every other process, an exec among them, as a
-/// dead network does: the kernel breaks it after 45 seconds.
+/// A write lease that its holder keeps blocks every other open of the file, including an exec, as a
+/// dead network does. The kernel breaks the lease after 45 seconds.
 #[test]
 fn an_exec_that_hangs_can_be_stopped() {
     for (setup, death) in [
@@ -287,9 +288,10 @@ fn an_exec_that_hangs_can_be_stopped() {
             // SAFETY: no pointers.
             unsafe { libc::fcntl(held.as_raw_fd(), command, argument) }
         };
-        // The holder is sent a signal: one that no process minds.
+        // The kernel signals the holder of the lease: use a signal that is ignored by default.
         lease(F_SETSIG, libc::SIGURG);
-        // Another thread's fork may still hold the descriptor that it was written through.
+        // A fork of another thread may still hold the descriptor through which the file was
+        // written.
         let refused = until("a lease", || match lease(libc::F_SETLEASE, libc::F_WRLCK) {
             0 => Some(None),
             _ => Some(std::io::Error::last_os_error())

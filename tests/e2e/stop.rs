@@ -14,7 +14,7 @@ const QUIT: i32 = libc::SIGQUIT;
 const CONT: i32 = libc::SIGCONT;
 const KILL: i32 = libc::SIGKILL;
 
-/// A child that ends on no signal, ready, under a bowout that never kills for time alone.
+/// A child that exits on no signal, ready, under a bowout without a deadline.
 fn patient(options: &[&str]) -> Running {
     let mut bowout = Start::new(["--grace", "never"].iter().chain(options)).probe(["signals"]);
     bowout.ready();
@@ -124,15 +124,15 @@ fn on_repeat_forward_passes_the_second_request_on() {
     );
 }
 
-/// A manager's TERM and a TERM of another process are one wish, sent twice; each side's own second
-/// is impatience.
+/// A manager's SIGTERM and a SIGTERM of another process are one intent, sent twice. A side's own
+/// second request is a repeat.
 #[test]
 fn a_request_from_another_side_is_not_a_repeat() {
     let mut bowout = patient(&[]);
     bowout.kill(TERM);
     assert_eq!(bowout.settle(), [TERM]);
     bowout.kill_from_elsewhere(TERM);
-    // Forwarded once a stop, any side may ask.
+    // bowout forwards a stop signal once in a stop, whichever sides request it.
     assert_eq!(bowout.settle(), NONE);
     bowout.kill_from_elsewhere(TERM);
     assert_eq!(bowout.end(), Status::Signal(KILL));
@@ -152,7 +152,7 @@ fn another_sides_request_is_forwarded_where_its_signal_has_not_been() {
     );
 }
 
-/// `kill $PPID` is a wish to end.
+/// `kill $PPID` is a stop request.
 #[test]
 fn a_request_from_the_tree_is_a_side_of_its_own() {
     for home in homes() {
@@ -182,7 +182,7 @@ fn requests_that_are_pending_together_are_one() {
         for home in homes() {
             let mut bowout = Start::new(["--grace", "never"]).at(home).probe(["signals"]);
             bowout.ready();
-            // The SIGCONT that lets bowout go on is one of the batch.
+            // The SIGCONT that continues bowout is one of the batch.
             bowout.kill_together(together);
             let seen = bowout.settle();
             assert_eq!(
@@ -199,7 +199,7 @@ fn requests_that_are_pending_together_are_one() {
                     "{home:?}: {seen:?}"
                 );
             }
-            // The one request counts: the next is a repeat.
+            // The batch counts as one request: the next one is a repeat.
             bowout.kill(TERM);
             assert_eq!(bowout.end(), bowout.died(KILL));
         }
@@ -226,7 +226,7 @@ fn a_stopped_child_can_act_on_the_request() {
             .probe(["signals", "--exit", "TERM:7"]);
         bowout.ready();
         let child = bowout.child_pid();
-        // SAFETY: a descendant of ours that its parent cannot have reaped, for it cannot end.
+        // SAFETY: a descendant of ours that its parent cannot have reaped, because it cannot end.
         unsafe { libc::kill(child, libc::SIGSTOP) };
         until("the child is stopped", || {
             leftovers::stat(child).filter(|stat| stat.state == 'T')
@@ -331,7 +331,7 @@ fn stop_on_replaces_the_set_of_requests() {
     }
 }
 
-/// Its handlers need not be in: TERM, at its default, ends it at any moment.
+/// The child may not have installed its handlers yet: TERM, at its default, ends it at any moment.
 #[test]
 fn max_runtime_asks_the_child_to_end_and_ends_with_124() {
     for home in homes() {
@@ -362,7 +362,7 @@ fn max_runtime_kills_processes_that_outlive_the_grace_period() {
 
 #[test]
 fn a_child_that_takes_the_request_of_max_runtime_ends_in_its_own_way() {
-    // What comes before the child is ready waits until it is.
+    // The child has SIGTERM blocked until it is ready, so that an early one stays pending.
     let child = [
         crate::common::probe().to_str().expect("text"),
         "signals",
@@ -411,8 +411,8 @@ fn inside_a_namespace_and_outside_are_two_sides() {
     assert!(bowout.settle().contains(&TERM), "not killed");
 }
 
-/// A service manager that signals a whole cgroup reaches both; to the inner one they are two sides,
-/// and one wish.
+/// A service manager that signals a whole cgroup reaches both. For the inner one, the two signals
+/// come from two sides, and are one intent.
 #[test]
 fn a_bowout_below_a_bowout_stops_once() {
     let inner = [
@@ -433,7 +433,7 @@ fn a_bowout_below_a_bowout_stops_once() {
         1,
         "{seen:?}"
     );
-    // SAFETY: a descendant of ours, not yet reaped, for it cannot end before its child.
+    // SAFETY: a descendant of ours, not yet reaped, because it cannot end before its child.
     unsafe { libc::kill(inner, TERM) };
     let seen = outer.settle();
     assert!(!seen.contains(&TERM), "{seen:?}");

@@ -1,5 +1,5 @@
-//! What surprised users that came from tini, dumb-init, timeout or the engine itself: each test is
-//! one of their reports.
+//! Surprises for users of tini, dumb-init, timeout or the engine itself: each test is one of their
+//! reports.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::common::pty::{CTRL_C, Pty, Shell, kill, missing, parent_of};
 use crate::common::{
-    Dir, Home, NEEDS_TIME_TO_STOP, NONE, Start, Status, homes, leftovers, no_namespaces, not_root,
-    pending, probe, signals_of, skip, until,
+    Dir, Home, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe,
+    signals_of, skip, until,
 };
 
 const TERM: i32 = libc::SIGTERM;
@@ -19,18 +19,18 @@ const QUIT: i32 = libc::SIGQUIT;
 const USR1: i32 = libc::SIGUSR1;
 const KILL: i32 = libc::SIGKILL;
 
-/// Waits until so much time has passed since `from`.
+/// Waits until this much time has passed since `from`.
 fn after(from: Instant, wait: Duration) {
     until("the time has passed", || {
         (from.elapsed() >= wait).then_some(())
     });
 }
 
-/// A server that takes its time to save, in sh.
+/// A server in sh that needs time to save.
 const SAVES: &str =
     "trap '' INT; trap 'echo saving; exit 0' TERM; echo ready 0; while :; do sleep .02; done";
 
-/// INT, then TERM a second later: the sender's own escalation, and no impatience.
+/// INT, then TERM a second later, is the sender's own escalation, not a repeat.
 #[test]
 fn a_sender_that_escalates_is_followed() {
     for home in homes() {
@@ -116,12 +116,12 @@ fn parallels_term_sequence_goes_through_bowout() {
     );
 }
 
-/// `kill -3` and jattach make a JVM print its threads; with `--stop-signal QUIT` it is an image's
-/// STOPSIGNAL.
+/// `kill -3` and jattach make a JVM print its threads. With `--stop-signal QUIT`, SIGQUIT is an
+/// image's STOPSIGNAL.
 #[test]
 fn quit_is_a_question_and_the_first_rungs_signal_a_request() {
     for home in homes() {
-        let mut bowout = Start::new(["--grace", "50ms"])
+        let mut bowout = Start::new(["--grace", "1h"])
             .at(home)
             .probe(["signals", "--exit", "TERM:5"]);
         bowout.ready();
@@ -157,7 +157,7 @@ fn quit_is_a_question_and_the_first_rungs_signal_a_request() {
     }
 }
 
-/// mariadbd below a mysqld_safe that ignores SIGTERM.
+/// The pattern of mariadbd below a mysqld_safe that ignores SIGTERM.
 #[test]
 fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed() {
     for home in homes() {
@@ -176,7 +176,7 @@ fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed(
             "{log:#?}"
         );
     }
-    // A second request leaves no second.
+    // A second request removes that last second: bowout kills at once.
     let mut bowout = Start::new(["--grace", "200ms"])
         .sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c");
     bowout.ready_as("c");
@@ -197,8 +197,8 @@ fn a_server_below_a_shell_that_ignores_the_request_is_asked_before_it_is_killed(
     );
 }
 
-/// Its handlers of SIGCONT are for those that continue it, and a process that stops itself has to
-/// act on the stop signal all the same.
+/// A handler for SIGCONT expects to run only after a real stop. Still, a process that stops itself
+/// has to act on the stop signal.
 #[test]
 fn sigcont_is_for_processes_that_are_stopped() {
     for home in homes() {
@@ -209,7 +209,7 @@ fn sigcont_is_for_processes_that_are_stopped() {
         assert_eq!(bowout.settle(), NONE, "{home:?}");
         bowout.kill(TERM);
         bowout.end();
-        // Stopped before the stop signal, and by it.
+        // Stopped before the stop signal, and by its handler.
         let mut bowout = Start::new(["--grace", "1h"])
             .at(home)
             .probe(["signals", "--exit", "TERM:5"]);
@@ -247,7 +247,7 @@ fn in_group_mode_every_signal_goes_to_the_group() {
                 line.starts_with(&format!("{name} {USR1} "))
             });
         }
-        // With its value, where the kernel can: Linux 6.9.
+        // The value arrives where the kernel can send it to a group: Linux 6.9.
         let real_time = libc::SIGRTMIN() + 3;
         if home == Home::Subreaper {
             bowout.queue(real_time, 42);
@@ -280,8 +280,8 @@ fn has_group_pidfds() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(9))
 }
 
-/// On a terminal the group is bowout's own, and a pipeline's: its other members are not the
-/// command's.
+/// On a terminal the group is bowout's own, shared with a pipeline: its other members do not belong
+/// to the command.
 #[test]
 fn in_group_mode_a_shared_group_is_signalled_member_by_member() {
     let mut shell = Shell::start();
@@ -299,7 +299,8 @@ fn in_group_mode_a_shared_group_is_signalled_member_by_member() {
     assert_eq!(seen.matches("got ").count(), 1, "{seen}");
 }
 
-/// What counts is the signal that would be sent, not the one that the terminal has sent to all.
+/// bowout omits a signal only if the terminal has sent the same one. Here the signal that bowout
+/// sends is another.
 #[test]
 fn a_translated_ctrl_c_reaches_the_command() {
     let mut shell = Shell::start();
@@ -314,8 +315,8 @@ fn a_translated_ctrl_c_reaches_the_command() {
         shell.0.got(INT);
         shell.0.got(QUIT);
     }
-    // bash loses the trap of one of two signals that become pending together, in most cases: bowout
-    // pauses between them. A busy machine can stretch bash's part beyond the pause.
+    // bash usually loses one trap if two signals become pending together, so bowout pauses between
+    // them. On a busy machine bash can take longer than the pause.
     let mut shell = Shell::start();
     let script = r#"trap "echo got-usr$((3-2))" USR1; trap : INT; echo rea""dy; while :; do sleep 0.1; done"#;
     shell.line(&format!(
@@ -335,30 +336,32 @@ fn a_translated_ctrl_c_reaches_the_command() {
     assert!(traps(&shell.0) >= 12, "{}", shell.0.screen());
 }
 
-/// A freezer, a SIGSTOP or a suspended machine held all of them past the deadline: the command has
-/// a second to act on the stop signal.
+/// A freezer, a SIGSTOP or a suspended machine stopped all processes past the deadline. The command
+/// still has a second to act on the stop signal.
 #[test]
 fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
-    if skip(missing("python3")) {
-        return;
-    }
-    let mut bowout = Start::new(["--grace", "2s"]).command(["python3", "-c", NEEDS_TIME_TO_STOP]);
-    bowout.ready();
-    let child = bowout.child_pid();
-    bowout.kill(TERM);
-    bowout.expect(TERM);
-    kill(child, libc::SIGSTOP);
-    bowout.kill(libc::SIGSTOP);
-    after(Instant::now(), Duration::from_millis(3700));
-    bowout.kill(libc::SIGCONT);
-    bowout.err.find("the late deadline", |line| {
-        line.contains("the deadline passed while bowout was stopped")
-    });
-    kill(child, libc::SIGCONT);
-    assert_eq!(bowout.end(), Status::Code(5), "{:#?}", bowout.err.seen());
+    let exits_by_itself = || {
+        let pauses = ["signals", "--pause", "TERM:5000", "--exit", "TERM:5"];
+        let mut bowout = Start::new(["--grace", "4s"]).probe(pauses);
+        bowout.ready();
+        let child = bowout.child_pid();
+        bowout.kill(TERM);
+        bowout.expect(TERM);
+        kill(child, libc::SIGSTOP);
+        bowout.kill(libc::SIGSTOP);
+        after(Instant::now(), Duration::from_millis(5700));
+        bowout.kill(libc::SIGCONT);
+        bowout.err.find("the late deadline", |line| {
+            line.contains("the deadline passed while bowout was stopped")
+        });
+        kill(child, libc::SIGCONT);
+        bowout.end() == Status::Code(5)
+    };
+    // The test continues the child within that second, and a busy machine may use it up.
+    assert!((0..5).any(|_| exits_by_itself()));
 }
 
-/// cron mails each line of a job that has succeeded.
+/// cron mails each line, even of a job that succeeded.
 #[test]
 fn a_routine_run_logs_nothing() {
     let silent = |options: &[&str], command: &[&str]| {
@@ -396,12 +399,12 @@ fn a_routine_run_logs_nothing() {
     }
 }
 
-/// It probably means to: the line names the two options for it.
+/// The command probably daemonises on purpose: the log names the two options for that.
 #[test]
 fn a_command_that_daemonises_is_answered_with_the_options_for_it() {
     let mut bowout =
         Start::plain().sh("\"$PROBE\" signals --name d --exit TERM:0 & read line <&3; exit 0");
-    // The shell above has no descriptor 3: it goes on at once.
+    // The shell has no descriptor 3, so that `read` fails and the shell exits at once.
     bowout.end();
     let log = bowout.log();
     let line = log
@@ -414,7 +417,7 @@ fn a_command_that_daemonises_is_answered_with_the_options_for_it() {
     );
 }
 
-/// Twenty thousand requests took seven megabytes of report.
+/// Twenty thousand requests made a report of seven megabytes.
 #[test]
 fn a_storm_of_requests_fills_no_report() {
     let dir = Dir::new();
@@ -431,7 +434,7 @@ fn a_storm_of_requests_fills_no_report() {
     let mut bowout = Start::new(options).probe(["count", "--exit", "USR1:0"]);
     bowout.ready();
     bowout.kill(TERM);
-    // Each of these is a request of its own.
+    // Each of these counts as a separate request.
     after(Instant::now(), Duration::from_millis(260));
     for _ in 0..200 {
         bowout.try_kill(TERM);
@@ -450,8 +453,8 @@ fn a_storm_of_requests_fills_no_report() {
     );
 }
 
-/// A tree of another user's processes fills neither the log nor memory: what is not logged one by
-/// one is counted.
+/// A tree of another user's processes fills neither the log nor memory: bowout counts the refusals
+/// that it does not log.
 #[test]
 fn refusals_are_logged_up_to_a_bound_and_counted() {
     const MANY: usize = 300;
@@ -488,12 +491,13 @@ fn refusals_are_logged_up_to_a_bound_and_counted() {
     );
 }
 
-/// The run time of a command of no time, with a drain of a second.
+/// The command itself takes no time; its drain takes a second.
 #[test]
 fn the_run_time_is_the_commands() {
     let dir = Dir::new();
     let report = dir.file("r");
     let options = ["--grace", "1s", "--report", report.to_str().expect("text")];
+    let started = Instant::now();
     let mut bowout = Start::new(options)
         .sh("\"$PROBE\" signals --name d & exec \"$PROBE\" signals --name c --exit USR1:0");
     bowout.ready_as("c");
@@ -504,7 +508,9 @@ fn the_run_time_is_the_commands() {
         serde_json::from_str(&fs::read_to_string(&report).expect("a report")).expect("an object");
     let [run, drain] =
         ["run_time_ms", "drain_time_ms"].map(|name| report[name].as_u64().expect("a number"));
-    assert!(drain >= 1000 && run < drain, "{report:#}");
+    // The two are parts of the time that passed.
+    let took = started.elapsed().as_millis() as u64;
+    assert!(drain >= 1000 && run + drain <= took, "{took}: {report:#}");
     let last = bowout.log().pop().expect("a line");
     for part in [
         "killed 1 descendant that it left running ('probe' pid ",
@@ -514,7 +520,7 @@ fn the_run_time_is_the_commands() {
     }
 }
 
-/// Fields for programs beside the sentence for people.
+/// Fields for programs, beside the sentence for people.
 #[test]
 fn a_stop_in_json_has_its_fields() {
     let mut bowout = Start::new(["--grace", "1h", "--log-format", "json"])

@@ -1,5 +1,5 @@
-//! At the terminal: bowout before a program in a real bash on a real terminal, as if it were not
-//! there.
+//! At the terminal: a program under bowout, in a real bash on a real terminal, behaves as without
+//! bowout.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use crate::common::pty::{
 };
 use crate::common::{BOWOUT, Status, no_namespaces, no_strace, pending, skip};
 
-/// Catches the signal that it is asked by, and those that follow after a comma.
+/// Catches the signal that queries the probe, and those that follow after a comma.
 const CATCH: &str = "probe terminal --catch 64";
 
-/// Sent by the kernel.
+/// The kernel is the sender.
 const FROM_TERMINAL: &str = "128 0";
 
 fn times(text: &str, what: &str) -> usize {
     text.matches(what).count()
 }
 
-/// The keys of a stop request, the signal of each, and how the log names it.
+/// The keys of a stop request, each with its signal and its name in the log.
 const KEYS: [(&str, i32, &str); 2] = [
     (CTRL_C, libc::SIGINT, "Ctrl-C"),
     (CTRL_BACKSLASH, libc::SIGQUIT, "Ctrl-\\"),
@@ -50,8 +50,8 @@ fn one_key_reaches_the_child_once_and_is_answered() {
     }
 }
 
-/// In a script, where the shell does not look at bowout, so that bowout can be held up until the
-/// child has its own.
+/// Runs in a script, where the shell does not react when bowout stops. The test stops bowout until
+/// the child has received its own signal.
 #[test]
 fn what_the_terminal_sent_is_not_sent_again() {
     for (key, signal, name) in KEYS {
@@ -71,8 +71,8 @@ fn what_the_terminal_sent_is_not_sent_again() {
     }
 }
 
-/// One key wakes them all, and all write. A terminal takes one line at a time, and refuses another
-/// at once where it may not wait.
+/// One key wakes all of them, and all write. A terminal takes one line at a time, and a nonblocking
+/// write of another line fails at once.
 #[test]
 fn no_log_line_is_lost_to_processes_that_write_at_the_same_moment() {
     const WRITERS: usize = 6;
@@ -148,7 +148,7 @@ fn ctrl_z_stops_the_job_and_the_shell_resumes_it() {
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
-/// As without bowout, which goes first.
+/// The same as without bowout, which runs first.
 #[test]
 fn fg_wakes_the_child_once() {
     for bowout in ["", "bowout "] {
@@ -379,8 +379,8 @@ fn a_program_with_a_group_of_its_own_is_stopped_and_resumed() {
     assert_eq!(shell.prompt().0, 128 + libc::SIGINT);
 }
 
-/// A program that has job control of its own and no shell to use it: no process of the group is
-/// left stopped.
+/// A program that takes its own process group, without a shell that would continue the group: no
+/// process of it stays stopped.
 #[test]
 fn fg_wakes_all_of_a_group_that_the_child_leads() {
     if skip(missing("python3")) {
@@ -405,7 +405,8 @@ fn fg_wakes_all_of_a_group_that_the_child_leads() {
     }
 }
 
-/// Ctrl-C reaches such a child alone; bowout ends as it ends.
+/// In raw mode, Ctrl-C is a byte that only the child reads, so the test sends signals. bowout ends
+/// as the child ends.
 #[test]
 fn terminal_modes_are_as_before_when_the_child_was_killed() {
     for (grace, signal, to_child) in [
@@ -435,8 +436,7 @@ fn terminal_modes_are_as_before_when_the_child_was_killed() {
     }
 }
 
-/// The modes are then those of the program that has the terminal now: here the shell, which edits a
-/// line.
+/// The modes then belong to the program that has the terminal: here the shell, which edits a line.
 #[test]
 fn a_job_that_is_killed_in_the_background_leaves_the_terminal_alone() {
     let mut shell = Shell::start();
@@ -474,7 +474,7 @@ fn the_foreground_group_is_as_before_when_its_group_was_killed() {
 fn a_background_job_is_left_alone_by_the_keys() {
     let mut shell = Shell::start();
     let (child, bowout) = shell.probe(&format!("bowout {CATCH},INT,QUIT &"));
-    // Past the prompt after the `&`, which may come before the probe is ready or after it.
+    // Past the prompt after the `&`, which may appear before the probe is ready or after it.
     shell.line("echo he''re");
     shell.0.see("here");
     shell.prompt();
@@ -486,7 +486,7 @@ fn a_background_job_is_left_alone_by_the_keys() {
         (1, 0),
         "{seen}"
     );
-    // Nothing is written into what is typed.
+    // The log of a background job does not interrupt a typed line.
     shell.0.until("the log", |pty| {
         pty.screen().contains("forwarded SIGRTMIN+30").then_some(())
     });
@@ -496,7 +496,7 @@ fn a_background_job_is_left_alone_by_the_keys() {
     assert!(runs(child));
 }
 
-/// What a shell prints of a command, under bowout and without it.
+/// Compares the shell's output for a command under bowout and without it.
 fn assert_same(line: &str) {
     let run = |bowout: &str| Shell::start().run(&line.replace("bowout", bowout));
     assert_eq!(run("bowout -q"), run(""), "{line}");
@@ -519,7 +519,7 @@ fn a_pipeline_ends_when_the_child_closes_it() {
         "bowout sh -c 'echo text; exec >&-; exec {rest}' | (cat; echo the end of it)"
     ));
     shell.0.see("the end of it");
-    // Before that or after it; and it was before bowout's end.
+    // The probe's line can appear before that text or after it, but always before bowout's end.
     let child: i32 = shell.0.until("the probe", |pty| {
         let screen = pty.screen();
         screen[screen.rfind("ready ")? + 6..]
@@ -642,7 +642,7 @@ fn log_lines_from_the_background_stop_nothing() {
 
 #[test]
 fn a_hang_up_gives_the_child_of_a_session_leader_its_grace_period() {
-    // The log goes elsewhere, or to the terminal that is no more.
+    // The log goes to a file, or to the terminal that was closed.
     for log in ["2>log", ""] {
         let line = format!("exec bowout --grace 1h {CATCH},HUP,USR2 --exit USR2:7 --to out {log}");
         let mut pty = Pty::start(Role::Controlling, &["sh", "-c", &line]);
@@ -663,8 +663,8 @@ fn a_hang_up_gives_the_child_of_a_session_leader_its_grace_period() {
     }
 }
 
-/// Hangs up on a job of the shell's, which has its grace period and ends by itself; the SIGHUPs
-/// that the child saw, and the one that is the shell's.
+/// Hangs up on a job of the shell; the job has its grace period and ends by itself. Returns the
+/// SIGHUPs that the child received, and the one that the shell sends.
 fn hang_up_on(start: impl FnOnce(&mut Shell, &str)) -> (Vec<String>, String) {
     let mut shell = Shell::start();
     start(
@@ -688,8 +688,8 @@ fn hang_up_on(start: impl FnOnce(&mut Shell, &str)) -> (Vec<String>, String) {
     (hang_ups.collect(), format!("got 1 0 {leader}"))
 }
 
-/// The shell signals its jobs, and the kernel the foreground group when the shell has ended: each
-/// may, bowout does not.
+/// The shell signals its jobs, and the kernel signals the foreground group when the shell has
+/// ended. The child may receive each once, and none from bowout.
 #[test]
 fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
     let (hang_ups, from_shell) = hang_up_on(Shell::line);
@@ -707,15 +707,15 @@ fn a_hang_up_gives_the_child_of_a_job_its_grace_period() {
     }
 }
 
-/// Which the kernel does not signal: the shell does.
+/// The kernel does not signal a background job: the shell does.
 #[test]
 fn a_hang_up_gives_the_child_of_a_background_job_its_grace_period() {
     let (hang_ups, from_shell) = hang_up_on(|shell, line| drop(shell.run(&format!("{line} &"))));
     assert_eq!(hang_ups, [from_shell]);
 }
 
-/// As long as the shell takes to hang up, and where /dev/tty is out of reach, only what is open of
-/// the terminal reports it.
+/// Until the shell has handled the hang-up, and where /dev/tty cannot be opened, only the open
+/// descriptors of the terminal show the hang-up.
 #[test]
 fn a_hang_up_is_known_without_dev_tty() {
     if skip(no_namespaces()) {
@@ -726,8 +726,8 @@ fn a_hang_up_is_known_without_dev_tty() {
     assert_eq!(hang_ups, [from_shell]);
 }
 
-/// The terminal signals the foreground group: a process in it has the key once, one that has left
-/// it has it from bowout.
+/// The terminal signals the foreground group: a process in it receives the signal once. A process
+/// that left the group receives it from bowout.
 #[test]
 fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
     for option in ["--wait-tree", "-g"] {
@@ -744,7 +744,7 @@ fn ctrl_c_stops_the_whole_tree_where_it_is_asked_for() {
             let seen = shell.0.see_in(name, "got 64 ");
             assert_eq!(times(&seen, "got 2 "), 1, "{option} {name}: {seen}");
         }
-        // Longer than from one look for new children to the next.
+        // Longer than the time between two searches for new children.
         let start = Instant::now();
         shell.0.until("two looks", |_| {
             (start.elapsed() > Duration::from_millis(1200)).then_some(())
@@ -764,7 +764,7 @@ fn a_ctrl_c_before_the_fork_reaches_the_child() {
     if skip(no_strace()) {
         return;
     }
-    // The last call before bowout looks at its signals, and forks.
+    // pipe2(2) is the last call before bowout reads its signals and forks.
     let line = "strace -D -o trace -e trace=pipe2 -e inject=pipe2:signal=SIGSTOP:when=1 bowout --grace 1h probe idle";
     let mut pty = Pty::start(Role::Controlling, &line.split(' ').collect::<Vec<_>>());
     pty.see_in("trace", "stopped by SIGSTOP");
@@ -777,7 +777,7 @@ fn a_ctrl_c_before_the_fork_reaches_the_child() {
     assert_eq!(pty.wait(), Status::Signal(libc::SIGINT));
 }
 
-/// As without bowout, which goes first.
+/// The same as without bowout, which runs first.
 #[test]
 fn a_loop_in_the_shell_ends_on_ctrl_c_as_without_bowout() {
     for bowout in ["", "bowout "] {
@@ -815,7 +815,7 @@ fn a_loop_in_the_shell_ends_on_ctrl_c_as_without_bowout() {
     }
 }
 
-/// As `docker run -it` starts it.
+/// The command line of `docker run -it`: bowout is PID 1 on the terminal.
 fn pid1(line: &str) -> Pty {
     let line: Vec<&str> = ["probe", "ns", "--", "setsid", "-c"]
         .into_iter()
@@ -824,7 +824,7 @@ fn pid1(line: &str) -> Pty {
     Pty::start(Role::Standard, &line)
 }
 
-/// The child of a PID 1, as this process sees it.
+/// The child and bowout, which is PID 1, as this process sees them.
 fn below(pty: &Pty) -> (i32, i32) {
     let bowout = only_child(pty.pid);
     (only_child(bowout), bowout)
@@ -841,7 +841,7 @@ fn ctrl_z_never_freezes_a_container() {
         let (child, bowout) = below(&pty);
         for _ in 0..2 {
             pty.type_keys(CTRL_Z);
-            // Shown once it was sent.
+            // The terminal echoes the key after it has sent the signal.
             pty.see("^Z");
             if !how.is_empty() {
                 pty.see("no shell could continue it");
@@ -881,10 +881,10 @@ fn an_init_by_name_leaves_the_keys_to_its_child() {
     ] {
         for how in ["ln -s", "cp"] {
             let mut shell = Shell::start();
-            // By the shell: a file that this process writes is busy while another thread's child
-            // has it open.
+            // The shell creates it: a file that this process writes is busy while another thread's
+            // child has it open.
             shell.run(&format!("{how} {BOWOUT} {name}"));
-            // A stop request would kill at once.
+            // A stop request would kill the child at once.
             let (child, init) =
                 shell.probe(&format!("BOWOUT_GRACE=0 ./{name} -- {CATCH},INT,QUIT"));
             for (key, signal, _) in KEYS {
@@ -903,7 +903,7 @@ fn an_init_by_name_leaves_the_keys_to_its_child() {
     }
 }
 
-/// What is typed by hand before `exec`, so that both start from the same state.
+/// Typed before `exec`, so that the direct command and bowout start from the same state.
 const STATES: [&str; 9] = [
     ":",
     "trap '' HUP",

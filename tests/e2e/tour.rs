@@ -1,9 +1,10 @@
-//! README.md, man/GUIDE.md, man/TOUR.md and man/stop.svg show what bowout prints: what can run
-//! anywhere is run and compared. With `BLESS=1` the outputs of the `sh` blocks are written anew.
+//! README.md, man/GUIDE.md, man/TOUR.md and man/stop.svg show bowout's output. The tests run every
+//! example that can run anywhere, and compare. With `BLESS=1` they rewrite the outputs of the `sh`
+//! blocks.
 //!
-//! A block with the language `sh` is run, and the block after it, which has no language, is its
-//! output. A `console` block that starts bowout and presses Ctrl-C is replayed on a terminal. All
-//! others are not run: `sh not-run`, records in `console` and `text`, and files.
+//! A block with the language `sh` is run, and the next block, which has no language, is its output.
+//! A `console` block that starts bowout and presses Ctrl-C is replayed on a terminal. The other
+//! blocks are not run: `sh not-run`, records in `console` and `text`, and files.
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +21,10 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// A line without what differs from run to run: PIDs, user IDs, and how long something took.
-/// Deadlines stay, in whole seconds: what is left of one that runs already is a little less.
+/// A line without the parts that differ from run to run: PIDs, user IDs, and measured times.
+/// Deadlines stay, rounded up to whole seconds: the rest of a running deadline is a little less.
 fn mask(line: &str) -> String {
-    // The name after an exec(2), which can come after the signal.
+    // Remove the name after an exec(2), which can happen after the signal.
     let mut line = line.to_owned();
     while let Some((before, after)) = line.split_once(", now '") {
         let after = after.split_once('\'').expect("a quoted name").1;
@@ -43,10 +44,10 @@ fn mask(line: &str) -> String {
             || next == "after"
             || next == "later"
             || next.starts_with("old")
-            // What is left of a grace period that has begun.
+            // The rest of a grace period that has begun.
             || (is(before, &["in"]) && word.contains("ms"));
         if (next == "pid" && word.ends_with('\'')) || is(before, &["state"]) {
-            // A descendant's name before or after its exec(2), and its state.
+            // A descendant's name differs before and after its exec(2), and its state can differ.
             return "X".to_owned();
         }
         if is(before, &["in"])
@@ -68,13 +69,13 @@ fn mask(line: &str) -> String {
     masked.collect::<Vec<_>>().join(" ")
 }
 
-/// What a shell without a terminal writes of a job is its own affair.
+/// A shell without a terminal writes such lines about a job; they are not bowout's.
 fn is_ours(line: &str) -> bool {
     !["Killed", "Terminated"].contains(&line.trim())
 }
 
 pub fn run(script: &str) -> Vec<String> {
-    // The first line that a newcomer types builds bowout; here it is built.
+    // The documented first command builds bowout; here it is built already.
     let script = script.replace("cargo run --quiet -- ", "bowout ");
     let dir = Dir::new();
     let bowout = Path::new(BOWOUT).parent().expect("a directory");
@@ -92,8 +93,8 @@ pub fn run(script: &str) -> Vec<String> {
     lines.into_iter().filter(|line| is_ours(line)).collect()
 }
 
-/// One fenced block: the language after its fence, its lines, and which lines of the text they
-/// are.
+/// One fenced block: the language after its fence, its lines, and the index of its first line in
+/// the text.
 struct Block {
     language: String,
     lines: Vec<String>,
@@ -124,7 +125,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// What is done with the blocks of a document.
+/// The numbers of blocks of a document that are run, replayed and not run.
 #[derive(Debug, PartialEq)]
 struct Count {
     run: usize,
@@ -159,7 +160,7 @@ const DOCUMENTS: [(&str, Count); 3] = [
     ),
 ];
 
-/// Files, and what was printed elsewhere.
+/// The languages of blocks that are not run: files, and output from elsewhere.
 const NOT_RUN: [&str; 8] = [
     "sh not-run",
     "console",
@@ -208,7 +209,7 @@ fn shows_the_printed_output(name: &str) {
     let blocks = blocks(&text);
     let scripts = scripts(name, &blocks);
     let mut new: Vec<String> = text.lines().map(Into::into).collect();
-    // From the end, so that the numbers of the lines before stay what they are.
+    // From the end, so that the earlier line numbers stay valid.
     for (script, shown) in scripts.iter().rev() {
         let (script, shown) = (blocks[*script].lines.join("\n"), &blocks[*shown]);
         let printed = run(&script);
@@ -239,7 +240,7 @@ fn the_guide_shows_the_printed_output() {
     shows_the_printed_output("man/GUIDE.md");
 }
 
-/// So that no block stops being run because its language was changed.
+/// Ensures that no block stops being run because its language was changed.
 #[test]
 fn each_block_of_the_documents_is_run_or_says_that_it_is_not() {
     for (name, expected) in DOCUMENTS {
@@ -258,7 +259,7 @@ fn each_block_of_the_documents_is_run_or_says_that_it_is_not() {
     }
 }
 
-/// The table in README shows lines that a block of the documents shows.
+/// Each line in README's table also appears in a block of the documents.
 #[test]
 fn the_table_of_lines_has_lines_that_were_printed() {
     let readme = read("README.md");
@@ -288,7 +289,7 @@ fn the_table_of_lines_has_lines_that_were_printed() {
     assert_eq!(rows, 11, "rows");
 }
 
-/// Each link to a file of the repository, and to a part of a document, leads somewhere.
+/// Each link to a file of the repository, and to a part of a document, has a target.
 #[test]
 fn each_link_of_the_documents_leads_to_a_file_and_a_part() {
     let documents = DOCUMENTS.map(|(name, _)| name);
@@ -323,7 +324,7 @@ fn each_link_of_the_documents_leads_to_a_file_and_a_part() {
     assert!(seen > 40, "{seen} links");
 }
 
-/// The headings of a document, as a link names them.
+/// The headings of a document, in the form that a link uses.
 fn parts(text: &str) -> Vec<String> {
     let mut inside = false;
     let headings = text.lines().filter_map(|line| {
@@ -342,8 +343,8 @@ fn parts(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a person types after `$ `, and what comes: `^C` is pressed when all before it has been
-/// seen.
+/// Types each line after `$ `, and compares the output. Presses `^C` when all output before it has
+/// been seen.
 fn replay(transcript: &[String]) {
     let mut shell = Shell::start();
     for line in transcript {
@@ -355,7 +356,7 @@ fn replay(transcript: &[String]) {
             shell.0.type_keys(CTRL_C);
         }
         let seen = shell.0.see("\n");
-        // The kernel signals first and shows the key then.
+        // The kernel sends the signal first, and then echoes the key.
         let plain = |text: &str| mask(text.replace("^C", "").trim_end());
         assert_eq!(plain(&seen), plain(line), "in {transcript:#?}");
     }
@@ -372,7 +373,7 @@ fn the_tour_shows_the_output_on_a_terminal() {
     }
 }
 
-/// The rows of the drawing, a line that was broken put together.
+/// The rows of the drawing; a row that is indented by four spaces continues the row before it.
 fn drawn(svg: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for row in svg.lines().filter(|line| line.contains("mono\" x=")) {

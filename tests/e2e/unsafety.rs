@@ -1,15 +1,16 @@
-//! Each `unsafe` in src/ is counted: `unsafety.txt` beside this file holds how many each file has,
+//! The `unsafe` in src/ is counted: `unsafety.txt` beside this file has the count for each file,
 //! and each block has its reason.
 //!
-//! clippy's `undocumented_unsafe_blocks` wants the reason at the block; here nothing is added
-//! unseen. A number that has to grow grows in the commit that says why (`BLESS=1 cargo test --test
-//! e2e unsafe` writes the file); one that shrinks cannot grow back.
+//! clippy's `undocumented_unsafe_blocks` requires the reason at the block; this test ensures that
+//! no block is added unnoticed. A number may grow only in the commit that gives the reason
+//! (`BLESS=1 cargo test --test e2e unsafe` writes the file). A number that shrank is recorded, and
+//! cannot grow back unnoticed.
 
 use std::collections::BTreeMap;
 
 use crate::source::{Source, hold, program};
 
-/// Each file below src/ as it is, and its code alone.
+/// Each file below src/: its whole text, and its code alone.
 fn sources() -> BTreeMap<String, (String, String)> {
     program()
         .into_iter()
@@ -20,7 +21,7 @@ fn sources() -> BTreeMap<String, (String, String)> {
         .collect()
 }
 
-/// How often a text has `unsafe` as a word, `unsafe_code` not being it.
+/// The number of times that a text has `unsafe` as a whole word; `unsafe_code` does not count.
 fn count(code: &str) -> usize {
     code.split(|c: char| !c.is_alphanumeric() && c != '_')
         .filter(|word| *word == "unsafe")
@@ -48,8 +49,8 @@ fn unsafe_is_counted() {
 #[test]
 fn each_unsafe_block_has_its_reason() {
     for (name, (whole, code)) in sources() {
-        // Between the word and its brace: `unsafe {`. The rest are declarations, which clippy does
-        // not ask about.
+        // A block has a space between the word and its brace: `unsafe {`. The other uses are
+        // declarations, for which clippy requires no reason.
         let declared = code.matches("unsafe extern").count() + code.matches("unsafe(").count();
         let reasons = whole
             .lines()

@@ -1,13 +1,13 @@
-//! Words that make a sentence a riddle stand nowhere: not in the comments, names and messages of
-//! src/, not in the comments and names of tests, not in the documents. Name the thing, and what it
-//! does.
+//! The sources and the documents avoid words that make a sentence hard to read. Each file is
+//! checked whole, except a test file: only its comments and the names of its tests are. Name the
+//! thing and its action.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::source::{Kind, Source, read, root, tokens};
 
-/// The words, and what to write instead.
+/// The words, each with its replacement.
 const RIDDLES: [(&str, &str); 30] = [
     ("nobody", "no process, no user; or name it"),
     ("somebody", "another process; or name it"),
@@ -44,7 +44,7 @@ const RIDDLES: [(&str, &str); 30] = [
 /// `leaves it behind` is plain, and so are `there is no file` and `it is no longer there`.
 const LEAVE: [&str; 4] = ["leave", "leaves", "left", "leaving"];
 
-/// A file, a riddle that it may have, and why.
+/// A file, a riddle that it may contain, and the reason.
 const ALLOWED: [(&str, &str, &str); 0] = [];
 
 const FOLDERS: [&str; 5] = ["src", "tests", "benches", "man", "packaging"];
@@ -61,7 +61,7 @@ const LEFT_OUT: [&str; 4] = [
     "packaging/completions",
     "packaging/deb/copyright",
 ];
-/// The endings of what is read; none is a script.
+/// The endings of the files that are checked; none is a script.
 const ENDINGS: [&str; 9] = ["rs", "c", "h", "py", "md", "1", "toml", "service", ""];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -75,9 +75,9 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The words of a text in lower case, with the number of their line. A name such as `is_alive` is
-/// two words. What ends a sentence or a part of one is a word of its own, so that no riddle is
-/// found across it; the beginning of a comment line is not.
+/// The words of a text in lower case, each with its line number. A name such as `is_alive` is two
+/// words. A mark that ends a sentence or a part of one is a word of its own, so that no riddle is
+/// found across it. The beginning of a comment line is not a word.
 fn words(text: &str) -> Vec<(String, usize)> {
     let mut found = vec![];
     for (n, line) in text.lines().enumerate() {
@@ -131,8 +131,8 @@ fn riddles(text: &str, is_code: bool) -> Vec<(&'static str, usize)> {
     found
 }
 
-/// The comments of a test file and the names of its tests: what its strings say is data, and no
-/// other name is read outside the file.
+/// The comments of a test file and the names of its tests: its strings are data, and no other name
+/// is used outside the file.
 fn comments_and_names(text: &str) -> String {
     let source = Source::with_tests(text);
     let mut lines: Vec<_> = source

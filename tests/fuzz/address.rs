@@ -4,7 +4,7 @@ use super::*;
 use crate::fuzz::fuzz;
 
 fn an_address(input: &[u8]) {
-    // A variable cannot hold one.
+    // A variable cannot contain a NUL byte.
     if input.contains(&0) {
         return;
     }

@@ -1,6 +1,5 @@
 //! Fuzz target of the whole command line and its variables, parted by newlines: every option that
-//! has a value, and what they mean together. A first line `BOWOUT_…=…` is a variable, and so is the
-//! one after it.
+//! has a value, and the options together. The first lines of the form `BOWOUT_…=…` are variables.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +10,7 @@ use crate::fuzz::{assert_one_line, fuzz};
 use crate::log::escape;
 use crate::policy::KillMode;
 
-/// The variables, and the words after them; neither can hold a NUL byte.
+/// The variables, and the words after them; neither can contain a NUL byte.
 fn parts(input: &[u8]) -> (Vec<CString>, Vec<OsString>) {
     let lines: Vec<_> = input
         .split(|&byte| byte == b'\n')
@@ -35,7 +34,7 @@ fn a_command_line(input: &[u8]) {
     match parse(&words, variables.iter().map(CString::as_c_str)) {
         Ok(draft) => {
             let cli = &draft.config;
-            // What is run are the last words, whatever stood before them.
+            // The last words are the command, whichever words stood before them.
             let command: Vec<_> = std::iter::once(&cli.command).chain(&cli.args).collect();
             assert!(
                 words.ends_with(&command.iter().copied().cloned().collect::<Vec<_>>()),

@@ -3,8 +3,7 @@
 use super::*;
 use crate::fuzz::fuzz;
 
-/// Nanoseconds in a unit; a month is the twelfth of a year, and a year 365.25
-/// days.
+/// Nanoseconds in a unit; a month is 30.44 days, a year 365.25.
 fn unit(word: &str) -> Option<u128> {
     const SECOND: u128 = 1_000_000_000;
     Some(match word {
@@ -22,9 +21,9 @@ fn unit(word: &str) -> Option<u128> {
     })
 }
 
-/// A duration of whole numbers, read by itself: pairs of a number and a unit, with or without
-/// spaces, or one number of seconds. `Err` where it is none, or where this cannot know it:
-/// fractions, and numbers that are too large for it.
+/// Reads a duration of whole numbers without the parser: pairs of a number and a unit, with or
+/// without spaces, or one number of seconds. `Err` is for a text that is not a duration, and for
+/// one that this cannot judge: fractions, and numbers that are too large for it.
 fn judge(text: &str) -> Result<Option<u128>, ()> {
     if matches!(text, "never" | "infinity") {
         return Ok(None);
@@ -56,7 +55,7 @@ fn judge(text: &str) -> Result<Option<u128>, ()> {
     Ok(Some(total).filter(|total| *total < 1 << 63))
 }
 
-/// What others make of a fraction: humantime, or of a number alone, the standard library.
+/// The value of a fraction by humantime, or for a number alone, by the standard library.
 fn judge_fraction(text: &str) -> Option<f64> {
     // humantime panics on some sums beyond 2^64 seconds.
     let small = text
@@ -116,7 +115,7 @@ fn a_duration(input: &[u8]) {
     }
 }
 
-/// The words by turns, the end among them.
+/// Returns true if signals and waits alternate, and the last of them ends the ladder.
 fn is_ladder(text: &str) -> bool {
     let words: Vec<_> = text.split('/').collect();
     let is_kill = |word: &str| matches!(word.parse(), Ok(Signal::KILL));
@@ -124,7 +123,7 @@ fn is_ladder(text: &str) -> bool {
     let (last, steps) = words.split_last().expect("one word at least");
     let (ends, steps) = match (is_kill(last), words.len() % 2) {
         (true, 1) => (true, steps),
-        // The wait that ends it has its signal before it.
+        // The wait that ends the ladder has its signal before it.
         (false, 0) => (is_never(last), &words[..words.len() - 2]),
         (true | false, _) => (false, steps),
     };

@@ -1,7 +1,7 @@
 //! Fuzz target of the messages that the command sends to the service manager.
 //!
-//! The judge reads a message as systemd does, byte by byte as `extract_first_word()` does there,
-//! and shares no code with the parser.
+//! The judge reads a message as systemd does, byte by byte as `extract_first_word()` does there. It
+//! shares no code with the parser.
 
 use super::*;
 use crate::fuzz::fuzz;
@@ -13,8 +13,7 @@ struct Line {
     raw: Vec<u8>,
 }
 
-/// What systemd reads from a message: the lines, or nothing where the message ends within an
-/// escape.
+/// The lines that systemd reads from a message; None where the message ends within an escape.
 fn read_by_systemd(message: &[u8], unescapes: bool) -> Option<Vec<Line>> {
     let message = if message.last() == Some(&0) {
         &message[..message.len() - 1]
@@ -42,15 +41,15 @@ fn read_by_systemd(message: &[u8], unescapes: bool) -> Option<Vec<Line>> {
     Some(lines)
 }
 
-/// Lines that would make the command the manager's main process, or have the manager obey other
-/// processes.
+/// Returns true for a line that would make the command the manager's main process, or make the
+/// manager obey other processes.
 fn is_withheld(line: &[u8]) -> bool {
     let name = line.split(|&byte| byte == b'=').next().unwrap_or_default();
     let names: [&[u8]; 4] = [b"MAINPID", b"MAINPIDFD", b"MAINPIDFDID", b"NOTIFYACCESS"];
     names.contains(&name) && line.contains(&b'=')
 }
 
-/// The C library's own reading, which is systemd's but for the prefixes 0b and 0o.
+/// Reads a number by the C library, as systemd does except for the prefixes 0b and 0o.
 fn number_by_the_c_library(text: &[u8]) -> Option<u64> {
     let text = std::ffi::CString::new(text).ok()?;
     let start = text
@@ -121,7 +120,7 @@ fn a_message(input: &[u8]) {
         .iter()
         .any(|line| line.read.starts_with(b"MAINPIDFD="));
     assert!(stores == message.keeps_descriptors || !hands_over);
-    // What was left is harmless.
+    // The remaining message is harmless.
     let again = Message::parse(&message.text);
     assert_eq!((again.text, again.extend), (message.text, message.extend));
 }

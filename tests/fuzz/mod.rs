@@ -1,17 +1,16 @@
-//! Bytes for the parsers of what comes from outside, until one of them breaks what its judge holds
-//! it to.
+//! Gives bytes to the parsers of input from outside, until one of them contradicts its judge.
 //!
-//! A target is a test beside its parser (`mod fuzz` there; the text is in this folder): it takes
+//! A target is a test beside its parser (`mod fuzz` there; the text is in this folder). It takes
 //! any bytes, and panics where the parser is wrong. `cargo test fuzz` replays the corpus,
-//! `tests/fuzz/corpus/TARGET/`, and then a fixed number of inputs that are made of it by chance,
-//! always the same. This knows nothing of coverage. `bash tests/fuzz/run SECONDS` gives the same
-//! targets to libFuzzer, which does: it builds with `--cfg fuzzing` and LLVM's coverage, on the
-//! stable compiler.
+//! `tests/fuzz/corpus/TARGET/`. Then it gives a fixed number of pseudo-random changes of the
+//! corpus, always the same. This knows nothing of coverage. `bash tests/fuzz/run SECONDS` gives the
+//! same targets to libFuzzer, which does: it builds with `--cfg fuzzing` and LLVM's coverage, on
+//! the stable compiler.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Gives `target` the corpus of that name and `inputs` more.
+/// Gives `target` the corpus of that name, and `inputs` changes of it.
 pub(crate) fn fuzz(name: &str, inputs: usize, target: fn(&[u8])) {
     #[cfg(fuzzing)]
     if let Some(args) = std::env::var_os("FUZZ_ARGS") {
@@ -74,10 +73,10 @@ impl Chance {
     }
 }
 
-/// What parsers stumble over.
+/// Bytes that parsers often read wrong.
 const BYTES: &[u8] = b"\0\n\\\t\r \x1b/:+-.,=()@09aZ\x7f\x80\xc3\xff";
 
-/// One of the corpus with up to four changes.
+/// An input of the corpus with up to four changes.
 fn mutate(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     let mut input = chance.one(corpus).clone();
     for _ in 0..=chance.below(4) {
@@ -107,8 +106,8 @@ fn mutate(corpus: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
     input
 }
 
-/// A line for the log: something is said, and nothing in it can pass for another line or move a
-/// terminal.
+/// A line of the log: it is not empty, and it contains no character that could begin another line
+/// or control a terminal.
 pub(crate) fn assert_one_line(text: &str) {
     assert!(
         !text.is_empty() && !text.contains(char::is_control),
@@ -123,7 +122,7 @@ mod guided {
     use std::sync::OnceLock;
 
     unsafe extern "C" {
-        /// FuzzerInterface.h of LLVM.
+        /// From FuzzerInterface.h of LLVM.
         fn LLVMFuzzerRunDriver(
             argc: *mut c_int,
             argv: *mut *mut *mut c_char,
@@ -133,10 +132,10 @@ mod guided {
 
     static TARGET: OnceLock<fn(&[u8])> = OnceLock::new();
 
-    /// A panic cannot leave it, and so aborts, which libFuzzer sees and writes the input down.
+    /// A panic cannot leave this function and aborts, upon which libFuzzer writes the input to a
+    /// file.
     extern "C" fn one(data: *const u8, size: usize) -> c_int {
-        // SAFETY: libFuzzer hands over `size` bytes at `data`, which may be null where there is
-        // none.
+        // SAFETY: libFuzzer passes `size` bytes at `data`, which may be null if there are none.
         let input = if size == 0 {
             &[]
         } else {
@@ -146,7 +145,7 @@ mod guided {
         0
     }
 
-    /// Does not come back: libFuzzer ends the process.
+    /// Does not return: libFuzzer ends the process.
     pub(super) fn run(args: &str, target: fn(&[u8])) {
         TARGET.get_or_init(|| target);
         let words: Vec<_> = ["bowout"]

@@ -3,19 +3,19 @@
 use super::*;
 use crate::fuzz::fuzz;
 
-/// What signal(7) names, in the order of the numbers, and the second names.
+/// The names in signal(7), in the order of the numbers, and the second names.
 const NAMES: &str = "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG XCPU \
                      XFSZ VTALRM PROF WINCH IO PWR SYS";
 const SECOND: [(&str, i32); 3] = [("IOT", 6), ("CLD", 17), ("POLL", 29)];
 
-/// A number as it is written, with no sign.
+/// A number in its written form, without a sign.
 fn number(text: &str) -> Option<i32> {
     let digits = text.trim_start_matches('0');
     (0..=64)
         .find(|n| !text.is_empty() && (digits == n.to_string() || (digits.is_empty() && *n == 0)))
 }
 
-/// Reads a signal as bowout(1) describes it, by comparing with all that can be written.
+/// Reads a signal as bowout(1) describes it, by a comparison with every form.
 fn judge(text: &str) -> Option<i32> {
     if let Some(plain) = number(text) {
         return (plain > 0).then_some(plain);

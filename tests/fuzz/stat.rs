@@ -6,7 +6,7 @@ use crate::fuzz::fuzz;
 
 fn a_stat(input: &[u8]) {
     if let Some(process) = Process::parse(input) {
-        // What it read stands in the line, after the last parenthesis.
+        // The values are in the line, after the last parenthesis.
         let close = input
             .iter()
             .rposition(|&byte| byte == b')')
@@ -19,7 +19,7 @@ fn a_stat(input: &[u8]) {
         assert_eq!(fields[2].parse(), Ok(process.group));
         assert_eq!(fields[19].parse(), Ok(process.started));
     }
-    // The name is the process's own, and 15 bytes of anything but NUL.
+    // The process chooses its name: up to 15 bytes of anything but NUL.
     let name: Vec<_> = input
         .iter()
         .copied()
@@ -37,7 +37,7 @@ fn a_stat(input: &[u8]) {
     );
     assert_eq!((process.state, process.started), ('D', 4242));
     assert_eq!(process.name, String::from_utf8_lossy(&name));
-    // Cut off anywhere before its 22nd field it is not a process.
+    // A line that is cut off before the end of its 22nd field is not a process.
     for end in 0..line.len() - b" 1 1 18446744073709551615\n".len() - b"4242".len() {
         assert_eq!(
             Process::parse(&line[..end]),

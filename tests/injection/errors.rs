@@ -1,8 +1,8 @@
-//! Which errors are injected into which system call: those of its manual page that a caller can
-//! meet without a mistake of its own, and `EPERM` and `ENOSYS`, by which a seccomp filter or an old
-//! kernel refuses it. A call that bowout makes and that is not in here fails the suite.
+//! The errors that are injected into each system call: those of its manual page that a correct
+//! caller can receive, and `EPERM` and `ENOSYS`, with which a seccomp filter or an old kernel
+//! refuses a call. A call of bowout that is missing in this table fails the suite.
 
-/// The calls, and the errors of each; `retval=N` is a success that is none.
+/// The calls, and the errors of each. `retval=N`: the call returns N without doing its work.
 const ERRORS: &[(&str, &[&str])] = &[
     // Files.
     ("open", FILE),
@@ -69,7 +69,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("poll", &["EINTR", "ENOMEM", "EINVAL"]),
     ("ppoll", &["EINTR", "ENOMEM", "EINVAL"]),
     ("kill", &["EPERM", "ESRCH", "ENOSYS"]),
-    // bowout dies of the signal of its child.
+    // bowout forwards a signal with its value.
     ("rt_sigqueueinfo", &["EAGAIN", "EPERM", "ESRCH"]),
     (
         "pidfd_open",
@@ -90,7 +90,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("getpgid", &["EPERM", "ESRCH"]),
     ("getsid", &["EPERM", "ESRCH"]),
     ("prctl", &["EINVAL", "ENOSYS", "EPERM"]),
-    // ECHILD would be a lie: the child is there.
+    // Not ECHILD: the child exists, so the kernel does not return it.
     ("waitid", &["EINTR", "ENOSYS", "EPERM"]),
     ("wait4", &["ECHILD", "EINTR", "ENOSYS", "EPERM"]),
     ("setitimer", &["ENOSYS", "EPERM"]),
@@ -139,8 +139,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ),
     ("recvmsg", &["EAGAIN", "EINTR", "ENOMEM", "EPERM"]),
     ("getsockopt", &["EPERM"]),
-    // Memory and the C library. brk(2) of the kernel has no errors: it answers with where the break
-    // is.
+    // Memory and the C library. The kernel's brk(2) has no errors: it returns the current break.
     ("brk", &["retval=0"]),
     ("mmap", &["ENOMEM", "EPERM"]),
     ("mremap", &["ENOMEM", "EPERM"]),
@@ -178,8 +177,8 @@ const CHANGE: &[&str] = &[
     "EACCES", "EBUSY", "EIO", "ENOENT", "ENOSPC", "EPERM", "EROFS",
 ];
 const FORK: &[&str] = &["EAGAIN", "ENOMEM", "ENOSYS", "EPERM"];
-/// What execve(2) answers about a program that is there; not `ENOEXEC`, upon which a shell would
-/// have to read it.
+/// The errors of execve(2) for a program that exists. `ENOEXEC` is left out: bowout then runs a
+/// text file with the shell, and the program is not one.
 const EXEC: &[&str] = &[
     "E2BIG", "EACCES", "EAGAIN", "EIO", "ELIBBAD", "ELOOP", "EMFILE", "ENFILE", "ENOENT", "ENOMEM",
     "ENOTDIR", "EPERM", "ETXTBSY",
@@ -192,7 +191,7 @@ pub fn of(call: &str) -> Option<&'static [&'static str]> {
         .map(|(_, errors)| *errors)
 }
 
-/// What the C library says of it, and so what a log line holds.
+/// The C library's text for this error, as a log line contains it.
 pub fn description(error: &str) -> String {
     let number = match error {
         "E2BIG" => libc::E2BIG,

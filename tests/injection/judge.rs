@@ -1,4 +1,4 @@
-//! The result of a failed call, in words, and what it must not be.
+//! The result of a failed call, in words, and the results that are wrong.
 
 use std::collections::BTreeSet;
 
@@ -8,16 +8,16 @@ use crate::run::{Injection, Outcome, Whose, run};
 use crate::scenarios::Scenario;
 use crate::trace::Call;
 
-/// How often a scenario is run without any failure: its log may differ by the order in which things
-/// happen.
+/// The number of runs of a scenario without any failure. Their logs may differ, because the order
+/// of events does.
 const TIMES: usize = 4;
 
-/// A scenario in which nothing fails.
+/// A scenario in which no call fails.
 pub struct Base {
     calls: Vec<Call>,
-    /// In every log.
+    /// The lines in every log.
     always: BTreeSet<String>,
-    /// In some log.
+    /// The lines in any log.
     ever: BTreeSet<String>,
 }
 
@@ -63,7 +63,7 @@ impl Base {
         }
     }
 
-    /// The calls that are to be failed: all of bowout's, or those of the child before its exec.
+    /// The calls that are to fail: all of bowout's, or those of the child before its exec.
     pub fn calls_of(&self, whose: Whose) -> Vec<&Call> {
         let own = self.calls[0].pid;
         self.calls
@@ -87,7 +87,7 @@ fn named(status: Status) -> String {
     }
 }
 
-/// The outcome in words, and what is wrong with it.
+/// The outcome in words, and the objections to it.
 pub fn judge(
     scenario: &Scenario,
     base: &Base,
@@ -134,7 +134,7 @@ pub fn judge(
         Status::Code(137) | Status::Signal(libc::SIGKILL) => more
             .iter()
             .any(|line| line.contains("SIGKILL") || line.contains("cannot kill")),
-        // The notifier, which has no manager then.
+        // The notifier exits with 98 where it has no manager.
         Status::Code(98) => more.iter().any(|line| line.contains("cannot relay")),
         _ => false,
     };
@@ -154,7 +154,7 @@ pub fn judge(
     (format!("{ended}, {told}").replace('|', "/"), wrong)
 }
 
-/// What is wrong with a run in which bowout was sent a signal.
+/// The objection to a run in which bowout was sent a signal, if any.
 pub fn judge_signal(
     scenario: &Scenario,
     injection: &Injection,
@@ -170,7 +170,7 @@ pub fn judge_signal(
         return (!by(libc::SIGKILL) && outcome.status != scenario.status)
             .then(|| "neither killed nor ended before".into());
     }
-    // Before bowout's own first instruction no code of it can obey.
+    // Before its own first instruction, bowout cannot handle the signal.
     if outcome.status == scenario.status || (by(libc::SIGTERM) && !outcome.has_forked()) {
         return None;
     }

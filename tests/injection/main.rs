@@ -1,16 +1,16 @@
-//! Every system call of bowout, failed once at each of its places, on the real binary: `cargo test
-//! --test injection`. With `BOWOUT_LONG=1` at each place, else at one place for each purpose and
-//! error. `BLESS=1` with the long part writes tests/INJECTION.md anew. A look into /proc has places
-//! for every process of the machine: `unshare --pid --fork --mount-proc` in front of the long part
-//! leaves those of its own.
+//! Fails each system call of the bowout binary once, at each of its places: `cargo test --test
+//! injection`. The quick part fails one place of each purpose, with each error; `BOWOUT_LONG=1`
+//! fails each place. `BLESS=1` with the long part writes tests/INJECTION.md anew. A search of /proc
+//! makes calls for every process of the machine. Start the long part with `unshare --pid --fork
+//! --mount-proc`, so that only its own processes count.
 //!
-//! strace runs beside bowout (`-D`), not above it, and follows it alone, so that the child's calls
-//! are neither counted nor failed; those between the fork and the exec have a run of their own.
-//! Where strace may not trace, nothing of this can be run.
+//! strace runs beside bowout (`-D`), not as its parent. It follows bowout alone, so that the
+//! child's calls are neither counted nor failed. Runs of their own fail the calls between the fork
+//! and the exec. Where strace may not trace, the suite cannot run.
 //!
-//! Caveat: the places are those of a run before, and the number of calls differs from run to run
-//! (/proc has other processes); what was failed is therefore read from the trace of the failing run
-//! itself.
+//! Caveat: the places come from an earlier run, and the number of calls differs from run to run
+//! (/proc has other processes). The trace of the failing run itself therefore shows which call
+//! failed.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -34,7 +34,7 @@ use scenarios::{ALL, FORKED, Scenario};
 use table::{Seen, Table};
 use trace::Call;
 
-/// Each run mostly waits.
+/// Several runs at once: each run mostly waits.
 const THREADS: usize = 4;
 
 struct Job<'a> {
@@ -44,7 +44,7 @@ struct Job<'a> {
     injection: Injection,
 }
 
-/// Each scenario with its calls, as they are when nothing fails.
+/// Each scenario with its calls in runs without a failure.
 fn bases(scenarios: &'static [Scenario], whose: Whose) -> Vec<(&'static Scenario, Base)> {
     let homes = homes();
     let scenarios = scenarios
@@ -72,9 +72,10 @@ fn places<'a>(calls: &[&'a Call], most: usize) -> Vec<&'a Call> {
 fn errors_of(call: &Call) -> impl Iterator<Item = &'static str> {
     let all = errors::of(&call.name)
         .unwrap_or_else(|| panic!("{} is not in tests/injection/errors.rs", call.name));
-    // That /proc, or a process that is there, has no file in it would be a lie.
+    // No ENOENT in /proc: the files of /proc and of an existing process do not disappear.
     let in_proc = call.key.contains(" /proc");
-    // What is written late can fail at the close, and nothing but a file on a disk is (close(2)).
+    // close(2) reports the errors of delayed writes, which only a file on a disk has. For any other
+    // descriptor, EINTR is the only error.
     let closes = call.name == "close" && !call.key.contains(" DIR");
     all.iter()
         .copied()
@@ -97,7 +98,7 @@ fn work<T: Send>(jobs: &[Job<'_>], each: impl Fn(&Job<'_>) -> T + Sync) -> Vec<T
     done.into_inner().expect("no panic holds it")
 }
 
-/// One run: what was seen, if the call was met, and what is wrong with it.
+/// Makes one run. Returns its result, if the run made the call, and the objections to it.
 fn fail_one(job: &Job<'_>) -> (Option<Seen>, Vec<String>) {
     let describe = |what: &str| format!("{}: {:?}: {what}", job.scenario.name, job.injection);
     let outcome = match run(job.scenario, job.whose, Some(&job.injection)) {
@@ -126,21 +127,22 @@ fn fail_one(job: &Job<'_>) -> (Option<Seen>, Vec<String>) {
     )
 }
 
-/// The jobs: at every place, or at one of each purpose.
+/// The jobs for every place, or in the quick part for one place of each purpose.
 fn jobs<'a>(bases: &'a [(&'static Scenario, Base)], whose: Whose) -> Vec<Job<'a>> {
     let mut met = BTreeSet::new();
     let mut jobs = vec![];
     for (scenario, base) in bases {
         for call in places(&base.calls_of(whose), size(1, usize::MAX)) {
-            // The C library's own start is the same everywhere, and as PID 1 it cannot abort: it
-            // waits for ever.
+            // The C library's start is the same in each scenario. As PID 1 its abort does not end
+            // the process, which would wait for ever.
             if call.library && whose == Whose::Bowouts && scenario.home == Home::Pid1 {
                 continue;
             }
             if !size(met.insert(call.key.clone()), true) {
                 continue;
             }
-            // The first execve of every process is the one that makes it.
+            // Not the first execve of a process: strace counts in each process by itself, so the
+            // failure would also hit the execve by which strace starts bowout.
             for error in errors_of(call).filter(|_| call.name != "execve" || call.nth > 1) {
                 let injection = Injection {
                     call: call.name.clone(),
@@ -220,7 +222,7 @@ fn each_failed_call_leads_to_what_the_table_says() {
     );
 }
 
-/// A stop request while bowout is at this call, or SIGKILL to bowout itself.
+/// Sends bowout SIGTERM, and in one scenario SIGKILL, at each call.
 #[test]
 fn a_signal_at_each_call_is_obeyed() {
     if skip(no_strace()) {
@@ -229,7 +231,8 @@ fn a_signal_at_each_call_is_obeyed() {
     let bases = bases(ALL, Whose::Bowouts);
     let mut jobs = vec![];
     for (scenario, base) in &bases {
-        // A child of PID 1 cannot outlive it; of the others, a descendant does (README, "Limits").
+        // SIGKILL only where the command has no descendants, which would outlive bowout (README,
+        // "Limits"). No process can outlive PID 1.
         let signals: &[&str] = if scenario.name == "forward" {
             &["SIGTERM", "SIGKILL"]
         } else {
@@ -251,7 +254,7 @@ fn a_signal_at_each_call_is_obeyed() {
             }
         }
     }
-    // Of the quick part, one in four.
+    // The quick part runs one job in four.
     let jobs: Vec<Job<'_>> = jobs.into_iter().step_by(size(4, 1)).collect();
     let results = work(&jobs, |job| {
         match run(job.scenario, job.whose, Some(&job.injection)) {

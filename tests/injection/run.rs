@@ -8,23 +8,23 @@ use crate::common::{Status, timed, until};
 use crate::scenarios::Scenario;
 use crate::trace::{self, Call};
 
-/// Beyond the waits that bowout makes: machines are busy, and strace is slow.
+/// The time beyond bowout's own waits: machines are busy, and strace is slow.
 const SLACK: Duration = Duration::from_secs(20);
 
-/// What is done to a call.
+/// The change to a call.
 #[derive(Clone, Debug)]
 pub struct Injection {
     pub call: String,
-    /// `EPERM`, `retval=1`, or a signal.
+    /// `EPERM`, `retval=1`, or the name of a signal.
     pub what: String,
     pub nth: usize,
 }
 
-/// Whose calls are counted and hit.
+/// The processes whose calls are counted and failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     Bowouts,
-    /// Those of the child before its exec, too, each process by itself.
+    /// The child before its exec as well; strace counts in each process by itself.
     Both,
 }
 
@@ -48,19 +48,20 @@ pub struct Outcome {
     pub status: Status,
     pub calls: Vec<Call>,
     pub log: Vec<String>,
-    /// As it was written.
+    /// The log as it was written.
     pub raw: Vec<String>,
-    /// What must not be, whatever fails.
+    /// Effects that no failure may have.
     pub violations: Vec<String>,
 }
 
 impl Outcome {
-    /// Whether the child was there: a failure before it is reported, one after it is survived.
+    /// Returns true if the child was forked: bowout reports a failure before that, and survives one
+    /// after it.
     pub fn has_forked(&self) -> bool {
         self.calls.iter().any(Call::has_forked)
     }
 
-    /// What the injected call was for.
+    /// The purpose of the injected call.
     pub fn key(&self) -> Option<String> {
         let hits: Vec<&Call> = self.calls.iter().filter(|call| call.injected).collect();
         let child = hits.iter().find(|call| call.pid != self.calls[0].pid);
@@ -74,7 +75,8 @@ impl Outcome {
         }
     }
 
-    /// The call was one of the C library, before bowout's own first instruction.
+    /// Returns true if the injected call was the C library's, before bowout's own first
+    /// instruction.
     pub fn is_library(&self) -> bool {
         self.calls
             .iter()
@@ -82,7 +84,7 @@ impl Outcome {
     }
 }
 
-/// Runs the scenario; an error is a watchdog's.
+/// Runs the scenario. The error is the message of a panic, such as the watchdog's.
 pub fn run(
     scenario: &Scenario,
     whose: Whose,
@@ -101,7 +103,7 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
     let file = dir.file("trace");
     let mut words: Vec<String> = vec!["-o".into(), file.to_str().expect("text").into()];
     if whose == Whose::Both {
-        // Only to the exec: what follows is the command.
+        // The trace ends at the exec, after which the process is the command.
         words.extend(["-f", "-b", "execve"].map(String::from));
     }
     words.extend(injection.iter().flat_map(|injection| injection.words()));
@@ -113,7 +115,7 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
     });
     let mut violations = vec![];
     if injection.is_some_and(|injection| injection.what == "SIGKILL") {
-        // The kernel kills the child then, which takes its time.
+        // The kernel then kills the child, which takes its time.
         until("the child ends with bowout", || {
             bowout
                 .left()
@@ -142,7 +144,7 @@ fn supervise(scenario: &Scenario, whose: Whose, injection: Option<&Injection>) -
         bowout.pid
     };
     let calls = trace::parse(&fs::read_to_string(&file).unwrap_or_default(), &dir.0, me);
-    // With a process left, the pipe does not end.
+    // If a process is left, the pipe does not end.
     let raw = if left.is_empty() {
         bowout.log()
     } else {

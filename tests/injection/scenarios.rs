@@ -1,5 +1,5 @@
-//! What bowout does while one of its calls fails. Each one waits for facts, and goes on without
-//! them when bowout has ended.
+//! The runs of bowout in which one of its calls fails. Each one waits for facts, and goes on
+//! without them when bowout has ended.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -14,9 +14,9 @@ pub struct Scenario {
     options: &'static [&'static str],
     command: Command,
     drive: fn(&Running),
-    /// How bowout ends when nothing fails.
+    /// bowout's status when no call fails.
     pub status: Status,
-    /// What may be waited for in all, in ms: the grace period and the bounded waits.
+    /// The longest waits in all, in ms: the grace period and the bounded waits.
     pub bound_ms: u64,
 }
 
@@ -30,8 +30,8 @@ enum Command {
     Path(&'static [&'static str]),
 }
 
-/// For a child that obeys, which may wait for the processor first. It is waited out where the
-/// request does not reach it.
+/// Enough for a child that exits on SIGTERM and may wait for the processor first. It passes in full
+/// where the request does not reach the child.
 const GRACE: &str = "3s";
 
 /// The directory that a scenario's options name.
@@ -167,7 +167,7 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Where the calls between the fork and the exec are failed, too.
+/// The scenarios in which the calls between the fork and the exec fail as well.
 pub const FORKED: &[Scenario] = &[
     Scenario {
         name: "path",
@@ -188,7 +188,7 @@ pub const FORKED: &[Scenario] = &[
 ];
 
 impl Scenario {
-    /// What a run of it needs besides bowout: the files, and the manager's end of the socket.
+    /// The needs of a run besides bowout: the files, and the manager's end of the socket.
     pub fn prepare(&self) -> (Dir, Option<UnixDatagram>) {
         let dir = Dir::new();
         if self.name == "report" {
@@ -204,7 +204,7 @@ impl Scenario {
         matches!(self.name, "notify")
     }
 
-    /// bowout below strace, which is given these words and is not bowout's parent (`-D`).
+    /// Starts bowout below strace, which is given these words and is not bowout's parent (`-D`).
     pub fn start(&self, dir: &Dir, strace: &[String]) -> Running {
         let folder = dir.0.to_str().expect("text");
         let mut words: Vec<String> = ["-D", "-y"].map(String::from).to_vec();
@@ -219,7 +219,8 @@ impl Scenario {
             .program("strace")
             .at(self.home)
             .env("RUNTIME_DIRECTORY", folder);
-        // What is closed one by one where close_range(2) fails is not to be traced 65,536 times.
+        // Where close_range(2) fails, bowout closes each descriptor. The limit keeps 65,536 of
+        // these calls out of the trace.
         start = start.with(["--nofile", "64"]);
         if matches!(self.command, Command::Path(_)) {
             start = start.env("PATH", "/no-such-directory:/bin");
@@ -241,7 +242,7 @@ impl Scenario {
         })
     }
 
-    /// From the start to the last request; the end is waited for by the code that has started it.
+    /// Drives a run from the start to the last request. The caller waits for the end.
     pub fn drive(&self, bowout: &Running) {
         (self.drive)(bowout);
     }
@@ -289,7 +290,7 @@ fn stop_both(bowout: &Running) {
     bowout.try_kill(TERM);
 }
 
-/// Of a message that comes with the child's end bowout may log or not; this one is there before
+/// bowout may log a message that arrives with the child's end, or not. This message arrives before
 /// the signal that ends the child.
 fn stop_after_a_message(bowout: &Running) {
     stop(bowout);

@@ -1,11 +1,11 @@
-//! The table of what each failed call leads to: made from the runs, kept in tests/INJECTION.md, and
-//! compared with it.
+//! The table of the results of each failed call: made from the runs, kept in tests/INJECTION.md,
+//! and compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-/// What was seen in one run.
+/// The observation of one run.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub key: String,
@@ -38,9 +38,9 @@ Whatever fails: no process is left but one that the log names (exit code 137), b
 | --- | --- | --- | --- |
 ";
 
-/// Not made on every machine, at every time: where some 170 processes run, what a look at all of
-/// them takes is asked of mmap(2) (`M_MMAP_THRESHOLD`, mallopt(3)); and whether the child was
-/// stopped is asked where a SIGCHLD comes of a process that is reaped by then.
+/// Calls that are not made on every machine, or not at every time. Where some 170 processes run,
+/// the memory for a scan of them comes from mmap(2) (`M_MMAP_THRESHOLD`, mallopt(3)). bowout asks
+/// if the child was stopped where a SIGCHLD is from a process that is already reaped.
 const SOMETIMES: [&str; 2] = ["mmap", "waitid P_PID WSTOPPED"];
 
 fn file() -> PathBuf {
@@ -57,7 +57,7 @@ impl Table {
         scenarios.insert(seen.scenario.clone());
     }
 
-    /// Keeps what `old` says of a call that is not made on every machine.
+    /// Keeps the rows of `old` for calls that are not made on every machine.
     pub fn keep(&mut self, old: &Self) {
         for (row, seen) in old
             .0
@@ -68,7 +68,7 @@ impl Table {
         }
     }
 
-    /// The one in the repository.
+    /// The table in the repository.
     pub fn read() -> Self {
         let text = fs::read_to_string(file()).unwrap_or_default();
         let mut table = Self::default();
@@ -103,7 +103,7 @@ impl Table {
         fs::write(file(), text).expect("tests/INJECTION.md");
     }
 
-    /// Why this is not what the table says, if so.
+    /// The difference of this observation from the table, if any.
     pub fn objection(&self, seen: &Seen) -> Option<String> {
         let row = self.0.get(&(seen.key.clone(), seen.outcome.clone()));
         // A call that is not made in every run may have been missed with this error when the table

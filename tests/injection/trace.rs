@@ -1,4 +1,4 @@
-//! What strace has written: the calls of one run, and what each is for. The purpose comes from the
+//! The output of strace: the calls of one run, and the purpose of each. The purpose comes from the
 //! arguments, never from a position, so that the table outlives a change of the order or the number
 //! of calls.
 
@@ -7,34 +7,34 @@ use std::path::Path;
 /// One system call of bowout.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Of which process; 0 where only bowout was traced.
+    /// The PID of its process; 0 where only bowout was traced.
     pub pid: i32,
     pub name: String,
-    /// The name, and what it is for.
+    /// The name and the purpose.
     pub key: String,
-    /// The how manieth of this name in its process, from 1: what strace counts.
+    /// The number of this call among those of its name in its process, from 1, as strace counts.
     pub nth: usize,
-    /// Before bowout's own first instruction.
+    /// The call is before bowout's own first instruction.
     pub library: bool,
     pub injected: bool,
     pub result: i64,
 }
 
 impl Call {
-    /// No matter of bowout's: a debug build's check that a descriptor is open (std), which the
-    /// release build has not.
+    /// Returns true for a debug build's check that a descriptor is open (std), which the release
+    /// build does not make.
     pub fn is_check(&self) -> bool {
         self.key.starts_with("fcntl") && self.key.ends_with("F_GETFD")
     }
 
-    /// It has made another process.
+    /// Returns true if the call made another process.
     pub fn has_forked(&self) -> bool {
         ["clone", "clone3", "fork", "vfork"].contains(&self.name.as_str()) && self.result > 0
     }
 }
 
-/// The calls in the order of their beginning; `dir` is the test's own directory, `me` bowout's
-/// number as it sees it.
+/// The calls in the order of their beginning. `dir` is the test's own directory, `me` bowout's PID
+/// in its own namespace.
 pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut library = Vec::new();
@@ -46,7 +46,7 @@ pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
             _ => (0, line),
         };
         if let Some(rest) = rest.strip_prefix("<... ") {
-            // The other half of a line that another process has cut.
+            // The second half of a line that another process interrupted.
             let name = rest.split(' ').next().unwrap_or_default();
             if let Some(call) = calls
                 .iter_mut()
@@ -83,7 +83,7 @@ pub fn parse(text: &str, dir: &Path, me: i32) -> Vec<Call> {
             result: result(rest),
         });
     }
-    // strace's own, which makes it bowout.
+    // strace's own execve, which starts bowout.
     if calls.first().is_some_and(|call| call.name == "execve") {
         calls.remove(0);
     }
@@ -101,7 +101,7 @@ fn result(line: &str) -> i64 {
         .unwrap_or(0)
 }
 
-/// What a call is for, without numbers of processes, descriptors and addresses.
+/// The purpose of a call, without PIDs, descriptors and addresses.
 fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
     let words = split(arguments);
     let word = |at: usize| words.get(at).map_or("", |word| word.as_str());
@@ -129,7 +129,7 @@ fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
         "fcntl" | "ioctl" => format!("{} {}", descriptor(word(0), dir), word(1)),
         "dup2" | "dup3" => descriptor(word(1), dir),
         "setsockopt" => word(2).to_owned(),
-        // The old and the new name; the second path of a pair says it.
+        // The new name, which is the second path, names the purpose.
         "rename" => path(word(1), dir),
         "renameat" => path_at(word(2), word(3), dir),
         _ => {
@@ -151,7 +151,7 @@ fn purpose(name: &str, arguments: &str, dir: &Path, me: i32) -> String {
     }
 }
 
-/// The arguments, split at the commas that are in no bracket and no string.
+/// Splits the arguments at the commas outside brackets and strings.
 fn split(arguments: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let (mut depth, mut quoted, mut escaped) = (0, false, false);
@@ -190,7 +190,7 @@ fn path(text: &str, dir: &Path) -> String {
             _ => part,
         });
     let text = parts.collect::<Vec<_>>().join("/");
-    // The group, and the version of its interface, are the machine's.
+    // The group, and the version of its interface, depend on the machine.
     if text.starts_with("/sys/fs/cgroup/") {
         let file = match text.rsplit('/').next() {
             Some("memory.oom_control") => "memory.events",
@@ -202,7 +202,7 @@ fn path(text: &str, dir: &Path) -> String {
     numberless(&text)
 }
 
-/// `4</proc>` and `"7/stat"`.
+/// The path of arguments such as `4</proc>` and `"7/stat"`.
 fn path_at(folder: &str, name: &str, dir: &Path) -> String {
     let folder = folder
         .split_once('<')
@@ -213,7 +213,7 @@ fn path_at(folder: &str, name: &str, dir: &Path) -> String {
     )
 }
 
-/// `4</proc/7/stat>`.
+/// The name of an argument such as `4</proc/7/stat>`.
 fn descriptor(text: &str, dir: &Path) -> String {
     let number = text.split('<').next().unwrap_or_default();
     let what = text
@@ -230,7 +230,7 @@ fn descriptor(text: &str, dir: &Path) -> String {
     }
 }
 
-/// Every number becomes `#`, and a duration, too.
+/// Replaces every number by `#`, and gives every duration the same unit.
 pub fn numberless(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -248,7 +248,7 @@ pub fn numberless(text: &str) -> String {
     out.replace("#ms", "#s")
 }
 
-/// The line of a log without what differs from run to run.
+/// A log line without the parts that differ from run to run.
 pub fn plain(line: &str, dir: &Path) -> String {
     let line = line.replace(&*dir.to_string_lossy(), "DIR");
     let line = match line.split_once(" (os error ") {
@@ -258,7 +258,7 @@ pub fn plain(line: &str, dir: &Path) -> String {
         ),
         None => line,
     };
-    // The command is named by its path, which is another one on each machine.
+    // The command is named by its path, which differs from machine to machine.
     let line = line
         .split('\'')
         .enumerate()
@@ -266,8 +266,8 @@ pub fn plain(line: &str, dir: &Path) -> String {
     nameless(&numberless(&line.collect::<Vec<_>>().join("'")))
 }
 
-/// Without the names and the states of processes, which are as the moment has them: the list of
-/// descendants, and what stands after the PID.
+/// Removes the names and states of processes, which depend on the moment: the list of descendants,
+/// and the text after the PID.
 fn nameless(line: &str) -> String {
     let mut parts = line
         .split(" ('")
@@ -287,7 +287,7 @@ fn nameless(line: &str) -> String {
 }
 
 fn short(command: &str) -> &str {
-    // This very program, as the kernel names it.
+    // The test program itself, as the kernel names it.
     if command.starts_with("injection-") {
         return "test";
     }

@@ -1,8 +1,8 @@
-//! The options that bowout took from tini, dumb-init and GNU timeout: each case runs under the
-//! program and under bowout, `cargo test --test peer-flags`. What is compared is the exit status,
-//! the signals that the command and its descendant were sent, and which of the two are left
-//! running. The table says where the two differ, and why bowout does (the design decides): the test
-//! fails when one of these differences disappears, and when another one comes.
+//! The options that bowout took from tini, dumb-init and GNU timeout. Each case runs under the
+//! program and under bowout: `cargo test --test peer-flags`. The test compares the exit status, the
+//! signals that the command and its descendant received, and which of the two are left running. The
+//! table lists where the two differ, and why bowout does (the design decides). The test fails when
+//! one of these differences disappears, and when another one appears.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -23,24 +23,26 @@ use common::{BOWOUT, Dir, Running, Start, Status, hold, probe, signals_of, skip,
 const TERM: i32 = libc::SIGTERM;
 const HUP: i32 = libc::SIGHUP;
 const USR1: i32 = libc::SIGUSR1;
-/// What the test asks a process by whether it is left. No case sends it.
+/// The signal by which the test checks if a process is left. No case sends it.
 const ASKED: i32 = 64;
 
 #[derive(Clone, Copy)]
 enum Step {
-    /// To the wrapper; the command has it before the next step, or the wrapper has exited.
+    /// Sends it to the wrapper. The command receives it before the next step, or the wrapper has
+    /// exited.
     Send(i32),
-    /// To the wrapper; no process waits for it.
+    /// Sends it to the wrapper, without a wait.
     Drop(i32),
     /// The process that started the wrapper exits.
     ParentExits,
 }
 use Step::{Drop, ParentExits, Send};
 
-/// A field of the outcome, and why bowout differs there.
+/// A field of the outcome, and the reason why bowout differs there.
 type Difference = (&'static str, &'static str);
 
-/// The two lines begin with the program. PROBE is the probe, FILE a file that is not executable.
+/// The two lines, which begin with the program, the steps and the differences. PROBE is the probe,
+/// FILE a file that is not executable.
 struct Case(
     &'static str,
     &'static str,
@@ -48,11 +50,11 @@ struct Case(
     &'static [Difference],
 );
 
-const LEFT: Difference = ("left", "bowout leaves no process (promise 3)");
+const LEFT: Difference = ("left", "bowout leaves no process");
 const DRAIN: Difference = ("descendant", "bowout asks what the command leaves to exit");
 const SAME_DEATH: Difference = (
     "end",
-    "bowout dies as the command did, unless it is PID 1 (promise 4)",
+    "bowout dies as the command did, unless it is PID 1",
 );
 const OWN_CODES: Difference = ("end", "bowout's own failures are 125, 126 and 127");
 const NO_CONT: Difference = (
@@ -136,8 +138,8 @@ const CASES: &[Case] = &[
         "bowout -s --grace 1h -- PROBE signals --name c --exit USR1:7",
         &[Send(TERM), Send(TERM), Send(USR1)],
         &[
-            ("command", "a second stop request means now (promise 2)"),
-            ("end", "a second stop request means now (promise 2)"),
+            ("command", "a second stop request means now"),
+            ("end", "a second stop request means now"),
         ],
     ),
     Case(
@@ -290,7 +292,7 @@ const CASES: &[Case] = &[
         &[],
         &[(
             "end",
-            "0 as a limit is refused, and 'never' named (design 3.8)",
+            "0 as a limit is refused, and 'never' named",
         )],
     ),
     Case(
@@ -425,7 +427,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// What is compared, by name.
+/// The compared fields, by name.
 type Outcome = BTreeMap<&'static str, String>;
 
 fn run(line: &str, file: &str, steps: &[Step], logs: bool) -> Outcome {
@@ -445,7 +447,7 @@ fn run(line: &str, file: &str, steps: &[Step], logs: bool) -> Outcome {
         words.splice(0..0, ["sh", "-c", script, "sh"]);
     }
     let (stdin, kept) = std::io::pipe().expect("a pipe");
-    // A signal that comes before the probe can report it stays pending.
+    // A signal that arrives before the probe can report it stays pending.
     let set_up = ["--block", "TERM,INT,CONT"];
     let start = Start::direct().stdin(stdin);
     let start = if steps.is_empty() {
@@ -494,14 +496,14 @@ fn run(line: &str, file: &str, steps: &[Step], logs: bool) -> Outcome {
         let mut signals = signals_of(name, &out);
         signals.retain(|signal| *signal != ASKED);
         if line.starts_with("timeout") || line.starts_with("dumb-init") {
-            // timeout sends its signal to the process and to the group, dumb-init SIGTERM once
-            // more at the end: one or two, as they meet.
+            // timeout sends its signal to the process and to the group, and dumb-init sends SIGTERM
+            // once more at the end. The command receives one or two, if they merge or not.
             signals.dedup();
         }
         outcome.insert(field, format!("{signals:?}"));
     }
     if logs {
-        // Of orphans, what is said of them alone.
+        // In a run with orphans, only a line about them counts.
         let says = |line: &&String| !line_is_of_probe(line);
         let reaps = |line: &&String| line.to_lowercase().contains("reaped");
         let about = |lines: &[String]| {
@@ -518,12 +520,12 @@ fn run(line: &str, file: &str, steps: &[Step], logs: bool) -> Outcome {
     outcome
 }
 
-/// Not the log of a wrapper.
+/// Returns true for a line of the probe, which is not a wrapper's log.
 fn line_is_of_probe(line: &str) -> bool {
     line.starts_with("most ") || line == "none left"
 }
 
-/// Waits until the command has it, or until no wrapper is there to forward it.
+/// Waits until the command has received the signal, or the wrapper has exited.
 fn send(running: &mut Running, signal: i32) {
     let count = |running: &Running| {
         let seen = signals_of("c", &running.out.seen());
@@ -552,11 +554,12 @@ fn has_exited(pin: &OwnedFd) -> bool {
     unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
 }
 
-/// Whether it answers. What was sent SIGKILL does not, and can be there for a moment yet. Ends it.
+/// Returns true if the process answers, and kills it. A process that was sent SIGKILL does not
+/// answer, but may exist for a moment longer.
 fn is_left(running: &Running, name: &str, pin: &OwnedFd) -> bool {
     let pinned = |signal: i32| {
         let pin = pin.as_raw_fd();
-        // SAFETY: no information is passed; the kernel makes it up as for kill.
+        // SAFETY: the pointer to the information is null; the kernel fills it in as for kill(2).
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pin, signal, 0, 0) }
     };
     pinned(ASKED);
@@ -568,10 +571,10 @@ fn is_left(running: &Running, name: &str, pin: &OwnedFd) -> bool {
     answers
 }
 
-/// What is wrong with a case, if anything; what it found otherwise.
+/// Runs a case. The error lists the faults, the text the expected differences.
 fn check(case: &Case, file: &str) -> Result<String, String> {
     let Case(peer, bowout, steps, differences) = case;
-    // What a run logs that nothing disturbs. Without -s tini warns that it is not PID 1.
+    // Compares the logs of undisturbed runs. Without -s, tini warns that it is not PID 1.
     let logs = ["tini -s ", "dumb-init "]
         .iter()
         .any(|start| peer.starts_with(start))
@@ -608,7 +611,7 @@ fn check(case: &Case, file: &str) -> Result<String, String> {
     Ok(found.join("; "))
 }
 
-/// Past the test runner's capture.
+/// Prints a line past the test runner's capture.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

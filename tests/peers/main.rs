@@ -1,9 +1,8 @@
-//! Five checks at the terminal, the same for bowout and for the wrappers that are installed, as a
-//! Markdown table: `cargo test --test peers`. It claims nothing and fails nothing; man/GUIDE.md
-//! quotes it.
+//! Five checks at the terminal, the same for bowout and for the installed wrappers, as a Markdown
+//! table: `cargo test --test peers`. It asserts no result; man/GUIDE.md quotes it.
 //!
-//! Each cell is a fact that was seen. Where one did not come, `PEERS_PATIENCE` is how long it was
-//! waited for, in seconds.
+//! Each cell is an observed fact. For a fact that was not observed, `PEERS_PATIENCE` is the wait in
+//! seconds.
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
@@ -22,7 +21,7 @@ use common::{field, hold, leftovers, probe};
 
 struct Wrapper {
     name: &'static str,
-    /// Up to the command.
+    /// The words up to the command.
     call: &'static str,
 }
 
@@ -72,7 +71,7 @@ fn patience() -> Duration {
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
-/// A shell that waits for a fact no longer than is said.
+/// A shell that waits for a fact no longer than `PEERS_PATIENCE`.
 fn shell() -> Shell {
     let mut shell = Shell::start();
     shell.0.patience = patience();
@@ -84,8 +83,8 @@ fn sees(pty: &mut Pty, text: &str) -> bool {
         .is_some()
 }
 
-/// The wrapper leads the session and is held up, so that what it sends comes after what the
-/// terminal has sent, and is not merged with it. SIGTERM through the wrapper comes after both.
+/// The wrapper leads the session and is stopped, so that its signal arrives after the terminal's,
+/// and does not merge with it. SIGTERM through the wrapper arrives after both.
 fn ctrl_c(call: &str) -> String {
     let line = format!("{call} probe terminal --catch INT,TERM");
     let mut pty = Pty::start(Role::Controlling, &line.split(' ').collect::<Vec<_>>());
@@ -171,7 +170,7 @@ fn pipeline(call: &str) -> String {
     let command = "sh -c \"echo text; exec >&-; exec probe terminal --catch USR1 --to out\"";
     shell.line(&format!("{call} {command} | (cat; echo the end) & :"));
     let child = shell.0.ready_in("out");
-    // While the child lives; it has closed its own copy.
+    // The child is alive, and has closed its own copy.
     let end = shell
         .0
         .comes(|pty| pty.unread().contains("the end").then_some(()));
@@ -190,7 +189,7 @@ fn pipeline(call: &str) -> String {
     }
 }
 
-/// SIGTERM through the wrapper comes after SIGHUP.
+/// SIGTERM through the wrapper arrives after SIGHUP.
 fn nohup(call: &str) -> String {
     let mut shell = shell();
     shell.line(&format!(
@@ -198,10 +197,11 @@ fn nohup(call: &str) -> String {
     ));
     let child = shell.0.ready_in("out");
     let wrapper = parent_of(child);
-    // As the shell does it at its end, and as an administrator does.
+    // The group gets SIGHUP, as from a shell at its end or from an administrator.
     let held = hold(wrapper).expect("the wrapper");
     kill(-group_of(wrapper), libc::SIGHUP);
-    // Some have ended by now, and their number may be another's. SAFETY: no information is passed.
+    // SAFETY: no information is passed. Through a pidfd, because some wrappers have exited by now,
+    // and other processes may have their PIDs.
     unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
@@ -218,7 +218,7 @@ fn nohup(call: &str) -> String {
     answer.unwrap_or("no answer").into()
 }
 
-/// The first word of what it says of itself that begins like a number.
+/// The first word of its `--version` that begins like a number.
 fn version(wrapper: &Wrapper) -> String {
     let program = if wrapper.name == "bowout" {
         common::BOWOUT

@@ -6,8 +6,8 @@ use std::ptr::{null, null_mut};
 
 use crate::{Words, receive, signal, sys};
 
-/// Performs the acts that the words name, in order, with every signal blocked. After them, or after
-/// `--`, continues as `signals`.
+/// Runs the acts that the words name, one after the other, with every signal blocked. After `--`,
+/// it behaves as `signals`.
 pub(crate) fn hostile(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     // SAFETY: no arguments.
@@ -18,15 +18,14 @@ pub(crate) fn hostile(words: &mut Words) -> ! {
             "say" => sys::say(&words.text()),
             "await" => await_signal(signal(&words.text())),
             "name" => name(words.word().unwrap_or_default()),
-            // SAFETY: no pointers; the parent lives as long as we are its child.
+            // SAFETY: no pointers; the parent exists as long as this process is its child.
             "tell" => drop(sys::check(
                 unsafe { libc::kill(parent, signal(&words.text())) },
                 "kill",
             )),
             "echo" => echo(parent, signal(&words.text())),
             "forge" => forge(parent, words.number(), signal(&words.text())),
-            // SAFETY: no pointers. The result is ignored: where the system forbids the call, the
-            // test only lacks this act.
+            // SAFETY: no pointers. Where the system refuses kill(-1), the act fails, not the test.
             "all" => drop(unsafe { libc::kill(-1, signal(&words.text())) }),
             "limit" => limit(parent, words.number(), words.number()),
             "trace" => trace(
@@ -84,7 +83,7 @@ fn await_signal(signal: c_int) {
     {}
 }
 
-/// Sets the name that ps(1) and the log show, of at most 15 bytes.
+/// Sets the name that ps(1) and the log print: up to 15 bytes.
 fn name(name: OsString) {
     let name = CString::new(name.into_vec()).unwrap_or_default();
     // SAFETY: a string that outlives the call.
@@ -94,7 +93,7 @@ fn name(name: OsString) {
     );
 }
 
-/// Sends the signal to the parent and waits until the parent sends it back.
+/// Sends the signal to the parent and waits until it comes back.
 fn echo(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
     sys::check(unsafe { libc::kill(parent, signal) }, "kill");
@@ -102,8 +101,8 @@ fn echo(parent: c_int, signal: c_int) {
     sys::say(&format!("back {signal}"));
 }
 
-/// Queues a signal that names a false sender: the caller of rt_sigqueueinfo(2) fills in the PID and
-/// the user.
+/// Queues a signal with a false sender: rt_sigqueueinfo(2) takes the sender's PID and UID from the
+/// caller.
 fn forge(parent: c_int, pid: c_int, signal: c_int) {
     #[repr(C)]
     struct Info {
@@ -126,7 +125,7 @@ fn limit(pid: c_int, which: c_int, to: c_int) {
         rlim_cur: to as u64,
         rlim_max: to as u64,
     };
-    // SAFETY: the kernel only reads the limit; the old limit is not asked for.
+    // SAFETY: the new limit is only read, and there is no pointer for the old one.
     let done = unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
@@ -139,7 +138,7 @@ fn limit(pid: c_int, which: c_int, to: c_int) {
     sys::check(done as c_int, "prlimit");
 }
 
-/// Traces the process and never waits for it: a signal stops it, and after it exits no other
+/// Seizes a process and never waits for it. A signal stops the process, and after its end no other
 /// process can reap it.
 fn trace(pid: c_int) {
     // SAFETY: no pointers are read.
@@ -149,7 +148,7 @@ fn trace(pid: c_int) {
     );
 }
 
-/// Keeps the process stopped until this process exits.
+/// Seizes a process and stops it, until this tracer exits.
 fn attach(pid: c_int) {
     trace(pid);
     // SAFETY: no pointers are read; no status is asked for.
@@ -173,8 +172,8 @@ fn open(path: &str, flags: c_int) -> c_int {
     }
 }
 
-/// Writes to the pipe of `fd` until it is full. Opens it again, so that the flags of the shared
-/// open file description do not change.
+/// Writes to a pipe until it is full. It opens a file description of its own, so that the flags of
+/// the shared one stay as they are.
 fn fill(fd: c_int) {
     let own = sys::check(open(&format!("/proc/self/fd/{fd}"), libc::O_WRONLY), "open");
     for size in [4096, 1] {
@@ -184,8 +183,8 @@ fn fill(fd: c_int) {
     }
 }
 
-/// Makes the kernel send a signal to the parent whenever a process reads from stderr, which the two
-/// share (fcntl(2), `O_ASYNC`).
+/// Makes the kernel send the signal to the parent each time a process reads from stderr, which the
+/// two share (fcntl(2), `O_ASYNC`).
 fn on_every_line(parent: c_int, signal: c_int) {
     // SAFETY: no pointers.
     unsafe {
@@ -202,14 +201,14 @@ fn on_every_line(parent: c_int, signal: c_int) {
     }
 }
 
-/// Opens the file of each of the parent's descriptors below 64, where the kernel allows it, for
-/// writing and for reading. Tries to write a byte and to read one.
+/// Opens each of the parent's descriptors 0 to 63 anew, writes one byte to it and reads one byte
+/// from it.
 fn reopen(parent: c_int) {
     for fd in 0..64 {
         for flags in [libc::O_WRONLY, libc::O_RDONLY] {
             let own = open(&format!("/proc/{parent}/fd/{fd}"), flags);
             let mut byte = [b'\n'];
-            // SAFETY: the buffer is one byte; the descriptor is ours, or -1.
+            // SAFETY: the buffer is one byte; the descriptor is this process's own, or -1.
             unsafe {
                 libc::write(own, byte.as_ptr().cast(), 1);
                 libc::read(own, byte.as_mut_ptr().cast(), 1);
@@ -224,15 +223,15 @@ fn exit() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Continues in a child, which this process orphans by its exit.
+/// Continues in a child, which becomes an orphan.
 fn leave() {
     if sys::fork() > 0 {
         exit()
     }
 }
 
-/// Continues for ever in a new orphan, in a new session, and under a new name. The name contains
-/// text that looks like the fields after it in /proc/PID/stat.
+/// Forks for ever, and each parent exits at once. Each process has a session of its own, and a name
+/// that misleads a parser of /proc/PID/stat.
 fn chain() -> ! {
     loop {
         leave();
@@ -242,7 +241,7 @@ fn chain() -> ! {
     }
 }
 
-/// Continues in another thread. The first thread exits, and the process then looks like a zombie.
+/// Continues in another thread. The main thread exits, and the process then looks like a zombie.
 fn thread(words: Vec<OsString>) -> ! {
     std::thread::spawn(move || hostile(&mut Words(words.into_iter())));
     // SAFETY: this thread holds nothing that the other needs.
@@ -250,7 +249,8 @@ fn thread(words: Vec<OsString>) -> ! {
     exit()
 }
 
-/// Mounts an empty directory over this one, for each process that shares our mount namespace.
+/// Mounts an empty file system over this directory, for every process that shares the mount
+/// namespace.
 fn over(place: &CStr) {
     // SAFETY: strings that outlive the call.
     let done = unsafe {

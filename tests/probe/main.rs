@@ -1,13 +1,13 @@
-//! The command that bowout runs in the end-to-end tests, and the set-ups in which they run bowout.
+//! The command that the end-to-end tests run under bowout, and the set-ups that they run bowout in.
 //!
-//! `main` is a C function: Rust's start-up code opens closed descriptors and ignores SIGPIPE, and
-//! the tests measure exactly these.
+//! It has a C `main`: Rust's own start-up opens closed descriptors and ignores SIGPIPE, and the
+//! tests measure both.
 //!
 //! Lines on stdout are `[NAME ]ready PID`, then `[NAME ]SIGNAL CODE SENDER VALUE` for every signal
 //! received.
 #![no_main]
 #![allow(unsafe_code)]
-// clippy.toml restricts clocks and threads for bowout, not for its command.
+// The rules on clocks and threads apply to bowout, not to its command.
 #![allow(clippy::disallowed_methods)]
 
 mod hostile;
@@ -56,7 +56,7 @@ ns [--here] [--no-proc | --hide | --outer-proc | --ended-proc | --no-tty | --own
                              COMMAND as PID 1 of a namespace; end as it ends
 ns --no-fork -- COMMAND      COMMAND's children in a PID namespace of their own, as by `unshare -p`";
 
-/// The words of the command line, which are taken one by one.
+/// The words of the command line, to be taken one by one.
 struct Words(std::vec::IntoIter<OsString>);
 
 impl Words {
@@ -76,7 +76,7 @@ impl Words {
         number(&self.text())
     }
 
-    /// The remaining words.
+    /// The remaining words, which are the command after `--`.
     fn command(&mut self) -> Vec<OsString> {
         self.0.by_ref().collect()
     }
@@ -87,7 +87,7 @@ fn number(text: &str) -> c_int {
         .unwrap_or_else(|_| sys::fail(&format!("not a number: {text}")))
 }
 
-/// Parses a signal: a name, such as `TERM`, or any number.
+/// A signal's number, from a name such as `TERM` or from any number.
 fn signal(text: &str) -> c_int {
     match text {
         "HUP" => libc::SIGHUP,
@@ -106,7 +106,7 @@ fn signal(text: &str) -> c_int {
     }
 }
 
-/// Parses a pair, such as `TERM:7`.
+/// Splits a pair such as `TERM:7`.
 fn pair(text: &str) -> (c_int, &str) {
     let Some((left, right)) = text.split_once(':') else {
         sys::fail(&format!("not a pair: {text}"))

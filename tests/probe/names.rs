@@ -33,8 +33,8 @@ fn inode() -> u64 {
     }
 }
 
-/// Sets each of these variables to the PID of this process, or to its pidfd's inode. Then executes
-/// the command, which keeps the PID.
+/// Sets each of these variables so that it names this process, then executes the command in the
+/// same process.
 pub(crate) fn named(words: &mut Words) -> ! {
     while let Some(name) = words.word() {
         if name == "--" {
@@ -51,7 +51,7 @@ pub(crate) fn named(words: &mut Words) -> ! {
     sys::fail("named: no command")
 }
 
-/// Prints the PID and the inode of this process, and the values of the variables.
+/// Prints this process's PID and inode, and the values of the variables.
 pub(crate) fn names() -> ! {
     sys::say(&format!("pid {}", std::process::id()));
     sys::say(&format!("inode {}", inode()));

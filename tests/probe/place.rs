@@ -1,4 +1,4 @@
-//! The places that a command, or bowout, is started in.
+//! The surroundings that a command, or bowout, is started in.
 
 use std::ffi::{CStr, c_int, c_long, c_ulong};
 use std::fs;
@@ -21,7 +21,7 @@ pub(crate) fn kill(words: &mut Words) -> c_int {
     0
 }
 
-/// A tracer that never looks: a traced process that has ended cannot be reaped by its parent.
+/// A tracer that never waits: its tracee's parent cannot reap the tracee after its end.
 pub(crate) fn trace(pid: c_int) -> ! {
     // SAFETY: no pointers are read.
     let done = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
@@ -30,8 +30,8 @@ pub(crate) fn trace(pid: c_int) -> ! {
     sys::pause()
 }
 
-/// Starts COMMAND from a thread that ends once COMMAND has a child, then waits for SIGTERM as a
-/// process that goes on.
+/// Starts COMMAND from a thread that exits once COMMAND has a child. The process goes on and waits
+/// for SIGTERM.
 pub(crate) fn thread(words: &mut Words) -> c_int {
     words.word();
     let command = words.command();
@@ -71,14 +71,14 @@ pub(crate) fn with(words: &mut Words) -> ! {
             "--default" => list(words)
                 .into_iter()
                 .for_each(|signal| sys::disposition(signal, libc::SIG_DFL)),
-            // SAFETY: no pointers; closing is all that is wanted.
+            // SAFETY: no pointers; no error matters, because the descriptor is closed in any case.
             "--close" => list(words).into_iter().for_each(|fd| unsafe {
                 libc::close(fd);
             }),
             "--nofile" => limit(libc::RLIMIT_NOFILE, Some(words.number())),
             "--nproc" => limit(libc::RLIMIT_NPROC, Some(words.number())),
             "--sigpending" => limit(libc::RLIMIT_SIGPENDING, Some(words.number())),
-            // In bytes, and in KiB.
+            // `--fsize` is in bytes, `--as` in KiB.
             "--fsize" => limit(libc::RLIMIT_FSIZE, Some(words.number())),
             "--as" => limit(libc::RLIMIT_AS, Some(words.number() * 1024)),
             "--oom" => write("/proc/self/oom_score_adj", &words.text()),
@@ -99,8 +99,8 @@ pub(crate) fn with(words: &mut Words) -> ! {
                     "kill",
                 );
             }
-            // ITIMER_REAL, VIRTUAL, PROF by number, and after how many ms it expires, once and
-            // then.
+            // The number of ITIMER_REAL, VIRTUAL or PROF, the time to its first expiry, and the
+            // interval after it, both in ms.
             "--timer" => timer(words.number(), words.number(), words.number()),
             // SAFETY: no pointers but to a valid structure.
             "--reset-on-fork" => unsafe {
@@ -157,7 +157,7 @@ pub(crate) fn with(words: &mut Words) -> ! {
     sys::fail("with: no command")
 }
 
-/// Attributes that some kernels refuse; they stay as they are there.
+/// Sets an attribute. Where the kernel refuses one, it stays as it is; only `--async` must succeed.
 fn attribute(option: &str, words: &mut Words) {
     match option {
         // SAFETY: no pointers, but to a number that outlives the call.
@@ -178,7 +178,7 @@ fn attribute(option: &str, words: &mut Words) {
                 0,
             );
         },
-        // No directory can be read any more.
+        // The process cannot read any directory after this.
         // SAFETY: a structure of one number that outlives the call.
         "--landlock" => unsafe {
             let handled = 1_u64 << 3; // LANDLOCK_ACCESS_FS_READ_DIR
@@ -190,7 +190,7 @@ fn attribute(option: &str, words: &mut Words) {
         "--mdwe" => optional(65, 1, 0),
         "--merge" => optional(67, 1, 0),
         "--cookie" => optional(62, 1, 0),
-        // SIGIO to this process for a descriptor.
+        // The kernel sends SIGIO to this process for the descriptor.
         "--async" => {
             let fd = words.number();
             // SAFETY: no pointers.
@@ -216,7 +216,8 @@ fn prctl(what: c_int, value: c_ulong) {
     prctl2(what, value, 0);
 }
 
-/// PR_SET_SPECULATION_CTRL, PR_SET_MDWE, PR_SET_MEMORY_MERGE, PR_SCHED_CORE.
+/// For PR_SET_SPECULATION_CTRL, PR_SET_MDWE, PR_SET_MEMORY_MERGE and PR_SCHED_CORE. A refusal is
+/// ignored, because some kernels lack them.
 fn optional(what: c_int, value: c_ulong, more: c_ulong) {
     // SAFETY: none of these takes a pointer here.
     unsafe { libc::prctl(what, value, more, 0, 0) };
@@ -227,7 +228,7 @@ fn prctl2(what: c_int, value: c_ulong, more: c_ulong) {
     sys::check(unsafe { libc::prctl(what, value, more, 0, 0) }, "prctl");
 }
 
-/// Root loses it at the next exec.
+/// Drops a capability from the bounding set. Root loses it at the next exec.
 fn drop_capability(which: c_int) {
     // SAFETY: no pointers.
     sys::check(
@@ -236,8 +237,8 @@ fn drop_capability(which: c_int) {
     );
 }
 
-/// A seccomp filter, for good: `CALL:ERRNO`, by their numbers, or `CALL:ERRNO:ARG:VALUE`, which
-/// allows the call where that argument, counted from 0, has that value.
+/// Installs a seccomp filter, which stays for good. `CALL:ERRNO`, both as numbers, refuses the
+/// call. `CALL:ERRNO:ARG:VALUE` allows it where that argument, counted from 0, has that value.
 fn refuse(text: &str) {
     let numbers: Vec<u32> = text
         .split(':')
@@ -257,8 +258,8 @@ fn refuse(text: &str) {
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, at);
     let equals = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
     let end = |with| step(libc::BPF_RET | libc::BPF_K, 0, 0, with);
-    // The number comes first in struct seccomp_data, the arguments, of eight bytes each, after 16
-    // bytes (seccomp(2)).
+    // In struct seccomp_data the number comes first. The arguments, of eight bytes each, begin
+    // after 16 bytes (seccomp(2)).
     let mut filter = vec![load(0), equals(call, 0, if but.is_some() { 3 } else { 1 })];
     if let Some((argument, value)) = but {
         let half = if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -271,7 +272,8 @@ fn refuse(text: &str) {
     install(&mut filter);
 }
 
-/// Likewise, of a file with an instruction a line: `CODE JT JF K`, as tcpdump(1) prints them.
+/// Installs a filter from a file with one instruction on a line: `CODE JT JF K`, as tcpdump(1)
+/// prints them.
 fn filter(file: &str) {
     let text =
         fs::read_to_string(file).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
@@ -298,7 +300,7 @@ fn install(filter: &mut [libc::sock_filter]) {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: a program that outlives the call, of the length that it says.
+    // SAFETY: the program outlives the call and has the length that it states.
     unsafe {
         sys::check(
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
@@ -319,7 +321,7 @@ fn write(file: &str, text: &str) {
     fs::write(file, text).unwrap_or_else(|error| sys::fail(&format!("{file}: {error}")));
 }
 
-/// The soft limit; without a number, as high as the hard one. C libraries have their own types for
+/// Sets the soft limit; without a number, to the hard limit. C libraries have different types for
 /// `which`.
 fn limit(which: impl TryInto<c_int>, soft: Option<c_int>) {
     let Ok(which) = which.try_into() else {
@@ -383,8 +385,8 @@ pub(crate) fn ns(words: &mut Words) -> ! {
         mount(over);
         sys::exec(command)
     }
-    // SAFETY: no pointers but to a valid integer. Our copies of stdout and stderr would keep them
-    // from ending with COMMAND.
+    // SAFETY: no pointers but to a valid integer. This process closes its copies of stdout and
+    // stderr, which would keep the pipes open after COMMAND.
     let status = unsafe {
         for fd in 0..3 {
             libc::close(fd);
@@ -400,23 +402,24 @@ pub(crate) fn ns(words: &mut Words) -> ! {
     unsafe { libc::_exit(libc::WEXITSTATUS(status)) }
 }
 
-/// What is mounted in the new mount namespace.
+/// The mount to make in the new mount namespace.
 #[derive(Clone, Copy)]
 enum Mount {
-    /// The /proc of its PID namespace.
+    /// /proc of the new PID namespace.
     Proc,
-    /// In which other users' processes cannot be seen (proc(5), `hidepid`), but by members of a
-    /// group. It is root's where no other is named.
+    /// A /proc that hides other users' processes (proc(5), `hidepid`), except from members of a
+    /// group. The default group is root's, so another one is named.
     HidingProc,
-    /// /proc is of the PID namespace that this process was started in.
+    /// /proc stays that of the PID namespace in which this process was started.
     OuterProc,
-    /// /proc is of a PID namespace in which no process is left.
+    /// /proc of a PID namespace whose processes have all exited.
     EndedProc,
-    /// Nothing is in /proc.
+    /// An empty /proc.
     NoProc,
-    /// A /dev of the test's own, with the null device and the links to descriptors. For root alone.
+    /// A /dev of the test's own, with the null device and the links to descriptors. Only root can
+    /// make it.
     OwnDev,
-    /// /dev/tty cannot be opened, by root either (mount(2), `MS_NODEV`).
+    /// A /dev/tty that no process can open, not even root's (mount(2), `MS_NODEV`).
     NoTty,
 }
 

@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 use crate::{Words, number, pair, signal, sys};
 
-/// The reaction to a signal, besides reporting it.
+/// The reaction to a signal, besides its report.
 enum Then {
     Pause(c_int),
     Tell(c_int),
@@ -51,8 +51,8 @@ pub(crate) fn signals(words: &mut Words) -> ! {
             while unsafe { libc::waitpid(-1, null_mut(), libc::WNOHANG) } > 0 {}
             continue;
         }
-        // SAFETY: the kernel fills the zeroed structure; kill(2) and sigqueue(3) both set the
-        // sender.
+        // SAFETY: plain fields of a structure that the kernel filled; the value counts only after
+        // sigqueue.
         let (sender, value) =
             unsafe { (info.si_pid(), info.si_value().sival_ptr as isize as c_int) };
         let value = if info.si_code == libc::SI_QUEUE {
@@ -68,7 +68,7 @@ pub(crate) fn signals(words: &mut Words) -> ! {
                     unsafe { libc::poll(null_mut(), 0, *ms) };
                     sys::say(&format!("{name}paused"));
                 }
-                // SAFETY: no pointers; the parent lives as long as we are its child.
+                // SAFETY: no pointers; getppid(2) names the current parent.
                 Then::Tell(what) => unsafe {
                     libc::kill(libc::getppid(), *what);
                 },

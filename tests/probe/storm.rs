@@ -1,4 +1,4 @@
-//! Sub-commands that send or count many signals, fork many processes, or use up memory.
+//! Sub-commands that make a storm of signals or processes, and one that counts signals.
 
 use std::ffi::{c_int, c_void};
 use std::fmt::Write;
@@ -14,11 +14,11 @@ fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Queues `COUNT` signals for a process, of the given kinds in turn, as fast as its queue takes
-/// them. With `half`, it uses half of the queue, with `full` all of it. Each signal carries its own
-/// number as its value. A pidfd names the process, because its PID may be reused. A refusal by a
-/// full queue is counted, and the signal is queued again: kill(2) does not report a full queue
-/// (signal(7)). The last line reports how many signals were queued.
+/// Queues `COUNT` signals to a process, in turn, as fast as its queue takes them. With `half` it
+/// uses half of the queue, with `full` all of it. The value of each signal is its own number. It
+/// sends through a pidfd, because another process may get the PID. Each signal is queued, because
+/// `kill` does not report a full queue (signal(7)). It retries after a full queue and counts these
+/// refusals. The last line reports how many signals were sent.
 pub(crate) fn send(words: &mut Words) -> c_int {
     let (pid, count, half) = (words.number(), words.number(), words.text() == "half");
     let signals: Vec<c_int> = std::iter::from_fn(|| words.word())
@@ -55,8 +55,8 @@ pub(crate) fn send(words: &mut Words) -> c_int {
     0
 }
 
-/// Reads `SigQ: 3/1000` in /proc/PID/status: the queued signals of all processes of its user, and
-/// their limit (proc_pid_status(5)).
+/// Returns true if more than half of the queue is in use: `SigQ: 3/1000` in /proc/PID/status, of
+/// all processes of its user (proc_pid_status(5)).
 fn is_half_full(pid: c_int) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text
@@ -67,7 +67,7 @@ fn is_half_full(pid: c_int) -> bool {
     used.parse::<u64>().unwrap_or(0) > limit.parse::<u64>().unwrap_or(0) / 2
 }
 
-/// Queues a signal as sigqueue(3) does (rt_sigqueueinfo(2)). The structure holds signal, errno and
+/// Queues a signal as sigqueue(3) does (rt_sigqueueinfo(2)). The structure has signal, errno and
 /// code, then PID, user and value after the padding.
 fn queue(target: c_int, signal: c_int, value: c_int) -> bool {
     let mut info = [0_i32; 32];
@@ -93,8 +93,8 @@ fn tally(counts: &[u64; 65]) -> String {
     text
 }
 
-/// Counts every signal, and prints a line after each 10,000. On SIGRTMAX, it prints the counts. On
-/// the signal of `--exit SIG:CODE`, it prints the counts and exits with CODE.
+/// Counts every signal, with a line for every 10,000. SIGRTMAX prints the counts. The signal of
+/// `--exit SIG:CODE` prints them and ends the process.
 pub(crate) fn count(words: &mut Words) -> ! {
     let mut end = (0, 0);
     if words.word().is_some() {
@@ -138,9 +138,9 @@ extern "C" fn end_at_once(_: *mut c_void) -> c_int {
     0
 }
 
-/// Makes `RATE` orphans a second for `MS` milliseconds, or until SIGTERM, which `--stubborn`
-/// ignores; then reports how many it made. An orphan shares its parent's memory, so that it is
-/// cheap. It exits as soon as the scheduler runs it: some exit before their parent, some after it.
+/// Makes `RATE` orphans a second for `MS`, or until SIGTERM, which `--stubborn` ignores. Then it
+/// reports their number. An orphan shares its parent's memory, so that it is cheap. It exits as
+/// soon as it is scheduled: some orphans exit before their parent, some after it.
 pub(crate) fn bomb(words: &mut Words) -> c_int {
     let (rate, ms) = (words.number() as u64, words.number());
     let stubborn = words.word().is_some();
@@ -169,7 +169,7 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
         let middle = sys::fork();
         if middle == 0 {
             for stack in 0..BATCH {
-                // SAFETY: each child has its own stack, which no other thread uses, and only
+                // SAFETY: each process has a stack of its own, which no other one uses, and only
                 // returns.
                 let pid = unsafe {
                     let top = addr_of_mut!(STACKS)
@@ -212,8 +212,8 @@ fn asked_to_stop() -> bool {
     }
 }
 
-/// Forks until the kernel refuses, reports the number of children, then continues as `signals`.
-/// Only SIGKILL ends the children.
+/// Forks until the kernel refuses it, reports that, then behaves as `signals`. Only SIGKILL ends
+/// the forked processes.
 pub(crate) fn fill(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     let mut made = 0;
@@ -230,7 +230,7 @@ pub(crate) fn fill(words: &mut Words) -> ! {
     receive::signals(words)
 }
 
-/// Exits with `code` at the end of stdin.
+/// Waits for the end of stdin.
 pub(crate) fn until_eof(code: c_int) -> c_int {
     // SAFETY: no arguments.
     sys::say(&format!("ready {}", unsafe { libc::getpid() }));

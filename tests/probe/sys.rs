@@ -4,14 +4,14 @@ use std::ffi::{CString, OsString, c_int};
 use std::io::Error;
 use std::os::unix::ffi::OsStringExt;
 
-/// Prints a line in one write(2), because several processes share the pipe.
+/// Prints one line in one write, because several processes share the pipe.
 pub(crate) fn say(line: &str) {
     let line = format!("{line}\n");
     // SAFETY: the buffer is valid for its length.
     unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
 }
 
-/// Reports a failure of the probe itself and exits with 98, which no test expects.
+/// Ends the probe after a failure of its own, which no test expects.
 pub(crate) fn fail(why: &str) -> ! {
     let line = format!("probe: {why}\n");
     // SAFETY: the buffer is valid for its length; _exit takes no pointers.
@@ -29,8 +29,8 @@ pub(crate) fn check(result: c_int, what: &str) -> c_int {
     if result < 0 { fail_os(what) } else { result }
 }
 
-/// Changes the mask with the kernel's own call: the C library's functions leave out signals 32 and
-/// 33.
+/// Changes the mask by the kernel's own call: the C library's functions leave signals 32 and 33
+/// out.
 pub(crate) fn mask(how: c_int, signals: u64) {
     // SAFETY: the kernel's set is 8 bytes on every 64-bit Linux.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const signals, 0, 8) };
@@ -41,7 +41,7 @@ pub(crate) fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// Likewise sets a disposition: default or ignored.
+/// Sets the disposition, default or ignored, by the kernel's own call as well.
 pub(crate) fn disposition(signal: c_int, handler: libc::sighandler_t) {
     let action = [handler as u64, 0, 0, 0];
     // SAFETY: the handler comes first in the kernel's structure, which is at most 32 bytes.

@@ -1,4 +1,4 @@
-//! `terminal`: a command that lives on one.
+//! `terminal`: a command that uses its terminal.
 
 use std::ffi::{CString, c_int};
 use std::io::Error;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::{Words, number, pair, signal, sys};
 
-/// What to do once ready, in this order.
+/// A step after the `ready` line. The steps run in the order of the options.
 enum Then {
     Stop(c_int),
     Read,
@@ -91,7 +91,7 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
             (info, got)
         };
         if got > 0 {
-            // SAFETY: the sender of a signal fills it in.
+            // SAFETY: a plain field of a structure that the kernel filled.
             sys::say(&format!("got {got} {} {}", info.si_code, unsafe {
                 info.si_pid()
             }));
@@ -104,7 +104,8 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
 }
 
 fn own_group() {
-    // As every program does that hands terminals around.
+    // tcsetpgrp(3) sends SIGTTOU to a background process, which it would stop. Programs with job
+    // control therefore block it.
     sys::mask(libc::SIG_BLOCK, sys::bit(libc::SIGTTOU));
     // SAFETY: no pointers.
     sys::check(unsafe { libc::setpgid(0, 0) }, "setpgid");
@@ -128,7 +129,7 @@ fn raw() {
     }
 }
 
-/// A line that the user types.
+/// Reads a line that the user types.
 fn read() -> String {
     let fd = tty();
     if fd < 0 {

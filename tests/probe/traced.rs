@@ -1,5 +1,5 @@
 //! `traced`: a process that asks its parent to trace it (ptrace(2), PTRACE_TRACEME), as a program
-//! does that was built to be debugged.
+//! that was built for debugging does.
 
 use std::ffi::c_int;
 
@@ -10,7 +10,7 @@ extern "C" fn caught(signal: c_int) {
 }
 
 /// `raise SIG` sends SIG to the process itself, which catches it where it can. `exec COMMAND` ends
-/// the words. After `--`, as `signals`.
+/// the words. After `--`, the process behaves as `signals`.
 pub(crate) fn traced(words: &mut Words) -> ! {
     let mut word = words.text();
     if word == "orphan" {
@@ -33,7 +33,7 @@ pub(crate) fn traced(words: &mut Words) -> ! {
     }
 }
 
-/// Goes on in a process whose parent has ended, and that has another one by now.
+/// Continues in a process whose parent has exited and that has a new parent already.
 fn orphan() {
     // SAFETY: no pointers.
     unsafe {
@@ -48,7 +48,8 @@ fn orphan() {
 }
 
 fn raise(signal: c_int) {
-    // SAFETY: the handler calls write(2) alone, but for the allocator, which nothing else is in.
+    // SAFETY: the handler calls write(2) and the allocator alone, and no other code is in the
+    // allocator.
     unsafe {
         if signal != libc::SIGSTOP {
             libc::signal(signal, caught as *const () as libc::sighandler_t);

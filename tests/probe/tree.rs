@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::{Words, receive, sys};
 
-/// Until the parent has only us: every orphan has been reaped.
+/// Waits until this process is the parent's only child, so that every orphan has been reaped.
 fn await_alone(parent: c_int) {
     while children(parent) > 1 {
         // SAFETY: no arguments.
@@ -13,7 +13,7 @@ fn await_alone(parent: c_int) {
     }
 }
 
-/// Orphans that end at once, and the most children that the parent had of them.
+/// Makes orphans that exit at once. Prints the highest number of children that the parent had.
 pub(crate) fn orphans(count: c_int) -> c_int {
     // SAFETY: no arguments.
     let parent = unsafe { libc::getppid() };
@@ -22,7 +22,8 @@ pub(crate) fn orphans(count: c_int) -> c_int {
         let middle = sys::fork();
         if middle == 0 {
             if sys::fork() > 0 && i % 2 == 0 {
-                // SAFETY: no pointers. Every other orphan is one before it has ended, not after.
+                // SAFETY: no pointers. Half of the children run on as orphans; the yield lets the
+                // others end first.
                 unsafe { libc::sched_yield() };
             }
             // SAFETY: no pointers.
@@ -30,8 +31,8 @@ pub(crate) fn orphans(count: c_int) -> c_int {
         }
         reap(middle);
         if i % 25 == 24 {
-            // On a busy machine the scheduler decides how far the parent lags. Whether it reaps at
-            // all before the end is what is asked: the next ones come when these are reaped.
+            // On a busy machine the scheduler decides how far the parent lags. The test only asks
+            // that it reaps before the end, so the next orphans start after these are reaped.
             most = most.max(children(parent));
             await_alone(parent);
         }
@@ -66,7 +67,7 @@ pub(crate) fn pair(words: &mut Words) -> ! {
         halves.next().unwrap_or_default(),
         halves.next().unwrap_or_default(),
     );
-    // Before it forks: the descendant is sent no signal that it could die of.
+    // Blocks the signals before the fork, so that none can kill the descendant.
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     if sys::fork() == 0 {
         if !same_group {
@@ -78,7 +79,8 @@ pub(crate) fn pair(words: &mut Words) -> ! {
     receive::signals(&mut Words(own.into_iter()))
 }
 
-/// Moving targets: a killer of one of them must not miss the next. They end by SIGKILL alone.
+/// Starts lines of short-lived processes: a supervisor that kills one of them must not miss the
+/// next. Only SIGKILL ends a line.
 pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     for _ in 0..lines {
@@ -89,7 +91,8 @@ pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
                 let mut generation = 0;
                 while libc::fork() == 0 {
                     generation += 1;
-                    // Slower and slower: a machine has more than one test, and they share its PIDs.
+                    // The pause grows with each generation, because other tests share the machine's
+                    // PIDs.
                     libc::poll(std::ptr::null_mut(), 0, life + generation / 200);
                 }
                 libc::_exit(0);
@@ -99,7 +102,8 @@ pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
     receive::signals(&mut Words(Vec::new().into_iter()))
 }
 
-/// Every second one in a session of its own, every third one an orphan, all ready before we are.
+/// Makes the descendants: every second one has a session of its own, every third one is an orphan.
+/// All are ready before this process is.
 pub(crate) fn tree(words: &mut Words) -> ! {
     let count = words.number();
     let mut rest = words.command();

@@ -1,5 +1,5 @@
-//! What a process inherits, a fact a line; lines that begin with `id` differ from process to
-//! process.
+//! `view`: the attributes that a process inherits, one on a line. Lines that begin with `id` differ
+//! from process to process.
 
 use std::ffi::{CString, c_int};
 use std::fmt::Write;
@@ -113,7 +113,7 @@ pub(crate) fn view(words: &mut Words) -> c_int {
         "nice {nice}\nid pid {pid}\nid parent {parent}\nid group {group}\nid session {session}"
     );
     out.push_str(&calls());
-    // The test's PID 1 has those of processes and mounts for itself.
+    // Without the namespaces of processes and mounts, which the test's PID 1 has for itself.
     for name in ["cgroup", "ipc", "net", "time", "user", "uts"] {
         let target = fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default();
         let _ = writeln!(out, "ns {}", target.display());
@@ -137,24 +137,25 @@ pub(crate) fn view(words: &mut Words) -> c_int {
 
 fn of_session() -> String {
     let mut out = String::new();
-    // Each session has a number there, which is another one in each test.
+    // The first word contains the session's number, which differs from test to test.
     let group = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
     let nice = group.split(' ').skip(1).collect::<Vec<_>>().join(" ");
     let _ = writeln!(out, "autogroup {}", nice.trim());
     let landlock = fs::read_dir("/usr").map_or_else(|error| error.to_string(), |_| "none".into());
     let _ = writeln!(out, "landlock {landlock}");
-    // Without a security module that has labels, it cannot be read.
+    // The file cannot be read without a security module that has labels.
     let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
     let root = fs::read_link("/proc/self/root").unwrap_or_default();
     let _ = writeln!(out, "label {}\nroot {}", label.trim(), root.display());
     out
 }
 
-/// What only a system call says.
+/// The attributes that only a system call returns.
 fn calls() -> String {
     let mut out = String::new();
     for timer in 0..3 {
-        // Interval and time left, which is never the same.
+        // The interval and the time left. The latter is never the same, so only its presence is
+        // printed.
         let mut time = [0_i64; 4];
         // SAFETY: the kernel's own layout of the structure.
         unsafe { libc::syscall(libc::SYS_getitimer, timer, time.as_mut_ptr()) };
@@ -178,7 +179,7 @@ fn calls() -> String {
             "subreaper {subreaper}\nscheduler {policy:#x}\nioprio {priority}"
         );
         let _ = writeln!(out, "securebits {securebits}\nthp {thp}\nmce {mce}");
-        // Where the kernel does not have one, an error is the same in each process.
+        // Where the kernel lacks one, the error is the same in each process.
         let (flusher, mdwe, merge) = (
             get(58 /* PR_GET_IO_FLUSHER */),
             get(66 /* PR_GET_MDWE */),
@@ -191,7 +192,7 @@ fn calls() -> String {
         libc::prctl(25 /* PR_GET_TSC */, &raw mut tsc);
         let mut cookie = 0_u64;
         libc::prctl(62 /* PR_SCHED_CORE */, 0, 0, 0, &raw mut cookie);
-        // MPOL_F_NODE and MPOL_F_ADDR are not asked for: the policy of the process.
+        // Without MPOL_F_NODE and MPOL_F_ADDR, the call returns the process's own policy.
         let (mut policy, mut nodes) = (0 as c_int, [0_u64; 16]);
         libc::syscall(
             libc::SYS_get_mempolicy,
@@ -201,7 +202,8 @@ fn calls() -> String {
             0,
             0,
         );
-        // Its description: a keyring that a test makes has a number of its own.
+        // The description of the session keyring, without its number: each test's keyring has
+        // another one.
         let mut text = [0_u8; 256];
         let room = text.len();
         let length = libc::syscall(libc::SYS_keyctl, 6, -3, text.as_mut_ptr(), room);
@@ -223,7 +225,7 @@ fn flags(fd: c_int, which: c_int) -> c_int {
     unsafe { libc::fcntl(fd, which) }
 }
 
-/// Text that every test can read, whatever the bytes are.
+/// Bytes as text: all but visible ASCII characters are escaped.
 fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()

@@ -1,6 +1,6 @@
-//! bowout without a launcher in between and without a thread on its pipe: a sweep knows when it was
-//! executed, to the microsecond, and starts it ten thousand times. What is started is waited for by
-//! the process that has started it; what is left of it holds the pipe open.
+//! Starts bowout without a launcher in between and without a thread that reads its pipe. A sweep
+//! starts bowout ten thousand times and knows the time of its exec to the microsecond. The test
+//! itself reaps bowout; bowout's descendants hold the pipe open until they exit.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io::pipe;
@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use crate::common::{BOWOUT, Home, Status, leftovers, probe, watchdog};
 
-/// What is executed, ready for the time between fork and exec, in which nothing may be allocated.
+/// A command line and its environment, prepared before the fork: nothing may be allocated between
+/// fork and exec.
 pub struct Line {
     words: Vec<CString>,
     home: Home,
@@ -35,7 +36,7 @@ impl Line {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
     }
 
-    /// With this variable.
+    /// Adds this variable to the environment.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         let variable = [name.as_bytes(), b"=", value.as_ref().as_bytes()].concat();
         self.environment
@@ -43,7 +44,7 @@ impl Line {
         self
     }
 
-    /// With the probe as the command.
+    /// bowout with the probe as its command.
     pub fn probe(home: Home, words: &[&str]) -> Self {
         Self::new(
             home,
@@ -52,7 +53,7 @@ impl Line {
         )
     }
 
-    /// Stopped at the first instruction, for ptrace(2).
+    /// Makes bowout stop at its first instruction, for ptrace(2).
     pub fn traced(mut self) -> Self {
         self.traced = true;
         self
@@ -74,7 +75,7 @@ impl Line {
         };
         let flags = space | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: CLONE_VFORK without CLONE_VM is a fork that returns here at the exec of the
-        // other; what it does there are system calls on what is there already.
+        // forked process. Until then, that process makes system calls on existing memory only.
         let pid = leftovers::note(|| unsafe {
             let pid = libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as i32;
             if pid == 0 {
@@ -84,7 +85,7 @@ impl Line {
         });
         let at = Instant::now();
         assert!(pid > 0, "clone: {}", std::io::Error::last_os_error());
-        // SAFETY: a flag of a descriptor of ours.
+        // SAFETY: sets a flag of a descriptor that this function owns.
         unsafe { libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
         Bare {
             pid,
@@ -97,7 +98,7 @@ impl Line {
         }
     }
 
-    /// In the forked process.
+    /// Runs in the forked process.
     unsafe fn exec(
         &self,
         argv: &[*const i8],
@@ -138,10 +139,10 @@ impl Line {
     }
 }
 
-/// bowout, from its exec on.
+/// bowout after its exec.
 pub struct Bare {
     pub pid: i32,
-    /// When it was executed.
+    /// The time of its exec.
     pub at: Instant,
     read: OwnedFd,
     stdin: Option<OwnedFd>,
@@ -151,17 +152,17 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// The command's stdin ends.
+    /// Closes the write end of the command's stdin.
     pub fn end_stdin(&mut self) {
         self.stdin = None;
     }
 
     pub fn kill(&self, signal: i32) {
-        // SAFETY: no pointers; it is not reaped.
+        // SAFETY: no pointers; bowout is not reaped, so the PID is its own.
         assert_eq!(unsafe { libc::kill(self.pid, signal) }, 0, "kill {signal}");
     }
 
-    /// Whether this signal is blocked in it now.
+    /// Returns true if bowout blocks this signal now.
     pub fn blocks(&self, signal: i32) -> bool {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid))
             .expect("it is not reaped");
@@ -173,7 +174,7 @@ impl Bare {
         u64::from_str_radix(blocked, 16).expect("a set") & (1 << (signal - 1)) != 0
     }
 
-    /// Its child, and how that is called by now.
+    /// The PID of its first child, and the child's current name.
     pub fn child(&self) -> Option<(i32, String)> {
         let pid = *crate::common::children(self.pid).first()?;
         Some((
@@ -182,13 +183,13 @@ impl Bare {
         ))
     }
 
-    /// It was waited for.
+    /// Records the status with which bowout was reaped.
     pub fn ended(&mut self, status: i32) {
         leftovers::forget(self.pid as u32);
         self.ended = Some(std::process::ExitStatus::from_raw(status).into());
     }
 
-    /// Takes what was written; whether all ends of the pipe are closed.
+    /// Reads everything that the pipe holds now. Returns true if all write ends are closed.
     pub fn take(&mut self) -> bool {
         let mut block = [0; 4096];
         loop {
@@ -211,7 +212,8 @@ impl Bare {
         String::from_utf8_lossy(&self.text).into_owned()
     }
 
-    /// Waits until this was written, or no process is left to write.
+    /// Waits until the output contains this text, or until no process holds the pipe open. Returns
+    /// true if the output contains the text.
     pub fn see(&mut self, what: &str) -> bool {
         let end = Instant::now() + watchdog();
         loop {
@@ -234,7 +236,7 @@ impl Bare {
         }
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if bowout has exited.
     pub fn try_wait(&mut self) -> Option<Status> {
         let mut status = 0;
         // SAFETY: one valid integer.
@@ -246,7 +248,7 @@ impl Bare {
         self.ended
     }
 
-    /// Waits for the end of bowout.
+    /// Waits until bowout exits.
     pub fn wait(&mut self) -> Status {
         if self.ended.is_none() {
             let held = crate::common::hold(self.pid).expect("it is not reaped");
@@ -262,14 +264,14 @@ impl Bare {
         self.try_wait().expect("it has ended")
     }
 
-    /// Likewise, and of all that it has started, which holds the pipe.
+    /// Waits until bowout exits, and then until its descendants, which hold the pipe open, exit.
     pub fn end(&mut self) -> Status {
         let status = self.wait();
         self.see("\0");
         status
     }
 
-    /// How bowout ends where its child died of this signal.
+    /// The status of a bowout whose child died of this signal.
     pub fn died(&self, signal: i32) -> Status {
         match self.home {
             Home::Pid1 => Status::Code(128 + signal),
@@ -277,7 +279,7 @@ impl Bare {
         }
     }
 
-    /// Whether its end is what its log says, where the command can only exit with 7 or die of
+    /// Asserts that the log explains the exit status. The command can only exit with 7 or die of
     /// SIGTERM.
     pub fn assert_explained(&mut self, what: &str) -> Explained {
         let status = self.end();
@@ -312,21 +314,21 @@ impl Bare {
     }
 }
 
-/// What the log says of a run.
+/// The log's explanation of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Explained {
-    /// Nothing: the signal came before it was blocked.
+    /// The log is empty: the signal arrived before bowout blocked it.
     BeforeMain,
-    /// The command has ended by itself or as it was asked; bowout has `asked` it.
+    /// The command exited with 7. `asked` is true if bowout received SIGTERM.
     Exited { asked: bool },
-    /// The command has died of the signal.
+    /// The command died of the signal.
     Killed,
 }
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // SAFETY: it is not reaped, or not ours to be killed any more; its descendants die with it
-        // or hold the pipe until a test fails for it.
+        // SAFETY: no pointers that are read. Without a recorded status bowout is not reaped, so the
+        // PID is its own. Its command dies with it; as PID 1, so do all other descendants.
         unsafe {
             if self.ended.is_none() {
                 libc::kill(self.pid, libc::SIGKILL);

@@ -1,4 +1,4 @@
-//! A control group of the test's own, version 1 or 2, below the one that the test runs in or at the
+//! A control group of the test's own: in version 1 below the test's own group, in version 2 at the
 //! top.
 
 use std::fs;
@@ -9,8 +9,8 @@ use crate::common::{leftovers, until};
 pub struct Group(PathBuf);
 
 impl Group {
-    /// One with this controller and its limit: the file that sets it, in version 1 and in version
-    /// 2. Else, why there can be none.
+    /// A group with this controller and this limit. `limits` names the file that sets it, in
+    /// version 1 and in version 2. The error is the reason why no group can be made.
     pub fn new(controller: &str, limits: [&str; 2], value: &str) -> Result<Self, String> {
         let top = PathBuf::from("/sys/fs/cgroup");
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -34,20 +34,20 @@ impl Group {
         let group = above.join(format!("bowout-{}", leftovers::unique()));
         let why = |error: std::io::Error| format!("no control group {}: {error}", group.display());
         fs::create_dir(&group).map_err(why)?;
-        // Removed again if it cannot be limited.
+        // The group is removed again if its limit cannot be set.
         let made = Self(group.clone());
         fs::write(group.join(file), value).map_err(why)?;
         Ok(made)
     }
 
-    /// One that can be frozen.
+    /// A group that can be frozen.
     pub fn freezer() -> Result<Self, String> {
         let first = Path::new("/sys/fs/cgroup/freezer").is_dir();
         let files = ["freezer.state", "cgroup.freeze"];
         Self::new("freezer", files, if first { "THAWED" } else { "0" })
     }
 
-    /// Has the group frozen, or lets it go on. `wait_frozen` waits for it.
+    /// Freezes the group or thaws it. `wait_frozen` waits for the effect.
     pub fn freeze(&self, frozen: bool) {
         let (first, second) = (self.0.join("freezer.state"), self.0.join("cgroup.freeze"));
         let done = match (first.exists(), frozen) {
@@ -58,7 +58,7 @@ impl Group {
         done.expect("the state is written");
     }
 
-    /// Waits until each of its processes stands still, or goes on.
+    /// Waits until all of its processes are frozen, or thawed.
     pub fn wait_frozen(&self, frozen: bool) {
         let state = if frozen { "FROZEN" } else { "THAWED" };
         let line = if frozen { "frozen 1" } else { "frozen 0" };
@@ -81,7 +81,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // EBUSY: the last ones are still being torn down.
+        // EBUSY: the last processes are still being removed.
         until("the control group is empty", || {
             let gone = fs::remove_dir(&self.0);
             (gone.is_ok() || !self.0.exists()).then_some(())

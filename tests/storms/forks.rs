@@ -1,5 +1,5 @@
-//! Orphans by the thousand, processes that fork while they are killed, and bowout two hundred times
-//! over.
+//! Thousands of orphans, processes that fork while bowout kills them, and two hundred bowouts at
+//! once.
 
 use std::fs;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use crate::user::User;
 
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
-/// Orphans a second.
+/// Orphans per second.
 const RATE: u64 = 20_000;
 
-/// Zombies count: where bowout is slower, the storm ends, and not the machine.
+/// The limit counts zombies, too. Where bowout reaps too slowly, it stops the storm before the
+/// machine runs out of processes.
 const FEW: [&str; 2] = ["--nproc", "15000"];
 
 struct Bomb {
@@ -22,7 +23,7 @@ struct Bomb {
 }
 
 impl Bomb {
-    /// None where there is no user for it.
+    /// Returns `None` where the test cannot become another user.
     fn start(home: Home, grace: &str, words: &[&str]) -> Option<Self> {
         let user = User::new()?;
         let start = user.start(&["--grace", grace, "--report", &user.file("r")], &FEW);
@@ -38,7 +39,7 @@ impl Bomb {
         )
     }
 
-    /// How many the child has made, and in how many ms, as it says.
+    /// The number of orphans that the child reports, and the time in ms that they took.
     fn made(&mut self) -> (u64, u64) {
         let line = self
             .bowout
@@ -79,7 +80,7 @@ fn twenty_thousand_orphans_a_second_are_counted_to_the_last() {
         );
         println!("{home:?}: {made} orphans in {took} ms, at most {most} children seen at once");
         assert_eq!(bomb.orphans(), made, "{home:?}");
-        // On a busy machine it is the bomb that is late.
+        // On a busy machine the bomb itself is slow, so a quarter of the rate is enough.
         assert!(
             made >= RATE * ms / 1000 / 4,
             "{home:?}: {made} in {took} ms is no storm"
@@ -142,12 +143,13 @@ fn a_stubborn_bomb_is_killed_in_time() {
             (Duration::from_millis(500)..Duration::from_secs(10)).contains(&took),
             "{home:?}: {took:?}"
         );
-        // No process holds the pipe.
+        // The pipe ends: no process holds it open.
         bomb.bowout.out.rest();
     }
 }
 
-/// Each line of processes forks the next and ends, in a session of its own, as fast as it can.
+/// Eight lines of processes, each line in a session of its own. Each process forks the next one of
+/// its line and then exits at once.
 #[test]
 fn processes_that_fork_while_they_are_killed_leave_none() {
     let Some(user) = User::new() else { return };
@@ -163,7 +165,7 @@ fn processes_that_fork_while_they_are_killed_leave_none() {
             let mut bowout = user.probe(user.start(&options, &FEW).at(home), &["breed", "8", life]);
             bowout.ready();
             bowout.kill(TERM);
-            // All of them held the pipe.
+            // Each descendant holds the pipe open, so its end shows that all have exited.
             bowout.out.rest();
             assert_eq!(
                 bowout.end(),
@@ -180,9 +182,9 @@ fn processes_that_fork_while_they_are_killed_leave_none() {
     }
 }
 
-/// Half of them are in sessions of their own. The lists and tables of so many take their length in
-/// memory and no more: 1,000 bytes for each are a list of numbers, a table of their names, and
-/// room for its growth.
+/// Half of the descendants are in sessions of their own. bowout's memory grows linearly with their
+/// number: 1,000 bytes for each are enough for a list of PIDs, a table of their names, and room
+/// for the growth of that table.
 #[test]
 fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
     let count: u64 = size(10_000, 20_000);
@@ -198,7 +200,7 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
             rlim_cur: most,
             rlim_max: most,
         };
-        // SAFETY: reads the limit that it is given.
+        // SAFETY: the kernel reads one valid structure and writes none.
         let set = unsafe {
             libc::prlimit(
                 bowout.pid,
@@ -210,7 +212,7 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
         assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
         let (status, took) = timed(|| {
             bowout.kill(TERM);
-            // All of them held the pipe.
+            // Each descendant holds the pipe open, so its end shows that all have exited.
             bowout.out.rest();
             bowout.end()
         });
@@ -229,7 +231,7 @@ fn ten_thousands_of_stubborn_descendants_are_found_and_killed() {
     }
 }
 
-/// In bytes (proc_pid_statm(5)).
+/// The size of the address space in bytes (proc_pid_statm(5)).
 fn address_space(pid: i32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).expect("a live process");
     let pages: u64 = statm
@@ -264,7 +266,8 @@ fn two_hundred_at_once_end_each_with_its_own_status() {
                 bowout.err.seen()
             );
         }
-        // One look for all of them.
+        // The end of each pipe shows that its writers have exited. `end` also searches /proc, but
+        // for the processes of one bowout only; one such search is enough here.
         for (_, bowout) in all.iter_mut().take(1) {
             bowout.end();
         }

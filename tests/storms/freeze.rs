@@ -1,4 +1,4 @@
-//! A control group that is frozen, as by `docker pause` or a cloud machine that is suspended, and
+//! A control group that is frozen, as by `docker pause` or with a suspended cloud machine, and
 //! thawed after the deadline.
 
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ fn a_deadline_that_passes_in_a_frozen_group_leaves_the_command_a_second() {
     });
     group.freeze(false);
     group.wait_frozen(false);
-    // Of the log this asserts nothing: where the freezer interrupts ppoll(2), the kernel restarts
-    // it with the rest of its wait, and bowout does not notice the deadline before the command
-    // exits.
+    // The test asserts nothing about the log. Where the freezer interrupts ppoll(2), the kernel
+    // restarts it with the rest of its timeout. bowout then does not notice the deadline before the
+    // command exits.
     assert_eq!(bowout.end(), Status::Code(5), "{:#?}", bowout.err.seen());
 }

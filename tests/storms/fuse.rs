@@ -1,6 +1,6 @@
-//! A file system that does not answer: the few messages of FUSE (fuse(4),
-//! include/uapi/linux/fuse.h) that lead to the execution of a file, and then silence. Mounted in a
-//! mount namespace of the thread that asks for it, and gone with it.
+//! A file system that does not answer. It implements the few messages of FUSE (fuse(4),
+//! include/uapi/linux/fuse.h) that lead to the execution of a file, and then falls silent. It is
+//! mounted in a mount namespace of the calling thread, and disappears with it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,14 +21,14 @@ const INTERRUPT: u32 = 36;
 /// FORGET and BATCH_FORGET want no answer.
 const FORGET: [u32; 2] = [2, 42];
 
-/// Where it falls silent.
+/// The point at which the file system falls silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silent {
-    /// At the opening of the file; a signal to the process that waits ends the wait.
+    /// At the opening of the file. A signal to the waiting process ends the wait.
     Open,
-    /// At the reading of it, likewise.
+    /// At the reading of the file, likewise.
     Read,
-    /// At the opening, whatever signal comes: state D.
+    /// At the opening, and no signal ends the wait: state D.
     Deaf,
 }
 
@@ -43,7 +43,7 @@ pub struct Hanging {
 }
 
 impl Hanging {
-    /// Why there can be none, if so.
+    /// The reason why it cannot be mounted, if any.
     pub fn missing() -> Option<String> {
         File::options()
             .read(true)
@@ -75,7 +75,7 @@ impl Hanging {
         std::thread::spawn(move || {
             let (mut device, held) = server;
             let mut request = vec![0; 1 << 17];
-            // ENODEV: it was unmounted.
+            // ENODEV: the file system was unmounted.
             while let Ok(length) = device.read(&mut request) {
                 if answer(&mut device, &request[..length], silent, &held) {
                     let _ = tell.send(word(&request, 32) as i32);
@@ -95,7 +95,7 @@ impl Hanging {
         self.dir.file("hang").to_str().expect("text").to_owned()
     }
 
-    /// Waits until a child of this process waits for it.
+    /// Waits until a child of `parent` hangs in the file.
     pub fn hangs(&self, parent: i32) {
         loop {
             let pid = self
@@ -108,13 +108,13 @@ impl Hanging {
         }
     }
 
-    /// Waits until a process waits for it.
+    /// Waits until a process hangs in the file.
     pub fn is_asked(&self) {
         let asked = self.came.recv_timeout(watchdog());
         asked.expect("watchdog: no process asks for the file");
     }
 
-    /// Answers all that wait: an I/O error.
+    /// Answers all waiting requests with an I/O error.
     pub fn release(&mut self) {
         for unique in self.held.lock().expect("no panic holds it").drain(..) {
             reply(&mut self.device, unique, -libc::EIO, &[]);
@@ -129,7 +129,7 @@ impl Drop for Hanging {
     }
 }
 
-/// This thread, and what it starts, sees mounts that no other thread sees.
+/// Gives this thread, and the processes that it starts, mounts that no other thread sees.
 pub fn private_mounts() {
     // SAFETY: strings that outlive the call.
     unsafe {
@@ -180,12 +180,12 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Answers one request; whether it is one that is not answered.
+/// Handles one request. Returns true if it is left without an answer.
 fn answer(device: &mut File, request: &[u8], silent: Silent, held: &Held) -> bool {
     let opcode = word(request, 0) >> 32;
     let (opcode, unique, node) = (opcode as u32, word(request, 8), word(request, 16));
     match opcode {
-        // Version 7.31, no flags, 4 KiB at a time.
+        // FUSE version 7.31, no flags, 4 KiB at a time.
         INIT => reply(
             device,
             unique,
@@ -270,6 +270,6 @@ fn reply(device: &mut File, unique: u64, error: i32, body: &[u8]) {
         &unique.to_ne_bytes(),
     ]
     .concat();
-    // ENOENT: no process waits for it any more.
+    // ENOENT is ignored: no process waits for the answer any more.
     let _ = device.write(&[&head, body].concat());
 }

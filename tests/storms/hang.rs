@@ -13,7 +13,7 @@ use crate::sweep::{Lot, spin_until};
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-/// In a thread of its own, which has its own mounts.
+/// Runs the test in a thread of its own, which has its own mounts.
 fn with_hanging(silent: Silent, test: impl FnOnce(&mut Hanging) + Send) {
     if skip(not_root()) || skip(Hanging::missing()) {
         return;
@@ -66,7 +66,7 @@ fn a_stop_request_while_the_exec_hangs_at_the_reading_is_not_lost() {
 fn a_hanging_exec_that_no_stop_signal_ends_is_killed_in_time() {
     with_hanging(Silent::Open, |hanging| {
         for home in homes() {
-            // A signal that no process has ever died of.
+            // No process dies of SIGWINCH by default.
             let mut bare = start(
                 home,
                 hanging,
@@ -90,8 +90,8 @@ fn a_hanging_exec_that_no_stop_signal_ends_is_killed_in_time() {
     });
 }
 
-/// Nothing but the file system can end this wait. Where bowout is PID 1, its own end waits for it,
-/// too: the kernel ends all of the namespace.
+/// Only the file system can end this wait. Where bowout is PID 1, its own end waits for it, too:
+/// the kernel ends all processes of the namespace.
 #[test]
 fn a_hanging_exec_that_cannot_be_killed_is_logged_and_left() {
     with_hanging(Silent::Deaf, |hanging| {
@@ -112,8 +112,9 @@ fn a_hanging_exec_that_cannot_be_killed_is_logged_and_left() {
     });
 }
 
-/// The log, the report and the termination log name each process that SIGKILL was sent to, and what
-/// it was doing: of a tree of five, one is stopped, and one is in state D once it was sent a signal.
+/// The log, the report and the termination log name each process that was sent SIGKILL, with its
+/// state. In the tree of five, one process is stopped, and one is in state D after its first
+/// signal.
 #[test]
 fn processes_that_do_not_stop_are_named_with_their_state() {
     with_hanging(Silent::Deaf, |hanging| {
@@ -132,7 +133,7 @@ fn processes_that_do_not_stop_are_named_with_their_state() {
         }
     });
     with_hanging(Silent::Deaf, |hanging| {
-        // SIGKILL at once: a stop signal would come with SIGCONT.
+        // bowout sends SIGKILL at once: with a stop signal it would send SIGCONT.
         let command = "sleep 1000 & kill -STOP $!; sleep 1000 & (exec \"$0\") & sleep 1000";
         let (text, report, message) = killed_by(hanging, "0", 5, command);
         for said in [&text, &message] {
@@ -144,8 +145,8 @@ fn processes_that_do_not_stop_are_named_with_their_state() {
     });
 }
 
-/// Stops `sh -c` with this script, whose `$0` hangs, and of which so many processes are killed: the
-/// log, the report and the termination message.
+/// Stops `sh -c` with this script, whose `$0` hangs. Checks that `count` of its processes are
+/// killed. Returns the log, the report and the termination message.
 fn killed_by(
     hanging: &mut Hanging,
     grace: &str,

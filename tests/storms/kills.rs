@@ -1,9 +1,10 @@
 //! SIGKILL to bowout, to its guard, or to the supervisor below the guard, in each gap between two
-//! system calls. What is left is what README.md ("Limits") and the manual page (`--guard`) say:
-//! without a guard the descendants of the command, as PID 1 and with `--guard` nothing.
+//! system calls. The remaining processes are those that README.md ("Limits") and the manual page
+//! (`--guard`) name. Without a guard these are descendants of the command; as PID 1 and with
+//! `--guard` none is left.
 //!
-//! `cargo test --test storms kills::` is the quick part, some gaps of each run; `BOWOUT_LONG=1 cargo
-//! test --test storms kills:: -- --nocapture` meets each gap, and prints how many there were.
+//! `cargo test --test storms kills::` is the quick part, with some gaps of each run. `BOWOUT_LONG=1
+//! cargo test --test storms kills:: -- --nocapture` tests each gap, and prints their number.
 //!
 //! Caveat: the tracer is the thread that has started the tracee.
 
@@ -16,17 +17,18 @@ use crate::steps::{MOST, Next, forked, next, ptrace, start};
 const KILL: i32 = libc::SIGKILL;
 const TERM: i32 = libc::SIGTERM;
 
-/// The quick part meets one gap of so many, beginning elsewhere in each scenario.
+/// The quick part tests one gap in this many, and begins elsewhere in each scenario.
 const APART: usize = 37;
 
-/// What bowout does while it is killed. The command calls itself `c`, a descendant `d`.
+/// A run of bowout in which it is killed. The name of the command is `c`, that of a descendant `d`.
 struct Scenario {
     name: &'static str,
     options: &'static [&'static str],
     script: &'static str,
-    /// Sent to bowout once the log has all of these lines.
+    /// The signal that bowout is sent once the log has all of these lines.
     asks: Option<(i32, &'static [&'static str])>,
-    /// How bowout exits where it is not killed; `None`: as its child, which dies of SIGKILL.
+    /// bowout's exit code where it is not killed; with `None` it ends as its child, which dies of
+    /// SIGKILL.
     code: Option<i32>,
 }
 
@@ -54,7 +56,7 @@ const SCENARIOS: [Scenario; 6] = [
         asks: Some((TERM, &["c ready"])),
         code: None,
     },
-    // `d` has a session of its own and is deaf to SIGTERM; `c` exits by itself.
+    // `d` has a session of its own and does not exit on SIGTERM; `c` exits without a stop request.
     Scenario {
         name: "drain",
         options: &["--grace", "500ms"],
@@ -62,7 +64,7 @@ const SCENARIOS: [Scenario; 6] = [
         asks: Some((libc::SIGUSR1, &["c ready", "d ready"])),
         code: Some(7),
     },
-    // A hook that lives for a while, and ends before its time is over.
+    // A hook that runs for a while, and exits before its deadline.
     Scenario {
         name: "hooks",
         options: &[
@@ -86,7 +88,7 @@ const SCENARIOS: [Scenario; 6] = [
     },
 ];
 
-/// What is killed.
+/// The process that is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     /// The only process of bowout.
@@ -115,7 +117,7 @@ impl Scenario {
             .traced()
     }
 
-    /// Sends bowout its signal when it is time.
+    /// Sends bowout its signal once the log has the lines.
     fn ask(&self, bare: &mut Bare, asked: &mut bool) {
         bare.take();
         let Some((signal, lines)) = self.asks.filter(|_| !*asked) else {
@@ -129,14 +131,14 @@ impl Scenario {
     }
 }
 
-/// Whether this process executes the probe by this name.
+/// Returns true if this process executes the probe with this name.
 fn is_called(pid: i32, name: &str) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).contains(&format!("\0--name\0{name}\0"))
 }
 
-/// Whether a process of this mark and name goes on: one that exits, or was sent SIGKILL, never
-/// sleeps again.
+/// Returns true if a process of this mark and name runs on. A process that exits, or that was sent
+/// SIGKILL, never sleeps again.
 fn goes_on(mark: &str, name: &str) -> bool {
     let pids: Vec<i32> = leftovers::of(mark)
         .into_iter()
@@ -163,13 +165,13 @@ fn goes_on(mark: &str, name: &str) -> bool {
     })
 }
 
-/// The child's PID, once it is ready.
+/// The PID of `c`, once it is ready.
 fn pid_of_c(text: &str) -> Option<i32> {
     let line = text.lines().find_map(|line| line.strip_prefix("c ready "));
     line.and_then(|pid| pid.parse().ok())
 }
 
-/// What is left of a run, killed at the end of it.
+/// The remaining processes of a run, which are killed at its end.
 struct Left(String);
 
 impl Drop for Left {
@@ -181,8 +183,9 @@ impl Drop for Left {
     }
 }
 
-/// Kills the victim `gap` stops after its first instruction; `None`: it has ended before. Returns
-/// how bowout exited, where it was not the victim.
+/// Kills the victim `gap` stops after its first instruction. Returns None if it has ended before.
+/// Otherwise the text is the status of the guard after a kill of the supervisor, or says if `d` is
+/// left.
 fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Option<String> {
     let left = Left(leftovers::unique());
     let mark = &left.0;
@@ -190,7 +193,7 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
     let line = scenario.line(victim, mark, file.to_str().expect("text"));
     let (mut bare, pid) = if victim == Victim::Supervisor {
         let (bare, supervisor) = forked(&line);
-        // What it forks is not traced.
+        // The processes that it forks are not traced.
         let options = libc::PTRACE_O_TRACESYSGOOD as usize;
         ptrace(libc::PTRACE_SETOPTIONS, supervisor, options);
         (bare, supervisor)
@@ -222,7 +225,7 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
     bare.take();
     let before = bare.text();
     let survives = before.contains("d ready") && goes_on(mark, "d");
-    // No tracer is left, which would have to reap the victim before its parent can.
+    // The tracer detaches, because it would have to reap the victim before the parent can.
     ptrace(libc::PTRACE_DETACH, pid, KILL as usize);
     if pid == bare.pid {
         assert_eq!(bare.wait(), Status::Signal(KILL), "{what}");
@@ -236,7 +239,7 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
                     rest.iter().all(|pid| is_called(*pid, "d")).then_some(rest)
                 },
             );
-            // Before it was ready, its parent may have ended before it was forked.
+            // If `d` was not ready, its parent may have ended before it forked `d`.
             if before.contains("d ready") {
                 assert_eq!(rest.len(), usize::from(survives), "{what}: {rest:?}");
             }
@@ -260,7 +263,7 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
             }
             assert!(!file.exists(), "{what}: the file is left: {text}");
             if victim == Victim::Supervisor {
-                // A command that has started is known to the guard.
+                // The guard knows a command that has started.
                 let started = pid_of_c(&text).is_some() && scenario.asks.is_some();
                 if started {
                     let expected = scenario.code.map_or(bare.died(KILL), Status::Code);
@@ -275,7 +278,7 @@ fn kill_in_gap(victim: Victim, scenario: &Scenario, dir: &Dir, gap: usize) -> Op
     Some(if left { "d is left" } else { "" }.to_owned())
 }
 
-/// Each gap of each scenario, or some of them.
+/// Kills the victim in each gap of each scenario, or in some of them.
 fn kill_in_gaps(victim: Victim) {
     if skip(not_root()) {
         return;

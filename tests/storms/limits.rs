@@ -1,4 +1,4 @@
-//! The least of each resource that bowout lives on, and what it says below that.
+//! The smallest amount of each resource that is enough for bowout, and its message below that.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,8 +13,8 @@ use crate::user::User;
 const TERM: i32 = libc::SIGTERM;
 const KILL: i32 = libc::SIGKILL;
 
-/// The smallest number with which `works`, between one with which it does not and one with which it
-/// does.
+/// The smallest number for which `does` returns true, between `fails`, for which it does not, and
+/// `works`, for which it does.
 fn smallest(mut fails: i32, mut works: i32, mut does: impl FnMut(i32) -> bool) -> i32 {
     assert!(!does(fails) && does(works), "{fails} to {works}");
     while works - fails > 1 {
@@ -24,7 +24,7 @@ fn smallest(mut fails: i32, mut works: i32, mut does: impl FnMut(i32) -> bool) -
     works
 }
 
-/// Ended with 125 and one line before anything was started, or else as a supervision ends.
+/// Returns true if bowout exited with 125 and one line before it started the command.
 fn refused(bowout: &mut Running, what: &str) -> bool {
     if bowout.end() != Status::Code(125) {
         return false;
@@ -104,8 +104,8 @@ fn one_process_more_than_its_own_is_enough() {
     }
 }
 
-/// A program that fits into the memory that is needed to be executed at all, and into what the C
-/// library needs before main, fits into it.
+/// Memory that is enough for the exec itself, and for the C library before main, is enough for
+/// bowout.
 #[test]
 fn a_bowout_that_can_be_executed_has_memory_enough() {
     for home in homes() {
@@ -117,7 +117,8 @@ fn a_bowout_that_can_be_executed_has_memory_enough() {
         let least = smallest(0, 65_536, |limit| {
             let mut bowout = start(limit).probe(["exit", "7"]);
             let status = bowout.end();
-            // The kernel ends a process that cannot be executed half-way; so does the C library.
+            // With too little memory, the kernel ends a process during its exec, and the C library
+            // does so later.
             let before_main = [
                 Status::Signal(libc::SIGSEGV),
                 bowout.died(libc::SIGSEGV),
@@ -136,7 +137,7 @@ fn a_bowout_that_can_be_executed_has_memory_enough() {
             status == Status::Code(7)
         });
         println!("{home:?}: RLIMIT_AS {least} KiB is enough");
-        // With too little for a table of all processes of the machine, and with enough.
+        // With too little memory for a table of all processes of the machine, and with enough.
         for more in [0, 32, 64, 128, 256, 512, 1024] {
             stops_a_tree(
                 start(least + more),
@@ -212,8 +213,8 @@ fn memory(bytes: &str) -> Result<Group, String> {
     Group::new("memory", ["memory.limit_in_bytes", "memory.max"], bytes)
 }
 
-/// The kernel kills the process that has most (oom_badness in mm/oom_kill.c); a command that grows
-/// has more than bowout before long.
+/// The kernel kills the process that has the most memory (oom_badness in mm/oom_kill.c). A command
+/// that grows soon has more than bowout.
 #[test]
 fn two_mebibytes_are_enough_and_the_child_is_the_one_that_runs_out() {
     let (small, large) = match (memory("2097152"), memory("16777216")) {
@@ -292,7 +293,7 @@ fn a_full_disk_costs_the_report_and_nothing_else() {
     }
 }
 
-/// bowout neither raises nor lowers it: what it has, the command has.
+/// bowout neither raises nor lowers the score: the command has the same one.
 #[test]
 fn the_oom_score_is_inherited_and_passed_on() {
     for home in homes() {
@@ -315,7 +316,7 @@ fn the_oom_score_is_inherited_and_passed_on() {
     }
 }
 
-/// No process can be forked any more when the child ends and its descendants have to be ended.
+/// No further fork is possible when the child exits and its descendants have to be stopped.
 fn drains_without_a_free_pid(start: Start, child: &str, home: Home) {
     let mut bowout = start.command([child, "fill", "--exit", "TERM:7"]);
     let full = bowout.out.find("full", |line| line.starts_with("full "));

@@ -11,8 +11,8 @@ use crate::user::User;
 const TERM: i32 = libc::SIGTERM;
 const SENDERS: usize = 8;
 
-/// Standard signals that start no stop, and real-time ones; each sender has its own real-time one,
-/// and one that it shares.
+/// Standard signals that are not stop requests. Each sender has two of them, a real-time signal of
+/// its own, and one that all senders share.
 const STANDARD: [i32; 6] = [
     libc::SIGHUP,
     libc::SIGUSR1,
@@ -23,9 +23,9 @@ const STANDARD: [i32; 6] = [
 ];
 const SHARED: i32 = 50;
 
-/// Enough for eight senders that keep to half of it; in a longer queue, the kernel takes longer to
-/// find the next signal than anyone to send it (`collect_signal` in kernel/signal.c walks all of
-/// it).
+/// Enough for eight senders that use half of it. In a longer queue, the kernel takes longer to find
+/// the next signal than a sender takes to send one (`collect_signal` in kernel/signal.c walks all
+/// of it).
 const ROOM: [&str; 2] = ["--sigpending", "4096"];
 
 struct Sender {
@@ -46,7 +46,7 @@ impl Sender {
         Self { child, out }
     }
 
-    /// What it has sent, by signal, and how often the queue was full.
+    /// The number of sent signals, by signal, and how often the queue was full.
     fn end(mut self) -> (BTreeMap<i32, u64>, u64) {
         let line = self.out.find("sent", |line| line.starts_with("sent"));
         assert!(self.child.wait().expect("our child").success());
@@ -61,7 +61,7 @@ impl Sender {
     }
 }
 
-/// `10=3 34=5`, among other words.
+/// Parses numbers such as `10=3 34=5`, among other words.
 fn counts(line: &str) -> BTreeMap<i32, u64> {
     line.split(' ')
         .filter_map(|word| word.split_once('='))
@@ -69,8 +69,8 @@ fn counts(line: &str) -> BTreeMap<i32, u64> {
         .collect()
 }
 
-/// What the child has received of a whole storm: all that was sent was taken up before this is
-/// asked.
+/// The signals that the child has received in the whole storm. Lower numbers are delivered first,
+/// so the child has counted all of them when SIGRTMAX asks for the counts.
 fn received(bowout: &mut Running) -> BTreeMap<i32, u64> {
     bowout.kill(libc::SIGRTMAX());
     counts(
@@ -88,7 +88,7 @@ fn resident_kib(pid: i32) -> u64 {
         .expect("a number")
 }
 
-/// Of so many signals that take up to `room` of the queue.
+/// Starts senders of this many signals in all, which use up to `room` of the queue.
 fn storm(
     bowout: &Running,
     count: usize,
@@ -129,7 +129,7 @@ fn a_million_signals_from_eight_senders_are_counted_exactly() {
         let start = user.start(&["-q", "--grace", "never"], &ROOM).at(home);
         let mut bowout = user.probe(start, &["count", "--exit", "TERM:7"]);
         bowout.ready();
-        // Its first signals take it what memory it needs.
+        // bowout allocates its memory during its first signals.
         ended(storm(&bowout, 8000, "half", mixed));
         let before = received(&mut bowout);
         let memory = resident_kib(bowout.pid);
@@ -163,8 +163,9 @@ fn a_million_signals_from_eight_senders_are_counted_exactly() {
     }
 }
 
-/// bowout and its child share the queue with the senders (getrlimit(2)): what bowout takes out, a
-/// sender may fill in again before it is passed on. What finds no room is logged, one by one.
+/// bowout and its child share the queue with the senders (getrlimit(2)). When bowout takes a signal
+/// out, a sender may fill its place before bowout forwards it. bowout logs each signal that finds
+/// no room.
 #[test]
 fn a_full_queue_is_answered_for_signal_by_signal() {
     let Some(user) = User::new() else { return };
@@ -227,7 +228,7 @@ fn a_stop_request_in_the_midst_is_acted_on_in_time() {
             let mut bowout = user.probe(start, &["count", "--exit", child]);
             bowout.ready();
             let senders = storm(&bowout, 1_000_000, "half", mixed);
-            // Numbers are taken up lowest first, so that the child can be asked nothing now.
+            // Lower numbers are delivered first, so the child cannot be asked for its counts now.
             bowout
                 .out
                 .find("the storm", |line| line.starts_with("so far"));

@@ -1,8 +1,8 @@
-//! One stop request in each gap between two system calls: bowout, or its child before the exec, is
-//! stopped there by ptrace(2), so that every gap is met, and what has to follow is known from the
-//! mask at that moment.
+//! One stop request in each gap between two system calls. ptrace(2) stops bowout, or its child, in
+//! each gap, so that no gap is missed. The signal mask at that moment determines the expected
+//! result.
 //!
-//! Caveat: the tracer is the thread that has started the tracee.
+//! Caveat: the tracer is the thread that started the tracee, and only it can make requests.
 
 use crate::bare::{Bare, Explained, Line};
 use crate::common::{Home, homes, leftovers, not_root, size, skip, until};
@@ -11,7 +11,7 @@ const TERM: i32 = libc::SIGTERM;
 /// A stop before or after a system call (`PTRACE_O_TRACESYSGOOD`).
 const CALL: i32 = libc::SIGTRAP | 0x80;
 
-/// More than there are.
+/// More gaps than a run has.
 pub const MOST: usize = 2000;
 
 pub fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
@@ -25,20 +25,20 @@ pub fn ptrace(request: libc::c_uint, pid: i32, data: usize) {
     );
 }
 
-/// What a traced process did next.
+/// The next event of a traced process.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It is about to make a system call, or has made it.
+    /// A stop before or after a system call.
     Call,
-    /// Another stop, by this status.
+    /// Another stop, with this wait status.
     Other(i32),
     Asleep,
-    /// With this status.
+    /// The process ended with this wait status.
     Ended(i32),
 }
 
-/// Lets it run to its next stop. Once it `may_sleep`, waiting for something of the test's is an
-/// answer, too.
+/// Lets the process run to its next stop. If `may_sleep` returns true, sleep (state S) is an event,
+/// too.
 pub fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool) -> Next {
     let mut pass = 0;
     loop {
@@ -58,14 +58,14 @@ pub fn next(pid: i32, request: libc::c_uint, mut may_sleep: impl FnMut() -> bool
             Some(status) => match (libc::WSTOPSIG(status), status >> 16) {
                 (CALL, _) => return Next::Call,
                 (libc::SIGTRAP, _) => return Next::Other(status),
-                // A signal on its way.
+                // A signal-delivery-stop: the next request passes the signal on.
                 (signal, _) => pass = signal,
             },
         }
     }
 }
 
-/// Waits for the stop that is to come.
+/// Waits for the next stop of this process.
 pub fn stopped(pid: i32) {
     let mut status = 0;
     // SAFETY: one valid integer; a tracee of this thread, which stops or ends.
@@ -73,7 +73,7 @@ pub fn stopped(pid: i32) {
     assert!(got == pid && libc::WIFSTOPPED(status), "{pid}: {status:#x}");
 }
 
-/// Stopped at its first instruction.
+/// Starts bowout, which stops at its first instruction, and sets the ptrace options.
 pub fn start(line: &Line, options: i32) -> Bare {
     let bare = line.start();
     stopped(bare.pid);
@@ -85,8 +85,9 @@ pub fn start(line: &Line, options: i32) -> Bare {
     bare
 }
 
-/// Stops bowout `gap` stops after its first instruction, asks there, and lets it go; whether there
-/// were as many.
+/// Stops bowout `gap` stops after its first instruction, sends the stop request there, and
+/// detaches. Returns false if bowout slept or exited before that gap, and the explanation of a
+/// request that was sent.
 fn ask_in_gap(
     home: Home,
     line: &Line,
@@ -120,11 +121,13 @@ fn ask_in_gap(
     ptrace(libc::PTRACE_DETACH, bare.pid, 0);
     let what = format!("{home:?}, gap {gap}, blocked: {blocked}");
     if !blocked && home == Home::Pid1 && bare.see("ready") && bare.try_wait().is_none() {
-        // As in the sweep: it was kept from PID 1 by the kernel.
+        // As in the sweep: the kernel does not deliver this early signal to PID 1, so it is sent
+        // again.
         bare.kill(TERM);
     }
     let explained = bare.assert_explained(&what);
-    // The last gap that is not blocked is that before the call which blocks.
+    // The last gap without a blocked SIGTERM is the one before the call that blocks it. In later
+    // gaps, bowout's own code must receive the request.
     assert!(
         explained != Explained::BeforeMain || !blocked,
         "{what}: lost"
@@ -182,7 +185,8 @@ fn a_stop_request_between_any_two_system_calls_changes_no_status() {
     }
 }
 
-/// bowout, free, and its child, stopped where it was forked.
+/// Starts bowout and detaches from it after its fork. Returns it and its child, which is stopped
+/// directly after the fork.
 pub fn forked(line: &Line) -> (Bare, i32) {
     let bare = start(line, libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEEXEC);
     let mut child = 0_u64;
@@ -246,7 +250,7 @@ fn a_stop_request_between_any_two_system_calls_of_the_child_reaches_it() {
 }
 
 impl Bare {
-    /// Whether the command is ready, as it says.
+    /// Returns true if the command has printed that it is ready.
     fn has_written(&mut self) -> bool {
         self.take();
         self.text().contains("ready ")

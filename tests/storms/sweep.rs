@@ -1,9 +1,9 @@
 //! One stop request at every moment of the start, and at every moment of the end, to the
 //! microsecond.
 //!
-//! A run waits for its offset without sleeping, looks where bowout is, and asks at once. Offsets
-//! are drawn around those that have met a phase before, for the phase that was met least, until
-//! each was met often enough.
+//! A run waits for its offset without sleeping, checks the phase of bowout, and sends the request
+//! at once. The next offset is chosen near those that met the rarest phase, until each phase was
+//! met often enough.
 
 use std::hint::spin_loop;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::common::{Home, homes, not_root, size, skip};
 
 const TERM: i32 = libc::SIGTERM;
 
-/// Numbers that look drawn by lot, the same ones each time (xorshift64).
+/// Pseudo-random numbers, the same ones each time (xorshift64).
 pub struct Lot(pub u64);
 
 impl Lot {
@@ -47,8 +47,7 @@ impl<const PHASES: usize> Sweep<PHASES> {
             .expect("a phase")
     }
 
-    /// The next one: near one of the last that met the phase that was met least, and at times
-    /// anywhere.
+    /// The next offset: near one of the last that met the rarest phase, and at times anywhere.
     fn offset(&mut self) -> Duration {
         let met = &self.met[self.least()];
         let near = met
@@ -62,7 +61,7 @@ impl<const PHASES: usize> Sweep<PHASES> {
         Duration::from_nanos(nanos)
     }
 
-    /// Runs until every phase was met so often; `run` gives the phase.
+    /// Runs until every phase was met `often` times; `run` returns the phase.
     fn until_met(&mut self, often: usize, home: Home, mut run: impl FnMut(Duration) -> usize) {
         let mut runs = 0_usize;
         while self.met[self.least()].len() < often {
@@ -97,7 +96,7 @@ pub fn spin_until(at: Instant) {
     }
 }
 
-/// Where bowout was at the last look.
+/// The current phase of bowout.
 fn phase(bare: &Bare) -> usize {
     match bare.child() {
         Some((_, name)) if name.starts_with("probe") => 3,
@@ -128,8 +127,8 @@ fn a_stop_request_at_any_moment_of_the_start_is_not_lost() {
             bare.kill(TERM);
             let what = format!("{home:?}, {} after {offset:?}", names[phase]);
             if phase == 0 && home == Home::Pid1 {
-                // The kernel keeps from PID 1 what it neither blocks nor handles: a process that
-                // sends that early asks again.
+                // The kernel does not deliver to PID 1 a signal that it neither blocks nor handles.
+                // A process that sends that early has to send again.
                 if bare.see("ready") && bare.try_wait().is_none() {
                     bare.kill(TERM);
                 }

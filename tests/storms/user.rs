@@ -1,5 +1,5 @@
-//! A user of a test's own: limits on processes and queued signals are counted by user
-//! (getrlimit(2)), and each test is to fill its own.
+//! A user of a test's own. The kernel counts processes and queued signals by user (getrlimit(2)),
+//! and each test fills its own limits.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,14 +10,14 @@ use crate::common::{BOWOUT, Dir, Running, Start, not_root, probe, skip};
 
 pub struct User {
     pub uid: String,
-    /// Which the user may write to.
+    /// A directory that the user may write to.
     pub dir: Dir,
     shim: PathBuf,
     child: PathBuf,
 }
 
 impl User {
-    /// No other user's number. None, and says why, where only root could become it.
+    /// A user with a UID that no other test has. Without root, prints the reason and returns None.
     pub fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if skip(not_root()) {

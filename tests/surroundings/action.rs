@@ -1,4 +1,4 @@
-//! What bowout does in each place: a run, and what is seen of it from outside.
+//! The actions of bowout in each place. Each is a run that is checked from outside.
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
@@ -23,7 +23,8 @@ const VALUE: i32 = 42;
 
 pub type Action = (&'static str, fn(&Ground, &Place) -> Result<(), String>);
 
-/// A place that cannot be entered here is an `Err` that says why. What is not as expected panics.
+/// An action returns an `Err` with the reason if its place cannot be entered here. It panics at an
+/// unexpected result.
 pub const ACTIONS: [Action; 6] = [
     ("start", start),
     ("forward", forward),
@@ -70,7 +71,7 @@ impl<'a> Run<'a> {
             group,
         };
         if let Some(group) = &run.group {
-            // The process enters a group that is frozen already.
+            // The process enters a group that is already frozen.
             let members = format!("{}/cgroup.procs", group.path());
             until("a process is in the group", || {
                 fs::read_to_string(&members)
@@ -82,7 +83,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Once every process of the group stands still.
+    /// Thaws the group once all of its processes are frozen.
     fn thaw(&self) {
         if let Some(group) = &self.group {
             group.wait_frozen(true);
@@ -91,7 +92,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does this while bowout stands still, if the place has bowout stand still.
+    /// Does this while bowout is frozen, if the place freezes it.
     fn frozen(&self, act: impl FnOnce()) {
         if let Some(group) = &self.group {
             group.freeze(true);
@@ -101,7 +102,7 @@ impl<'a> Run<'a> {
         self.thaw();
     }
 
-    /// Waits for the probes of these names, and for bowout to be where it should be.
+    /// Waits for the probes of these names, and checks that bowout is in its place.
     fn ready(&mut self, names: &[&str]) {
         for name in names {
             self.running.ready_as(name);
@@ -110,7 +111,7 @@ impl<'a> Run<'a> {
         assert!((self.place.is_there)(pid), "bowout is somewhere else");
     }
 
-    /// The outermost bowout: all that enters is an ancestor of it.
+    /// The outermost bowout: the programs that enter the place are its ancestors.
     fn bowout(&self) -> &(i32, OwnedFd) {
         self.bowout.get_or_init(|| {
             until("bowout is there", || {
@@ -125,7 +126,7 @@ impl<'a> Run<'a> {
 
     fn kill(&self, signal: i32) {
         let handle = self.bowout().1.as_raw_fd();
-        // SAFETY: no information is passed; the kernel makes it up as for kill.
+        // SAFETY: the pointer to the information is null; the kernel fills it in as for kill(2).
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, handle, signal, 0, 0) };
         assert_eq!(done, 0, "{signal}: {}", std::io::Error::last_os_error());
     }
@@ -134,19 +135,20 @@ impl<'a> Run<'a> {
         let value = libc::sigval {
             sival_ptr: value as usize as *mut libc::c_void,
         };
-        // SAFETY: bowout, which this test has not reaped; the value is a number.
+        // SAFETY: the PID is bowout's, which this test has not reaped; the value is a number.
         let done = unsafe { libc::sigqueue(self.bowout().0, signal, value) };
         assert_eq!(done, 0, "{signal}: {}", std::io::Error::last_os_error());
     }
 
-    /// Waits until the probe of this name has this signal.
+    /// Waits until the probe of this name has received this signal.
     fn expect(&mut self, name: &str, signal: i32) -> String {
         let prefix = format!("{name} {signal} ");
         let out = &mut self.running.out;
         out.find(&prefix, |line| line.starts_with(&prefix))
     }
 
-    /// The end: this one, with no process of the command left. What was printed.
+    /// Waits for the end: checks the status, and that no process of the command is left. Returns
+    /// the standard output.
     fn end(&mut self, wanted: Status) -> Vec<String> {
         let status = self.running.wait();
         assert_eq!(status, wanted, "{:#?}", self.running.err.seen());
@@ -161,7 +163,7 @@ impl<'a> Run<'a> {
         self.running.out.seen()
     }
 
-    /// How it ends where the command was killed.
+    /// The status of bowout if its command was killed.
     fn killed(&self) -> Status {
         if self.place.pid1 {
             Status::Code(128 + libc::SIGKILL)
@@ -173,12 +175,12 @@ impl<'a> Run<'a> {
     /// The signals that a probe received.
     fn sent(&self, name: &str, out: &[String]) -> Vec<i32> {
         let mut sent = signals_of(name, out);
-        // Two that are not pending at once are two.
+        // The command receives a second SIGCONT if the first is no longer pending.
         sent.dedup_by(|one, other| self.place.cont && *one == CONT && one == other);
         sent
     }
 
-    /// What a process is sent by a stop.
+    /// The signals that a stop sends to a process.
     fn asked(&self) -> Vec<i32> {
         [TERM]
             .into_iter()
@@ -189,14 +191,14 @@ impl<'a> Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        // What is frozen does not die.
+        // A frozen process does not die.
         if let Some(group) = &self.group {
             group.freeze(false);
         }
     }
 }
 
-/// The first bowout on the way down from here.
+/// The first bowout among this process and its descendants.
 fn below(pid: i32) -> Option<i32> {
     if is_bowout(pid) {
         return Some(pid);
@@ -204,7 +206,7 @@ fn below(pid: i32) -> Option<i32> {
     children(pid).into_iter().find_map(below)
 }
 
-/// The command runs with what it is given, and its exit code comes back.
+/// The command runs with its words, and bowout exits with its code.
 fn start(ground: &Ground, place: &Place) -> Result<(), String> {
     let mut run = Run::start(ground, place, &[], &["exit", "7"])?;
     assert_eq!(run.end(Status::Code(7)), [""; 0]);
@@ -213,13 +215,13 @@ fn start(ground: &Ground, place: &Place) -> Result<(), String> {
         .iter()
         .filter(|line| line.starts_with("bowout: "))
         .collect();
-    // As PID 1 it says of each code but 0 what it was.
+    // As PID 1 bowout logs each exit code but 0.
     let is_routine = |line: &String| place.pid1 && line.contains("exited with 7 after ");
     assert!(said.iter().all(|line| is_routine(line)), "{said:#?}");
     Ok(())
 }
 
-/// Each signal once, in order where bowout runs, and a queued one with its value.
+/// The command receives each signal once, and a queued one with its value.
 fn forward(ground: &Ground, place: &Place) -> Result<(), String> {
     let words = ["signals", "--name", "c", "--exit", "USR2:7"];
     let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
@@ -230,7 +232,7 @@ fn forward(ground: &Ground, place: &Place) -> Result<(), String> {
         run.kill(USR1);
         run.queue(queued, VALUE);
     });
-    // Those that are pending together come in an order of the kernel's.
+    // The order of signals that are pending together is the kernel's.
     let mut seen: Vec<String> = vec![];
     for signal in [HUP, USR1, queued] {
         seen.push(run.expect("c", signal));
@@ -244,22 +246,24 @@ fn forward(ground: &Ground, place: &Place) -> Result<(), String> {
     Ok(())
 }
 
-/// The command is asked once, has its time, and its exit code comes back.
+/// The command receives the stop signal once and has its grace period, and bowout exits with its
+/// code.
 fn stop(ground: &Ground, place: &Place) -> Result<(), String> {
     let words = ["signals", "--name", "c", "--exit", "35:7"];
     let mut run = Run::start(ground, place, &["--grace", "1h"], &words)?;
     run.ready(&["c"]);
     run.frozen(|| run.kill(TERM));
     run.expect("c", TERM);
-    // A higher number than SIGCONT: of two that are pending, the lower one comes first.
+    // The number is higher than SIGCONT's: of two pending signals, the lower one is delivered
+    // first.
     run.frozen(|| run.kill(35));
     let out = run.end(Status::Code(7));
     assert_eq!(run.sent("c", &out), [run.asked(), vec![35]].concat());
     Ok(())
 }
 
-/// SIGKILL to the command, never before the grace period is over; its descendant, which was not
-/// asked before, is asked and has a second.
+/// SIGKILL to the command, never before the grace period is over. Its descendant then receives the
+/// stop signal for the first time, and has a second.
 fn escalate(ground: &Ground, place: &Place) -> Result<(), String> {
     let grace = Duration::from_millis(300);
     let words = ["pair", "--name", "d", "--", "--name", "c"];
@@ -276,7 +280,8 @@ fn escalate(ground: &Ground, place: &Place) -> Result<(), String> {
     Ok(())
 }
 
-/// Where a descendant may end without being asked: a place, an action, and why.
+/// The cells in which a descendant may end without the stop signal: the place, the action, and the
+/// reason.
 const NOT_ASKED: [(&str, &str, &str); 4] = [
     (
         "new PID namespace without a fork",
@@ -297,10 +302,10 @@ const NOT_ASKED: [(&str, &str, &str); 4] = [
 ];
 /// After `unshare -p` (README, Limits).
 const KILLED_BY_KERNEL: &str = "the command is PID 1: the kernel kills its descendants with it";
-/// Without /proc, bowout asks waitid(2) for every PID, which takes about the last second.
+/// Without /proc, bowout calls waitid(2) for every PID, which takes about the last second.
 const KILLED_FIRST: &str = "limit: the look for a descendant can take longer than its last second";
 
-/// What differs in this cell.
+/// The difference in this cell, if any.
 pub fn note(place: &Place, action: &str) -> Option<&'static str> {
     let found = NOT_ASKED
         .iter()
@@ -308,7 +313,7 @@ pub fn note(place: &Place, action: &str) -> Option<&'static str> {
     found.map(|(.., why)| *why)
 }
 
-/// What the descendant was sent: that it was asked to exit, or less where that may be.
+/// Checks that the descendant received the stop signal, or less where the cell allows it.
 fn assert_asked(sent: &[i32], asked: &[i32], place: &Place, action: &str) {
     if note(place, action).is_some() {
         assert_at_most(sent, asked);
@@ -317,7 +322,8 @@ fn assert_asked(sent: &[i32], asked: &[i32], place: &Place, action: &str) {
     }
 }
 
-/// The descendant is asked once when the command has exited, and bowout waits for it.
+/// The descendant receives the stop signal once, after the command has exited, and bowout waits for
+/// it.
 fn drain(ground: &Ground, place: &Place) -> Result<(), String> {
     let (below, own) = (
         ["--name", "d", "--exit", "TERM:0"],
@@ -333,7 +339,7 @@ fn drain(ground: &Ground, place: &Place) -> Result<(), String> {
     Ok(())
 }
 
-/// What is seen here is in the report.
+/// The report agrees with the test's own observations.
 fn report(ground: &Ground, place: &Place) -> Result<(), String> {
     let words = ["signals", "--name", "c", "--exit", "TERM:7"];
     let options = ["--grace", "1h", "--report", "-"];

@@ -1,5 +1,5 @@
-//! The seccomp filter of a list of system calls. `flatten` beside this file writes such lists and
-//! says how a line of one is read.
+//! Compiles a list of system calls into a seccomp filter. The script `flatten` in this folder
+//! writes such lists and documents their format.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::common::{Dir, leftovers};
 
-/// An instruction: code, jump if true, jump if false, number (bpf(2), struct sock_filter).
+/// An instruction: code, jump if true, jump if false, number (seccomp(2), struct sock_filter).
 type Step = (u32, usize, usize, u32);
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -24,7 +24,7 @@ fn end(with: u32) -> Step {
     (libc::BPF_RET | libc::BPF_K, 0, 0, with)
 }
 
-/// The number of each system call, as the C compiler's headers have it.
+/// The number of each system call in the headers of the C compiler.
 fn numbers() -> &'static HashMap<String, u32> {
     static NUMBERS: OnceLock<HashMap<String, u32>> = OnceLock::new();
     NUMBERS.get_or_init(|| {
@@ -57,8 +57,9 @@ fn value(word: &str) -> u32 {
         .unwrap_or_else(|_| panic!("not a number: {word}"))
 }
 
-/// `ARGUMENT OPERATOR VALUE`, or `ARGUMENT & MASK VALUE`: goes on where it fits, else past `rest`
-/// further instructions. The lists compare the lower half of an argument alone.
+/// The instructions of `ARGUMENT OPERATOR VALUE`, or of `ARGUMENT & MASK VALUE`, and the number of
+/// words used. If the condition does not hold, they skip `rest` further instructions. They compare
+/// only the lower half of an argument.
 fn condition(words: &[&str], rest: usize) -> (Vec<Step>, usize) {
     let mut steps = vec![load(16 + 8 * value(words[0]))];
     let number = value(words[2]);
@@ -92,7 +93,7 @@ fn rule(line: &str) -> Vec<Step> {
     let Some(call) = numbers().get(words[1]) else {
         return vec![];
     };
-    // From the last condition to the first: each has to know how much follows it.
+    // From the last condition to the first: each one skips the instructions after it.
     let (mut at, mut starts) = (2, vec![]);
     while at < words.len() {
         starts.push(at);
@@ -108,12 +109,12 @@ fn rule(line: &str) -> Vec<Step> {
     head.into_iter().chain(steps).collect()
 }
 
-/// As `probe with --filter` reads it.
+/// The filter in the format that `probe with --filter` reads.
 pub fn program(list: &str) -> String {
     let lines: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
     let (last, rules) = lines.split_last().expect("a list");
     let other = end(action(last.strip_prefix("else ").expect("the last line")));
-    // Calls of another architecture have other numbers: AUDIT_ARCH_X86_64.
+    // Calls of another architecture than AUDIT_ARCH_X86_64 have other numbers.
     let mut steps = vec![load(4), jump(libc::BPF_JEQ, 0xc000_003e, 1, 0), other];
     steps.extend(rules.iter().flat_map(|line| rule(line)));
     steps.push(other);
@@ -123,7 +124,7 @@ pub fn program(list: &str) -> String {
     lines.collect()
 }
 
-/// The calls that a list allows whatever their arguments are, and that this machine does not know.
+/// The calls in the `allow` lines of a list that this machine's headers do not define.
 #[cfg(test)]
 pub fn unknown(list: &str) -> Vec<&str> {
     let lines = list.lines().filter_map(|line| line.strip_prefix("allow "));

@@ -1,11 +1,12 @@
-//! bowout in each of the places that it may be started in, and there each of its six actions:
-//! `cargo test --test surroundings`. Each cell is run and prints `ok`, or prints why it cannot be
-//! run on this machine; the table follows at the end, as tests/RESULTS.md has it. Every place also
-//! shows that it is what its name says, by what /proc has of bowout there.
+//! bowout in each place where it may be started, with each of six actions: `cargo test --test
+//! surroundings`. Each cell prints `ok`, or the reason why this machine cannot run it. The table
+//! at the end is the one of tests/RESULTS.md. Each action except `start` also checks in /proc that
+//! bowout is in the place of that name.
 //!
-//! As root. With `CI=true` a cell that cannot be run fails.
+//! Run it as root. With `CI=true` a cell that cannot run fails. `SURROUNDINGS=TEXT` runs only the
+//! places whose names contain TEXT.
 #![allow(unsafe_code)]
-// The harness reads the clock for its watchdog, and pipes in threads.
+// The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../common/mod.rs"]
@@ -28,10 +29,10 @@ use common::pty::missing;
 use common::{Start, Status, probe};
 use place::{Ground, PLACES, Place};
 
-/// Each cell mostly waits.
+/// Several cells at once: each cell mostly waits.
 const THREADS: usize = 6;
 
-/// Past the test runner's capture.
+/// Prints a line past the test runner's capture.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -128,7 +129,7 @@ fn each_action_is_the_same_in_each_place() {
     );
 }
 
-/// How the probe, which does nothing but this, ends under a filter.
+/// The status of a probe with these words under the filter of a list.
 fn under(list: &str, words: &[&str]) -> Status {
     let dir = common::Dir::new();
     let file = dir.write("filter", filter::program(list), 0o600);
@@ -140,7 +141,7 @@ fn under(list: &str, words: &[&str]) -> Status {
         .wait()
 }
 
-/// Else the rows of seccomp would say nothing.
+/// Without this check, an ineffective filter would leave the rows of seccomp `ok`.
 #[test]
 fn a_filter_refuses_each_call_outside_its_list() {
     if !cfg!(target_arch = "x86_64") {
@@ -158,7 +159,7 @@ fn a_filter_refuses_each_call_outside_its_list() {
         assert_eq!(under(list, &["exit", "7"]), Status::Code(7), "{list}");
         assert_eq!(under(list, &mount), refused, "{list}");
     }
-    // podman's list allows mount(2), and not sethostname(2).
+    // podman's list allows mount(2), but not sethostname(2).
     let list = include_str!("podman.calls");
     assert_eq!(under(list, &["exit", "7"]), Status::Code(7));
     let name = ["with", "--", "unshare", "--uts", "hostname", "bowout"];

@@ -1,4 +1,4 @@
-//! The surroundings: how bowout gets into each, and what shows from outside that it is there.
+//! The surroundings: the way into each, and the facts that show from outside that bowout is there.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::common::pty::missing;
 use crate::common::{BOWOUT, Dir, children, field, leftovers, no_namespaces, not_root, probe};
 use crate::filter;
 
-/// What the cells share: programs that any user may run, filters, and an engine.
+/// The common ground of the cells: programs that any user may run, filters, and an engine.
 pub struct Ground {
     dir: Dir,
     pub bowout: String,
@@ -55,7 +55,7 @@ impl Ground {
         }
         let file = self.dir.file(name);
         if !file.exists() {
-            // Two cells may write it at once: it appears whole.
+            // Two cells may write the file at once, so a rename makes it appear complete.
             let new = self.dir.file(&format!("{name}-{}", leftovers::unique()));
             fs::write(&new, filter::program(list)).expect("written");
             fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).expect("permissions");
@@ -67,29 +67,30 @@ impl Ground {
 
 /// A way into the surroundings.
 pub struct Entry {
-    /// What is in front of bowout on the command line.
+    /// The words before bowout on the command line.
     pub words: Vec<OsString>,
-    /// The programs, as they are called there.
+    /// The paths of the programs in the place.
     pub bowout: String,
     pub probe: String,
     /// The control group that bowout is in.
     pub group: Option<Group>,
-    /// Where the PID of bowout is written, if bowout is not below the process that is started.
+    /// The file with bowout's PID, if bowout is not a descendant of the started process.
     pub pid_file: Option<PathBuf>,
 }
 
 pub struct Place {
     pub name: &'static str,
     pub enter: fn(&Ground) -> Result<Entry, String>,
-    /// Whether a process is there, which this process sees by this PID.
+    /// Returns true if the process with this PID, from the test's view, is in the place.
     pub is_there: fn(i32) -> bool,
-    /// Whether bowout is PID 1.
+    /// True if bowout is PID 1.
     pub pid1: bool,
-    /// The side that bowout takes the test for.
+    /// The side to which bowout assigns the test.
     pub side: &'static str,
-    /// What the probe is started with by another program, from its `with`.
+    /// Options of the probe's `with`, which then starts the command below bowout.
     pub inside: &'static [&'static str],
-    /// Whether a SIGCONT follows the stop signal: bowout cannot see whether a process is stopped.
+    /// True if a SIGCONT follows the stop signal, because bowout cannot see if a process is
+    /// stopped.
     pub cont: bool,
 }
 
@@ -272,12 +273,12 @@ pub const PLACES: [Place; 18] = [
     },
 ];
 
-/// Why not, if so.
+/// Returns the reason as an error, if there is one.
 fn needs(reason: Option<String>) -> Result<(), String> {
     reason.map_or(Ok(()), Err)
 }
 
-/// In its own PID namespace.
+/// Returns true if the process is PID 1 in its own PID namespace.
 fn is_first(pid: i32) -> bool {
     field(pid, "NSpid").ends_with("\t1")
 }
@@ -292,11 +293,11 @@ pub fn is_bowout(pid: i32) -> bool {
 }
 
 fn namespace(pid: i32, kind: &str) -> PathBuf {
-    // No process of the namespace has been started: there is no number yet.
+    // The link cannot be read while the namespace has no process yet.
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default()
 }
 
-/// The processes that its /proc shows.
+/// The PIDs that its /proc shows.
 fn in_proc(pid: i32) -> Vec<i32> {
     let entries = fs::read_dir(format!("/proc/{pid}/root/proc")).expect("a directory");
     entries
@@ -304,7 +305,7 @@ fn in_proc(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// podman of a user without subordinate IDs, and an image with bowout and the probe.
+/// podman as a user without subordinate IDs, and an image with bowout and the probe.
 struct Podman {
     dir: Dir,
     uid: u32,
@@ -426,7 +427,7 @@ impl Podman {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // The process that keeps the user namespace between two commands.
+        // podman leaves a process that keeps the user namespace between two commands.
         let Ok(text) = fs::read_to_string(self.dir.file("tmp/pause.pid")) else {
             return;
         };
@@ -435,7 +436,7 @@ impl Drop for Podman {
         };
         let owner = fs::metadata(format!("/proc/{pid}")).map(|found| found.uid());
         if owner.is_ok_and(|uid| uid == self.uid) {
-            // SAFETY: no pointers; a process of a user that this test made up.
+            // SAFETY: no pointers; the process is of a user that this test made up.
             unsafe { libc::kill(pid, libc::SIGKILL) };
         }
     }

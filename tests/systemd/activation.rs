@@ -30,14 +30,14 @@ fn the_listening_socket_is_the_commands_and_bowout_keeps_no_copy() {
     unit.start();
     unit.says("ready");
     let found = unit.says("listen ");
-    // Since systemd 259 there is a pidfd's inode as well.
+    // Since systemd 259, there is a pidfd's inode as well.
     assert!(
         found.starts_with("listen 2 names web:web pid mine ") && !found.ends_with("another's"),
         "{found}"
     );
     let (bowout, child) = (unit.main_pid(), unit.child_pid());
     let theirs = sockets(&unit, child);
-    // 3 and 4 are the listening ones.
+    // Descriptors 3 and 4 are the listening sockets.
     let listening: Vec<String> = (3..5)
         .map(|fd| {
             fs::read_link(unit.machine().path(format!("/proc/{child}/fd/{fd}")))

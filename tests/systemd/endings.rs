@@ -1,4 +1,4 @@
-//! However the command ends, systemd says of the service what it would say without bowout.
+//! For every end of a command, systemd reports the same result of the service as without bowout.
 
 use crate::common::skip;
 use crate::machine::tell;
@@ -6,11 +6,12 @@ use crate::unit::{END, Shown, Unit, no_cores};
 
 struct Case {
     name: &'static str,
-    /// Lines of the unit.
+    /// Lines to add to the unit.
     lines: &'static str,
-    /// What the shell does.
+    /// The script of the shell.
     script: &'static str,
-    /// A second run, or more, comes to this line of its output instead of to its end.
+    /// For a unit that restarts and stays: the test stops it after this many lines with this
+    /// beginning.
     stays: Option<(&'static str, usize)>,
 }
 
@@ -70,7 +71,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// The end of the unit, and what ExecStopPost= received.
+/// The final state of the unit, the lines that ExecStopPost= wrote, and the number of cores.
 fn run(case: &Case, before: &str) -> Option<(Shown, Vec<String>, usize)> {
     let post = "ExecStopPost=/bin/sh -c 'echo post $SERVICE_RESULT $EXIT_CODE $EXIT_STATUS >>post'";
     let command = format!("ExecStart={before}/bin/sh -c '{}'", case.script);
@@ -108,8 +109,8 @@ fn every_end_is_the_same_as_without_bowout() {
     }
 }
 
-/// The one difference (systemd.exec(5)): there is one core, the command's, so that systemd sees
-/// the signal, not of a core.
+/// The one difference (systemd.exec(5)): there is one core, the command's. bowout dies of the
+/// signal without a core, so systemd reports a signal and not a core dump.
 #[test]
 fn a_crash_leaves_one_core_and_differs_in_nothing_else() {
     if skip(no_cores()) {
@@ -142,7 +143,8 @@ fn a_crash_leaves_one_core_and_differs_in_nothing_else() {
     }
 }
 
-/// A stop request that is not systemd's: announced to it, and no stop of the unit's for all that.
+/// The stop request is not systemd's. bowout announces it to systemd, and it is still not a stop of
+/// the unit.
 #[test]
 fn a_service_that_another_process_stops_is_restarted_as_without_bowout() {
     let words = "send READY=1 say ready wait TERM end exit 0";

@@ -1,5 +1,5 @@
-//! The journal: one record a line, each with its priority, and no prefix where stderr is something
-//! else.
+//! The journal: each line is one record with its priority. Where stderr is not the journal, there
+//! is no prefix.
 
 use std::fs;
 
@@ -70,7 +70,7 @@ fn a_name_of_two_lines_is_one_record_of_an_error() {
     ) else {
         return;
     };
-    // Type=exec has started when bowout is there; how it ended is in the journal.
+    // With Type=exec the unit has started once bowout runs. Its end is in the journal.
     unit.machine().systemctl(["start", &unit.name]);
     let end = unit.ended();
     let log = own(&unit);
@@ -89,7 +89,7 @@ fn a_name_of_two_lines_is_one_record_of_an_error() {
     );
 }
 
-/// JOURNAL_STREAM is set for stdout's sake; stderr is a file.
+/// JOURNAL_STREAM is set because of stdout; stderr is a file.
 #[test]
 fn in_a_file_there_is_no_prefix() {
     let command =

@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::common::{BOWOUT, leftovers, not_root, probe, pty, skip, watchdog};
 
-/// With systemd 257, the first Debian whose systemd knows Type=notify-reload.
+/// trixie has systemd 257. It is the first Debian release whose systemd knows Type=notify-reload.
 const SUITE: &str = "trixie";
 const PACKAGES: &[&str] = &[
     "dbus",
@@ -24,16 +24,16 @@ const PACKAGES: &[&str] = &[
     "systemd",
     "systemd-sysv",
 ];
-/// Where the programs under test are in the container.
+/// The directory of the programs under test in the container.
 pub const TEST: &str = "/opt/test";
 
-/// A systemd, running.
+/// A container with a running systemd.
 pub struct Machine {
-    /// Its PID here.
+    /// The PID of its systemd, outside the container.
     leader: i32,
 }
 
-/// The machine; nothing, after the reason was printed, where there can be none.
+/// The machine; None, after the reason was printed, where it cannot run.
 pub fn machine() -> Option<&'static Machine> {
     static MACHINE: OnceLock<Result<Machine, String>> = OnceLock::new();
     let reason = not_root()
@@ -56,7 +56,7 @@ pub fn machine() -> Option<&'static Machine> {
     }
 }
 
-/// A line that is printed past the test runner's capture.
+/// Prints a line past the test runner's capture.
 pub fn tell(line: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let _ = writeln!(std::io::stderr(), "    {test}: {line}");
@@ -78,7 +78,7 @@ pub fn both(output: &Output) -> String {
         .to_owned()
 }
 
-/// The root file system, built where it is not there yet.
+/// The root file system, which this function builds if it does not exist yet.
 fn root() -> Result<PathBuf, String> {
     let cache = std::env::var_os("BOWOUT_SYSTEMD_ROOT")
         .map_or("/var/cache/bowout-systemd-root".into(), PathBuf::from);
@@ -99,17 +99,17 @@ fn root() -> Result<PathBuf, String> {
         .arg(&new);
     debootstrap.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     let built = run(&mut debootstrap).map(drop).and_then(|()| {
-        // As in an image: the first boot makes one up.
+        // The file is empty, as in an image: the first boot generates the ID.
         fs::write(new.join("etc/machine-id"), "")
             .map_err(|error| format!("machine-id: {error}"))?;
-        // Its test starts it, with the drop-in.
+        // The server's own test starts it, with the drop-in.
         fs::remove_file(
             new.join("etc/systemd/system/multi-user.target.wants/redis-server.service"),
         )
         .map_err(|error| format!("redis-server: {error}"))?;
         let _ = fs::remove_dir_all(new.join("var/cache/apt/archives"));
         let _ = fs::remove_dir_all(new.join("var/lib/apt/lists"));
-        // Complete, or not there at all.
+        // After the rename the directory is complete; before it, it does not exist.
         fs::rename(&new, &root).map_err(|error| format!("{}: {error}", root.display()))
     });
     if built.is_err() {
@@ -122,7 +122,7 @@ fn root() -> Result<PathBuf, String> {
     }
 }
 
-/// bowout as it is released.
+/// Builds bowout as it is released.
 fn release() -> Result<PathBuf, String> {
     let target = Path::new(BOWOUT)
         .ancestors()
@@ -139,7 +139,7 @@ fn release() -> Result<PathBuf, String> {
     run(&mut cargo).map(|_| target.join("release/bowout"))
 }
 
-/// The command that speaks to a manager; `cargo test --test NAME` does not build it.
+/// Builds the command that speaks to a manager; `cargo test --test NAME` does not build it.
 fn notifier() -> Result<PathBuf, String> {
     let notifier = probe().with_file_name("notifier");
     let target = Path::new(BOWOUT)
@@ -158,7 +158,7 @@ fn notifier() -> Result<PathBuf, String> {
     Ok(notifier)
 }
 
-/// The programs under test, in one directory.
+/// Copies the programs under test into one directory.
 fn programs(into: &Path) -> Result<(), String> {
     let all = [
         (release()?, "bowout"),
@@ -179,21 +179,28 @@ fn programs(into: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// systemd-nspawn, and what it is to leave behind: the program that runs is ended by its PID, its
-/// directories are removed.
+/// The PID of systemd-nspawn and the directories of the test. At the end, the test ends the process
+/// and removes the directories.
 static NSPAWN: AtomicI32 = AtomicI32::new(0);
 static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// At the end of the test process.
+/// Runs at the end of the test process.
 extern "C" fn end() {
     let pid = NSPAWN.load(Ordering::SeqCst);
-    // The first request has systemd shut down, the second is the end; each has some seconds.
-    'signals: for signal in [libc::SIGTERM, libc::SIGTERM, libc::SIGKILL] {
-        // SAFETY: no code has waited for this child, so that the number is still its own.
+    // Where no container was started, kill(2) would take the 0 for this process's group.
+    let signals: &[i32] = match pid {
+        0 => &[],
+        // The first SIGTERM makes systemd shut down, the second ends the container. Each has 20
+        // seconds.
+        _ => &[libc::SIGTERM, libc::SIGTERM, libc::SIGKILL],
+    };
+    'signals: for &signal in signals {
+        // SAFETY: no pointers. The child has not been reaped yet, so the PID is still its own.
         unsafe { libc::kill(pid, signal) };
         for _ in 0..200 {
-            // SAFETY: no status is asked for, no descriptors. The last namespace of a process that
-            // was adopted here ends with its being waited for, and the container waits for that.
+            // SAFETY: no status is asked for, no descriptors. Adopted processes are reaped as well:
+            // only then does the last namespace of such a process end, and the container waits for
+            // that.
             unsafe {
                 loop {
                     match libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) {
@@ -215,7 +222,8 @@ extern "C" fn end() {
     }
 }
 
-/// A directory of ours, or a control group, which is no more than directories.
+/// Removes a directory of the test's. In a control group it removes the directories alone, because
+/// its files cannot be removed.
 fn remove(directory: &Path) {
     if directory.starts_with("/sys/fs/cgroup") {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -229,8 +237,8 @@ fn remove(directory: &Path) {
     }
 }
 
-/// Control groups of our own for the container, in every hierarchy that systemd-nspawn makes groups
-/// in. It would take those at the top.
+/// Makes control groups for the container in every hierarchy that systemd-nspawn makes groups in.
+/// Without them it would use those at the top.
 fn groups(name: &str) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let ours = mounts.lines().filter_map(|line| {
@@ -243,7 +251,8 @@ fn groups(name: &str) -> Vec<PathBuf> {
         (wanted && place.starts_with("/sys/fs/cgroup")).then(|| PathBuf::from(place))
     });
     ours.filter_map(|place| {
-        // Below the group that this process is in: as much as is ours to divide.
+        // The new group is below the group of this process, which is the part that the test may
+        // divide.
         let unified = fs::read_to_string("/proc/self/cgroup").ok()?;
         let line = unified.lines().find(|line| {
             if place.join("cgroup.controllers").exists() {
@@ -265,7 +274,7 @@ fn boot() -> Result<Machine, String> {
     let name = format!("bowout-systemd-{}", std::process::id());
     let folder = std::env::temp_dir().join(&name);
     fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // It is read by services that are not root.
+    // Services that do not run as root read it.
     fs::set_permissions(&folder, Permissions::from_mode(0o755))
         .map_err(|error| error.to_string())?;
     let groups = groups(&name);
@@ -284,8 +293,8 @@ fn boot() -> Result<Machine, String> {
         .map_err(|error| error.to_string())?;
     let console = folder.join("console");
     let mut nspawn = Command::new("systemd-nspawn");
-    // A machine without a systemd of its own has none to register with; one with the old control
-    // groups has the new ones beside them.
+    // A machine without systemd has no service to register with. One with cgroup v1 has v2 mounted
+    // beside it.
     nspawn.args([
         "--quiet",
         "--boot",
@@ -314,18 +323,19 @@ fn boot() -> Result<Machine, String> {
         .stdout(output.try_clone().map_err(|error| error.to_string())?)
         .stderr(output);
     let join = move || {
-        // SAFETY: no pointers. An end with the test process, should its own end not come to an end.
+        // SAFETY: no pointers. The container dies with the test process, even if `end` does not
+        // finish.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         for group in &groups {
             fs::write(group.join("cgroup.procs"), "0")?;
         }
         Ok(())
     };
-    // SAFETY: system calls, and no lock that another thread could hold but the allocator's, which
-    // the C library keeps whole.
+    // SAFETY: it makes system calls. Another thread could hold the allocator's lock alone, which
+    // the C library keeps usable after a fork.
     unsafe { nspawn.pre_exec(join) };
     let (started, pid) = channel();
-    // A thread that lives as long as the process: its end would be that of the container.
+    // This thread lives as long as the process: its exit would end the container.
     std::thread::spawn(move || {
         let child = leftovers::spawn(&mut nspawn).map(|child| child.id() as i32);
         let _ = started.send(child);
@@ -367,7 +377,7 @@ fn boot() -> Result<Machine, String> {
 }
 
 impl Machine {
-    /// A command in the container, outside every unit.
+    /// A command that runs in the container, outside every unit.
     pub fn command<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -393,21 +403,21 @@ impl Machine {
         leftovers::output(&mut self.command(words))
     }
 
-    /// What systemctl says, whether it is content or not.
+    /// The output of systemctl, after a success and after a failure.
     pub fn systemctl<W: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = W>) -> String {
         let all = std::iter::once("systemctl".into())
             .chain(words.into_iter().map(|word| word.as_ref().to_owned()));
         both(&self.run(all))
     }
 
-    /// A file of the container's, from here.
+    /// The path, from outside the container, of a file in it.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         PathBuf::from(format!("/proc/{}/root", self.leader))
             .join(path.strip_prefix("/").unwrap_or(path))
     }
 
-    /// The namespace that its loopback is in.
+    /// The network namespace of the container, with its loopback.
     pub fn network(&self) -> File {
         File::open(format!("/proc/{}/ns/net", self.leader)).expect("a network namespace")
     }

@@ -2,11 +2,11 @@
 //!
 //! As root, on a machine with debootstrap, systemd-nspawn and nsenter (Debian: debootstrap,
 //! systemd-container, util-linux): `cargo test --test systemd`. The root file system is built once,
-//! with Debian's own packages, and kept in `/var/cache/bowout-systemd-root`, or where
-//! `BOWOUT_SYSTEMD_ROOT` says. It tests the static release binary, which it builds. What each test
-//! has seen is printed, for the figures are worth reading.
+//! with Debian's own packages. It is kept in `/var/cache/bowout-systemd-root`, or in the directory
+//! that `BOWOUT_SYSTEMD_ROOT` names. The tests run the static release binary, which they build.
+//! Each test prints its observations, because the figures are worth reading.
 #![allow(unsafe_code)]
-// The harness has to read the clock for its watchdog, and pipes in threads.
+// The harness reads the clock for its watchdog, and reads pipes in threads.
 #![allow(clippy::disallowed_methods)]
 
 #[path = "../common/mod.rs"]

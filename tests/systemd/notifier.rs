@@ -1,10 +1,10 @@
-//! A command that speaks to a service manager, for the tests of sd_notify: it does what its words
-//! say, one after the other.
+//! A command that speaks to a service manager, for the tests of sd_notify. It runs the actions that
+//! its words name, one after the other.
 //!
-//! Every signal is blocked from its first instruction on and taken by `wait`, so that none is
-//! missed and none interrupts.
+//! `main` blocks every signal first, and `wait` accepts them, so that none is missed and none
+//! interrupts.
 #![allow(unsafe_code)]
-// Clocks and the way to end are bowout's concern, not that of its command.
+// The rules on clocks and on the way to exit apply to bowout, not to its command.
 #![allow(clippy::disallowed_methods)]
 
 use std::fs::{File, read};
@@ -76,10 +76,11 @@ fn block(how: libc::c_int, signals: u64) {
     check(done as libc::c_int, "rt_sigprocmask");
 }
 
-/// The signals that are taken: all but SIGCHLD and SIGCONT, which may stay pending for ever.
+/// The signals that `take` accepts: all but SIGCHLD and SIGCONT, which may stay pending for ever.
 static TAKEN: u64 = !((1 << (libc::SIGCHLD - 1)) | (1 << (libc::SIGCONT - 1)));
 
-/// The next signal, within this many milliseconds if any.
+/// The next signal; None if none arrives within this many milliseconds. Without a number it waits
+/// for ever.
 fn take(within: Option<u64>) -> Option<libc::c_int> {
     let wait = within.map(|ms| libc::timespec {
         tv_sec: (ms / 1000) as _,
@@ -87,7 +88,7 @@ fn take(within: Option<u64>) -> Option<libc::c_int> {
     });
     let wait = wait.as_ref().map_or(null(), std::ptr::from_ref);
     loop {
-        // SAFETY: the set is 8 bytes, the time valid or none; nothing is written.
+        // SAFETY: the set is 8 bytes, the time valid or null; nothing is written.
         let got = unsafe {
             libc::syscall(
                 libc::SYS_rt_sigtimedwait,
@@ -105,13 +106,13 @@ fn take(within: Option<u64>) -> Option<libc::c_int> {
     }
 }
 
-/// `NOTIFY_SOCKET`.
+/// The address in `NOTIFY_SOCKET`.
 fn manager() -> (libc::sockaddr_un, libc::socklen_t) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
         fail("no NOTIFY_SOCKET")
     };
     let name = name.as_bytes();
-    // SAFETY: an address of zeroes is one.
+    // SAFETY: an address of zeroes is valid.
     let mut address: libc::sockaddr_un = unsafe { zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
     for (to, from) in address.sun_path.iter_mut().zip(name) {
@@ -125,10 +126,11 @@ fn manager() -> (libc::sockaddr_un, libc::socklen_t) {
     (address, (family + name.len() + 1) as _)
 }
 
-/// One message to the manager; false where there is no room and none is waited for.
+/// Sends one message to the manager. Returns false on an error, and if MSG_DONTWAIT is set and
+/// there is no room.
 fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     let (mut address, length) = manager();
-    // Room for the most that there can be, aligned as a cmsghdr.
+    // Room for the largest control message, aligned as a cmsghdr.
     let mut control = [0_u64; 160];
     let mut vector = libc::iovec {
         iov_base: text.as_ptr().cast_mut().cast(),
@@ -171,7 +173,7 @@ fn send(text: &[u8], descriptors: &[RawFd], flags: libc::c_int) -> bool {
     sent >= 0
 }
 
-/// `\n`, `\r` and `\0`, as in C; `^PID` is this process.
+/// Replaces `\n`, `\r` and `\0` as C does, and `^PID` by this process's PID.
 fn text(word: &str) -> Vec<u8> {
     word.replace("\\n", "\n")
         .replace("\\r", "\r")
@@ -180,8 +182,8 @@ fn text(word: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Waits until no process holds the other end, and prints the signals that come meanwhile. Needs
-/// them unblocked nowhere: a descriptor says that they are there.
+/// Waits until no process holds the other end, and prints the signals that arrive meanwhile. The
+/// signals stay blocked: a signalfd reports that they are pending.
 fn hung_up(end: &impl AsRawFd) {
     // SAFETY: the set is 8 bytes; the structures are valid.
     unsafe {
@@ -220,7 +222,7 @@ fn hung_up(end: &impl AsRawFd) {
     }
 }
 
-/// A message with the end of a pipe, as often as said; back when all copies are closed.
+/// Sends a message with this many copies of a pipe's end. Returns when all copies are closed.
 fn carry(count: usize, message: &[u8]) {
     let (read, write) = pipe().unwrap_or_else(|_| fail("pipe"));
     send(message, &vec![write.as_raw_fd(); count], 0);
@@ -228,7 +230,7 @@ fn carry(count: usize, message: &[u8]) {
     hung_up(&read);
 }
 
-/// A message with credentials that are a lie (unix(7), `SCM_CREDENTIALS`).
+/// Sends a message with false credentials (unix(7), `SCM_CREDENTIALS`).
 #[allow(
     clippy::cast_ptr_alignment,
     reason = "the buffer is aligned as a cmsghdr"
@@ -285,8 +287,8 @@ fn set_option<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) {
     );
 }
 
-/// A socket that lingers for an hour when its last descriptor is closed, because nothing reads what
-/// it has sent.
+/// A socket that lingers for an hour when its last descriptor is closed, because its peer does not
+/// read the sent bytes.
 fn lingering(listener: &TcpListener) -> OwnedFd {
     let mut stream = listener
         .local_addr()
@@ -308,9 +310,10 @@ fn lingering(listener: &TcpListener) -> OwnedFd {
     stream.into()
 }
 
-/// The sender exits, so that the message alone holds the sockets: a socket does not linger at a
-/// process's exit. The sender stays a zombie: the receiver can still see whose descendant it is.
-/// This process has the listener, which keeps the other ends of the connections.
+/// Sends a message with lingering sockets from a child. The child exits, so that the message alone
+/// holds the sockets: a socket does not linger at a process's exit. The child stays a zombie, so
+/// that the receiver can still find its ancestors. This process has the listener, which keeps the
+/// other ends of the connections.
 fn send_lingering(count: usize, text: &[u8]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap_or_else(|_| fail("bind"));
     set_option(&listener, libc::SO_RCVBUF, &4096_i32);
@@ -385,7 +388,7 @@ fn listen() {
         if mine { "mine" } else { "not mine" }
     ));
     for fd in 3..3 + count {
-        // SAFETY: passed to us, and to no other.
+        // SAFETY: the manager passed the descriptor to this process, and no other code owns it.
         let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let mut content = String::new();
         let _ = file.rewind();
@@ -402,13 +405,13 @@ fn fork() -> libc::pid_t {
     check(unsafe { libc::fork() }, "fork")
 }
 
-/// For a process whose work another one does: until SIGTERM.
+/// Waits for SIGTERM and exits. Another process does the work of this one.
 fn stay() -> ! {
     while take(None) != Some(libc::SIGTERM) {}
     exit(0)
 }
 
-/// Goes on in a grandchild, when the process between has ended.
+/// Continues in a grandchild, after the process between has exited.
 fn orphan() {
     let (read, write) = pipe().unwrap_or_else(|_| fail("pipe"));
     let pid = fork();
@@ -427,7 +430,7 @@ fn orphan() {
     hung_up(&read);
 }
 
-/// The watchdog's due, until a signal comes; dies of SIGABRT.
+/// Sends WATCHDOG=1 at this interval until a signal arrives. Dies if that is SIGABRT.
 fn ping(pause: u64) {
     let us = std::env::var("WATCHDOG_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     let every = std::env::var("WATCHDOG_USEC").unwrap_or_default();
@@ -450,7 +453,7 @@ fn ping(pause: u64) {
     }
 }
 
-/// Becomes this user, the groups as they are: root's own do not matter to a socket.
+/// Becomes this user. The groups stay as they are: root's own do not matter to a socket.
 fn become_user(uid: libc::uid_t) {
     // SAFETY: no pointers.
     check(unsafe { libc::setresuid(uid, uid, uid) }, "setresuid");
@@ -475,7 +478,7 @@ fn monotonic() -> u64 {
     }
 }
 
-/// Prints what is set of these variables.
+/// Prints each of these variables that is set.
 fn say_variables(names: impl Iterator<Item = String>) {
     let environ = read("/proc/self/environ").unwrap_or_else(|_| fail("environ"));
     for name in names {
@@ -492,7 +495,7 @@ fn say_variables(names: impl Iterator<Item = String>) {
     say("that is all");
 }
 
-/// Sends so many messages; without a number, as many as the socket takes.
+/// Sends this many messages; without a number, as many as the socket takes.
 fn flood(count: Option<usize>) {
     let flags = if count.is_some() {
         0
@@ -522,7 +525,7 @@ fn main() {
             "size" => {
                 let mut status = b"STATUS=".to_vec();
                 let size = number(word());
-                // Every byte its place's, so that a shift would show; none that ends a line.
+                // Each byte depends on its position, so that a shift would show. None ends a line.
                 status.extend((status.len()..size).map(|at| b'!' + (at % 90) as u8));
                 send(&status, &[], 0);
             }

@@ -1,4 +1,5 @@
-//! The relay in a real unit: which messages are passed on, which are not, and what is left behind.
+//! The relay in a real unit: the messages that it relays, those that it drops, and the files that
+//! it leaves.
 
 use crate::common::{self, skip};
 use crate::machine::{TEST, tell};
@@ -28,8 +29,8 @@ fn a_stranger_is_refused() {
     unit.start();
     let address = address(&unit);
     let socket = format!("NOTIFY_SOCKET={address}");
-    // It stays until it was looked at: of one that has ended it cannot be said whose descendant it
-    // was.
+    // The stranger stays until bowout has checked it. After its exit, bowout could not find out
+    // whose descendant it was.
     let mut stranger = unit
         .machine()
         .command(["env", &socket, &format!("{TEST}/notifier")]);
@@ -59,13 +60,13 @@ fn a_stranger_is_refused() {
 struct Stranger(std::process::Child);
 
 impl Stranger {
-    /// nsenter ends with the process that it has started.
+    /// Ends the stranger. nsenter exits with the process that it has started.
     fn end(&mut self) {
         let pid = self.0.id();
         common::until("the stranger ends", || {
             for child in common::children(pid as i32) {
-                // SAFETY: no pointers. nsenter lives, or has not been waited for, and its child the
-                // same.
+                // SAFETY: no pointers. nsenter is alive or has not been reaped yet, and so is its
+                // child.
                 unsafe { libc::kill(child, libc::SIGTERM) };
             }
             self.0
@@ -83,7 +84,8 @@ impl Drop for Stranger {
     }
 }
 
-/// As another user, in the unit's own directory, of which nothing is left.
+/// The service runs as another user. The socket is in the unit's own directory, and the stop
+/// removes it.
 #[test]
 fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_with_it() {
     let words = "send READY=1\\nSTATUS=heard say told wait TERM end exit 0";
@@ -117,8 +119,8 @@ fn the_socket_of_a_service_of_its_own_user_is_in_its_runtime_directory_and_goes_
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A Type=notify service starts, whatever the command may write to, and whichever user or network
-/// it changes to.
+/// A Type=notify service starts, whichever directories the command may write to, and whichever user
+/// or network it changes to.
 #[test]
 fn a_command_in_a_sandbox_becomes_ready() {
     let strict = "ProtectSystem=strict";
@@ -149,7 +151,7 @@ fn a_command_in_a_sandbox_becomes_ready() {
             network,
             "/run/strict-open-",
         ),
-        // Root can enter a directory of mode 0700, and its child as another user cannot.
+        // Root can enter a directory of mode 0700, but its child cannot, as another user.
         (
             "strict-closed",
             &format!("{strict}\nReadOnlyPaths=/tmp\n{closed}"),
@@ -227,7 +229,8 @@ fn a_unit_that_may_not_open_sockets_runs_without_a_relay() {
     assert_eq!(unit.ended().get("Result"), "success");
 }
 
-/// What is sent right before the end is passed on as well, however much of it is on its way.
+/// The messages that a command sends right before its exit are relayed as well, however many are
+/// queued.
 #[test]
 fn the_last_message_of_a_command_is_passed_on() {
     let words = "send READY=1 wait USR1 end flood 400 send STATUS=last-words exit 0";
@@ -236,7 +239,8 @@ fn the_last_message_of_a_command_is_passed_on() {
         return;
     };
     unit.start();
-    // All of them, and the end, are there at once when bowout goes on.
+    // bowout is stopped meanwhile. When it continues, it finds the queued messages and the
+    // command's exit at once.
     let (bowout, child) = (unit.main_pid(), unit.child_pid());
     unit.signal("STOP", bowout);
     unit.signal("USR1", child);
@@ -261,8 +265,8 @@ fn the_last_message_of_a_command_is_passed_on() {
     assert_eq!(status, "last-words");
 }
 
-/// A message as a unit's ExecStart= takes it. systemd undoes a backslash there, and the notifier
-/// undoes `\n`, `\r` and `\0`.
+/// Starts a unit that sends this message. systemd unescapes a backslash in ExecStart=, so each is
+/// doubled. The notifier unescapes `\n`, `\r` and `\0`.
 fn run_with_message(before: &str, text: &str) -> Option<Unit> {
     let words = format!(
         "send {} send READY=1\\\\0 wait TERM end exit 0",
@@ -272,7 +276,7 @@ fn run_with_message(before: &str, text: &str) -> Option<Unit> {
         "message",
         &format!("Type=notify\nExecStart={before}@N {words}"),
     )?;
-    // The message is before READY=1, so that systemd has read it when the service has started.
+    // The message is sent before READY=1, so systemd has read it when the service has started.
     unit.start();
     Some(unit)
 }
@@ -330,7 +334,7 @@ fn no_spelling_of_a_line_takes_bowouts_place() {
             ),
             ("bowout", "main", "a")
         );
-        // Here the carriage return is a part of the name.
+        // In the text with `\\r`, the carriage return is a part of the name.
         assert_eq!(
             access == "all",
             !text.contains("\\\\r"),

@@ -1,5 +1,5 @@
-//! The examples in packaging/systemd: systemd finds no fault with them, and they do what their
-//! comments say.
+//! The examples in packaging/systemd: systemd finds no fault with them, and they behave as their
+//! comments describe.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -31,12 +31,13 @@ fn put(machine: &Machine, path: &str, text: impl AsRef<[u8]>, mode: u32) {
     fs::set_permissions(&path, Permissions::from_mode(mode)).expect("permissions");
 }
 
-/// The examples where a reader would put them, with programs where they have theirs.
+/// Installs the examples at the paths that a reader would use, and programs at the paths that they
+/// name.
 fn installed() -> Option<&'static Machine> {
     static DONE: OnceLock<()> = OnceLock::new();
     let machine = machine()?;
     DONE.get_or_init(|| {
-        // Not a link: ExecPaths= names the file that is executed.
+        // A copy, not a link: ExecPaths= names the file that is executed.
         let bowout = fs::read(machine.path(format!("{TEST}/bowout"))).expect("bowout");
         put(machine, "/usr/bin/bowout", bowout, 0o755);
         let script = |words: &str| format!("#!/bin/sh\nexec {TEST}/notifier {words}\n");
@@ -80,7 +81,7 @@ fn systemd_finds_no_fault_with_the_examples() {
             both(&output)
         );
     }
-    // It does find what there is to find.
+    // A bad unit shows that the program does report faults.
     put(
         machine,
         "/run/verify/bad.service",
@@ -169,7 +170,7 @@ fn the_template_starts_reloads_and_fails_where_there_is_no_program() {
     machine.systemctl(["reset-failed", unit]);
 }
 
-/// What redis-cli prints.
+/// The output of redis-cli.
 fn redis(machine: &Machine, words: &[&str]) -> String {
     both(&machine.run([&["redis-cli"], words].concat()))
 }
@@ -178,7 +179,7 @@ fn redis(machine: &Machine, words: &[&str]) -> String {
 fn the_drop_in_runs_debians_redis_server_in_its_own_sandbox() {
     let Some(machine) = installed() else { return };
     let unit = "redis-server.service";
-    // Debian's own unit, with the sandbox that the drop-in has to get along with.
+    // Debian's own unit has a sandbox, in which the drop-in has to work.
     assert_eq!(
         get(machine, unit, "FragmentPath"),
         "/usr/lib/systemd/system/redis-server.service"
@@ -211,13 +212,13 @@ fn the_drop_in_runs_debians_redis_server_in_its_own_sandbox() {
             && stopped.contains("exited with 0"),
         "{stopped}"
     );
-    // redis-server writes its data when it exits after SIGTERM; a kill loses them.
+    // redis-server writes its data when it exits after SIGTERM; SIGKILL would lose them.
     assert_eq!(machine.systemctl(["start", unit]), "", "{}", log());
     assert_eq!(redis(machine, &["get", "kept"]), "by the stop");
     ends_well(machine, unit);
 }
 
-/// What the web server answers: its PID.
+/// The answer of the web server, which is its PID.
 fn fetch(machine: &Machine, path: &str) -> String {
     let client = "import sys, urllib.request as web; \
                   print(web.urlopen('http://127.0.0.1:8080' + sys.argv[1]).read().decode())";
@@ -228,8 +229,8 @@ fn fetch(machine: &Machine, path: &str) -> String {
         .to_owned()
 }
 
-/// A real HTTP server, which the first connection starts. The socket is systemd's: while the service
-/// restarts, no connection is refused and no request is cut off.
+/// A real HTTP server, which the first connection starts. systemd holds the socket: while the
+/// service restarts, no connection is refused and no request is cut off.
 #[test]
 fn the_pair_starts_at_a_connection_and_loses_none_in_a_restart() {
     let Some(machine) = installed() else { return };
@@ -243,7 +244,7 @@ fn the_pair_starts_at_a_connection_and_loses_none_in_a_restart() {
     let clients: Vec<_> = (0..8)
         .map(|_| std::thread::spawn(move || fetch(machine, "/slow")))
         .collect();
-    // Port 8080, established.
+    // An established connection to port 8080.
     until("a request is under way", || {
         let table = fs::read_to_string(machine.path("/proc/1/net/tcp")).expect("a table");
         table

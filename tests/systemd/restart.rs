@@ -1,5 +1,5 @@
-//! No connection is lost over a restart: systemd keeps the socket, the old process finishes what it
-//! has within its grace period.
+//! No connection is lost over a restart: systemd keeps the socket, and the old process finishes its
+//! requests within its grace period.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,11 +15,11 @@ use crate::machine::tell;
 use crate::unit::Unit;
 
 const CLIENTS: u32 = 32;
-/// Each client asks so often: 320 requests a second in all.
+/// The time between two requests of a client: 320 requests a second in all.
 const EVERY: Duration = Duration::from_millis(100);
-/// How many requests each of the processes answers before the next restart.
+/// The number of requests that each process answers before the next restart.
 const ANSWERS: usize = 300;
-/// However slow the machine, the load ends.
+/// The most requests, so that the load ends on a slow machine as well.
 const MOST: usize = 60_000;
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct Load {
     asked: AtomicUsize,
     answered: AtomicUsize,
     failures: Mutex<Vec<String>>,
-    /// Which server has answered, in this order, and how often.
+    /// The servers that have answered, in this order, and the number of their answers.
     servers: Mutex<Vec<(String, usize)>>,
     longest: Mutex<Duration>,
 }
@@ -42,10 +42,10 @@ fn request(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// One client: a request at each of its moments, or as soon after it as the one before was
+/// One client: it sends a request at each of its moments, or as soon after it as the one before was
 /// answered.
 fn client(port: u16, number: u32, network: &File, load: &Load, start: Instant) {
-    // SAFETY: no pointers; the namespace of this thread alone.
+    // SAFETY: no pointers; the call changes the namespace of this thread alone.
     let joined = unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) };
     assert_eq!(joined, 0, "setns: {}", std::io::Error::last_os_error());
     let offset = EVERY * number / CLIENTS;
@@ -99,7 +99,7 @@ fn no_connection_is_lost_over_five_restarts_under_load() {
     no_connection_is_lost("http", 8081, "Type=exec", "--grace 20s", (5, "restart"));
 }
 
-/// The process in front of both instances is the unit's main process all the time.
+/// bowout, the parent of both instances, is the unit's main process all the time.
 #[test]
 fn no_connection_is_lost_over_ten_reloads_that_replace_the_command() {
     let options = "--grace 20s --replace-on HUP --ready notify";
@@ -112,8 +112,8 @@ fn no_connection_is_lost_over_ten_reloads_that_replace_the_command() {
     );
 }
 
-/// At an address of the container's own loopback, with the command replaced so often, by this word of
-/// systemctl(1).
+/// The server listens at an address of the container's own loopback. This word of systemctl(1)
+/// replaces the command, this number of times.
 fn no_connection_is_lost(
     name: &str,
     port: u16,
@@ -139,9 +139,9 @@ fn no_connection_is_lost(
             std::thread::spawn(move || client(port, number, &network, &load, start))
         })
         .collect();
-    // However this ends, the load does.
+    // The load ends with this function, even if it panics.
     let ended = End(Arc::clone(&load));
-    // Each time under load: some hundred answers of the process that is there now.
+    // Each restart happens under load, after the current process has given 300 answers.
     let answers = |servers: usize| {
         until(
             &format!("server {servers} has answered {ANSWERS} requests"),
@@ -183,7 +183,7 @@ fn no_connection_is_lost(
         times + 1
     );
     assert!(rate >= 200, "{rate} requests a second are no load");
-    // Every one of the old processes has ended by itself.
+    // Each of the old processes has exited by itself.
     let drained = unit
         .out()
         .iter()

@@ -11,7 +11,7 @@ import threading
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/slow":
-            # A request that a stop finds half done.
+            # A request that is half done when a stop begins.
             threading.Event().wait(0.2)
         body = b"answered by %d\n" % os.getpid()
         self.send_response(200)
@@ -31,7 +31,7 @@ assert os.environ["LISTEN_PID"] == str(os.getpid()) and os.environ["LISTEN_FDS"]
 server = Server(("", 0), Handler, bind_and_activate=False)
 server.socket.close()
 server.socket = socket.socket(fileno=3)
-# Between select and accept another process may have taken it.
+# Another process may have accepted the connection between select and accept.
 server.socket.setblocking(False)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 print("serving", os.getpid(), flush=True)

@@ -1,4 +1,4 @@
-//! The stop: which process is asked how often, and whose patience counts.
+//! The stop: the number of SIGTERMs in the command, and the timeout that applies.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::common::timed;
 use crate::machine::tell;
 use crate::unit::{Unit, no_reload};
 
-/// Counts its signals and ends on USR1.
+/// Reports its signals and exits on SIGUSR1.
 const PROBE: &str = "@P signals --exit USR1:0";
 
 /// Stops the unit without waiting for its end.
@@ -14,7 +14,7 @@ fn begin(unit: &Unit) {
     unit.systemctl(&["stop", "--no-block"]);
 }
 
-/// Has the command end, as the first signal that came after all others.
+/// Ends the command by SIGUSR1, which it receives after all other signals.
 fn finish(unit: &Unit) -> crate::unit::Shown {
     unit.kill("USR1");
     unit.ended()
@@ -31,7 +31,8 @@ fn in_mixed_mode_the_command_is_asked_once_and_in_control_group_mode_at_most_by_
         unit.says("ready ");
         let bowout = unit.main_pid();
         begin(&unit);
-        // bowout has forwarded, and whatever else was to come from systemd has come with it.
+        // bowout has forwarded SIGTERM, and by then systemd has sent its own SIGTERM to the
+        // command, if any.
         unit.logs("received SIGTERM");
         let end = finish(&unit);
         let terms: Vec<String> = unit
@@ -45,7 +46,7 @@ fn in_mixed_mode_the_command_is_asked_once_and_in_control_group_mode_at_most_by_
         ));
         assert!((1..=most).contains(&terms.len()), "{terms:?}");
         if mode == "mixed" {
-            // Signal, code, sender: bowout's.
+            // Signal, code, sender and value. The sender is bowout.
             assert_eq!(terms, [format!("15 0 {bowout} 0")]);
         }
         assert_eq!(
@@ -86,8 +87,8 @@ fn a_hang_up_beside_the_stop_request_is_not_a_second_one() {
 
 #[test]
 fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
-    // Until the command has it: what is still pending when systemd's own comes would be one with
-    // it.
+    // The loop waits until the command has received the signal. A SIGTERM that is still pending
+    // when systemd's own arrives would merge with it.
     let stop = "ExecStop=/bin/sh -c 'kill -TERM $MAINPID; until grep -q \"^15 \" out; do sleep 0.02; done'";
     let lines = format!("Type=exec\n{stop}\nExecStart=@B --grace 60s -- {PROBE}");
     let Some(unit) = Unit::new("exec-stop", &lines) else {
@@ -96,7 +97,7 @@ fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
     unit.start();
     unit.says("ready ");
     begin(&unit);
-    // The one from ExecStop=, then systemd's own.
+    // The SIGTERM from ExecStop=, then systemd's own.
     unit.logs("received SIGTERM");
     let second = unit.logs("not forwarded");
     let end = finish(&unit);
@@ -112,7 +113,7 @@ fn an_exec_stop_that_kills_leaves_the_command_its_grace_period() {
     );
 }
 
-/// The command needs three seconds, systemd would give it one, bowout gives it four.
+/// The command needs three seconds. systemd would give it one, bowout gives it four.
 #[test]
 fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
     let command = "--grace 4s -- @P signals --pause TERM:3000 --exit TERM:0";
@@ -147,7 +148,7 @@ fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
         "{end:?}"
     );
 
-    // Nothing was sent to systemd.
+    // Without a socket, bowout cannot ask systemd for more time.
     let unit = format!("Type=exec\nTimeoutStopSec=1\nExecStart=@B {command}");
     let Some(unit) = Unit::new("no-socket", &unit) else {
         return;
@@ -164,7 +165,7 @@ fn the_grace_period_counts_where_systemds_own_timeout_is_shorter() {
     );
 }
 
-/// bowout recognises the unit, whose timeout is 90 s by default; a shorter one stays in force,
+/// bowout recognises the unit, whose timeout is 90 s by default. A shorter timeout stays in force,
 /// because the user did not ask bowout for more.
 #[test]
 fn without_a_grace_period_systemds_own_timeout_decides() {
@@ -197,7 +198,7 @@ fn without_a_grace_period_systemds_own_timeout_decides() {
 
 #[test]
 fn the_command_can_ask_for_more_time_and_has_it_up_to_the_most() {
-    // The grace period is 1 s, the most of it 20 s; the command takes 3 s, of which systemd alone
+    // The grace period is 1 s, its maximum 20 s. The command takes 3 s, of which systemd alone
     // would give it 1.
     let words = "send READY=1 wait TERM end send EXTEND_TIMEOUT_USEC=15000000 linger 3000 exit 0";
     let lines = format!(
@@ -226,7 +227,7 @@ fn the_command_can_ask_for_more_time_and_has_it_up_to_the_most() {
         "{end:?}"
     );
 
-    // It asks for an hour and has 3 s: killed by bowout, not by systemd.
+    // The command asks for an hour and has 3 s: bowout kills it, not systemd.
     let words = "send READY=1 wait TERM end send EXTEND_TIMEOUT_USEC=3600000000 wait end";
     let lines = format!(
         "Type=notify\nTimeoutStopSec=1\nExecStart=@B --grace 1s --grace-max 3s -- @N {words}"
@@ -245,7 +246,8 @@ fn the_command_can_ask_for_more_time_and_has_it_up_to_the_most() {
         (Duration::from_secs(3)..Duration::from_secs(60)).contains(&took),
         "{took:?}"
     );
-    // bowout sent SIGKILL to its child and died as it did: no timeout of systemd's.
+    // bowout sent SIGKILL to its child and died of the same signal. systemd's timeout did not
+    // expire.
     assert_eq!(
         (
             end.get("Result"),

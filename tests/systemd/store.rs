@@ -1,4 +1,4 @@
-//! Descriptors for the manager to keep, and barriers.
+//! Descriptors that the manager stores, and barriers.
 
 use crate::machine::tell;
 use crate::unit::Unit;

@@ -2,7 +2,7 @@
 
 use crate::unit::Unit;
 
-/// MainPID is bowout, whatever the command has said.
+/// Checks that MainPID is bowout, whichever MAINPID= the command has sent.
 fn main_is_bowout(unit: &Unit) {
     let name = unit.proc(unit.main_pid(), "comm");
     assert_eq!(name.trim(), "bowout");
@@ -37,7 +37,7 @@ fn simple_and_exec_start_and_end_as_the_command_does() {
         assert_eq!(unit.get("ActiveState"), "active");
         unit.stop();
         ended_well(&unit, kind);
-        // It died of SIGTERM, as the command did.
+        // bowout died of SIGTERM, as the command did.
         let end = unit.ended();
         assert_eq!(
             (
@@ -87,7 +87,7 @@ fn notify_reload_is_confirmed_by_the_command() {
     };
     unit.start();
     for n in 1..=2 {
-        // Back when systemd has the time of the reload and, after it, READY=1.
+        // This returns when systemd has the time of the reload and, after it, READY=1.
         unit.systemctl(&["reload"]);
         let shown = unit.show(&["ActiveState", "StatusText"]);
         assert_eq!(
@@ -96,7 +96,7 @@ fn notify_reload_is_confirmed_by_the_command() {
         );
         assert_eq!(unit.had(1), n);
     }
-    // No stop was under way: nothing but the two forwarded signals was logged.
+    // A reload is not a stop: bowout logged no SIGTERM.
     let stops = unit
         .journal()
         .into_iter()
@@ -179,8 +179,8 @@ fn for_a_command_that_does_not_speak_to_systemd_bowout_says_that_it_runs() {
     ended_well(&unit, "--notify exec");
 }
 
-/// The main process is the guard: the command's messages go through both, and so do systemd's signals.
-/// A supervisor that is killed ends the service with the command's own status.
+/// The main process is the guard: the command's messages go through both, and so do systemd's
+/// signals. If the supervisor is killed, the service ends with the command's own status.
 #[test]
 fn a_guard_is_the_main_process() {
     let words = "send 'READY=1\\nSTATUS=up' say told wait TERM end exit 0";

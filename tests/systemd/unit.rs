@@ -1,4 +1,4 @@
-//! One service of a test's, and what systemd says of it.
+//! One service of a test's, and systemd's properties of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,10 +12,10 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use crate::common;
 use crate::machine::{Machine, TEST, both, machine, tell};
 
-/// A unit that is there as long as the test is.
+/// A unit that exists as long as this value.
 pub struct Unit {
     machine: &'static Machine,
-    /// Without a suffix.
+    /// The name without a suffix.
     pub name: String,
     files: Vec<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub struct Record {
     pub priority: u8,
     pub message: String,
     pub pid: i32,
-    /// In microseconds.
+    /// The monotonic time in microseconds.
     pub at: u64,
 }
 
@@ -51,24 +51,24 @@ impl fmt::Debug for Shown {
     }
 }
 
-/// systemd that reads its units anew winds every timer up as the unit says, and forgets that a
-/// service has asked for more time.
+/// A reload of the units restarts every timer with the unit's own value, so that systemd forgets
+/// that a service has asked for more time.
 static RELOAD: RwLock<()> = RwLock::new(());
 
-/// As long as this is there, no test has systemd read its units anew. To be let go of before the
-/// next unit is made.
+/// While this value exists, no test makes systemd reload its units. Drop it before the next unit is
+/// made, which needs a reload.
 pub fn no_reload() -> RwLockReadGuard<'static, ()> {
     RELOAD.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has systemd read its units anew; what it says.
+/// Makes systemd reload its units. Returns the output of systemctl.
 pub fn reload(machine: &Machine) -> String {
     let _alone = RELOAD.write().unwrap_or_else(PoisonError::into_inner);
     machine.systemctl(["daemon-reload"])
 }
 
-/// Waits for a fact that only asking shows. Every look starts a program: between two, the machine
-/// is left to what is looked at.
+/// Waits for a fact that only a query shows. Each query starts a program, so the pause between two
+/// leaves the machine to the processes under test.
 pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     common::until(what, || {
         fact().or_else(|| {
@@ -79,7 +79,7 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     })
 }
 
-/// How a service ended.
+/// The properties that show how a service ended.
 pub const END: &[&str] = &[
     "ActiveState",
     "SubState",
@@ -90,14 +90,14 @@ pub const END: &[&str] = &[
 ];
 
 impl Unit {
-    /// A service with these lines, after what all have: stdout to a file, a directory of its own,
-    /// KillMode=mixed. `@B` is bowout, `@N` the notifier, `@P` the probe, `@D` the directory, `@U`
-    /// the unit's name.
+    /// A service with these lines, after those that all services have: stdout to a file, a
+    /// directory of its own, KillMode=mixed. `@B` is bowout, `@N` the notifier, `@P` the probe,
+    /// `@D` the directory, `@U` the unit's name.
     pub fn new(what: &str, lines: &str) -> Option<Self> {
         Self::with(what, &format!("[Service]\nKillMode=mixed\n{lines}"), &[])
     }
 
-    /// Likewise, with other units of the same name: a suffix and a text for each.
+    /// A service with this text, and other units of the same name: a suffix and a text for each.
     pub fn with(what: &str, service: &str, others: &[(&str, &str)]) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let machine = machine()?;
@@ -132,7 +132,8 @@ impl Unit {
         let after = format!("After={}.service", unit.name);
         let said = reload(unit.machine);
         assert_eq!(said, "", "daemon-reload");
-        // A unit that nothing refers to is forgotten when it is over, and how it ended with it.
+        // systemd unloads a finished unit that no other unit refers to, and then forgets how it
+        // ended.
         let keep = unit.keeper();
         let output = unit.machine.run([
             "systemd-run",
@@ -148,7 +149,7 @@ impl Unit {
         Some(unit)
     }
 
-    /// Another unit, which refers to this one.
+    /// The name of another unit, which refers to this one.
     fn keeper(&self) -> String {
         format!("{}-keeper.service", self.name)
     }
@@ -157,7 +158,7 @@ impl Unit {
         format!("/run/test/{}", self.name)
     }
 
-    /// A file in its directory, from here.
+    /// The path, from outside the container, of a file in its directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.machine.path(format!("{}/{name}", self.directory()))
     }
@@ -173,7 +174,7 @@ impl Unit {
         self.machine.run(all)
     }
 
-    /// Must succeed.
+    /// Runs systemctl, which must succeed.
     pub fn systemctl(&self, words: &[&str]) {
         let output = self.call(words);
         assert!(output.status.success(), "{words:?}: {}", both(&output));
@@ -193,7 +194,7 @@ impl Unit {
         self.systemctl(&["stop"]);
     }
 
-    /// To a process, from outside the unit and not from systemd.
+    /// Sends a signal to a process, from outside the unit and not from systemd.
     pub fn signal(&self, signal: &str, pid: i32) {
         let output = self
             .machine
@@ -201,7 +202,7 @@ impl Unit {
         assert!(output.status.success(), "kill: {}", both(&output));
     }
 
-    /// To the main process alone, from outside the unit and not from systemd.
+    /// Sends a signal to the main process alone, from outside the unit and not from systemd.
     pub fn kill(&self, signal: &str) {
         self.signal(signal, self.main_pid());
     }
@@ -228,7 +229,7 @@ impl Unit {
         );
     }
 
-    /// Waits until nothing of it runs; how it ended.
+    /// Waits until the unit is inactive or failed. Returns how it ended.
     pub fn ended(&self) -> Shown {
         until(&format!("{} ends", self.name), || {
             let shown = self.show(END);
@@ -246,7 +247,7 @@ impl Unit {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// bowout's child.
+    /// The PID of bowout's child.
     pub fn child_pid(&self) -> i32 {
         let main = self.main_pid();
         let file = format!("task/{main}/children");
@@ -259,11 +260,11 @@ impl Unit {
         })
     }
 
-    /// What it has written to stdout.
+    /// The complete lines of its standard output.
     pub fn out(&self) -> Vec<String> {
         let bytes = fs::read(self.file("out")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // A line that is not whole is none yet.
+        // A line without its newline is not complete yet.
         text.split_inclusive('\n')
             .filter_map(|line| line.strip_suffix('\n'))
             .map(str::to_owned)
@@ -275,7 +276,7 @@ impl Unit {
         self.says_often(what, 1)
     }
 
-    /// Waits until so many lines begin like this; the last of them.
+    /// Waits until this many lines begin with this text. Returns the last of them.
     pub fn says_often(&self, what: &str, count: usize) -> String {
         until(&format!("{} says {what}", self.name), || {
             let lines = self.out();
@@ -286,7 +287,7 @@ impl Unit {
         })
     }
 
-    /// How often the probe or the notifier has had this signal.
+    /// The number of times that the probe or the notifier has received this signal.
     pub fn had(&self, signal: i32) -> usize {
         let probe = format!("{signal} ");
         let notifier = format!("got {signal}");
@@ -296,7 +297,7 @@ impl Unit {
             .count()
     }
 
-    /// All that the journal has of it: what it wrote, and what systemd did.
+    /// All records of the unit in the journal: the lines of its processes, and those of systemd.
     pub fn journal(&self) -> Vec<Record> {
         self.machine.run(["journalctl", "--sync"]);
         let output = self.machine.run([
@@ -323,7 +324,7 @@ impl Unit {
             .collect()
     }
 
-    /// Waits for a record of bowout's that contains this.
+    /// Waits for a record of the unit that contains this text.
     pub fn logs(&self, what: &str) -> Record {
         until(&format!("{} logs {what}", self.name), || {
             self.journal()
@@ -336,7 +337,7 @@ impl Unit {
         tell(&format!("{what}: {:?}", self.show(END)));
     }
 
-    /// How many cores there are in its directory.
+    /// The number of cores in its directory.
     pub fn cores(&self) -> usize {
         let entries = fs::read_dir(self.file(".")).expect("its directory");
         entries
@@ -378,8 +379,8 @@ impl Drop for Unit {
     }
 }
 
-/// Why a core cannot be counted, if so: the pattern is the whole machine's, and none of ours to
-/// change.
+/// The reason why a core cannot be counted, if any. The pattern is the whole machine's, so the
+/// tests do not change it.
 pub fn no_cores() -> Option<String> {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     (!pattern.trim().starts_with("core")).then(|| {

@@ -1,4 +1,4 @@
-//! systemd's watchdog looks at the command, not at bowout.
+//! systemd's watchdog checks the command, not bowout.
 
 use crate::common::skip;
 use crate::machine::tell;
@@ -15,8 +15,8 @@ fn a_command_that_hangs_ends_the_unit_with_its_own_core() {
         return;
     };
     unit.start();
-    // WATCHDOG_PID names the command; its pings arrive, for the unit lives through the watchdog's
-    // time and more.
+    // WATCHDOG_PID names the command. Its pings arrive, because the unit lives longer than the
+    // watchdog's time.
     assert_eq!(unit.says("watchdog "), "watchdog 3000000 pid mine");
     unit.says("ping 25");
     assert_eq!(

@@ -1,6 +1,6 @@
 //! The machine without a process: the table of all states and events, scenarios with exact times, a
-//! walk over every sequence of events to a length, and random ones that are far longer; `world`
-//! judges the last two.
+//! walk over every sequence of events up to a length, and random sequences that are far longer.
+//! `world` judges the last two.
 
 pub(crate) mod random;
 mod scenarios;
@@ -28,7 +28,7 @@ fn millis(instant: Instant) -> u128 {
     (instant - *ORIGIN).as_millis()
 }
 
-/// What a machine is made of.
+/// The settings and the place that a machine is created from.
 #[derive(Clone, Debug)]
 pub(super) struct Given(Settings, Place);
 
@@ -56,7 +56,7 @@ impl From<(Settings, Place)> for Given {
     }
 }
 
-/// The defaults: 8 s.
+/// The default settings; the grace period is 8 s.
 fn settings() -> Settings {
     Settings {
         ladder: Ladder::new(None, Some(Duration::from_secs(8))),
@@ -199,7 +199,7 @@ fn show_exit(exit: Exit) -> String {
     }
 }
 
-/// Actions, and the exit where the `machine` has just come to its end.
+/// The actions, and the exit status if the machine (`ended`) is at its end.
 fn show_all(actions: &[Action], ended: Option<&Machine>) -> String {
     let exit = ended.and_then(|machine| match machine.phase() {
         Phase::Done(exit) => Some(format!("exit {}", show_exit(exit))),

@@ -1,9 +1,9 @@
-//! Long random sequences of events at random times, under random settings, held to the same as the
-//! walk; what fails is shrunk to the fewest events by proptest.
+//! Long random sequences of events at random times, under random settings, checked against the same
+//! rules as the walk. proptest shrinks a failing sequence to the fewest events.
 //!
 //! `cargo test` tries the same few every time: the seed is fixed. `PROPTEST_CASES=20000 cargo test
-//! --release random` tries as many as are wanted, and `PROPTEST_RNG_SEED=7` others. What is found
-//! is written down as a scenario, and so nothing is kept in files.
+//! --release random` tries that many, and `PROPTEST_RNG_SEED=7` tries others. A failure found in
+//! this way becomes a scenario, and so proptest keeps no files.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -16,7 +16,7 @@ const CASES: u32 = 200;
 /// How many events the longest has.
 const LONGEST: usize = 400;
 
-/// How many cases are tried and shrunk, where the variables do not say it.
+/// The numbers of cases and of shrink steps, unless the environment variables set them.
 pub(crate) fn config(cases: u32, shrinks: u32) -> Config {
     let defaults = Config::default();
     let said = |name| std::env::var_os(name).is_some();
@@ -72,7 +72,7 @@ fn any_side() -> impl Strategy<Value = Side> {
     ])
 }
 
-/// Up to some seconds, most of them short.
+/// Waits of up to 20 s; half of them are below 200 ms.
 fn any_wait() -> impl Strategy<Value = Duration> {
     prop_oneof![0..200u64, 0..20_000u64].prop_map(Duration::from_millis)
 }
@@ -113,11 +113,11 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// When the next event comes.
+/// The time of the next event.
 #[derive(Clone, Copy, Debug)]
 enum When {
     After(Duration),
-    /// So long after the deadline, or as much before it.
+    /// So long after the deadline; so long before it, where the flag is true.
     Deadline(Duration, bool),
 }
 
@@ -149,7 +149,8 @@ fn any_ladder() -> impl Strategy<Value = Ladder> {
     ]
 }
 
-/// Not to SIGKILL, which is then the user's own, at any time and as often as he likes.
+/// A remap to any signal but SIGKILL. With a remap to SIGKILL, bowout would kill the child at any
+/// time and any number of times, against the world's rules.
 fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
     let to = (0..=64i32).prop_filter("not SIGKILL", |to| *to != Signal::KILL.number());
     (any_signal(), to).prop_map(|(from, to)| {
@@ -160,7 +161,7 @@ fn any_rewrite() -> impl Strategy<Value = crate::signal::Rewrite> {
 }
 
 prop_compose! {
-    /// What `config` can make of the command line.
+    /// The settings that `config` can read from a command line.
     fn any_settings()(
         ladder in any_ladder(),
         stop_on in prop::option::of(prop::collection::vec(any_signal(), 0..4)),
@@ -181,7 +182,8 @@ prop_compose! {
         Settings {
             grace_is_default: false,
             stop_on: stop_on.map(|signals| signals.into_iter().fold(usual, SignalSet::with)),
-            // A delay leaves something of the first wait, and the most is at least all of them.
+            // The delay is shorter than the first wait, and the maximum grace period is at least
+            // the sum of all waits.
             stop_delay: if first.is_some_and(|first| first <= delay) { Duration::ZERO } else { delay },
             grace_max: more.zip(total).map(|(more, total)| total + more),
             wait_tree: tree && kill_mode != KillMode::Process,
@@ -193,7 +195,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// What bowout can find out about the place.
+    /// A place that bowout can find itself in.
     fn any_place()(
         [job_control, stdout, announces, leader, pid1] in any::<[bool; 5]>(),
         ignored in prop::collection::vec(any_signal(), 0..2),
@@ -207,7 +209,7 @@ prop_compose! {
 }
 
 proptest! {
-    // A sequence of hundreds is worth some patience.
+    // A sequence of hundreds of events takes many steps to shrink.
     #![proptest_config(config(CASES, 20_000))]
 
     #[test]

@@ -1,9 +1,9 @@
-//! Stops as they happen, with exact times. Each ends with the armed deadline: a deadline that is
-//! left armed is the classic defect here.
+//! Stops event by event, with exact times. Most end with a check of the armed deadline,
+//! because a deadline that stays armed is the typical defect here.
 
 use super::*;
 
-/// Plays events against a machine and holds it to what it must answer.
+/// Plays events against a machine, and compares its actions with the expected ones.
 struct Play(Machine);
 
 impl Play {
@@ -11,7 +11,7 @@ impl Play {
         Self(given.into().machine())
     }
 
-    /// The actions at `time`, and the exit where `event` is the last.
+    /// The actions at `time`, and the exit status if `event` ends the supervision.
     fn show(&mut self, time: u64, event: Event) -> String {
         let was_done = matches!(self.0.phase(), Phase::Done(_));
         let actions = self.0.step(at(time), event).actions;
@@ -21,14 +21,15 @@ impl Play {
     /// At `time`, `event` leads to exactly `actions`.
     fn then(mut self, time: u64, event: Event, actions: &str) -> Self {
         let before = show_state(&self.0);
-        // Tests of their own assert that the manager is notified.
+        // Separate tests assert that the manager is notified.
         let done = self.show(time, event);
         let done = done.trim_end_matches("notify").trim_end();
         assert_eq!(done, actions, "at {time}: {event:?} in {before}");
         self
     }
 
-    /// Looks for new children every 500 ms until `time`, once all descendants were asked to stop.
+    /// Plays the ticks before `time`. Once all descendants were asked to stop, the machine looks
+    /// for new children every 500 ms.
     fn ticks(mut self, time: u64) -> Self {
         while let Some(tick) = self.0.tick
             && millis(tick) < u128::from(time)
@@ -84,7 +85,7 @@ const UNDER_MANAGER: Place = Place {
 const EXIT_3: Event = Event::ChildExited(Exit::Code(3));
 const NONE_LEFT: Event = Event::NoneLeft { hook: false };
 const HOOK_LEFT: Event = Event::NoneLeft { hook: true };
-/// No process that is left can be signalled.
+/// SIGKILL reaches no process, and two refuse it.
 const REFUSED: Event = Event::Killed {
     reached: 0,
     refused: 2,
@@ -110,7 +111,7 @@ fn a_child_that_ends_by_itself() {
         .idle("Done:3");
 }
 
-/// With `--parent-death-signal KILL`, whatever the stop has come to.
+/// With `--parent-death-signal KILL`, in each phase.
 #[test]
 fn the_parents_exit_kills_all_at_once() {
     let exited = || from(Side::Manager, Signal::KILL);
@@ -292,8 +293,8 @@ fn a_repeat_can_be_forwarded_or_ignored() {
     .then(1000, process(Signal::TERM), "TERM+CONT>child")
     .then(1800, process(Signal::INT), "")
     .deadline(9000, LAST);
-    // Another signal of the same burst is not a duplicate, even where both are forwarded as the
-    // same.
+    // Another signal of the same burst is not a duplicate, even where `--remap` translates both
+    // into the same one.
     let remap = Remap::new(vec!["TERM:INT".parse().unwrap()]);
     Play::new(Settings {
         on_repeat: OnRepeat::Forward,
@@ -303,7 +304,7 @@ fn a_repeat_can_be_forwarded_or_ignored() {
     .then(1000, process(Signal::TERM), "INT+CONT>child")
     .then(1010, process(Signal::TERM), "")
     .then(1020, process(Signal::INT), "INT+CONT>child");
-    // The terminal repeats itself to the child, too.
+    // The terminal sends each Ctrl-C to the child, too: bowout sends nothing.
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
     Play::new(Settings {
         on_repeat: OnRepeat::Forward,
@@ -324,7 +325,8 @@ fn a_hang_up_that_a_process_sends_can_be_a_request_and_a_repeat() {
     .then(2000, process(Signal::HUP), "KILL>all");
 }
 
-/// The sender of a signal is looked up before it is sent only where its side changes what is sent.
+/// bowout looks up the sender before it forwards a signal only where the sender's side changes the
+/// actions.
 #[test]
 fn a_side_is_weighed_where_it_makes_a_difference() {
     for (job_control, pid1) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -344,7 +346,7 @@ fn a_side_is_weighed_where_it_makes_a_difference() {
                 }
                 let sent_by = |side| {
                     let actions = machine.clone().step(at(1000), send(side, signal)).actions;
-                    // The report asks for no more than the actions.
+                    // The actions alone are compared: the fact names the side.
                     show_all(&actions, None)
                 };
                 let differ = sent_by(Side::Tree) != sent_by(Side::Process);
@@ -353,7 +355,8 @@ fn a_side_is_weighed_where_it_makes_a_difference() {
                 };
                 let weighs = machine.weighs_side(received);
                 assert!(weighs || !differ, "{signal}, {place:?}, {begun}");
-                // Job control looks always: a signal that the child received stays unsent.
+                // With job control, bowout always looks up the sender: it does not forward a signal
+                // that the child has received.
                 assert!(
                     weighs == differ || (job_control && !pid1),
                     "{signal}, {place:?}, {begun}"
@@ -376,7 +379,7 @@ fn a_side_that_is_settled_later_counts() {
         .then(2100, from(Side::Tree, Signal::TERM), "KILL>all");
     settled(Side::Tree).then(2000, from(Side::Tree, Signal::TERM), "KILL>all");
     settled(Side::Process).then(2000, process(Signal::TERM), "KILL>all");
-    // Both have asked.
+    // Both sides have sent a request.
     let mut both = Play::new(settings())
         .then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child")
         .then(1500, process(Signal::TERM), "");
@@ -386,14 +389,14 @@ fn a_side_that_is_settled_later_counts() {
         from(Side::Tree, Signal::TERM),
         "KILL>all",
     );
-    // None has.
+    // Neither side has sent one.
     let mut none = Play::new(settings());
     none.0.settle_side(Side::Tree);
     none.then(1000, from(Side::Tree, Signal::TERM), "TERM+CONT>child");
 }
 
 /// `--stop-on` is the whole set; without it, the set is TERM, INT, ABRT, a hang-up and the first
-/// signal of the ladder, less what was ignored at the start (nohup(1)).
+/// signal of the ladder, less the signals that were ignored at the start (nohup(1)).
 #[test]
 fn which_signals_are_stop_requests() {
     let asks = |given: Given| {
@@ -443,7 +446,7 @@ fn which_signals_are_stop_requests() {
             ignoring(&[Signal::HUP, Signal::INT]).into(),
             ["ABRT KILL TERM"; 2],
         ),
-        // The user's word counts for more.
+        // `--stop-on` overrides the ignored signals.
         (
             (
                 on(&[Signal::HUP, Signal::INT]),
@@ -489,8 +492,8 @@ fn a_remap_changes_the_signal_sent_and_not_which_signals_are_requests() {
     }
 }
 
-/// The two signals of timeout(1) come a millisecond apart, and the second waits for as long as the
-/// first takes.
+/// timeout(1) sends its two signals a millisecond apart. The second stays pending while bowout acts
+/// on the first.
 #[test]
 fn a_request_pending_with_the_first_is_not_a_repeat() {
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
@@ -498,10 +501,10 @@ fn a_request_pending_with_the_first_is_not_a_repeat() {
     let mut play = play
         .then(1160, process(Signal::TERM), "")
         .then(1199, process(Signal::TERM), "");
-    // Only the first.
+    // Acting on a later request changes nothing.
     play.0.acted(at(1199), at(1300));
     play.then(1200, process(Signal::TERM), "KILL>all");
-    // bowout was stopped meanwhile.
+    // bowout was stopped while it acted: at most 200 ms count.
     let mut play = Play::new(settings()).then(1000, process(Signal::TERM), "TERM+CONT>child");
     play.0.acted(at(1000), at(6000));
     play.then(1249, process(Signal::TERM), "")
@@ -517,14 +520,14 @@ fn a_stop_that_is_asked_for_in_the_drain_is_announced() {
     assert_eq!(play.show(1700, process(Signal::TERM)), "notify");
     assert_eq!(play.0.deadline(), Some(at(2000)));
     assert_eq!(play.show(2000, Event::Timeout), "notify TERM+CONT>new");
-    // It has begun once.
+    // The stop is announced once.
     assert_eq!(play.show(2600, from(Side::Manager, Signal::TERM)), "");
 }
 
 /// A process is forked, or becomes bowout's own child, after every descendant was asked to stop.
 #[test]
 fn new_children_are_asked_to_stop() {
-    // The stop signals were for the child alone: its descendants are its own to stop.
+    // The stop signal was for the child alone, which stops its descendants itself.
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(1100, Event::Reaped, "")
@@ -548,7 +551,7 @@ fn new_children_are_asked_to_stop() {
         .then(2000, EXIT_3, "TERM+CONT>unasked")
         .then(2100, Event::Reaped, "TERM+CONT>new")
         .deadline(9000, "KILL>all");
-    // Until the last signal of the ladder.
+    // With `--wait-tree`, new children are sent the signal of the present rung.
     let tree = Settings {
         wait_tree: true,
         ..with_ladder("TERM/2s/QUIT/1s/KILL")
@@ -601,13 +604,13 @@ fn ctrl_c_reaches_the_child_once() {
     Play::new(settings())
         .then(1000, ctrl_c, "")
         .then(2000, ctrl_c, "KILL>all");
-    // A Ctrl-C that a shell repeats after it received it itself does not count as a second one, and
-    // the child has it already.
+    // A shell may send SIGINT to bowout after it received the same Ctrl-C. This is not a second
+    // request, and the child has received SIGINT already.
     Play::new(settings())
         .then(1000, ctrl_c, "")
         .then(1001, from(Side::Manager, Signal::INT), "")
         .deadline(9000, LAST);
-    // A stop signal of the user's choice is sent, for the terminal has sent another.
+    // A stop signal that the user chose is sent: the terminal has sent another signal.
     let chosen = Settings {
         ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
         ..settings()
@@ -615,7 +618,7 @@ fn ctrl_c_reaches_the_child_once() {
     Play::new(chosen)
         .then(1000, ctrl_c, "pause QUIT+CONT>child")
         .deadline(9000, LAST);
-    // A child that has left our group has not had it.
+    // A child outside bowout's group has not received it.
     Play::new(settings())
         .then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child")
         .deadline(9000, LAST);
@@ -664,7 +667,7 @@ fn ctrl_z_stops_the_clock() {
         .then(10_000, stopped, "suspend SIGTSTP")
         .then(500_000, woken, "wake")
         .deadline(550_000, "TERM+CONT>child");
-    // `fg` wakes the whole group, and the child once.
+    // `fg` continues the whole group: bowout does not wake the child again.
     Play::new(job())
         .then(10_000, stopped, "suspend SIGTSTP")
         .then(
@@ -675,7 +678,7 @@ fn ctrl_z_stops_the_clock() {
             },
             "",
         );
-    // Never is shifted to never.
+    // A deadline of `never` stays `never`.
     let never = Settings {
         ladder: Ladder::new(None, None),
         ..settings()
@@ -788,7 +791,7 @@ fn a_resize_never_stops_but_a_winch_can() {
         .idle("Running");
 }
 
-/// A process that left the foreground group did not receive it.
+/// A process that left the foreground group did not receive the Ctrl-C.
 #[test]
 fn a_stop_of_the_whole_tree_reaches_processes_outside_the_foreground_group() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
@@ -845,8 +848,8 @@ fn a_signal_of_the_tree_is_not_sent_back_in_a_shared_group() {
             .then(1000, to_group(Side::Tree, signal), "")
             .idle("Running");
     }
-    // `kill 1` in a container is meant, and so is `kill $PPID` where no kill 0 can have reached the
-    // child.
+    // `kill 1` in a container is meant for PID 1. `kill $PPID` is meant for bowout where the child
+    // is in another group, which no `kill 0` has reached.
     Play::new(PID1)
         .then(1000, to_group(Side::Tree, Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST);
@@ -871,7 +874,8 @@ fn the_kill_modes() {
     })
     .then(1000, EXIT_3, "exit 3")
     .idle("Done:3");
-    // The stop signal to all; the tree sends SIGTERM to the processes that were not sent it.
+    // The stop signal goes to all processes. The drain sends SIGTERM to the processes that were not
+    // sent it.
     let group = Settings {
         kill_mode: KillMode::Group,
         ..settings()
@@ -930,7 +934,7 @@ fn the_run_time_is_bounded() {
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
         .deadline(68_000, LAST);
-    // There was no second request yet.
+    // The first request after the end of the run time is not a repeat.
     Play::new(bounded.clone())
         .deadline(60_000, "TERM+CONT>child")
         .then(61_000, process(Signal::TERM), "")
@@ -993,7 +997,7 @@ fn remaps_change_the_signal_sent_and_not_the_request() {
     Play::new(remap(&["USR1:TERM"]))
         .then(1000, process(usr1()), "TERM>child")
         .idle("Running");
-    // The child received INT from the terminal, and the user wants TERM.
+    // The child received SIGINT from the terminal, and the user chose SIGTERM.
     Play::new(remap(&["INT:TERM"])).then(
         1000,
         to_group(Side::Terminal, Signal::INT),
@@ -1012,7 +1016,8 @@ fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
             .then(1000, process(Signal::TERM), "TERM+CONT>all")
             .deadline(9000, "KILL>all")
     };
-    // PID 1 kills by ending; anyone else waits for what may end by itself.
+    // The exit of PID 1 kills the remaining processes (pid_namespaces(7)). Elsewhere bowout waits:
+    // a process that refuses SIGKILL may exit by itself.
     Play::new(PID1)
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(9000, LAST)
@@ -1030,8 +1035,8 @@ fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
         stuck = stuck.deadline(9000 + n * 20, "KILL>all");
     }
     stuck.deadline(11_000, "exit 137").idle("Done:137");
-    // The time that it took to find them all is not theirs; later passes find the same ones again,
-    // or as many others.
+    // The time for SIGKILL to work starts after the first pass, which takes long. Later passes find
+    // as many processes, and do not start it again.
     let killed = |reached| Event::Killed {
         reached,
         refused: 0,
@@ -1043,7 +1048,7 @@ fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
             .then(12_000 + n * 20, killed(2000), "");
     }
     many.deadline(14_000, "exit 137").idle("Done:137");
-    // One has ended, and so the others may.
+    // Fewer processes are left, and so the time starts again.
     let mut fewer = killing().then(9000, killed(2000), "");
     for n in 1..99 {
         fewer = fewer
@@ -1066,7 +1071,7 @@ fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
             .then(10_000 + n * 20, REFUSED, "");
     }
     foreign.deadline(12_000, "exit 137").idle("Done:137");
-    // A descendant that is left running is a failure, whatever the child's own exit was.
+    // A descendant that is left running is a failure, whatever the child's own exit status was.
     let mut left = killing().then(9000, REFUSED, "").then(9001, EXIT_3, "");
     for n in 1..100 {
         left = left
@@ -1123,7 +1128,7 @@ fn a_hook_that_hangs_leaves_the_child_a_quarter() {
     .deadline(7000, "end-hook TERM+CONT>child")
     .then(7001, Event::HookExited, "")
     .deadline(9000, LAST);
-    // Or what the delay leaves of it, if that was asked for.
+    // Or the time that a longer `--stop-delay` leaves.
     Play::new(Settings {
         hooks: 1,
         stop_delay: Duration::from_secs(7),
@@ -1267,7 +1272,7 @@ fn the_manager_is_notified_when_the_stop_begins_and_when_it_takes_longer() {
     assert_eq!(step(10_000, Event::Timeout), (LAST.into(), Some(13_000)));
 }
 
-/// A manager that is executed anew loses what it received.
+/// A manager that is executed anew loses the notifications that it received.
 #[test]
 fn the_manager_is_notified_again_and_again() {
     let mut play = Play::new(UNDER_MANAGER);
@@ -1293,10 +1298,10 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
     assert_eq!(play.show(500, more(60)), "", "nothing is being stopped");
     play.show(1000, process(Signal::TERM));
     for (time, secs, actions, until) in [
-        // Less than it has.
+        // Less than the child has.
         (2000, 1, "", 9000),
         (8000, 4, "notify", 12_000),
-        // Sixteen seconds after the stop request it is over.
+        // The maximum of 16 s counts from the stop request.
         (11_000, 60, "notify", 17_000),
         (12_000, 60, "", 17_000),
     ] {
@@ -1305,7 +1310,7 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
     }
     assert_eq!(play.show(17_000, Event::Timeout), LAST);
     assert_eq!(play.show(17_001, more(60)), "");
-    // The steps that follow keep their time.
+    // The rungs that follow keep their time.
     let ladder = Settings {
         grace_max: Some(Duration::from_secs(40)),
         ..with_ladder("TERM/30s/QUIT/5s/KILL")
@@ -1315,7 +1320,7 @@ fn the_child_can_ask_for_more_time_up_to_the_most() {
         .then(2000, more(600), "")
         .deadline(36_000, "QUIT+CONT>child")
         .deadline(41_000, LAST);
-    // The drain, too; and without a limit every wish is granted.
+    // The drain can be extended, too. Without a maximum, the whole time is granted.
     Play::new(Settings {
         grace_max: None,
         ..settings()
@@ -1372,7 +1377,7 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(1900, process(Signal::TERM), "TERM+CONT>child")
         .then(2800, process(Signal::ABRT), "ABRT+CONT>child")
         .then(9000, process(Signal::INT), "KILL>all");
-    // A script waits longer: this is an impatient user.
+    // A script waits longer: two signals within 900 ms are from an impatient user.
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1899, process(Signal::TERM), "KILL>all");
@@ -1381,8 +1386,8 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1040, process(Signal::INT), "")
         .then(1939, process(Signal::TERM), "KILL>all");
-    // --stop-signal translates the first alone, --remap each; a signal that was sent is not sent
-    // again.
+    // `--stop-signal` replaces the first signal alone, `--remap` translates each. A signal that was
+    // sent is not sent again.
     let quit = Settings {
         ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
         ..settings()
@@ -1414,7 +1419,7 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(3000, process(Signal::TERM), "TERM+CONT>child")
         .then(3001, process(Signal::TERM), "")
         .then(3050, process(Signal::TERM), "KILL>all");
-    // A rung whose signal that sender has sent is not sent again.
+    // The ladder does not send the signal of a rung that the sender's own escalation has brought.
     Play::new(with_ladder("INT/2s/TERM/1s/KILL"))
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(2000, process(Signal::TERM), "TERM+CONT>child")
@@ -1423,7 +1428,8 @@ fn a_sender_that_escalates_is_not_impatient() {
     Play::new(with_ladder("TERM/2s/TERM/1s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(3000, "TERM+CONT>child");
-    // During the preparations it waits for the first; the drain goes on.
+    // During the preparations, the second signal waits with the first. During the drain, it is not
+    // sent.
     Play::new(Settings {
         stop_delay: Duration::from_secs(3),
         ..settings()
@@ -1438,7 +1444,7 @@ fn a_sender_that_escalates_is_not_impatient() {
         .then(2100, process(Signal::TERM), "KILL>all");
 }
 
-/// mariadbd below a mysqld_safe that ignores SIGTERM.
+/// For example, mariadbd below a mysqld_safe that ignores SIGTERM.
 #[test]
 fn a_descendant_is_asked_before_it_is_killed() {
     let stubborn = || {
@@ -1469,12 +1475,12 @@ fn a_descendant_is_asked_before_it_is_killed() {
     stubborn()
         .then(9500, from(Side::Outside, Signal::TERM), "")
         .then(9600, from(Side::Outside, Signal::TERM), "KILL>all");
-    // The child exits at the deadline, and is seen first.
+    // The child exits at the deadline, and bowout notices the exit first.
     Play::new(settings())
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(9000, EXIT_3, "TERM+CONT>unasked")
         .deadline(10_000, "KILL>all");
-    // The last rung is for the child alone, too; the drain has asked.
+    // The last rung is for the child alone, too; SIGTERM to its descendants follows.
     Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .deadline(3000, "QUIT+CONT>child")
@@ -1504,8 +1510,8 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
         .then(2000, EXIT_3, "TERM+CONT>unasked")
         .then(60_000, Event::Timeout, "")
         .deadline(61_000, "KILL>all");
-    // A step before the last has a wait of its own; descendants have their second, and SIGKILL its
-    // time to work.
+    // A rung before the last is not put off: the next one has its own wait. Descendants have their
+    // second, and SIGKILL has its time to work.
     Play::new(with_ladder("TERM/2s/QUIT/1s/KILL"))
         .then(1000, process(Signal::TERM), "TERM+CONT>child")
         .then(60_000, Event::Timeout, "QUIT+CONT>child")
@@ -1526,7 +1532,7 @@ fn a_deadline_that_is_noticed_late_leaves_a_second() {
         .idle("Done:137");
 }
 
-/// What counts is the signal that would be sent, not the one that was received.
+/// The signal that would be sent counts, not the received one.
 #[test]
 fn the_child_has_the_signals_of_the_terminal_and_no_other() {
     let ctrl_c = to_group(Side::Terminal, Signal::INT);
@@ -1539,7 +1545,7 @@ fn the_child_has_the_signals_of_the_terminal_and_no_other() {
     Play::new(dumped.clone())
         .then(1000, ctrl_c, "pause USR1>child")
         .idle("Running");
-    // A program at its prompt has SIGINT, and not the signal that it is to be sent.
+    // A program on the terminal has received SIGINT, but not the signal that `--remap` makes of it.
     let asks = Settings {
         stop_on: Some(SignalSet::of(&[Signal::INT])),
         ..dumped
@@ -1601,7 +1607,7 @@ fn quit_is_forwarded_and_stops_nothing() {
     }
 }
 
-/// Stopped with the child, bowout would never see SIGCONT to the child alone.
+/// If bowout stopped with the child, it would never notice a SIGCONT to the child alone.
 #[test]
 fn a_stop_of_the_child_alone_leaves_bowout_awake() {
     let job = || {
@@ -1612,8 +1618,8 @@ fn a_stop_of_the_child_alone_leaves_bowout_awake() {
         (bounded, TERMINAL)
     };
     for signal in [Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU] {
-        // The deadlines hold: no user has stopped the job. During a stop, the child has to act on
-        // the stop signal.
+        // The deadlines stay: no user has stopped the job. During a stop, bowout wakes a child that
+        // SIGSTOP stopped, so that it acts on the stop signal.
         let wakes = if signal == Signal::STOP { "wake" } else { "" };
         Play::new(job())
             .then(1000, to_group(Side::Terminal, Signal::INT), "")
@@ -1622,17 +1628,18 @@ fn a_stop_of_the_child_alone_leaves_bowout_awake() {
         Play::new(job())
             .then(1000, stopped_alone(signal, true), "")
             .deadline(60_000, "TERM+CONT>child");
-        // A shell that watches has to see it.
+        // A shell that watches has to see the stop.
         Play::new(job()).then(1000, stopped(signal), &format!("suspend {signal}"));
     }
     // Ctrl-Z to a child that leads a group of its own, where no shell watches: only bowout can
     // continue it.
     Play::new(job()).then(1000, stopped_alone(Signal::TSTP, false), "wake");
-    // Woken, it would read the terminal again, and stop again.
+    // After a wake, this child would read the terminal again, and stop again.
     Play::new(job()).then(1000, stopped_alone(Signal::TTIN, false), "");
 }
 
-/// The kernel signals one after the other, and a child may catch the signal first.
+/// The kernel signals one process after the other, and a child may catch the signal before it
+/// stops.
 #[test]
 fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
     let job = || TERMINAL;
@@ -1653,7 +1660,8 @@ fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
             Play::new(job())
                 .then(1000, stopped_alone(signal, true), "")
                 .then(1001, group, &suspend);
-            // Another signal than the one that stopped the child, or one that is over.
+            // The signal to the group is not the one that stopped the child, or the stop of the
+            // group is over.
             Play::new(job()).then(1000, group, "").then(
                 2000,
                 stopped_alone(Signal::STOP, true),
@@ -1673,7 +1681,7 @@ fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
                 play.then(2000, stopped_alone(signal, true), "");
             }
         }
-        // The child alone has it: sent by a process, or forwarded.
+        // bowout forwarded the signal of a process: the child alone has received it.
         Play::new(job())
             .then(
                 1000,
@@ -1714,7 +1722,7 @@ const CTRL_C: Event = Event::Signal(Received {
 });
 
 impl Play {
-    /// Looks from `time` on, every so many milliseconds, that find no prompt.
+    /// Looks at these times that find no prompt.
     fn no_prompt(mut self, times: impl IntoIterator<Item = u64>) -> Self {
         for time in times {
             self = self.deadline(time, "look").then(time, NO_PROMPT, "");
@@ -1733,7 +1741,7 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
             .then(time, PROMPT, "")
             .idle("Running");
     }
-    // As long as the stop takes, on every rung.
+    // The looks go on for as long as the stop takes, on every rung.
     Play::new(interactive(Settings {
         ladder: "INT/1s/QUIT/5s/KILL".parse().unwrap(),
         ..settings()
@@ -1745,8 +1753,8 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
     .deadline(4000, "look")
     .then(4000, PROMPT, "")
     .idle("Running");
-    // It is forgotten: the next Ctrl-C is a first one, and what the cancelled stop has sent is sent
-    // again.
+    // A cancelled stop is forgotten: the next Ctrl-C is a first request, and the signals of the
+    // cancelled stop are sent again.
     let chosen = Settings {
         ladder: Ladder::new(Some(Signal::QUIT), Some(Duration::from_secs(8))),
         ..settings()
@@ -1762,7 +1770,7 @@ fn a_program_at_its_prompt_owns_its_ctrl_c() {
             .then(time + 200, PROMPT, "");
     }
     play.idle("Running");
-    // A child that has not received it is sent it at once.
+    // A child that has not received the Ctrl-C is sent SIGINT at once.
     Play::new(INTERACTIVE)
         .then(1000, from(Side::Terminal, Signal::INT), "INT+CONT>child")
         .deadline(9000, LAST);
@@ -1813,7 +1821,7 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
         .no_prompt((1020..=1100).step_by(20))
         .then(1150, term(), "TERM+CONT>child")
         .deadline(9000, LAST);
-    // A closed window, and the run time.
+    // A closed window, and the end of the run time.
     Play::new(INTERACTIVE)
         .then(1000, CTRL_C, "")
         .then(1010, to_group(Side::Terminal, Signal::HUP), "")
@@ -1844,7 +1852,7 @@ fn another_stop_request_is_not_cancelled_by_a_prompt() {
         .idle("Running");
 }
 
-/// No cancelled stop takes back what a hook has done, and a stop signal would end the program at
+/// A cancelled stop cannot undo the effects of a hook, and a stop signal would end the program at
 /// its prompt.
 #[test]
 fn nothing_is_prepared_before_a_prompt_is_looked_for() {
@@ -1890,8 +1898,8 @@ fn nothing_is_prepared_before_a_prompt_is_looked_for() {
         .then(1100, NO_PROMPT, "TERM+CONT>child");
 }
 
-/// Elsewhere than on the terminal, stdout is a pipeline's: a Ctrl-C is a stop, whatever is at its
-/// prompt.
+/// Standard output is not the terminal, as in a pipeline: a Ctrl-C is a stop request, even if a
+/// program is at its prompt.
 #[test]
 fn a_pipeline_is_stopped_by_ctrl_c() {
     Play::new(TERMINAL)
@@ -1906,7 +1914,7 @@ fn a_pipeline_is_stopped_by_ctrl_c() {
         .idle("Running");
 }
 
-/// It would wait for the end of a stop that is none.
+/// The manager would wait for the end of a stop that was cancelled.
 #[test]
 fn the_manager_is_not_notified_of_a_stop_that_a_prompt_can_cancel() {
     let mut play = Play::new(Place {
@@ -1931,7 +1939,8 @@ fn the_manager_is_not_notified_of_a_stop_that_a_prompt_can_cancel() {
     assert_eq!(over, Some(1000 + 16_000 + 1000 + 2000));
 }
 
-/// `trap 'kill $child; exit' TERM` in a script: its exit is not impatience.
+/// A script with `trap 'kill $child; exit' TERM` sends SIGTERM and exits: its exit is not a second
+/// request.
 #[test]
 fn the_exit_of_a_parent_that_has_asked_is_not_a_second_request() {
     Play::new(settings())
@@ -1943,7 +1952,7 @@ fn the_exit_of_a_parent_that_has_asked_is_not_a_second_request() {
         .deadline(9000, LAST);
 }
 
-/// What hooks receive.
+/// The values that hooks receive.
 #[test]
 fn the_reason_the_exit_and_the_time_left_are_those_of_the_stop() {
     let reason = |machine: &Machine| machine.reason();
@@ -1961,7 +1970,7 @@ fn the_reason_the_exit_and_the_time_left_are_those_of_the_stop() {
         ladder: "TERM/4s/QUIT/3s/KILL".parse().unwrap(),
         ..settings()
     };
-    // While the stop is prepared, it is that of the first rung.
+    // While the stop is prepared, the time left is that of the first rung.
     let play = Play::new(hooks).then(100, process(Signal::TERM), "hook#0");
     assert_eq!(play.0.grace_left(at(1100)), Some(Duration::from_secs(3)));
     assert_eq!(Play::new(settings()).0.grace_left(at(5)), None);
@@ -2015,7 +2024,7 @@ fn with_evidence(pre_kill: usize) -> Settings {
     }
 }
 
-/// In the last quarter of the last wait, one after the other.
+/// They run in the last quarter of the last wait, one after the other.
 #[test]
 fn each_hook_before_sigkill_is_run_once_and_on_the_last_rung_alone() {
     Play::new(with_evidence(2))
@@ -2025,7 +2034,7 @@ fn each_hook_before_sigkill_is_run_once_and_on_the_last_rung_alone() {
         .then(5200, Event::HookExited, "pre-kill#1")
         .then(5300, Event::HookExited, "")
         .deadline(6000, LAST);
-    // One that outlives the deadline was killed, and no other follows.
+    // A hook that still runs at the deadline is killed, and no other follows.
     Play::new(with_evidence(2))
         .then(0, process(Signal::TERM), "TERM+CONT>child")
         .deadline(2000, "QUIT+CONT>child")
@@ -2046,7 +2055,8 @@ fn each_hook_before_sigkill_is_run_once_and_on_the_last_rung_alone() {
         .deadline(6000, "KILL>all");
 }
 
-/// bowout has left a process, and says so, whatever it reaps after that.
+/// The status reports that bowout left a process. A process that it reaps later does not change the
+/// status.
 #[test]
 fn a_process_reaped_after_the_end_changes_no_status() {
     let mut play = Play::new(PID1).then(5, EXIT_3, "TERM+CONT>unasked");
@@ -2069,7 +2079,8 @@ fn with_wait_tree_the_end_of_all_ends_the_preparations() {
         .then(200, NONE_LEFT, "exit 3");
 }
 
-/// SIGKILL as a translation is a signal for the child. Only the exit of the parent sends it to all.
+/// SIGKILL as the result of `--remap` is sent to the child alone. Only the exit of the parent sends
+/// it to all.
 #[test]
 fn a_signal_that_is_remapped_to_sigkill_kills_the_child() {
     let remap = Settings {

@@ -1,12 +1,12 @@
 //! Every state meets every event, and the result is a file that is checked in: a change of
-//! behaviour is a diff to be read. The file holds the rows of the defaults, and of every other
-//! variant those that differ. `BLESS=1 cargo test table` writes it anew.
+//! behaviour is a diff to be read. The file holds all rows of the defaults and of the first variant
+//! on a terminal, and of each other variant those that differ. `BLESS=1 cargo test table` writes it.
 
 use std::fmt::Write;
 
 use super::*;
 
-/// The machines whose tables are written: what differs between them is what the settings are for.
+/// The machines whose tables are written. Each differs in settings or in its place.
 #[allow(clippy::too_many_lines, reason = "a table of cases")]
 pub(super) fn variants() -> Vec<(&'static str, Given)> {
     let ladder = "TERM/2s/QUIT/1s/KILL".parse().unwrap();
@@ -145,7 +145,7 @@ pub(super) fn variants() -> Vec<(&'static str, Given)> {
     ]
 }
 
-/// The ways into each state, as events with their times; those that a variant cannot take lead to
+/// The ways into each state, as events with their times. A way that a variant cannot take leads to
 /// another state, which the table shows.
 fn states(Given(_, place): &Given) -> Vec<(&'static str, Vec<(u64, Event)>)> {
     let term = from(Side::Process, Signal::TERM);
@@ -199,7 +199,7 @@ fn states(Given(_, place): &Given) -> Vec<(&'static str, Vec<(u64, Event)>)> {
     states
 }
 
-/// With job control, the child is in our group.
+/// The events of the table. With job control, the child is in bowout's group.
 pub(super) fn events(Given(settings, place): &Given) -> Vec<(&'static str, Event)> {
     let from = if place.job_control { to_group } else { from };
     let killed = |reached, refused| Event::Killed { reached, refused };
@@ -284,7 +284,7 @@ pub(super) fn events(Given(settings, place): &Given) -> Vec<(&'static str, Event
     events
 }
 
-/// What one event does in one state.
+/// The effect of one event in one state: the new state, the actions and the fact.
 fn row(machine: &Machine, now: Instant, event: Event) -> String {
     let mut after = machine.clone();
     let was_done = matches!(machine.phase(), Phase::Done(_));
@@ -328,7 +328,7 @@ impl Block {
             .map(|(name, event)| (name, row(&machine, at(now + 100), event)))
             .collect();
         let armed = machine.deadline();
-        // A tick or a look can come before it.
+        // A tick or a look can be due before the end of the phase.
         let over = machine.until.filter(|until| Some(*until) != armed);
         for (name, due) in [("deadline", armed), ("the end of its time", over)] {
             let due = due.map(|due| row(&machine, due, Event::Timeout));
@@ -356,8 +356,8 @@ impl Block {
         lines.into_iter().map(line).collect()
     }
 
-    /// The state and its rows, or what differs from the state that it is most like: the same one of
-    /// the first variant of its kind, or one before it in its own variant.
+    /// The state and its rows, or the differences from the state that it is most like: the same one
+    /// of the first variant of its kind, or one before it in its own variant.
     fn show(&self, first: &[Self], before: &[Self]) -> String {
         let same = first.iter().find(|block| block.path == self.path);
         let likes = [(String::new(), None)]

@@ -1,26 +1,27 @@
-//! Every sequence of events to a length, in every variant of the settings, held to what must never
-//! be otherwise.
+//! Every sequence of events up to a length, in every variant of the settings, checked against the
+//! invariants.
 //!
-//! The events are the table's 33, and some come at two times: there are more than 33^8 sequences.
-//! Worlds that no later event can distinguish are therefore one, and each is walked on from once.
-//! That loses nothing:
+//! The table has at least 36 events, and some can happen at two times: 36^8 sequences are too many
+//! to try one by one. So worlds that no later event can distinguish count as one, and the walk goes
+//! on from each once. That loses nothing:
 //!
-//! - A key ([`World::key`]) holds every field of the machine, of the facts and of the monitor, with
-//!   times as they lie from now. The machine takes no other input than the event and the time, and
-//!   does no more with times than compare and add; so what follows from two worlds of one key is
-//!   the same, and so is every judgement on it.
-//! - What is left out is the age of a request that is too old for a burst, the order of what waits
-//!   to be sent together, and what [`World::forget`] drops because the state that is reached never
-//!   reads it. That is tried and not believed: `a_forgotten_fact_is_not_missed` takes each event
-//!   with it and without it, and compares what is done and what is left.
-//! - The walk goes in breadth: it meets a world on one of the shortest ways to it and walks on for
-//!   all the length that is left. A sequence that reaches it later has less length left.
-//! - That a world can still end ([`World::ends`]) is tried where the walk stops; the others lead
-//!   there by the events that it tries.
+//! - A key ([`World::key`]) holds every field of the machine, of the model and of the world, with
+//!   times relative to now. The machine's only inputs are the event and the time, and it only
+//!   compares and adds times. So two worlds with one key have the same future, and every check of
+//!   it has the same result.
+//! - The key leaves out the age of a request that is too old for a burst, and the order of the
+//!   signals that wait to be sent together. It also leaves out the fields that [`World::forget`]
+//!   drops because the state that is reached never reads them. A test checks this:
+//!   `a_forgotten_fact_is_not_missed` takes each event with these fields and without them, and
+//!   compares the actions and the worlds after it.
+//! - The walk is breadth-first. It first reaches a world on one of the shortest ways, and so with
+//!   the most length left. A sequence that reaches the world later has less length left.
+//! - Where the walk stops, [`World::ends`] checks that the world can still end. The earlier worlds
+//!   lead there by the events that the walk takes.
 //!
-//! Time moves where the machine weighs it: a side that has asked asks again in the same burst and
-//! after it, a pause lasts, the child ends before the deadline and at it, and a deadline comes
-//! when it is armed, or late.
+//! Time moves where the machine depends on it. A side that has sent a request sends another in the
+//! same burst and after it. A pause of the job and a pass of SIGKILL take time. The child exits
+//! before the end of the stage and at it. A deadline is noticed at its time, or late.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,13 +34,13 @@ use super::*;
 
 /// How many events a sequence has.
 const LENGTH: usize = 8;
-/// How many it has where nothing is forgotten.
+/// How many events it has where no field is forgotten.
 const SHORT: usize = 4;
 
-/// All worlds of one variant that were met.
+/// All worlds of one variant that the walk has reached.
 struct Walk {
     worlds: HashMap<Key, usize>,
-    /// How each was come to: the number of the one before it, and what happened there.
+    /// The way to each world: the number of the world before it, and the event there.
     ways: Vec<(usize, Option<(Instant, Event)>)>,
     events: Vec<Event>,
     /// How many events were taken.
@@ -47,11 +48,11 @@ struct Walk {
     by: HashMap<String, usize>,
 }
 
-/// When an event can come.
+/// The times at which an event can happen.
 fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
     let (now, later) = (world.now, world.now + BURST);
     let deadline = world.machine.deadline().map(|deadline| deadline.max(later));
-    // A tick or a look can come before it.
+    // A tick or a look can be due before the end of the stage.
     let over = world.model.stage_over().map(|over| over.max(later));
     match event {
         Event::Signal(received) if world.model.asks(received) && world.has_asked(received.side) => {
@@ -89,7 +90,7 @@ fn times(world: &World, event: Event) -> [Option<Instant>; 2] {
     }
 }
 
-/// What can happen next.
+/// The events that can happen next, each with its time.
 fn possible(world: &World, events: &[Event]) -> Vec<(Instant, Event)> {
     let possible = events.iter().filter(|event| world.is_possible(**event));
     possible
@@ -102,7 +103,8 @@ fn possible(world: &World, events: &[Event]) -> Vec<(Instant, Event)> {
         .collect()
 }
 
-/// What job control goes by is kept until the other half of it comes.
+/// True if the event is a signal that leaves the world as it is: it is not a stop request, and job
+/// control does not remember it.
 fn asks_for_nothing(world: &World, event: Event) -> bool {
     let job_control = SignalSet::of(&[Signal::TSTP, Signal::TTIN, Signal::TTOU, Signal::CONT]);
     let Event::Signal(received) = event else {
@@ -138,9 +140,10 @@ impl Walk {
         walk
     }
 
-    /// On from one world, to all that lie one event `beyond` and were not met yet.
+    /// Walks on from one world, and adds to `beyond` each world that is one event further and was
+    /// not reached before.
     fn on(&mut self, number: usize, world: &World, beyond: &mut Vec<(usize, World)>) {
-        // One copy will do for all that leave it as it is.
+        // One copy serves all events that leave the world as it is.
         let mut same = world.clone();
         for (now, event) in possible(world, &self.events) {
             self.taken += 1;
@@ -176,7 +179,7 @@ impl Walk {
         });
     }
 
-    /// Shows the way to where something does not hold.
+    /// Runs a check. If it fails, panics with the events that led there.
     fn holds<T>(
         &self,
         mut number: usize,
@@ -200,8 +203,8 @@ impl Walk {
     }
 }
 
-/// Walks through the variants whose number leaves this remainder, so that two tests can share the
-/// work.
+/// Walks through the variants whose number leaves this remainder after division by 2, so that two
+/// tests share the work.
 fn walk(remainder: usize) {
     for (_, (name, given)) in variants()
         .into_iter()
@@ -244,7 +247,7 @@ fn a_forgotten_fact_is_not_missed() {
                 for (now, event) in possible(world, &events) {
                     let (mut one, mut other) = (world.clone(), forgetful.clone());
                     let done = [one.take(now, event), other.take(now, event)].map(|mut actions| {
-                        // The order of what is sent together is forgotten.
+                        // The order of signals that are sent together is forgotten.
                         actions.sort_by_key(|action| show(*action));
                         actions
                     });

@@ -1,11 +1,12 @@
-//! A machine among processes, and what must hold after each event.
+//! A machine among processes, and the rules that must hold after each event.
 //!
-//! The walk and the random sequences both drive it. Three judges look at each step. The `model`
-//! computes the actions, the phase and the deadline from the events and the settings alone; the
-//! machine's own functions are never called, and its outputs alone are read: the step, the phase,
-//! the deadline, the child's exit. `facts` holds each fact to the actions and the phases. The
-//! properties here hold whatever the model says: no process is signalled after it was reaped, none
-//! is killed before its time or without being asked to stop, nothing goes on for ever.
+//! The walk and the random sequences both drive it. Three judges check each step. The `model`
+//! computes the actions, the phase and the deadline from the events and the settings alone; it
+//! calls none of the machine's functions. Of the machine, only outputs are read: the step, the
+//! phase, the deadline, the child's exit, and the signal that hooks receive. `facts` checks each
+//! fact against the actions and the phases. The rules here do not depend on the model. No process
+//! is signalled after it was reaped. No process is killed before its time, or without being asked
+//! to stop. Nothing goes on for ever.
 
 mod facts;
 pub(super) mod key;
@@ -23,7 +24,7 @@ use terminal::Terminal;
 const UNKILLABLE: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_secs(1);
 
-/// A machine, its model, and what is true of the processes.
+/// A machine, its model, and the state of the processes.
 #[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) machine: Machine,
@@ -35,11 +36,12 @@ pub(super) struct World {
     hook: bool,
     hook_ended: bool,
     next_hook: usize,
-    /// Since when the grace period runs, moved on by every pause of the job.
+    /// When the grace period began; every pause of the job moves it.
     since: Option<Instant>,
-    /// When the stop was requested, likewise: the child can have exited before.
+    /// When the stop was requested, if the child had exited before; every pause moves it, too.
     requested: Option<Instant>,
-    /// How late the deadlines were taken that a later one depends on.
+    /// The sum of the times by which deadlines were noticed late, with [`LATE`] more for each that
+    /// can be put off. Later deadlines move by it.
     late: Duration,
     extended: bool,
     /// The stop signals that the child was sent.
@@ -60,11 +62,11 @@ pub(super) struct World {
 struct Before {
     stage: Stage,
     deadline: Option<Instant>,
-    /// When the stage is over, and whether it is.
+    /// When the stage is over, and whether that time has passed.
     over: Option<Instant>,
     due: bool,
-    /// A child that has exited is reaped once the actions are done: it may still be signalled
-    /// now, and never later.
+    /// The child exited in an earlier event. It was reaped once the actions of that event were
+    /// done: only those could still signal it.
     reaped: bool,
     unprepared: bool,
     kill_due: Option<Instant>,
@@ -103,7 +105,7 @@ impl World {
         matches!(self.machine.phase(), Phase::Done(_))
     }
 
-    /// The phase of the machine, in the model's words.
+    /// The phase of the machine, as a stage of the model.
     fn stage(&self) -> Stage {
         match self.machine.phase() {
             Phase::Running => Stage::Running,
@@ -115,13 +117,13 @@ impl World {
         }
     }
 
-    /// Whether this can happen in this world: processes exit once, and while bowout is stopped it
-    /// receives nothing else before the end of that.
+    /// True if this event can happen in this world. A process exits once. While bowout is stopped,
+    /// the next event is the end of that.
     pub(super) fn is_possible(&self, event: Event) -> bool {
         match event {
             Event::Resumed { .. } => self.suspended.is_some(),
             _ if self.suspended.is_some() => false,
-            // The answer comes before all else.
+            // The answer to a look comes before any other event.
             Event::TerminalSeen { .. } => self.model.terminal.looking,
             _ if self.model.terminal.looking => false,
             Event::Signal(_)
@@ -139,8 +141,8 @@ impl World {
         }
     }
 
-    /// Whether the deadline is another tick than the first after the stop began or the child
-    /// exited: each does as the first did, and arms the next.
+    /// True if the deadline is a tick, but not the first after the stop began or the child exited.
+    /// Such a tick does the same as the first, and arms the next.
     pub(super) fn ticks_again(&self) -> bool {
         let first = |since: Option<Instant>| since.map(|since| since + Duration::from_millis(500));
         let tick = self.model.tick;
@@ -148,17 +150,18 @@ impl World {
         tick.is_some() && tick == self.machine.deadline() && !firsts.contains(&tick)
     }
 
-    /// Whether this side has asked for the stop.
+    /// True if this side has asked for the stop.
     pub(super) fn has_asked(&self, side: Side) -> bool {
         self.model.asked[side as usize].is_some()
     }
 
-    /// Whether its side has sent this signal before.
+    /// True if its side has sent this signal as a stop request before.
     pub(super) fn has_sent(&self, Received { signal, side, .. }: Received) -> bool {
         self.model.asked[side as usize].is_some_and(|asked| asked.signals.contains(signal))
     }
 
-    /// Takes one event at `now`, checks what must hold after each, and returns the actions.
+    /// Takes one event at `now`, checks the rules that must hold after each event, and returns the
+    /// actions.
     pub(super) fn take(&mut self, now: Instant, event: Event) -> Vec<Action> {
         let before = Before {
             stage: self.stage(),
@@ -201,7 +204,7 @@ impl World {
         actions
     }
 
-    /// What the event makes true, whatever the machine makes of it.
+    /// Records the facts that follow from the event alone, independently of the machine.
     fn note(&mut self, event: Event, before: Before) {
         let (now, wait_tree) = (self.now, self.settings().wait_tree);
         match event {
@@ -329,8 +332,8 @@ impl World {
         }
     }
 
-    /// SIGKILL is sent once, never before its time, and earlier only at a second request. A
-    /// descendant is sent SIGTERM first, and has a second.
+    /// The passes of SIGKILL begin once. They begin before their time only at a second request or
+    /// at the parent's exit. A descendant is sent SIGTERM first, and has a second.
     fn judge_kill(&mut self, before: Before, to: Target) {
         let (settings, hurried) = (self.settings(), self.model.hurried);
         let graceless = settings.ladder.rung(0).is_none();
@@ -358,8 +361,8 @@ impl World {
         assert!(hurried || waited, "kills before the time is over");
     }
 
-    /// A stop signal is sent once; again only as a further step, to new children, or as a repeat
-    /// that is to be forwarded. The drain sends SIGTERM to what was not sent it.
+    /// A stop signal is sent once; again only as a later rung, to new children, or as a repeat that
+    /// is to be forwarded. The drain sends SIGTERM to the processes that were not sent it.
     fn judge_stop_signal(&mut self, before: Before, event: Event, signal: Signal, to: Target) {
         let further = event == Event::Timeout && matches!(before.stage, Stage::Rung(_));
         let forward = self.settings().on_repeat == OnRepeat::Forward;
@@ -381,8 +384,8 @@ impl World {
         self.asked_all |= signal == Signal::TERM && to == Target::All;
     }
 
-    /// bowout exits as the child did, except where it stopped it for its run time, or has to leave
-    /// a process running.
+    /// bowout exits with the child's status, except where a time limit ended the command, or where
+    /// bowout has to leave a process running.
     fn judge_exit(&self, before: Before, event: Event, exit: Exit) {
         let gives_up = matches!(event, Event::Timeout | Event::Killed { .. });
         if gives_up {
@@ -418,7 +421,8 @@ impl World {
         );
         if let Some(deadline) = self.machine.deadline() {
             assert!(!self.is_done(), "a deadline after the end");
-            // A wait of 0 may lead on at once, but on: time is put off, or the stage changes.
+            // With a wait of 0, the next deadline may be due at once. Even then, each timeout moves
+            // the deadline or changes the stage.
             let same = (stage, self.model.stage_over(), Some(deadline))
                 == (before.stage, before.over, before.deadline);
             assert!(
@@ -439,8 +443,8 @@ impl World {
         self.judge_latest(stage);
     }
 
-    /// The time that is armed ends in SIGKILL no later than was asked for: the whole ladder, or the
-    /// most that the child may have.
+    /// The armed deadline leads to SIGKILL no later than the settings allow: after the whole
+    /// ladder, or after the maximum grace period.
     fn judge_latest(&self, stage: Stage) {
         let Some(total) = self.model.rest(0) else {
             return;
@@ -474,9 +478,9 @@ impl World {
         }
     }
 
-    /// Whatever has happened: once the child exits and no process is left, so does bowout; and a
-    /// child that obeys nothing, once it was asked to stop and there is a deadline, is killed in
-    /// bounded time.
+    /// Checks that this world can end. Once the child exits and no process remains, bowout exits.
+    /// Where a stop is under way, a child that ignores every signal is killed in bounded time,
+    /// unless a wait of the ladder is `never`.
     pub(super) fn ends(&self) {
         let mut gentle = self.clone();
         let soon = Duration::from_millis(1);
@@ -506,7 +510,7 @@ impl World {
         );
         for _ in 0..1000 {
             let due = match (stubborn.stage(), stubborn.model.stage_over()) {
-                // The passes of SIGKILL between are left out, and so are ticks and looks.
+                // Leaves out the passes of SIGKILL before the last, the ticks and the looks.
                 (Stage::Killing, _) => stubborn.model.gives_up.unwrap_or(stubborn.now),
                 (_, Some(over)) => over,
                 (_, None) => break,

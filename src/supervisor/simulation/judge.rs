@@ -1,14 +1,16 @@
-//! Judges a run by what the simulated kernel saw, and by the log. It reads the settings, the sum of
-//! the ladder included, and asks neither the machine nor the tree.
+//! Judges a run by the calls of bowout and the events in the simulated kernel, and by the log. It
+//! reads the settings, the sum of the ladder included, and asks neither the machine nor the tree.
 //!
 //! 1. Each signal that bowout received is sent to the child once, or named in a line of the log.
-//! 2. SIGKILL comes neither before the end of the grace period nor much after it; a second request
-//!    of one side kills at once, another signal of it a second later is sent on.
-//! 3. At the end no process of the command runs, or bowout exits with 137 and has logged it.
-//! 4. bowout exits as the child did.
-//! 5. No descendant is killed unasked, asked twice, or sent a SIGCONT that it has no use for.
+//! 2. SIGKILL is sent neither before the end of the grace period nor much after it. A second
+//!    request of one side kills at once; another signal of that side a second later is forwarded.
+//! 3. At the end no process of the command runs, or bowout exits with 137 and has logged the
+//!    process.
+//! 4. bowout exits as the child did, unless a time limit ended the child or a process is left.
+//! 5. No descendant is sent SIGKILL before a stop signal, a stop signal twice, or a SIGCONT while
+//!    it runs.
 //! 6. bowout never waits for ever, spins, or wakes while nothing is to be done.
-//! 7. A look at the tree reads nothing of the host's other processes.
+//! 7. A look at the tree reads at most a few of the host's other processes.
 //! 8. No process is signalled that is not the command's or a hook's.
 
 use super::scene::{Nature, Scene};
@@ -20,7 +22,7 @@ use crate::signal::Signal;
 use crate::sys::signals::Intaken;
 
 const SECOND: Time = 1000 * MILLISECOND;
-/// How many waits in a row may return at once.
+/// The most waits in a row that may return at once.
 const SPINS: usize = 3000;
 
 /// A stop request, as bowout received it.
@@ -36,20 +38,22 @@ struct Request {
 pub(super) struct Judge {
     pub(super) faults: Vec<String>,
     settings: Settings,
-    /// All of /proc is less to read than the tree, or hides a child: it is read whole.
+    /// bowout may read all of /proc: it lacks the lists of children, /proc is small, or /proc hides
+    /// a process.
     reads_all: bool,
-    /// /proc hides a process, and with it the ones below.
+    /// /proc hides a process, and so the processes below it.
     hides: bool,
-    /// A process cannot be killed.
+    /// A process may not be signalled, or cannot be killed.
     stubborn: bool,
     turn: u64,
-    /// When this turn began.
+    /// The start of this turn.
     turned: Time,
     requests: Vec<Request>,
     received: Vec<Intaken>,
     child_lived: bool,
     sent_to_child: Vec<Signal>,
-    /// When the first member of the tree beside the child was sent a stop signal.
+    /// The first attempt to signal a member of the tree other than the child, SIGKILL and SIGCONT
+    /// apart.
     tree_asked: Option<Time>,
     pub(super) started: Time,
     child_exit: Option<(Time, Exit)>,
@@ -58,12 +62,12 @@ pub(super) struct Judge {
     supervisor_killed: bool,
     stalls: Time,
     freezes: Vec<(Time, Time)>,
-    /// A bystander's family has changed: bowout is unsure of an orphan that it never saw before,
-    /// and leaves it alone.
+    /// A bystander has exited. bowout is unsure of an orphan that it never saw before, and leaves
+    /// it alone.
     pub(super) unsure: bool,
-    /// How many processes there have been in the tree.
+    /// The number of processes that the tree has had.
     members: u64,
-    /// How many files of other processes were read in this turn.
+    /// The number of other processes whose files were read in this turn.
     read: usize,
     spins: (Time, usize),
     pub(super) last_request_sent: bool,
@@ -118,8 +122,8 @@ impl Judge {
         self.freezes.push((from, to));
     }
 
-    /// The only stall was a freeze over the deadline, so long that the command had no time to act,
-    /// and it still has had none.
+    /// True if the only stall was a freeze over the deadline that left the command no time to act,
+    /// and the second after that freeze is not over.
     fn has_thawed(&self, now: Time, deadline: Time) -> bool {
         let settings = &self.settings;
         let asked = self
@@ -145,7 +149,7 @@ impl Judge {
     pub(super) fn supervisor_killed(&mut self, now: Time) {
         self.part_killed.get_or_insert(now);
         self.supervisor_killed = true;
-        // The guard knows nothing of earlier requests.
+        // The guard has not received the earlier requests.
         self.requests.clear();
         self.received.clear();
     }
@@ -173,7 +177,7 @@ impl Judge {
         self.child_lived = child_lives;
     }
 
-    /// When the stop began, as far as this can be seen from outside.
+    /// The start of the stop, as far as the simulated kernel can see it.
     fn base(&self) -> Option<Time> {
         let exited = self
             .child_exit
@@ -192,7 +196,7 @@ impl Judge {
         total.map_or(Time::MAX / 4, |total| total.as_micros() as Time)
     }
 
-    /// Two requests of one side mean now.
+    /// True if one side has sent two requests, which ask for SIGKILL at once.
     fn is_repeated(&self) -> bool {
         let side = |request: &Request| request.sender.pid;
         self.requests.iter().any(|one| {
@@ -202,7 +206,7 @@ impl Judge {
         })
     }
 
-    /// Whether a step of the ladder sends this signal, too.
+    /// True if a rung of the ladder has this signal.
     fn is_rung(&self, signal: Signal) -> bool {
         let ladder = &self.settings.ladder;
         (0..ladder.rungs()).any(|rung| {
@@ -225,7 +229,7 @@ impl Judge {
         self.read = 0;
     }
 
-    /// A wait until `deadline`.
+    /// bowout waits until `deadline`.
     pub(super) fn waits(&mut self, now: Time, deadline: Option<Time>, child_lives: bool) {
         let idle = self.base().is_none() && child_lives;
         if idle && let Some(deadline) = deadline.filter(|&deadline| deadline > now) {
@@ -316,7 +320,7 @@ impl Judge {
             }
             _ if is_child => {}
             _ => {
-                // A call to the group reaches what was forked since the look, too.
+                // A signal to the group also reaches a process that was forked after the look.
                 let old = process.born + 2 * MILLISECOND;
                 let before = process
                     .received
@@ -339,7 +343,7 @@ impl Judge {
         }
     }
 
-    /// After a turn of the loop; `group` has the other members of the child's group.
+    /// After a turn of the loop; `group` holds the other members of the child's group.
     pub(super) fn after_turn(
         &mut self,
         now: Time,
@@ -427,7 +431,7 @@ impl Judge {
         }
     }
 
-    /// The last request, beside the one before it of the same side.
+    /// Judges the reaction to the last request, if the request before it is of the same side.
     fn judge_repeat(&mut self, child: Option<&Proc>) {
         let [.., last] = *self.requests else { return };
         let child_lives =
@@ -471,7 +475,7 @@ impl Judge {
         }
     }
 
-    /// The run is over, and bowout exits like this.
+    /// The run is over, and bowout exits with `exit`.
     pub(super) fn ends(world: &mut World, exit: Exit, lines: &[String]) {
         let judge = &world.judge;
         let mut faults = vec![];
@@ -484,14 +488,14 @@ impl Judge {
             })
             .collect();
         if !process_mode {
-            // What was forked since the last look of this turn, no look can find.
+            // No look can find a process that was forked after the last look of this turn.
             let met = |process: &Proc| !judge.unsure && process.born < judge.turned;
             for (pid, _) in alive.iter().filter(|(_, process)| met(process)) {
                 if exit != Exit::UNKILLABLE {
                     faults.push(format!("left {pid} running and exits with {exit:?}"));
                 } else if !lines.iter().any(|line| {
-                    // What /proc hides, and what is below it, is found once it is bowout's child.
-                    // The exit of PID 1 kills what is left.
+                    // bowout finds a process that /proc hides, and its descendants, only as its own
+                    // children. The exit of PID 1 kills the remaining processes.
                     let unseen = judge.hides || world.bowout == 1;
                     let named = line.contains(&format!("pid {pid}"));
                     named || unseen || !world.has_proc && line.contains("/proc does not name it")
@@ -499,7 +503,8 @@ impl Judge {
                     faults.push(format!("left {pid} running and does not name it"));
                 }
             }
-            // PID 1 gives up at once on what it may not kill; its exit is that of the namespace.
+            // PID 1 gives up at once on a process that it may not signal; its exit ends the
+            // namespace.
             let zombies = world.old_zombies(judge.turned).into_iter();
             for zombie in zombies.filter(|_| exit != Exit::UNKILLABLE) {
                 faults.push(format!("left the zombie {zombie}"));
@@ -507,7 +512,7 @@ impl Judge {
         }
         let ended = judge.child_exit.map(|(_, exit)| exit);
         let timed_out = exit == Exit::TIMED_OUT && judge.settings.max_runtime.is_some();
-        // It may have exited since bowout gave up.
+        // The process may have exited after bowout gave up.
         let gave_up = exit == Exit::UNKILLABLE && judge.stubborn;
         if ended != Some(exit) && !timed_out && !gave_up {
             faults.push(format!("exits with {exit:?}, the child with {ended:?}"));

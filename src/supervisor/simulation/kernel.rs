@@ -21,12 +21,12 @@ use crate::sys::signals::Batch;
 use crate::sys::spawn::Spawn;
 use crate::sys::waitid::{Ask, Ended, Report};
 
-/// What ends the code of bowout between two calls.
+/// The reasons for which bowout's code ends between two calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     /// SIGKILL to this process.
     Killed,
-    /// It waits for ever.
+    /// The process waits for ever.
     Stuck,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Simulated {
     pub(super) has_group_pins: bool,
 }
 
-/// errno(3): of the only errors that are simulated.
+/// errno(3): the only errors that are simulated.
 const ESRCH: i32 = 3;
 const EPERM: i32 = 1;
 const EAGAIN: i32 = 11;
@@ -53,7 +53,7 @@ fn error<T>(number: i32) -> io::Result<T> {
 }
 
 impl Simulated {
-    /// What happens before a call is answered.
+    /// Plays the events that are due before a call, and then takes the call.
     fn call(&self) -> RefMut<'_, World> {
         let mut world = self.world.borrow_mut();
         world.call();
@@ -184,7 +184,7 @@ impl Kernel for Simulated {
         let mut world = self.call();
         let reaped = world.processes.remove(&pid);
         if world.child == pid {
-            // The number may be another process's from now on.
+            // Another process may get the number from now on.
             world.child = 0;
         }
         if reaped.is_none_or(|reaped| reaped.lives() || reaped.parent != self.bowout) {

@@ -1,12 +1,12 @@
 //! The policy, the loop and the tree together on a simulated kernel, in which anything can happen
-//! between two calls: a fork, an exit, a stop, a number that is given away, a signal, a SIGKILL to
-//! bowout itself. Settings, processes and happenings are drawn by chance; proptest shrinks what
-//! fails and prints the seed.
+//! between two calls: a fork, an exit, a stop, a PID that another process gets, a signal, a SIGKILL
+//! to bowout itself. Settings, processes and events are random. proptest shrinks a failing scene;
+//! `tests/simulation` prints the seed.
 //!
-//! `cargo test` runs the same few each time. `tests/simulation` runs as many as are wanted, and
-//! puts known faults back to see them found. Not simulated: the terminal, for which the walk over
-//! the policy and the tests on real ones stand; what is below the seam, [`Kernel`], for which
-//! `tests/injection` stands.
+//! `cargo test` runs the same few scenes each time. `tests/simulation` runs as many as are wanted,
+//! and puts known faults back to check that they are found. The terminal is not simulated: the walk
+//! over the policy and the tests on real terminals cover it. The code below the seam, [`Kernel`],
+//! is not simulated either: `tests/injection` covers it.
 //!
 //! [`Kernel`]: crate::sys::kernel::Kernel
 
@@ -49,7 +49,7 @@ thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// Keeps the lines of the thread that simulates.
+/// Keeps the log lines of the thread that runs the simulation.
 struct Lines;
 
 impl log::Log for Lines {
@@ -136,7 +136,7 @@ fn part_of_bowout<'a>(
     })
 }
 
-/// Runs a scene to its end; returns what was wrong in it.
+/// Runs a scene to its end; returns its faults.
 fn run(scene: &Scene) -> Vec<String> {
     let world = Rc::new(RefCell::new(World::new(scene)));
     #[allow(clippy::disallowed_methods, reason = "an origin")]
@@ -221,14 +221,14 @@ fn run(scene: &Scene) -> Vec<String> {
     vec!["never ends".into()]
 }
 
-/// A turn of the loop, or as much of it as there was.
+/// One turn of the loop, or the part of it before a cut.
 fn turn(supervisor: &mut Supervisor<'_, Simulated>) -> Option<Cut> {
     let now = supervisor.tree.kernel.world.borrow().now;
     let world = &supervisor.tree.kernel.world;
     world.borrow_mut().judge.turn(now);
     let turn = catch_unwind(AssertUnwindSafe(|| {
         if let Part::Guard(_) = supervisor.part {
-            // A supervisor that exits by itself ends the run before its guard looks.
+            // A supervisor that exits by itself ends the run before its guard has another turn.
             let _ = supervisor.guard_turn();
         } else {
             supervisor.turn();
@@ -246,7 +246,8 @@ proptest! {
 
     #[test]
     fn a_simulated_kernel_sees_the_promises_kept(scene in any_scene()) {
-        // Another test may have set a logger; then the lines are missing, and the judge says so.
+        // Another test may have set a logger. Then the lines are missing, and the judge reports a
+        // fault.
         let _ = log::set_logger(&Lines);
         log::set_max_level(log::LevelFilter::Debug);
         let faults = run(&scene);

@@ -1,4 +1,5 @@
-//! What is drawn by chance: the settings, the place, the processes, and what happens when.
+//! The parts of a scene, which are drawn by chance: the settings, the place, the processes, and the
+//! happenings with their times.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::signal::Signal;
 /// When the next step of the plan is due, after the one before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum After {
-    /// Calls of bowout: between any two.
+    /// So many calls of bowout: a step can come between any two.
     Calls(u8),
     Milliseconds(u16),
 }
@@ -34,18 +35,18 @@ pub(super) enum Session {
 /// How a process behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Nature {
-    /// So many milliseconds after a stop signal it exits; `None` ignores it.
+    /// The milliseconds from a stop signal to its exit; `None` ignores stop signals.
     pub(super) obeys: Option<u16>,
     pub(super) code: u8,
     pub(super) session: Session,
-    /// /proc hides it.
+    /// /proc does not show it.
     pub(super) hidden: bool,
-    /// Bowout may not signal it.
+    /// bowout may not signal it (EPERM).
     pub(super) denied: bool,
     /// In state D.
     pub(super) unkillable: bool,
     pub(super) threads: u8,
-    /// Reaps its children at once.
+    /// It reaps its children at once.
     pub(super) reaps: bool,
     /// How many processes it forks at a stop signal.
     pub(super) heirs: u8,
@@ -54,38 +55,38 @@ pub(super) struct Nature {
 }
 
 impl Nature {
-    /// How it exits by itself.
+    /// Its status when it exits by itself.
     pub(super) fn exit(&self) -> Exit {
         Exit::Code(self.code)
     }
 }
 
-/// What happens in the world. A process is given by its place among those that live.
+/// An event in the world. A process is given by its place among the living ones.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Happening {
     /// To bowout.
     Signal(Signal, Side, Option<u64>),
-    /// Bowout does not run for so many milliseconds, and everything else does.
+    /// bowout does not run for so many milliseconds; everything else runs.
     Stall(u16),
-    /// Neither runs.
+    /// Neither bowout nor anything else runs for so many milliseconds.
     Freeze(u16),
     KillSupervisor,
     KillGuard,
     Fork(u8, Nature),
     Exit(u8, u8),
-    /// Killed by another process, or the kernel.
+    /// Another process or the kernel sends it this signal.
     Die(u8, Signal),
     Stop(u8),
     Continue(u8),
-    /// Its first thread exits, and others do not.
+    /// Its first thread exits, and its other threads do not.
     Headless(u8),
     /// It asks to be traced, and stops for its parent.
     Trap(u8),
-    /// It waits for its children.
+    /// It reaps its children that have exited.
     Reap(u8),
     /// It moves to another group or session.
     Move(u8, Session),
-    /// Other processes take numbers.
+    /// So many other processes are born, and take numbers.
     Strangers(u8),
 }
 
@@ -95,7 +96,8 @@ pub(super) struct Scene {
     pub(super) settings: Settings,
     pub(super) pid1: bool,
     pub(super) guard: bool,
-    /// As PID 1 alone: another process without /proc asks waitid(2) for four million numbers.
+    /// False as PID 1 alone: without /proc, any other process calls waitid(2) for four million
+    /// numbers.
     pub(super) has_proc: bool,
     /// The kernel lists the children of a process.
     pub(super) has_lists: bool,
@@ -113,7 +115,7 @@ pub(super) struct Scene {
 }
 
 impl fmt::Debug for Scene {
-    /// On few lines: proptest would take one for each field of each step.
+    /// On few lines: the derived form has one line for each field of each step.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             settings,
@@ -296,7 +298,7 @@ prop_compose! {
             settings, pid1, has_lists, has_pins, has_group_pins, highest, strangers, bystanders, hooks, plan,
             guard: guard && !pid1,
             has_proc: has_proc || !wide,
-            // A child in state D for ever, or of another user, is not what any run starts.
+            // No run starts a command that is in state D for ever or belongs to another user.
             command: Nature { hidden: false, denied: false, unkillable: false, runs: 0, session: Session::Group, ..command },
         }
     }

@@ -1,7 +1,7 @@
 //! The simulated kernel's side: processes that fork, exit, stop, are re-parented and reuse numbers.
 //!
-//! What happens is a [`Happening`] of the scene, due after so many calls of bowout or so much time.
-//! Nothing here knows what bowout ought to do: `judge` has that.
+//! Each event is a [`Happening`] of the scene, due after so many calls of bowout or so much time.
+//! This module does not know the expected reactions of bowout: `judge` does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,17 +17,17 @@ pub(super) type Pid = i32;
 pub(super) type Time = u64;
 
 pub(super) const MILLISECOND: Time = 1000;
-/// What a call costs.
+/// The duration of a call.
 const CALL: Time = 2;
-/// How many calls a process that forks and exits over and over lets pass in between.
+/// How many calls there are between two forks of a process that forks and exits again and again.
 const STRIDE: u64 = 3;
 
 /// Where a process belongs, by its birth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// init, bowout's parent, the host's other processes.
+    /// init, bowout's parent, and the host's other processes.
     System,
-    /// A process in bowout's namespace that descends from no process of it, as of `docker exec`.
+    /// A process in bowout's PID namespace that entered it from outside, as with `docker exec`.
     Entered,
     Bowout,
     Bystander,
@@ -47,7 +47,7 @@ pub(super) enum State {
 pub(super) struct Proc {
     pub(super) owner: Owner,
     pub(super) parent: Pid,
-    /// Which thread of the parent has forked it.
+    /// The thread of the parent that forked it.
     thread: u64,
     pub(super) group: Pid,
     pub(super) session: Pid,
@@ -62,7 +62,7 @@ pub(super) struct Proc {
     /// Stopped for its tracer, bowout.
     trapped: bool,
     pending: Vec<Signal>,
-    /// Not yet reported to the parent.
+    /// A change that was not yet reported to the parent.
     change: Option<Change>,
     /// When it was last stopped, or continued.
     pub(super) last_stop: Option<Time>,
@@ -73,7 +73,7 @@ pub(super) struct Proc {
     exits_later: bool,
     /// SIGKILL waits for the end of state D.
     doomed: bool,
-    /// What bowout sent, in order.
+    /// The signals that bowout sent to it, in order.
     pub(super) received: Vec<(Time, Signal)>,
     zombie_since: Time,
 }
@@ -110,7 +110,7 @@ struct Inbox {
     link: bool,
 }
 
-/// What a process does by itself at a time.
+/// The effect of a timer on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
     Exit,
@@ -135,8 +135,8 @@ pub(super) struct World {
     /// The process in front of it, with `--guard`.
     pub(super) guard: Option<Pid>,
     pub(super) guard_dies: bool,
-    /// False from the supervisor's death until its guard supervises: what is sent to the guard then
-    /// waits, because forwarding is below the seam, and would signal a real process.
+    /// False from the supervisor's death until its guard supervises. Signals to the guard wait
+    /// until then: the guard's forwarding is below the seam, and would signal a real process.
     pub(super) supervises: bool,
     /// The loop runs.
     pub(super) is_started: bool,
@@ -147,7 +147,7 @@ pub(super) struct World {
     pub(super) has_lists: bool,
     hooks: VecDeque<Nature>,
     pub(super) judge: Judge,
-    /// What happened, for a run that fails.
+    /// The events so far, shown if the run fails.
     pub(super) history: Vec<String>,
 }
 
@@ -206,7 +206,7 @@ impl World {
         world
     }
 
-    /// The fork of the command, or of a hook.
+    /// Forks the command, or a hook.
     pub(super) fn start(&mut self, is_command: bool, command: Nature) -> Option<Pid> {
         let (owner, nature) = if is_command {
             (Owner::Command, command)
@@ -226,15 +226,16 @@ impl World {
         Some(pid)
     }
 
-    /// The numbers that cannot be given away: a group or a session keeps its own while it has a
-    /// member.
+    /// The numbers that no new process can get: a group or a session keeps its number while it has
+    /// a member.
     fn taken(&self) -> BTreeSet<Pid> {
         let ids = |(&pid, process): (&Pid, &Proc)| [pid, process.group, process.session];
         self.processes.iter().flat_map(ids).collect()
     }
 
     fn is_full(&self) -> bool {
-        // All of a small system would be looked at for each fork otherwise.
+        // A process takes at most three numbers. With fewer processes than a third of `highest`,
+        // there is no need to count.
         3 * self.processes.len() as Pid >= self.highest && self.taken().len() as Pid >= self.highest
     }
 
@@ -247,8 +248,9 @@ impl World {
                 self.next + 1
             };
         }
-        // Without a list of its own children, bowout asks waitid(2) for each of four million
-        // numbers. Of a bystander that /proc hides, bowout cannot say which orphans are its.
+        // Without a list of its own children, bowout calls waitid(2) for each of four million
+        // numbers to find a hidden process. Where /proc hides a bystander, bowout cannot know which
+        // orphans are the bystander's.
         let hidden = nature.hidden && self.has_lists && owner != Owner::Bystander;
         let nature = Nature { hidden, ..nature };
         let pid = self.next;
@@ -292,7 +294,7 @@ impl World {
         pid
     }
 
-    /// What happens before a call is answered.
+    /// Counts a call, and plays the events that are due before it.
     pub(super) fn call(&mut self) {
         self.calls += 1;
         self.now += CALL;
@@ -346,7 +348,7 @@ impl World {
         }
     }
 
-    /// A process that forks its successor and exits, over and over.
+    /// Lets each process of this kind fork its successor and exit.
     fn run_runners(&mut self) {
         if !self.calls.is_multiple_of(STRIDE) {
             return;
@@ -375,7 +377,7 @@ impl World {
         self.processes.get_mut(&pid).expect("a process")
     }
 
-    /// The process that a step of the plan is about: one of those that are not bowout's.
+    /// The process that a step of the plan concerns: a member of the tree, or a bystander.
     fn pick(&self, index: u8) -> Option<Pid> {
         let is_wanted = |process: &&Proc| {
             process.lives()
@@ -414,7 +416,7 @@ impl World {
                     .filter(|guard| *guard != self.bowout)
                     .map(|_| self.bowout);
             }
-            // One of the two alone: a limit that the documents state.
+            // Only one of the two is killed in a run: the documents state this limit.
             Happening::KillGuard => {
                 self.guard_dies = self.guard.is_some_and(|guard| guard != self.bowout);
             }
@@ -430,7 +432,8 @@ impl World {
                 }
             }
             Happening::Strangers(count) => {
-                // Numbers are given away.
+                // Each of them takes a number. On a host, it exits at once; in PID 1's namespace,
+                // it stays.
                 for _ in 0..count {
                     if !self.is_full() {
                         let parent = i32::from(self.bowout != 1);
@@ -508,7 +511,7 @@ impl World {
         }
     }
 
-    /// Bowout and the whole tree stand still, as in a freezer.
+    /// bowout and the whole tree are stopped, as by a freezer.
     fn freeze(&mut self, wait: Time) {
         self.judge.froze(self.now, self.now + wait);
         self.now += wait;
@@ -626,8 +629,8 @@ impl World {
             .insert((self.now + u64::from(wait) * MILLISECOND, birth, Timer::Exit));
     }
 
-    /// The parent of the children that a process leaves: the nearest above it that adopts orphans,
-    /// which each part of bowout does (PR_SET_CHILD_SUBREAPER(2const)).
+    /// The new parent of the children that a process leaves: the nearest process above it that
+    /// adopts orphans, as each part of bowout does (PR_SET_CHILD_SUBREAPER(2const)).
     fn heir(&self, pid: Pid) -> Pid {
         let mut above = self.processes[&pid].parent;
         while let Some(process) = self.processes.get(&above) {
@@ -736,15 +739,16 @@ impl World {
         }
     }
 
-    /// The time goes on until a process of bowout has something to read, or the deadline. Returns
-    /// whether anything will ever happen.
+    /// Lets time pass until this process of bowout has something to read, or until the deadline.
+    /// Returns false if no event is left to come.
     pub(super) fn pass_time(&mut self, bowout: Pid, deadline: Option<Time>) -> bool {
         loop {
             if self.is_readable(bowout) || deadline.is_some_and(|deadline| deadline <= self.now) {
                 return true;
             }
             let timer = self.timers.first().map(|timer| timer.0);
-            // Without calls, a step that waits for some comes soon.
+            // A step may wait for calls that bowout does not make while it waits: it comes a
+            // millisecond later.
             let step = match self.plan.front() {
                 Some((After::Calls(_), _)) => Some(self.now + MILLISECOND),
                 Some(_) => Some(self.due.1),
@@ -772,7 +776,7 @@ impl World {
             .collect()
     }
 
-    /// What waitid(2) says: of one child, or of all.
+    /// The children of a part of bowout, as waitid(2) selects them: one, or all.
     pub(super) fn children(&self, bowout: Pid, pid: Option<Pid>) -> Vec<Pid> {
         let is_asked = |&child: &Pid| pid.is_none_or(|pid| pid == child);
         let mut children = self.children_of(bowout, u64::MAX);

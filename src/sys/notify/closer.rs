@@ -69,7 +69,7 @@ impl Closer {
         self.closing = self.helper.as_ref().map_or(0, |_| descriptors.len());
     }
 
-    /// Whether more descriptors may be received.
+    /// True if more descriptors may be received.
     pub(super) fn has_room(&self) -> bool {
         let open = self.waiting.len() + self.closing;
         let quarter =
@@ -114,7 +114,7 @@ fn start(descriptors: &[RawFd]) -> Option<(Pid, OwnedFd)> {
     Some((pid, exited))
 }
 
-/// Whether the helper has exited; it is reaped then.
+/// True if the helper has exited; it is reaped then.
 fn has_exited(pid: Pid, flags: WaitPidFlag) -> bool {
     waitpid(pid, Some(WaitPidFlag::__WCLONE | flags)) != Ok(WaitStatus::StillAlive)
 }

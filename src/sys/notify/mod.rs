@@ -35,7 +35,7 @@ use socket::{Datagram, Manager, receive};
 
 use super::{environment, wait};
 
-/// How long the manager is waited for at the end, in all.
+/// How long bowout waits for the manager at its end, in all.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// How many messages one turn takes, so that a flood keeps neither children nor deadlines waiting.
 const AT_ONCE: usize = 64;
@@ -94,7 +94,7 @@ impl Relay {
         })
     }
 
-    /// Whether the manager accepts messages of bowout's own. Where another process is the service's
+    /// True if the manager accepts messages of bowout's own. Where another process is the service's
     /// main process, STOPPING=1 from bowout would stop that service. Managers before 248 do not set
     /// the variable.
     pub(crate) fn can_notify(&self) -> bool {
@@ -122,7 +122,7 @@ impl Relay {
         socket.into_iter().chain(self.closer.descriptor())
     }
 
-    /// Whether messages may be read now. Until then the senders wait.
+    /// True if messages may be read now. Until then the senders wait.
     fn reads(&self) -> bool {
         self.waiting.is_empty() && self.closer.has_room()
     }
@@ -138,7 +138,7 @@ impl Relay {
         if !self.can_notify() {
             return;
         }
-        // The manager has read nothing for a while.
+        // The manager has not read for a while.
         if self.waiting.len() >= AT_ONCE {
             return self.drop_message(vec![], "the manager does not take it".into());
         }

@@ -93,7 +93,7 @@ fn unix_address(text: &OsStr) -> Option<UnixAddr> {
     }
 }
 
-/// Receives one message without waiting, and says why it must not be passed on, if it must not. The
+/// Receives one message without waiting, with the reason not to pass it on, if there is one. The
 /// caller closes the descriptors.
 ///
 /// # Errors
@@ -149,7 +149,7 @@ fn control_messages(mut rest: &[u8]) -> impl Iterator<Item = (libc::c_int, &[u8]
     })
 }
 
-/// Whether a sender is the child or a descendant. Of a sender that has exited, only the user can be
+/// True if a sender is the child or a descendant. Of a sender that has exited, only the user can be
 /// compared. A PID of 0 is a process of another PID namespace, which cannot be a descendant.
 fn may_notify(pid: libc::pid_t, uid: libc::uid_t) -> bool {
     tree::descends(&Linux, this_process::id(), pid)
@@ -201,7 +201,7 @@ mod tests {
         receive(&far).unwrap()
     }
 
-    /// The test is the sender, and not a descendant of itself.
+    /// The test is the sender, and is not its own descendant.
     #[test]
     fn a_message_arrives_with_its_sender_and_all_its_descriptors() {
         for count in [0, 1, 3, DESCRIPTORS] {

@@ -181,7 +181,7 @@ impl<K: Kernel> Tree<K> {
         }
     }
 
-    /// Whether a process of the tree belongs to the target.
+    /// True if a process of the tree belongs to the target.
     fn is_wanted(&self, process: &Process, signal: Signal, to: Target) -> bool {
         let known = self.known.get(&process.pid);
         let asked = known.is_some_and(|known| known.was_sent(signal));
@@ -198,7 +198,7 @@ impl<K: Kernel> Tree<K> {
     /// a fork inside the group cannot escape: fork(2) fails with a signal pending.
     fn deliver(&mut self, processes: Vec<Process>, whole: bool, order: Order) -> Tally {
         let is_member = |process: &Process| Some(process.group) == self.group;
-        // SIGKILL without a known member, too: its members may fork and exit over and over.
+        // SIGKILL without a known member, too: its members may fork and exit repeatedly.
         let by_call = whole
             && (order.signal == Signal::KILL || processes.iter().any(is_member))
             && match (self.group, self.child, &self.pin) {

@@ -62,7 +62,7 @@ impl<K: Kernel> Tree<K> {
         };
         let table = walked.or_else(|| self.scan(&alive, exited))?;
         let found = self.remember(self.descendants(table));
-        // A process lives, and nothing says which.
+        // A process lives, and /proc does not name it.
         let blind = found.is_empty() && own.is_none() && !self.has_bystanders();
         if blind && !self.all_exited() {
             None
@@ -143,7 +143,8 @@ impl<K: Kernel> Tree<K> {
         while let Some(parent) = tree.get(next) {
             next += 1;
             let (pid, started, own) = (parent.pid, parent.started, parent.parent == self.us);
-            // Removed, so that numbers that go in a circle, each read at another moment, end.
+            // Removed, so that the walk ends even if numbers that were read at different moments
+            // form a circle.
             let Some(family) = families.remove(&pid) else {
                 continue;
             };
@@ -195,12 +196,12 @@ impl<K: Kernel> Tree<K> {
         found
     }
 
-    /// Whether this child of bowout is a bystander, or the orphan of one.
+    /// True if this child of bowout is a bystander, or the orphan of one.
     pub(crate) fn is_bystander(&self, pid: libc::pid_t) -> bool {
         self.known.get(&pid).is_some_and(|known| known.bystander)
     }
 
-    /// Whether a bystander or a descendant of one may have exited since the last pass: one is
+    /// True if a bystander or a descendant of one may have exited since the last pass: one is
     /// missing, or has waited for a child, or was never seen before and is a zombie. Each is read
     /// once more: it may have exited since this pass read it, and before the pass read its orphan.
     fn bystander_exited(&self, found: &[Process]) -> bool {
@@ -223,8 +224,8 @@ impl<K: Kernel> Tree<K> {
             || !found.iter().filter(is_new).all(childless)
     }
 
-    /// Whether a child of bowout that was never seen before is a bystander's orphan, and not one of
-    /// the command's. The group says it, then the session, where only one side has it. Else no
+    /// True if a child of bowout that was never seen before is a bystander's orphan, and not one of
+    /// the command's. The group shows it, then the session, where only one side has it. Else no
     /// bystander can have left it if none exited since the last pass; where one did, it is unsure,
     /// and the process is not signalled. The look at the exit of the last bystander settles the
     /// rest: a process that shows after it is the command's.
@@ -255,8 +256,8 @@ impl<K: Kernel> Tree<K> {
             .unwrap_or(bystander_exited)
     }
 
-    /// A child of bowout of which /proc says nothing, as under `hidepid` (proc(5)). Its number is
-    /// its own until bowout reaps it: it needs no other identity.
+    /// A child of bowout that /proc does not show, as under `hidepid` (proc(5)). Its number is its
+    /// own until bowout reaps it: it needs no other identity.
     pub(super) fn hidden(&self, pid: libc::pid_t) -> Process {
         Process::unread(pid, self.us, self.kernel.ids(pid))
     }
@@ -279,21 +280,21 @@ impl<K: Kernel> Tree<K> {
         self.kernel.children(self.us, 1)
     }
 
-    /// Whether this is a child of bowout that lives. Bowout's own helper, which closes descriptors,
+    /// True if this is a child of bowout that lives. Bowout's own helper, which closes descriptors,
     /// is not: waitid(2) does not know it (clone(2), no exit signal).
     pub(super) fn is_alive(&self, pid: libc::pid_t) -> bool {
         let report = self.kernel.look(Some(pid), Ask::Exit);
         !matches!(report, Report::Exited(_) | Report::NoChild)
     }
 
-    /// Whether bowout has no living child: the usual end. To look into /proc would make files there
+    /// True if bowout has no living child: the usual end. To look into /proc would make files there
     /// for bowout, and take them down at its exit.
     pub(super) fn all_exited(&self) -> bool {
         self.kernel.look(None, Ask::Living) == Report::NoChild
     }
 }
 
-/// Whether there is memory for a look at so many processes. A failed allocation later would abort
+/// True if there is memory for a look at so many processes. A failed allocation later would abort
 /// bowout (`handle_alloc_error`), and leave the descendants unsupervised.
 fn has_room(processes: usize) -> bool {
     Vec::<u8>::new()

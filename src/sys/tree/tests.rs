@@ -1,5 +1,5 @@
 //! The tree on a simulated kernel: processes with parents, groups, sessions and threads that fork,
-//! exit, are re-parented, and reuse numbers while they are looked at.
+//! exit, are re-parented, and reuse numbers during a look.
 
 use std::cell::RefCell;
 use std::io;
@@ -28,17 +28,17 @@ const NONE: [libc::pid_t; 0] = [];
 struct Simulated {
     process: Process,
     thread: u64,
-    /// /proc hides it.
+    /// /proc does not show it.
     hidden: bool,
-    /// Bowout may not signal it.
+    /// bowout may not signal it (EPERM).
     denied: bool,
-    /// In state D: it does not die.
+    /// In state D: SIGKILL does not end it.
     unkillable: bool,
-    /// Without an exit signal: waitid(2) does not see it.
+    /// Without an exit signal: waitid(2) does not show it.
     helper: bool,
 }
 
-/// What happens in the moment before a call about a process is answered: once.
+/// A change that happens once, right before this call about this process.
 type Moment = (&'static str, libc::pid_t, fn(&mut World));
 
 #[derive(Debug, Default)]
@@ -47,9 +47,9 @@ struct World {
     us: libc::pid_t,
     next: libc::pid_t,
     now: u64,
-    /// Which process received what.
+    /// The signals that processes received, in order.
     sent: Vec<(libc::pid_t, Signal)>,
-    /// What was sent to every process of the namespace.
+    /// The signals that were sent to every process of the namespace.
     sent_to_all: Vec<Signal>,
     /// How many calls were made that signal a group.
     group_calls: usize,
@@ -101,7 +101,7 @@ impl World {
         pid
     }
 
-    /// A zombie; its children are bowout's from now on.
+    /// Makes the process a zombie; its children become bowout's.
     fn exit(&mut self, pid: libc::pid_t) {
         self.at(pid).process.state = 'Z';
         for other in self.processes.values_mut() {
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// Its own parent waits for it.
+    /// The process exits, and its own parent reaps it.
     fn exit_and_reap(&mut self, pid: libc::pid_t) {
         self.exit(pid);
         let parent = self.at(pid).process.parent;
@@ -125,7 +125,7 @@ impl World {
             return Err(Errno::EPERM.into());
         }
         let dies = signal == KILL && !process.unkillable;
-        // A zombie takes it without effect.
+        // A signal to a zombie succeeds without effect.
         if !process.process.is_dead() {
             self.sent.push((pid, signal));
             if dies {
@@ -154,7 +154,7 @@ impl World {
 struct Simulation(Rc<RefCell<World>>);
 
 impl Simulation {
-    /// What happens before a call is answered; then what is there.
+    /// Makes the change that is due before this call, and returns the world.
     fn call(&self, call: &'static str, pid: libc::pid_t) -> std::cell::RefMut<'_, World> {
         let mut world = self.0.borrow_mut();
         let due = world
@@ -301,7 +301,7 @@ struct Test {
 }
 
 impl Test {
-    /// `before` happens before bowout starts.
+    /// `before` changes the world before bowout starts.
     fn at(us: libc::pid_t, before: impl FnOnce(&mut World)) -> Self {
         let mut world = World {
             us,
@@ -310,7 +310,7 @@ impl Test {
         };
         if us != 1 {
             world.add(1, 0, (1, 1));
-            // So many that the tree is less to read.
+            // So many processes that the tree is less to read than all of /proc.
             for stranger in 2..US / 2 {
                 world.add(stranger, 1, (1, 1));
             }
@@ -332,7 +332,7 @@ impl Test {
         self.world.borrow_mut()
     }
 
-    /// Sends, and gives the processes that received it, in order.
+    /// Sends a signal, and returns the processes that received it, in order.
     fn send(&mut self, signal: Signal, to: Target) -> Vec<libc::pid_t> {
         self.world().sent.clear();
         self.tree.signal(signal, None, to, false);
@@ -370,18 +370,18 @@ fn each_process_is_asked_once_and_a_late_one_when_it_is_bowouts_own() {
         let below = test.world().fork(daemon);
         assert_eq!(test.send(TERM, Target::Unasked), [child, daemon, below]);
         assert!(!test.tree.has_unasked_child(TERM));
-        // A process of the daemon's clean-up.
+        // A process that the daemon forks to clean up.
         let late = test.world().fork(daemon);
         assert!(!test.tree.has_unasked_child(TERM));
         assert_eq!(test.send(TERM, Target::NewChildren), NONE);
-        // An orphan that was asked is not asked again.
+        // An orphan that was sent the signal is not sent it again.
         test.world().exit_and_reap(daemon);
         assert!(test.tree.has_unasked_child(TERM));
         assert_eq!(test.send(TERM, Target::NewChildren), [late], "{us}");
         assert!(!test.tree.has_unasked_child(TERM));
         assert_eq!(test.send(TERM, Target::NewChildren), NONE);
         assert_eq!(test.send(TERM, Target::Unasked), NONE);
-        // Another signal is another question, until SIGKILL.
+        // Another signal is sent to each process again, except after SIGKILL.
         assert_eq!(
             test.send(Signal::QUIT, Target::Unasked),
             [child, below, late]
@@ -405,7 +405,7 @@ fn a_group_is_signalled_by_one_call_unless_a_member_is_left_out() {
     let late = test.world().fork(child);
     assert_eq!(test.send(TERM, Target::Unasked), [late]);
     assert_eq!(test.world().group_calls, 1);
-    // A member that refuses is counted as such, though the call succeeds.
+    // A member that refuses the signal is counted, though the call to the group succeeds.
     test.world().at(member).denied = true;
     let tally = test.tree.signal(Signal::QUIT, None, Target::All, false);
     assert_eq!((tally.reached.len(), tally.refused.len()), (3, 1));
@@ -443,7 +443,7 @@ fn a_hook_and_the_helper_are_passed_over() {
     assert_eq!(test.send(KILL, Target::All), [test.child]);
     test.tree.reap(test.child);
     assert!(test.tree.is_empty());
-    // What it leaves is the tree's.
+    // The descendants that the hook leaves belong to the tree.
     test.exit(hook);
     assert_eq!(test.members(), [below]);
 }
@@ -455,20 +455,21 @@ fn a_bystander_and_its_descendants_are_never_signalled() {
     let child = test.child;
     let gzip = test.world().fork(tee);
     assert_eq!(test.members(), [child]);
-    // It was seen before its parent exited.
+    // A look found `gzip` before its parent exited: it stays a bystander.
     test.exit(tee);
     assert_eq!(test.send(TERM, Target::All), [child]);
     assert_eq!(test.send(KILL, Target::All), [child]);
     test.tree.reap(child);
     assert!(test.tree.is_empty() && test.tree.has_bystanders());
-    // The last of them has exited: what is new descends from the command.
+    // The last bystander has exited: a new orphan descends from the command.
     test.exit(gzip);
     assert!(!test.tree.has_bystanders());
     let orphan = test.world().fork(US);
     assert_eq!(test.send(TERM, Target::All), [orphan]);
 }
 
-/// `orphan` forks what is to be judged below a bystander, unseen.
+/// `orphan` makes an orphan below a bystander, and no look has found it before its parent exits.
+/// Returns true if SIGKILL is sent to it.
 fn orphan_of_bystander(orphan: impl FnOnce(&mut World, libc::pid_t) -> libc::pid_t) -> bool {
     let mut tee = 0;
     let mut test = Test::at(US, |world| tee = world.fork(US));
@@ -483,7 +484,8 @@ fn orphan_of_bystander(orphan: impl FnOnce(&mut World, libc::pid_t) -> libc::pid
 
 #[test]
 fn a_bystanders_orphan_that_was_never_seen_is_not_signalled() {
-    // By its group, by the exit of its parent, and by the faults of a parent's parent that waited.
+    // It is recognised by its group, by the exit of its parent, and by the page faults of a
+    // grandparent that reaped its parent.
     assert!(!orphan_of_bystander(|world, tee| {
         let (between, orphan) = (world.fork(tee), world.next + 1);
         world.fork(between);
@@ -508,12 +510,12 @@ fn the_commands_orphans_are_found_beside_bystanders() {
     let mut tee = 0;
     let mut test = Test::at(US, |world| tee = world.fork(US));
     let child = test.child;
-    // A daemon that was never seen: no bystander can have left it.
+    // No look has found the daemon before. No bystander can have left it, because none exited.
     let daemon = test.world().fork_session(child);
     let member = test.world().fork(child);
     test.exit(child);
     assert_eq!(test.members(), [daemon, member]);
-    // By the group, and by the session, when a bystander exits at the same time.
+    // When a bystander exits at the same time, they are recognised by the group and by the session.
     let group = test.world().fork(member);
     let below = test.world().fork_leader(daemon);
     test.world().exit_and_reap(member);
@@ -528,7 +530,7 @@ fn the_commands_orphans_are_found_beside_bystanders() {
 
 #[test]
 fn a_number_that_is_another_process_by_now_is_not_signalled() {
-    // Between the pass and the signal.
+    // Another process gets the number between the pass and the signal.
     let mut test = Test::new();
     let child = test.child;
     let below = test.world().fork_session(child);
@@ -538,7 +540,8 @@ fn a_number_that_is_another_process_by_now_is_not_signalled() {
         world.add(pid, 1, (pid, pid));
     }));
     assert_eq!(test.send(TERM, Target::All), [child]);
-    // A parent's number, between its line and its list of children.
+    // Another process gets a parent's number between the reads of the parent's stat and of its list
+    // of children.
     let mut test = Test::new();
     let child = test.child;
     let below = test.world().fork_session(child);
@@ -549,7 +552,7 @@ fn a_number_that_is_another_process_by_now_is_not_signalled() {
         world.fork(pid);
     }));
     assert_eq!(test.send(KILL, Target::All), [child]);
-    // What the number before was sent says nothing of the process that has it now.
+    // A signal to the process that had the number before does not count for the present one.
     let mut test = Test::new();
     let child = test.child;
     let below = test.world().fork_session(child);
@@ -567,7 +570,7 @@ fn a_process_forked_or_re_parented_during_a_pass_is_found() {
             let mut test = Test::at(us, |_| ());
             let child = test.child;
             let below = test.world().fork_session(child);
-            // After the list of its parent's children was read.
+            // A process is forked after the list of its parent's children was read.
             test.world().moments.push(("stat", below, |world| {
                 let parent = world.at(world.next).process.parent;
                 world.fork_session(parent);
@@ -655,7 +658,7 @@ fn the_children_of_every_thread_are_found() {
     test.world().at(below).thread = 2;
     test.world().at(child).process.threads = 3;
     assert_eq!(test.members(), [child, below]);
-    // The first thread has exited, the others go on.
+    // The first thread has exited, and the others go on.
     test.world().at(below).process.threads = 2;
     test.world().at(below).process.state = 'Z';
     assert_eq!(test.send(TERM, Target::All), [child, below]);
@@ -674,7 +677,7 @@ fn a_process_that_proc_hides_is_found_as_bowouts_child() {
         assert_eq!(test.members(), [hidden, below]);
         assert_eq!(test.send(TERM, Target::Unasked), [hidden, below]);
         assert_eq!(test.send(TERM, Target::Unasked), NONE);
-        // Without a list of bowout's children, nothing says which process lives.
+        // Without a list of bowout's children, a look cannot find which process lives.
         test.world().processes.remove(&below);
         test.world().no_lists = true;
         assert!(test.tree.members().is_none() && !test.tree.is_empty());
@@ -732,7 +735,7 @@ fn only_stopped_processes_see_sigcont() {
     assert_eq!(test.world().sent, [(stopped, Signal::CONT)]);
 }
 
-/// It was taken for a stranger then, and its READY=1 was refused.
+/// Without a second walk, the sender would count as a stranger, and its READY=1 would be refused.
 #[test]
 fn a_sender_that_loses_its_parent_during_the_walk_is_walked_up_from_again() {
     let test = Test::new();
@@ -744,12 +747,12 @@ fn a_sender_that_loses_its_parent_during_the_walk_is_walked_up_from_again() {
         world.exit_and_reap(between);
     }));
     assert!(test.tree.contains(sender));
-    // Exited itself, or of another family, or in another PID namespace.
+    // The sender has exited, is not a member of the tree, or is in another PID namespace (0).
     let stranger = test.world().fork(1);
     for pid in [between, stranger, 1, 0] {
         assert!(!test.tree.contains(pid), "{pid}");
     }
-    // Parents in a circle.
+    // The parents form a circle.
     let last = test.world().fork(stranger);
     test.world().at(stranger).process.parent = last;
     assert!(!test.tree.contains(last));

@@ -1,5 +1,5 @@
-//! The report and the termination message, when the child has put something else into their places:
-//! nothing hangs, and no other user's file is written to.
+//! The report and the termination message, when the child has put another object in their places:
+//! bowout does not hang, and writes to no other user's file.
 
 use std::fs;
 
@@ -7,8 +7,9 @@ use crate::common::{Dir, Home, Start, Status, homes, not_root, skip};
 
 const VICTIM: &str = "the words of somebody else\n";
 
-/// Runs bowout with this option in a folder with two files of another user's; the child does what
-/// the script says. What is left but these two, and the log.
+/// Runs bowout with this option in a folder with two files of another user; the child runs the
+/// script. Returns the folder, the names of its further files, and the log without its routine
+/// lines.
 fn run(home: Home, option: &str, script: &str) -> (Dir, Vec<String>, Vec<String>) {
     let dir = Dir::new();
     dir.write("victim", VICTIM, 0o600);
@@ -59,7 +60,7 @@ fn others(name: &str) -> Vec<String> {
     links.map(|what| format!("{what} {name}")).into()
 }
 
-/// Likewise what is neither.
+/// The same with objects that are neither a file nor a link.
 fn no_files(name: &str) -> Vec<String> {
     let mut all: Vec<String> = ["mkfifo", "mkdir"]
         .map(|what| format!("{what} {name}"))
@@ -70,7 +71,7 @@ fn no_files(name: &str) -> Vec<String> {
     all
 }
 
-/// What is named `r` by then is replaced, and never written to.
+/// A file that the child has named `r` is replaced, and never written to.
 #[test]
 fn a_report_takes_the_place_of_another_file_and_harms_none() {
     for home in homes() {
@@ -125,14 +126,14 @@ fn another_object_in_the_reports_place_is_left_alone_and_the_report_is_beside_it
     }
 }
 
-/// Or put elsewhere.
+/// The child removes the folder, or moves it.
 #[test]
 fn a_report_whose_folder_the_child_has_taken_away_is_one_line() {
     for home in homes() {
         let (_dir, left, log) = run(home, "--report=f/r", "rmdir f");
         assert_eq!((left.len(), log.len()), (0, 1), "{log:#?}");
-        // The folder is the one that it was at the start: neither the name nor a link leads
-        // elsewhere.
+        // The report goes into the folder that bowout found at its start, even after the child
+        // moved the folder and put a link in its place.
         let (dir, left, log) = run(home, "--report=f/r", "mv f g; mkdir h; ln -s h f");
         assert_eq!(
             (left, log.len()),

@@ -1,5 +1,5 @@
-//! Descendants that are hard to see or to reach: other PID namespaces, other users, a /proc that is
-//! not what it was, threads without their first, processes that move all the time.
+//! Descendants that are hard to see or to reach: other PID namespaces, other users, a changed
+//! /proc, processes without their first thread, processes that are replaced all the time.
 
 use super::{KILL, TERM, USR1, USR2, all_ready, hostile};
 use crate::common::pty::kill;
@@ -26,8 +26,7 @@ fn a_process_in_a_pid_namespace_of_the_childs_own_does_not_survive_the_stop() {
     }
 }
 
-/// The namespace's own PID 1 takes in all that lose their parent there, and none of them is
-/// bowout's child.
+/// The namespace's own PID 1 adopts every orphan there, and none of them is bowout's child.
 #[test]
 fn processes_that_a_child_leaves_in_a_pid_namespace_are_drained() {
     if skip(no_namespaces()) {
@@ -43,7 +42,8 @@ fn processes_that_a_child_leaves_in_a_pid_namespace_are_drained() {
     }
 }
 
-/// What runs in mounts of its own, with options for its /proc and for what it inherits.
+/// Runs a command in its own mount namespace, with these options for its /proc and for its
+/// inherited state.
 fn in_mounts(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
     let mut words = vec!["ns", "--here"];
     words.extend(proc);
@@ -58,7 +58,7 @@ fn in_mounts(proc: &[&str], with: &[&str], command: &[&str]) -> Running {
         .bare(NOTHING)
 }
 
-/// bowout in such mounts, with an hour or 300 ms of grace.
+/// bowout in such a mount namespace, with this grace period.
 fn with_proc(proc: &[&str], with: &[&str], grace: &str, command: &[&str]) -> Running {
     in_mounts(
         proc,
@@ -88,7 +88,7 @@ fn descendants_that_proc_does_not_show_do_not_survive_the_stop() {
     assert_eq!(bowout.end(), Status::Signal(KILL));
 }
 
-/// The hidden descendant was asked first, no process is left, and the log has this line.
+/// The hidden descendant received SIGTERM first, no process is left, and the log has this line.
 fn assert_asked(bowout: &mut Running, line: &str) {
     let seen = signals_of("a", &bowout.out.rest());
     assert_eq!(bowout.end(), Status::Code(7));
@@ -100,9 +100,9 @@ fn assert_asked(bowout: &mut Running, line: &str) {
     );
 }
 
-/// The same, by a drain: as workers that a server of root's leaves in a unit with
-/// `ProtectProc=invisible`. The last one lives in a kernel without `CONFIG_PROC_CHILDREN`, too:
-/// no file says that it is there.
+/// The same in a drain, as with workers that root's server leaves in a unit with
+/// `ProtectProc=invisible`. In the last case the kernel also seems to lack `CONFIG_PROC_CHILDREN`:
+/// no file shows the descendant.
 #[test]
 fn descendants_that_proc_does_not_show_are_asked_and_counted() {
     if skip(not_root()) {
@@ -133,7 +133,7 @@ fn descendants_that_proc_does_not_show_are_asked_and_counted() {
     }
 }
 
-/// `exec > >(tee log); exec bowout ...` in such a place.
+/// `exec > >(tee log); exec bowout ...` with such a /proc.
 #[test]
 fn a_descendant_that_proc_does_not_show_is_not_left_behind_for_an_inherited_child() {
     if skip(not_root()) {
@@ -155,8 +155,8 @@ fn a_descendant_that_proc_does_not_show_is_not_left_behind_for_an_inherited_chil
     assert_asked(&mut bowout, "1 descendant left");
 }
 
-/// By the child, in its own mounts or in bowout's. The second is as if there were none from then
-/// on.
+/// The child mounts the directory in its own mount namespace or in bowout's. In the second case,
+/// bowout has no usable /proc from then on.
 #[test]
 fn an_empty_directory_over_proc_saves_no_process() {
     if skip(not_root()) {
@@ -179,9 +179,9 @@ fn an_empty_directory_over_proc_saves_no_process() {
     }
 }
 
-/// The first signal whose sender has to be looked for comes in just that moment, and when the
-/// second comes back, it was looked for. The descendant is not a child of ours, for we find these
-/// without their files.
+/// bowout looks up the sender of the first SIGHUP while /proc is covered. When the second SIGHUP
+/// comes back, that lookup is done. The descendant is a grandchild, because bowout finds its own
+/// children without their files.
 #[test]
 fn an_empty_directory_that_was_over_proc_for_a_moment_hides_no_process_later() {
     if skip(not_root()) {
@@ -195,20 +195,20 @@ fn an_empty_directory_that_was_over_proc_for_a_moment_hides_no_process_later() {
     assert_asked(&mut bowout, "2 descendants left");
 }
 
-/// The child makes FIFOs without a writer in bowout's mounts, in the place of files that bowout
-/// reads. Opening one waits for ever.
+/// The child puts FIFOs without a writer, in bowout's mounts, in the place of files that bowout
+/// reads. Opening such a FIFO blocks forever.
 #[test]
 fn a_mount_over_proc_neither_stalls_nor_misleads() {
     if skip(not_root()) {
         return;
     }
-    // The shell and what it waits for: the second is not a child of bowout's, and is found by its
-    // files alone.
+    // The shell and the process that it waits for: the second is not bowout's child, and is found
+    // only by its files.
     let below = "sh -c '\"$PROBE\" hostile session -- --name a --exit TERM:0; :' &";
     let over_all = "mount -t tmpfs none /proc && mkdir /proc/thread-self && mkfifo /proc/thread-self/children && ln -s $PPID /proc/self && \
                     for pid in $all; do mkdir /proc/$pid && mkfifo /proc/$pid/stat || exit 1; done &&";
     let over_each = "mkfifo $DIR/fifo && for pid in $all; do mount --bind $DIR/fifo /proc/$pid/stat || exit 1; done &&";
-    // bowout meets a hidden process when its parent has exited and it is bowout's own child.
+    // bowout finds a hidden process when its parent has exited and bowout has adopted it.
     for (mount, line) in [
         (over_all, "2 descendants left ("),
         (over_each, ") that appeared during the stop"),
@@ -221,7 +221,7 @@ fn a_mount_over_proc_neither_stalls_nor_misleads() {
         );
         let mut bowout = with_proc(&[], &[], "1h", &["sh", "-c", &script]);
         all_ready(&mut bowout, &["a", "c"]);
-        // bowout looks for its sender.
+        // bowout looks up the sender of this signal.
         bowout.kill(libc::SIGHUP);
         bowout.out.find("SIGHUP", |line| line.starts_with("c 1 "));
         bowout.kill(USR1);
@@ -234,7 +234,7 @@ fn a_mount_over_proc_neither_stalls_nor_misleads() {
     }
 }
 
-/// It was not there when bowout was started.
+/// /proc was not mounted when bowout started.
 #[test]
 fn a_proc_that_is_mounted_later_is_found() {
     if skip(not_root()) {
@@ -248,7 +248,7 @@ fn a_proc_that_is_mounted_later_is_found() {
     assert_asked(&mut bowout, "2 descendants left");
 }
 
-/// As after pthread_exit(3) in `main`: to all appearance it is dead.
+/// The same as after pthread_exit(3) in `main`: /proc shows the process as a zombie.
 #[test]
 fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
     for home in homes() {
@@ -274,7 +274,7 @@ fn a_descendant_whose_first_thread_has_ended_is_asked_and_counted_and_killed() {
     }
 }
 
-/// The gosu pattern, by a descendant: the end is not held up, and does not look like a good one.
+/// The gosu pattern, by a descendant: it does not delay the end, and the status shows the failure.
 #[test]
 fn a_descendant_that_may_not_be_signalled_is_named_and_delays_nothing() {
     if skip(not_root()) || skip(no_namespaces()) {
@@ -298,15 +298,16 @@ fn a_descendant_that_may_not_be_signalled_is_named_and_delays_nothing() {
         });
         assert_eq!(status, Status::Code(137), "{home:?}");
         assert!(took < SOON, "{took:?}");
-        // Not to the end of the pipe: off PID 1 the descendant lives on, and holds it.
+        // The test does not read to the end of the pipe: without PID 1 the descendant runs on, and
+        // holds it.
         bowout.err.find("the reason", |line| {
             line.contains("cannot kill 'hermit'") && line.contains("not permitted")
         });
     }
 }
 
-/// Forks its successor and ends, over and over, each in a session of its own and under another
-/// name; the child has long ended.
+/// Each process forks its successor and exits, in its own session and under another name. The child
+/// has exited long before.
 #[test]
 fn a_chain_of_processes_that_moves_all_the_time_does_not_survive_the_drain() {
     for home in homes() {
@@ -318,7 +319,7 @@ fn a_chain_of_processes_that_moves_all_the_time_does_not_survive_the_drain() {
     }
 }
 
-/// Out of its group, its session and, as far as it can, of everybody's sight.
+/// Leaves its group, its session and its parent, as often as it can.
 #[test]
 fn an_orphan_in_its_own_session_does_not_survive_the_drain() {
     for home in homes() {

@@ -1,4 +1,5 @@
-//! A stopped bowout: what is pending when it goes on is judged before what has expired meanwhile.
+//! A bowout that was stopped: after it continues, it handles pending events before expired
+//! deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use crate::common::pty::{kill, state_of};
 use crate::common::{Running, Start, Status, until};
 use crate::notify::{Manager, ready, say};
 
-/// Long enough for a test to stop bowout in it.
+/// Long enough for a test to stop bowout before its end.
 const GRACE: Duration = Duration::from_secs(5);
 
 fn options() -> [String; 2] {
@@ -20,7 +21,7 @@ fn stopped(bowout: &Running) {
     });
 }
 
-/// That the grace period of a request that was answered before is over.
+/// Waits until the grace period of an earlier request is over.
 fn expired() {
     let since = Instant::now();
     until("the grace period is over", || {
@@ -28,7 +29,8 @@ fn expired() {
     });
 }
 
-/// The child stops bowout as it is asked to end, and ends when its time has long been over.
+/// The child stops bowout when it receives the stop signal, and exits after the grace period is
+/// over.
 #[test]
 fn an_end_is_judged_before_the_grace_period_that_is_over() {
     let mut bowout =
@@ -52,7 +54,7 @@ fn an_end_is_judged_before_the_grace_period_that_is_over() {
     );
 }
 
-/// Dead either way, but not of the same reason.
+/// The child is killed either way, but for another reason.
 #[test]
 fn a_second_request_is_judged_before_the_grace_period_that_is_over() {
     let mut bowout = Start::new(options()).probe(["signals", "--tell", "TERM:19"]);
@@ -101,7 +103,7 @@ fn a_wish_for_more_time_is_judged_before_the_grace_period_that_is_over() {
     assert_eq!(bowout.end(), Status::Code(9));
 }
 
-/// Everything that the relay's own socket could hold, and not one message less.
+/// Each message that the relay's own socket could hold is passed on.
 #[test]
 fn a_relay_whose_socket_is_full_has_lost_nothing_when_bowout_goes_on() {
     let manager = Manager::new();

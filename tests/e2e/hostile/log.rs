@@ -1,4 +1,4 @@
-//! The log: what a name can do to it, and what the child can do to where it goes.
+//! The log: the effects of a hostile name on it, and of a child that changes its destination.
 
 use std::io::{Read, pipe};
 use std::os::fd::OwnedFd;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{KILL, TERM, USR1, hostile};
 use crate::common::{Dir, Lines, SOON, Start, Status, homes, probe, timed};
 
-/// A line of ours, a cleared screen, a title, a line separator, and a text that runs backwards; 15
-/// bytes each, as names are.
+/// A forged line of bowout, a cleared screen, a title, a line separator, and a text that runs
+/// backwards; 15 bytes each, as long as process names are.
 const NAMES: [&str; 4] = [
     "x\nbowout: ended",
     "x\r\u{1b}[2J\u{1b}]0;y\u{7}",
@@ -19,7 +19,7 @@ const NAMES: [&str; 4] = [
     "x\u{202e}dellik\u{2066}y",
 ];
 
-/// One line for each, nothing in it that a terminal or a reader of lines acts upon.
+/// Returns true if the line has no character on which a terminal or a line reader acts.
 fn is_plain(line: &str) -> bool {
     let acts = |c: char| {
         c.is_control()
@@ -64,7 +64,7 @@ fn a_name_adds_no_line_and_no_escape_sequence_to_the_log() {
                 1,
                 "{log:#?}"
             );
-            // For machines, as it is.
+            // The report, which is for programs, has the name unchanged.
             let report = std::fs::read_to_string(&report).expect("a report");
             let object: Value = serde_json::from_str(&report).expect("an object");
             assert_eq!(
@@ -123,7 +123,8 @@ fn a_stderr_that_the_child_has_filled_delays_nothing() {
     }
 }
 
-/// Each line that a process reads has the kernel signal bowout, which forwards that, and says so.
+/// Each line that a process reads makes the kernel signal bowout, which forwards the signal and
+/// logs that.
 #[test]
 fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
     for home in homes() {
@@ -132,8 +133,8 @@ fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
                 Start::new(["-v", "--grace", "300ms"]).at(home),
                 &["async", signal, "tell", "USR2", "--"],
             );
-            // A SIGHUP of the kernel's is a stop request of its own, and it is not known how far
-            // the child comes.
+            // A SIGHUP from the kernel is itself a stop request, and may kill the child before it
+            // is ready.
             if signal != "HUP" {
                 bowout.ready();
                 bowout.kill(TERM);
@@ -143,7 +144,7 @@ fn a_log_that_answers_itself_for_ever_does_not_prevent_the_stop() {
     }
 }
 
-/// A socket is shared whole: a process that shuts it down does so for all.
+/// A socket is shared whole: a process that shuts it down does so for every other process.
 #[test]
 fn a_stderr_that_the_child_has_shut_down_changes_nothing() {
     for home in homes() {
@@ -163,7 +164,7 @@ fn a_stderr_that_the_child_has_shut_down_changes_nothing() {
     }
 }
 
-/// Whatever of it can be opened: its own null, the pipe of its log, nothing else.
+/// The child can open only bowout's /dev/null and the pipe of its log.
 #[test]
 fn descriptors_of_bowouts_that_the_child_opens_anew_are_of_no_use() {
     for home in homes() {
@@ -174,7 +175,7 @@ fn descriptors_of_bowouts_that_the_child_opens_anew_are_of_no_use() {
         let mut bowout = hostile(start, &["reopen", "--"]);
         bowout.ready();
         bowout.kill(USR1);
-        // Until bowout has let go of it, stdout is among what can be opened.
+        // Until bowout has closed its stdout, the child can open that as well.
         assert_eq!(bowout.settle(), [USR1]);
         bowout.kill(TERM);
         assert_eq!(bowout.end(), bowout.died(KILL), "{home:?}");

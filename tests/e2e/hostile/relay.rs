@@ -1,4 +1,4 @@
-//! The relay of sd_notify messages: floods, lies, and what is too much.
+//! The relay of sd_notify messages: floods, forged senders, and messages that are too large.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::common::{
 };
 use crate::notify::{Manager, dropped, ready, relay, say};
 
-/// In order, with a stop that is answered in the middle.
+/// The messages stay in order, and a stop in the middle is handled.
 #[test]
 fn a_flood_of_messages_is_passed_on_whole_and_does_not_delay_a_stop() {
     let count = size(5_000, 100_000);
@@ -62,7 +62,7 @@ fn a_flood_of_messages_that_are_refused_is_counted_to_the_last_and_does_not_dela
     assert_eq!(bowout.end(), Status::Signal(KILL));
     assert_eq!(dropped(&bowout.log()), count);
 
-    // One that has no end.
+    // A flood without an end.
     let words = "say ready | wait USR1 end | refused 1000000000";
     let mut bowout = say(manager.start(&["--grace", "200ms"]), words);
     ready(&mut bowout);
@@ -98,7 +98,7 @@ fn a_descendant_that_claims_another_pid_is_judged_by_that() {
     drop(stranger);
 }
 
-/// Of another user, it may not even say so: the kernel refuses to send it.
+/// For another user, the kernel refuses even to send the message.
 #[test]
 fn a_stranger_cannot_say_that_it_is_the_child() {
     if skip(not_root()) {
@@ -135,7 +135,8 @@ fn a_stranger_cannot_say_that_it_is_the_child() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// As long as a datagram can be; nothing at all; more descriptors than bowout may have open.
+/// A message as long as a datagram can be; an empty one; more descriptors than bowout may have
+/// open.
 #[test]
 fn a_message_that_is_too_much_is_dropped_and_the_next_one_relayed() {
     for home in homes() {
@@ -180,8 +181,8 @@ fn a_stranger_that_fills_the_relay_does_not_stop_the_childs_messages() {
     assert_eq!(bowout.end(), Status::Code(0));
 }
 
-/// Another user that owns the folder can put something else in the directory's place. bowout then
-/// removes its own socket only.
+/// Another user that owns the folder can put another object in the directory's place. bowout then
+/// removes only its own socket.
 #[test]
 fn a_replacement_of_the_relays_directory_is_left_alone() {
     for home in homes() {
@@ -252,13 +253,13 @@ fn the_relays_socket_has_its_permissions_from_the_start() {
         text.contains("/notify") && text.contains("0711") && !text.contains("chmod"),
         "{text}"
     );
-    // The child's is as it was.
+    // The child's umask is unchanged.
     let mut direct = Start::direct().command(["sh", "-c", "umask"]);
     assert_eq!(bowout.out.rest(), direct.out.rest());
 }
 
-/// Sends messages while bowout is stopped, so that the messages alone hold what is in them when
-/// bowout reads them.
+/// Sends messages while bowout is stopped. When bowout reads them, only the messages hold their
+/// descriptors.
 fn while_stopped(bowout: &mut Running, send: impl FnOnce(&mut Running)) {
     bowout.kill(libc::SIGSTOP);
     until("bowout is stopped", || {
@@ -268,7 +269,7 @@ fn while_stopped(bowout: &mut Running, send: impl FnOnce(&mut Running)) {
     bowout.kill(libc::SIGCONT);
 }
 
-/// Such a descriptor is a socket that lingers. The test's machine need not have a file system that
+/// The descriptor is a socket that lingers, so that the test does not need a file system that
 /// hangs.
 #[test]
 fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
@@ -295,7 +296,8 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
             assert_eq!(ended, killed, "{home:?} {text}");
             assert!(took < SOON, "{home:?} {text}: {took:?}");
         }
-        // From a stranger, in as many messages as the socket takes: the child's messages still pass.
+        // From a stranger, in as many messages as the socket takes: the child's messages still
+        // pass.
         let manager = Manager::new();
         let words =
             "say ready | wait USR1 end | barrier | send STATUS=after | wait TERM end | exit 3";
@@ -312,8 +314,8 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
         bowout.kill(USR1);
         drop(manager.hears("BARRIER=1"));
         manager.hears("STATUS=after");
-        // More than bowout can close until its exit, and more than it may read: the rest ends with
-        // the socket.
+        // More descriptors than bowout can close before its exit, and more messages than it reads.
+        // The rest are closed with the socket.
         while_stopped(&mut bowout, |bowout| {
             let words = "lingering 253 READY=1 | ".repeat(5) + "say sent | wait TERM end | exit 0";
             let mut stranger = say(Start::direct().env("NOTIFY_SOCKET", &address), &words);
@@ -324,7 +326,7 @@ fn a_descriptor_whose_close_waits_for_an_hour_delays_no_stop() {
         let (ended, took) = timed(|| bowout.end());
         assert_eq!(ended, Status::Code(3), "{home:?}");
         assert!(took < SOON, "{home:?}: {took:?}");
-        // The process that closes them is not a descendant and no orphan.
+        // The process that closes them counts neither as a descendant nor as an orphan.
         let log = bowout.log();
         assert!((6..=10).contains(&dropped(&log)), "{home:?}: {log:#?}");
         let counted = |line: &&String| {

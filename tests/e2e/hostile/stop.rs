@@ -3,7 +3,7 @@
 use super::{KILL, TERM, USR1, all_ready, hostile};
 use crate::common::{Home, SOON, Start, Status, field, homes, no_namespaces, skip, timed, until};
 
-/// All that ask for nothing, and only then one that asks for the stop.
+/// Every signal that does not request a stop, and then one that does.
 #[test]
 fn a_signal_from_the_child_comes_back_to_it_or_stops_it() {
     let asks = [libc::SIGINT, libc::SIGABRT];
@@ -38,7 +38,7 @@ fn a_signal_from_the_child_comes_back_to_it_or_stops_it() {
     }
 }
 
-/// Neither one by one nor with all others.
+/// The child sends the signals to bowout alone and to all processes.
 #[test]
 fn pid_1_is_neither_stopped_nor_killed_by_its_child() {
     if skip(no_namespaces()) {
@@ -56,7 +56,8 @@ fn pid_1_is_neither_stopped_nor_killed_by_its_child() {
     assert_eq!(bowout.end(), Status::Code(7));
 }
 
-/// As it says (see the head of `hostile.rs`); and nothing comes of it but the stop.
+/// The log has the claimed sender (see the head of `hostile.rs`); the signal has no other effect
+/// than a stop.
 #[test]
 fn a_forged_sender_is_logged_as_it_claims_to_be_and_stops_what_it_could_stop_anyway() {
     for home in homes() {
@@ -72,8 +73,8 @@ fn a_forged_sender_is_logged_as_it_claims_to_be_and_stops_what_it_could_stop_any
     }
 }
 
-/// Nothing that it needs for the stop has to be opened, and a wait that the kernel refuses is not
-/// one without end, nor none.
+/// bowout opens no file for the stop. If the kernel refuses a wait, bowout neither waits forever
+/// nor spins.
 #[test]
 fn limits_that_the_child_sets_on_bowout_neither_prevent_the_stop_nor_keep_it_busy() {
     for home in homes() {
@@ -116,7 +117,7 @@ fn limits_that_the_child_sets_on_bowout_neither_prevent_the_stop_nor_keep_it_bus
     }
 }
 
-/// PTRACE_O_EXITKILL within the tree: a tracer that holds a process in a trace is killed with it.
+/// bowout kills a process that its sibling traces: the trace does not protect it.
 #[test]
 fn a_descendant_that_is_traced_by_its_sibling_does_not_survive_the_stop() {
     for home in homes() {
@@ -135,7 +136,7 @@ fn a_descendant_that_is_traced_by_its_sibling_does_not_survive_the_stop() {
     }
 }
 
-/// The kernel reports its end to the tracer first, and this one never waits.
+/// The kernel reports the child's end to its tracer first, and this tracer never waits for it.
 #[test]
 fn a_child_that_is_traced_by_its_descendant_has_its_own_status_when_both_have_exited() {
     for home in homes() {
@@ -153,7 +154,7 @@ fn a_child_that_is_traced_by_its_descendant_has_its_own_status_when_both_have_ex
     }
 }
 
-/// Why a process may not trace its parent, if so.
+/// The reason why a process may not trace its parent, if so.
 fn no_trace_of_parents() -> Option<String> {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     (!["", "0"].contains(&scope.trim()))
@@ -178,7 +179,8 @@ fn a_traced_bowout_does_all_that_it_does_otherwise() {
     }
 }
 
-/// Stopped in a trace, it can do nothing; when the tracer has exited, it has forgotten nothing.
+/// While it is stopped by the tracer, bowout can do nothing; after the tracer's exit, it handles
+/// every signal that it received.
 #[test]
 fn a_bowout_that_the_child_holds_in_a_trace_goes_on_when_the_child_has_exited() {
     if skip(no_trace_of_parents()) {

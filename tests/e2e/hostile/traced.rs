@@ -1,13 +1,13 @@
-//! A process that asks its parent to trace it has bowout for its tracer. Its stops are not its
-//! exit, and it goes on as if it had never asked.
+//! A process that asks its parent to trace it has bowout as its tracer. bowout does not take its
+//! stops for its exit, and it continues as if it were not traced.
 
 use super::{TERM, USR1};
 use crate::common::{Running, Start, Status, children, homes, leftovers, signals_of, until};
 
-/// With every kill mode that treats descendants in a way of its own.
+/// Every kill mode that treats descendants differently.
 const MODES: [&[&str]; 3] = [&[], &["-c"], &["-g"]];
 
-/// After bowout's end.
+/// The command caught the signal once. Called after bowout's end.
 fn assert_caught(bowout: &mut Running, signal: i32) {
     bowout.out.rest();
     let caught = format!("caught {signal}");
@@ -39,7 +39,8 @@ fn a_traced_child_gets_the_signal_and_goes_on() {
     }
 }
 
-/// The kernel sends it SIGTRAP, which an untraced process does not get, and would die of.
+/// The kernel sends SIGTRAP to a traced process on exec; an untraced process does not receive it.
+/// The process would die of it.
 #[test]
 fn a_traced_child_executes_another_program() {
     for home in homes() {
@@ -65,7 +66,7 @@ fn a_traced_child_dies_of_the_signal_that_kills_it() {
     }
 }
 
-/// After SIGSTOP it is stopped as any process is: until SIGCONT, or the stop.
+/// After SIGSTOP it is stopped like any other process: until SIGCONT, or until bowout's stop.
 #[test]
 fn a_traced_child_that_was_stopped_is_stopped_by_bowout_all_the_same() {
     let mut bowout = Start::new(["--grace", "1h"]).probe(["traced", "raise", "19", "--"]);
@@ -91,7 +92,7 @@ fn a_traced_orphan_is_reaped_once_when_it_has_ended() {
         let orphan = until("the orphan is bowout's", || {
             children(bowout.pid).into_iter().find(|pid| *pid != child)
         });
-        // SAFETY: no pointers; a process of the test's.
+        // SAFETY: no pointers; a process of the test.
         assert_eq!(unsafe { libc::kill(orphan, libc::SIGUSR2) }, 0);
         let reaped = bowout
             .err
@@ -100,7 +101,7 @@ fn a_traced_orphan_is_reaped_once_when_it_has_ended() {
         bowout.kill(TERM);
         assert_eq!(bowout.end(), Status::Code(7), "{home:?}");
         assert_caught(&mut bowout, USR1);
-        // The shell reaps the process between itself and the orphan only if it is still there.
+        // The shell reaps the process between itself and the orphan only if the shell still runs.
         let log = bowout.log();
         let orphans = log
             .iter()

@@ -1,8 +1,8 @@
-//! A fact says no more than the actions and the phases show, and no less.
+//! A fact reports no more than the actions and the phases show, and no less.
 
 use super::*;
 
-/// What a step has sent.
+/// The kinds of signals that a step sends.
 struct Did {
     sends: bool,
     kills: bool,
@@ -165,7 +165,8 @@ impl World {
             Outcome::Forwarded => did.sends && !did.kills && !begins,
             Outcome::NotForwarded(reason) => {
                 let over = matches!(stage, Stage::Draining | Stage::Killing | Stage::Done(_));
-                // An exit after the end changes nothing.
+                // The machine ignores an exit after the end, and so does the model: `self.child`
+                // may differ.
                 let exited = self.model.exited.is_some() && !self.settings().wait_tree;
                 let asks = self.model.asks(received);
                 let because = match reason {

@@ -1,5 +1,5 @@
-//! When two worlds are one: what they are compared by, and what is dropped because nothing can read
-//! it any more.
+//! When two worlds count as one: the key that they are compared by, and the fields that are dropped
+//! because no later step reads them.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,7 +7,7 @@ use super::model::{BURST, CLIMB};
 use super::*;
 
 impl World {
-    /// Drops what nothing that follows can read: no arm of the phase that is reached does.
+    /// Drops the fields that no later step reads: no arm of the phase that is reached does.
     pub(in super::super) fn forget(&mut self) {
         let stage = self.stage();
         let (machine, model) = (&mut self.machine, &mut self.model);
@@ -19,7 +19,7 @@ impl World {
         match stage {
             Stage::Running => {}
             Stage::Preparing(_) | Stage::Rung(_) => {
-                // A stop that is cancelled leaves the run time.
+                // While a prompt can cancel the stop, these limits can count again.
                 if machine.watch.is_none() {
                     (machine.runs_until, model.runs_until) = (None, None);
                     (machine.ready_until, model.ready_by) = (None, None);
@@ -62,7 +62,8 @@ impl World {
             (self.exited, self.last_second) = (None, None);
         }
         if matches!(stage, Stage::Killing | Stage::Done(_)) {
-            // Whether the stop began counts where the manager is notified again.
+            // Of the beginning of the stop, only its existence counts, and only where a tick
+            // notifies the manager again.
             let begun = machine.tick.and(machine.begun).map(|_| self.now);
             (machine.begun, model.begun) = (begun, begun);
             (machine.asked, model.asked, model.rung_over) = Default::default();
@@ -81,9 +82,9 @@ impl World {
         }
     }
 
-    /// All that what follows can depend on, with times as they lie from now. Nothing is left out
-    /// but the age of a request once it is too old to be of one burst with the next: the machine
-    /// and the model ask no more of it.
+    /// Everything that later steps can depend on, with times relative to now. Only the exact age of
+    /// a request is left out, once it is too old to be in one burst with the next: the machine and
+    /// the model do not read it.
     pub(in super::super) fn key(&self) -> Key {
         let Self {
             machine,
@@ -147,7 +148,7 @@ impl Eq for Key {}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // One number to hash in the place of forty, for the sake of a debug build.
+        // Hashes one number in place of each of them, to save time in a debug build.
         let mix = |sum: u64, number: &i64| {
             (sum.rotate_left(5) ^ *number as u64).wrapping_mul(0x517c_c1b7_2722_0a95)
         };
@@ -160,7 +161,7 @@ impl Key {
         self.numbers.push(number);
     }
 
-    /// As they lie from now, in microseconds.
+    /// The times relative to now, in microseconds.
     fn times(&mut self, times: impl IntoIterator<Item = Option<Instant>>) {
         for time in times {
             self.push(match time {
@@ -182,8 +183,8 @@ impl Key {
         }
     }
 
-    /// Of the last request of a side it counts alone whether it is [`CLIMB`] old; the walk's other
-    /// steps are far shorter or longer.
+    /// Of the last request of a side, the key holds only whether it is at least [`CLIMB`] old. The
+    /// walk's other steps are far shorter or longer.
     fn asked(&mut self, asked: Option<(Instant, Instant, SignalSet)>) {
         let Some((first, last, signals)) = asked else {
             return self.push(-1);
@@ -208,7 +209,7 @@ impl Key {
         });
     }
 
-    /// Every field of the machine, by name, so that a new one does not compile until it is here.
+    /// Every field of the machine, by name: a new field is a compile error until it is added here.
     fn machine(&mut self, machine: &Machine) {
         let Machine {
             settings: _,
@@ -239,7 +240,7 @@ impl Key {
             halted,
             group_stop,
             watch,
-            // What a step leads to is taken out of it.
+            // It is empty between two events.
             step: _,
         } = machine;
         let (kind, index, again, exit) = match *phase {
@@ -253,7 +254,7 @@ impl Key {
         self.push(index.map_or(-1, |index| index as i64));
         self.exit(exit);
         self.exit(*ended);
-        // It is compared with the time that is armed, and with nothing else.
+        // The machine compares it with `until`, and with nothing else.
         self.push(i64::from(put_off.is_some() && put_off == until));
         self.times([again, *until, *grace, *runs_until, *begun, *tick]);
         self.times([*ready_until, *alive_until]);
@@ -285,11 +286,11 @@ impl Key {
         }
     }
 
-    /// Likewise.
+    /// Every field of the model, by name, for the same reason.
     fn model(&mut self, model: &Model) {
         let Model {
             given: _,
-            // The machine's own, compared after each event.
+            // Compared with the machine's after each event.
             stage: _,
             exited: _,
             timed_out,
@@ -308,7 +309,7 @@ impl Key {
             sent,
             brought,
             waiting,
-            // The machine's own, compared by the actions.
+            // A difference from the machine's shows in the actions.
             hook: _,
             hook_killed: _,
             evidence: _,
@@ -372,7 +373,7 @@ impl Key {
     }
 }
 
-/// Without the 128 bits of as_micros(), which take a debug build a quarter of the walk.
+/// Without the 128 bits of `as_micros()`, which cost a debug build a quarter of the walk's time.
 fn micros(time: Duration) -> i64 {
     time.as_secs() as i64 * 1_000_000 + i64::from(time.subsec_micros())
 }

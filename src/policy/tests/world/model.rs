@@ -1,6 +1,7 @@
 //! The stop as the manual describes it, computed from the events and the settings alone: which
-//! signals are requests, what a shared group has received, which processes are still to be asked,
-//! when SIGKILL is due. It says what the machine has to do, and calls none of its functions.
+//! signals are requests, which signals a shared group has received, which processes are still to be
+//! asked, when SIGKILL is due. It computes the actions that the machine has to take, and calls none
+//! of its functions.
 
 use super::*;
 
@@ -44,7 +45,7 @@ pub(in super::super) struct Model {
     pub(super) exited: Option<Exit>,
     pub(super) timed_out: bool,
     pub(super) runs_until: Option<Instant>,
-    /// When it is stopped unless it is ready, and unless it says that it is alive.
+    /// When the stop begins, unless the command reports that it is ready, or that it is alive.
     pub(super) ready_by: Option<Instant>,
     pub(super) silent_until: Option<Instant>,
     pub(super) is_ready: bool,
@@ -57,20 +58,20 @@ pub(in super::super) struct Model {
     pub(super) asked: [Option<Requests>; Side::COUNT],
     /// When the hook or the delay is over.
     pub(super) prepared: Option<Instant>,
-    /// When the present rung is over; before the first, that one.
+    /// When the present rung is over; during the preparations, the first rung.
     pub(super) rung_over: Option<Instant>,
     pub(super) put_off: Option<Instant>,
-    /// The stop signals that were sent, or wait.
+    /// The stop signals that were sent, or wait to be sent.
     pub(super) sent: SignalSet,
-    /// Those that a later request brought: the ladder does not repeat them.
+    /// The stop signals that a later request added: the ladder does not repeat them.
     pub(super) brought: SignalSet,
     pub(super) waiting: Vec<ToSend>,
-    /// A hook lives, and whether it was sent SIGKILL.
+    /// A hook has not exited, and whether it was sent SIGKILL.
     pub(super) hook: bool,
     pub(super) hook_killed: bool,
-    /// How many hooks before SIGKILL were started.
+    /// How many `--pre-kill` hooks were started.
     pub(super) evidence: usize,
-    /// The last signal that the whole tree was asked to stop by.
+    /// The last stop signal that was sent to the whole tree.
     pub(super) tree: Option<Signal>,
     pub(super) child_killed: bool,
     /// The next pass of SIGKILL, and when bowout gives up.
@@ -80,7 +81,7 @@ pub(in super::super) struct Model {
     pub(super) tick: Option<Instant>,
     pub(super) terminal: Terminal,
     pub(super) actions: Vec<Action>,
-    /// The present event was a second request that kills.
+    /// The present event kills at once: it is a second request, or the exit of the parent.
     pub(super) hurried: bool,
 }
 
@@ -125,7 +126,7 @@ impl Model {
         }
     }
 
-    /// What the machine has to do at this event.
+    /// The actions that the machine has to take at this event.
     pub(super) fn take(&mut self, now: Instant, event: Event) -> Vec<Action> {
         self.hurried = false;
         match event {
@@ -181,7 +182,7 @@ impl Model {
         times.into_iter().flatten().min()
     }
 
-    /// When the stage is over: a tick or a look can come before.
+    /// When the stage is over; a tick or a look can be due before.
     pub(in super::super) fn stage_over(&self) -> Option<Instant> {
         match self.stage {
             Stage::Running => [self.runs_until, self.ready_by, self.silent_until]
@@ -195,7 +196,7 @@ impl Model {
         }
     }
 
-    /// When the first hook before SIGKILL is due.
+    /// When the first `--pre-kill` hook is due.
     pub(super) fn evidence_due(&self) -> Option<Instant> {
         let settings = &self.given.0;
         if !self.on_last_rung() || settings.pre_kill == 0 || self.evidence > 0 || self.hook {
@@ -247,7 +248,7 @@ impl Model {
         Some(sum)
     }
 
-    /// Whether this asks for the stop.
+    /// True if this asks for the stop.
     pub(in super::super) fn asks(&self, received: Received) -> bool {
         let Given(settings, place) = &*self.given;
         let Received { signal, side, .. } = received;
@@ -266,7 +267,7 @@ impl Model {
         signal == Signal::KILL || chosen && !excluded && !dropped
     }
 
-    /// Whether the child's group has received this signal without bowout.
+    /// True if the child's group has received this signal without bowout.
     pub(super) fn has_had(&self, received: Received, signal: Signal) -> bool {
         let place = &self.given.1;
         let keys = [Signal::INT, Signal::QUIT, Signal::TSTP];
@@ -333,7 +334,7 @@ impl Model {
         if matches!(self.stage, Stage::Killing | Stage::Done(_)) {
             return;
         }
-        // The shell and the kernel both send a hang-up.
+        // A hang-up of the terminal is never a repeat: the shell and the kernel both send one.
         if running || signal != Signal::HUP || side != Side::Terminal {
             climbs =
                 was.is_some_and(|was| !was.signals.contains(signal) && now - was.last >= CLIMB);
@@ -446,7 +447,7 @@ impl Model {
             .rung_over
             .map(|over| over.checked_sub(left.min(wait / 4)).unwrap());
         if self.by_silence && self.exited.is_none() && hook < settings.pre_kill {
-            // The evidence comes first.
+            // The `--pre-kill` hooks collect evidence before the signal ends the command.
             self.stage = Stage::Preparing(Some(hook));
             let most = plus(self.begun, Some(settings.pre_kill_timeout));
             self.prepared = latest.or(plus(self.begun, Some(HOOKS))).min(most);
@@ -465,7 +466,7 @@ impl Model {
             self.hook = true;
             return;
         }
-        // After the end of its input, the child has a quarter of the time, at most 2 s, from then.
+        // The child has a quarter of the first wait, at most 2 s, from the end of its input.
         let own_exit = settings
             .ladder
             .rung(0)
@@ -490,7 +491,7 @@ impl Model {
         }
     }
 
-    /// A stop signal.
+    /// Sends a stop signal, except to a group that has received it.
     fn send(&mut self, (signal, value, had): ToSend) {
         let Given(settings, _) = &*self.given;
         let tree = settings.kill_mode == KillMode::Group || settings.wait_tree;
@@ -622,7 +623,7 @@ impl Model {
             self.tick = None;
             return;
         }
-        // What refuses SIGKILL may exit by itself.
+        // A process that refuses SIGKILL may exit by itself: bowout waits.
         let left = if reached == 0 { 0 } else { reached + refused };
         if self.fewest.is_none_or(|fewest| left < fewest) {
             self.fewest = Some(left);
@@ -630,7 +631,7 @@ impl Model {
         }
     }
 
-    /// Whether the deadline moved.
+    /// Grants the child more time. Returns true if the deadline moved.
     pub(super) fn extend(&mut self, now: Instant, wait: Duration) -> bool {
         let rest = match self.stage {
             Stage::Preparing(_) => self.rest(1),

@@ -1,10 +1,11 @@
 //! The model's part of the terminal: the stops of the child and of the whole group, and the looks
-//! that a Ctrl-C brings.
+//! at the terminal after a Ctrl-C.
 
 use super::model::{Model, Stage};
 use super::*;
 
-/// The times of the looks, and for how long a Ctrl-C prepares nothing.
+/// The intervals of the first looks and of the later ones. A Ctrl-C prepares nothing for as long as
+/// the second.
 const LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
 /// A Ctrl-C that a prompt can cancel.
@@ -12,13 +13,14 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(1
 pub(super) struct Cancellable {
     /// The next look.
     pub(super) next: Instant,
-    /// When the stop is prepared, if it has not been.
+    /// When the preparations begin; `None` once they have begun.
     pub(super) prepares: Option<Instant>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terminal {
-    /// The stop of the child that bowout did not follow, and the last of the whole group.
+    /// The signal that stopped the child while bowout stays awake, and the last TSTP, TTIN or TTOU
+    /// to the whole group.
     pub(super) halted: Option<Signal>,
     pub(super) group: Option<Signal>,
     /// Since when bowout is stopped, and by which signal.
@@ -29,14 +31,15 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Whether nothing is prepared yet: no hook, no signal, no notification of the manager.
+    /// True if nothing is prepared yet because a prompt can cancel the stop: no hook, no signal, no
+    /// notification of the manager.
     pub(super) fn is_unprepared(&self) -> bool {
         self.ctrl_c.is_some_and(|ctrl_c| ctrl_c.prepares.is_some())
     }
 }
 
 impl Model {
-    /// Whether a stop request is the Ctrl-C of an interactive program.
+    /// True if a stop request is a Ctrl-C that an interactive program may survive.
     pub(super) fn may_survive(&self, received: Received) -> bool {
         let Given(settings, place) = &*self.given;
         let key = received.signal == Signal::INT && received.side == Side::Terminal;
@@ -44,7 +47,7 @@ impl Model {
         place.stdout_is_terminal && key && kept && received.shared_group
     }
 
-    /// Nothing is prepared before the looks.
+    /// Begins the looks; nothing is prepared before them.
     pub(super) fn look_first(&mut self, now: Instant) {
         self.terminal.ctrl_c = Some(Cancellable {
             next: now + LOOKS[0],
@@ -53,7 +56,7 @@ impl Model {
         (self.stage, self.prepared) = (Stage::Preparing(None), self.rung_over);
     }
 
-    /// Whether a look was due.
+    /// Looks at the terminal if a look is due. Returns true if one was.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         let Some(ctrl_c) = self.terminal.ctrl_c.as_mut().filter(|it| it.next <= now) else {
             return false;
@@ -65,7 +68,8 @@ impl Model {
         true
     }
 
-    /// A prompt leaves nothing of the stop; no prompt, after a while, lets it begin.
+    /// The answer to a look. A prompt cancels the stop. Without one, the preparations begin once
+    /// their time has come.
     pub(super) fn terminal_seen(&mut self, now: Instant, prompt: bool) {
         self.terminal.looking = false;
         let Some(ctrl_c) = self.terminal.ctrl_c else {
@@ -85,7 +89,7 @@ impl Model {
         }
     }
 
-    /// Any other stop request than a Ctrl-C lets the stop begin.
+    /// A stop request that is not such a Ctrl-C ends the looks, and the preparations begin.
     pub(super) fn join(&mut self, now: Instant, received: Received) {
         if !self.may_survive(received) {
             let unprepared = self.terminal.is_unprepared();
@@ -101,8 +105,8 @@ impl Model {
         self.announce(self.begun.expect("a stop that began"));
     }
 
-    /// The looks end with the preparations of a stop that a hook belongs to, with the child and
-    /// with SIGKILL. The manager is notified of a stop that did not wait for the last of them.
+    /// The looks go on during the preparations and the rungs, and end outside of them. The manager
+    /// is notified of a stop that reaches a rung or the drain while a prompt could still cancel it.
     pub(super) fn settle_looks(&mut self, now: Instant) {
         let unprepared = self.terminal.is_unprepared();
         match (self.stage, &mut self.terminal.ctrl_c) {
@@ -150,7 +154,8 @@ impl Model {
         }
     }
 
-    /// The other half of a stop of the whole group.
+    /// The signal that stops the whole group, or continues it. The child's own stop is reported
+    /// before it or after it.
     pub(super) fn follow_group(&mut self, now: Instant, received: Received) {
         let signal = received.signal;
         if self.is_over() || !self.given.1.job_control {
@@ -175,6 +180,8 @@ impl Model {
         };
         for time in [
             &mut self.runs_until,
+            &mut self.ready_by,
+            &mut self.silent_until,
             &mut self.begun,
             &mut self.prepared,
             &mut self.rung_over,
