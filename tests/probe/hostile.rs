@@ -115,7 +115,7 @@ fn forge(parent: c_int, pid: c_int, signal: c_int) {
         sender: [pid, 4242],
         rest: [0; 13],
     };
-    // SAFETY: the structure has the size of a siginfo_t.
+    // SAFETY: as many bytes as a siginfo_t has.
     let done = unsafe { libc::syscall(libc::SYS_rt_sigqueueinfo, parent, signal, &raw const info) };
     sys::check(done as c_int, "rt_sigqueueinfo");
 }

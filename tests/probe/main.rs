@@ -116,7 +116,8 @@ fn pair(text: &str) -> (c_int, &str) {
 
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, argv: *const *const c_char) -> c_int {
-    // SAFETY: the C runtime passes `count` pointers to strings that live as long as the process.
+    // SAFETY: the C runtime hands over `count` pointers to strings that live as long as the
+    // process.
     let all = (0..count as usize).map(|i| unsafe { CStr::from_ptr(*argv.add(i)) });
     let all: Vec<OsString> = all
         .map(|word| OsString::from_vec(word.to_bytes().to_vec()))

@@ -1,4 +1,4 @@
-//! `named` and `names`: the variables that name a process.
+//! The variables that name a process.
 
 use std::ffi::c_int;
 use std::mem::zeroed;

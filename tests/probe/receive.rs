@@ -83,7 +83,7 @@ pub(crate) fn signals(words: &mut Words) -> ! {
 pub(crate) fn wait() -> libc::siginfo_t {
     let all = u64::MAX;
     loop {
-        // SAFETY: the kernel fills the structure; the kernel's signal set is 8 bytes.
+        // SAFETY: the kernel fills the structure; its own set is 8 bytes.
         let (info, got) = unsafe {
             let mut info: libc::siginfo_t = zeroed();
             let got = libc::syscall(

@@ -145,7 +145,7 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
     let (rate, ms) = (words.number() as u64, words.number());
     let stubborn = words.word().is_some();
     sys::mask(libc::SIG_SETMASK, u64::MAX);
-    // SAFETY: the page is shared, zeroed and never unmapped; zeroes are a valid AtomicU64.
+    // SAFETY: a shared page of zeroes, which are an AtomicU64; it stays.
     let made = unsafe {
         let page = libc::mmap(
             null_mut(),

@@ -1,4 +1,4 @@
-//! The system calls that more than one sub-command needs.
+//! The few system calls that more than one sub-command needs.
 
 use std::ffi::{CString, OsString, c_int};
 use std::io::Error;
@@ -75,7 +75,7 @@ pub(crate) fn die_with_parent() {
 }
 
 pub(crate) fn fork() -> libc::pid_t {
-    // SAFETY: no other thread of the probe holds a lock: it waits for this one, or exits.
+    // SAFETY: the probe has one thread.
     check(unsafe { libc::fork() }, "fork")
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn exec(command: Vec<OsString>) -> ! {
         .collect();
     let mut pointers: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
     pointers.push(std::ptr::null());
-    // SAFETY: the array is null-terminated, and its strings outlive the call.
+    // SAFETY: a null-terminated array of strings that outlive the call.
     unsafe { libc::execvp(pointers[0], pointers.as_ptr()) };
     fail_os("exec")
 }
