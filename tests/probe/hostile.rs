@@ -201,8 +201,8 @@ fn on_every_line(parent: c_int, signal: c_int) {
     }
 }
 
-/// Opens each of the parent's descriptors 0 to 63 anew, writes one byte to it and reads one byte
-/// from it.
+/// Opens each of the parent's descriptors 0 to 63 anew, for writing and then for reading. Each time
+/// it tries to write one byte and to read one. Errors are ignored.
 fn reopen(parent: c_int) {
     for fd in 0..64 {
         for flags in [libc::O_WRONLY, libc::O_RDONLY] {

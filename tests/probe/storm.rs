@@ -14,11 +14,11 @@ fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
-/// Queues `COUNT` signals to a process, in turn, as fast as its queue takes them. With `half` it
-/// uses half of the queue, with `full` all of it. The value of each signal is its own number. It
-/// sends through a pidfd, because another process may get the PID. Each signal is queued, because
-/// `kill` does not report a full queue (signal(7)). It retries after a full queue and counts these
-/// refusals. The last line reports how many signals were sent.
+/// Queues `COUNT` signals to a process, of the given kinds in turn, as fast as its queue takes
+/// them. With `half` it uses half of the queue, with `full` all of it. The value of each signal is
+/// its own number. It sends through a pidfd, because another process may get the PID. It does not
+/// use kill(2), which does not report a full queue (signal(7)). It retries after a full queue and
+/// counts these refusals. The last line reports how many signals were queued.
 pub(crate) fn send(words: &mut Words) -> c_int {
     let (pid, count, half) = (words.number(), words.number(), words.text() == "half");
     let signals: Vec<c_int> = std::iter::from_fn(|| words.word())
@@ -145,7 +145,7 @@ pub(crate) fn bomb(words: &mut Words) -> c_int {
     let (rate, ms) = (words.number() as u64, words.number());
     let stubborn = words.word().is_some();
     sys::mask(libc::SIG_SETMASK, u64::MAX);
-    // SAFETY: a shared page of zeroes, which are an AtomicU64; it stays.
+    // SAFETY: the page is shared, zeroed and never unmapped; zeroes are a valid AtomicU64.
     let made = unsafe {
         let page = libc::mmap(
             null_mut(),
@@ -212,8 +212,8 @@ fn asked_to_stop() -> bool {
     }
 }
 
-/// Forks until the kernel refuses it, reports that, then behaves as `signals`. Only SIGKILL ends
-/// the forked processes.
+/// Forks until the kernel refuses, reports the number of children, then behaves as `signals`. Only
+/// SIGKILL ends the children.
 pub(crate) fn fill(words: &mut Words) -> ! {
     sys::mask(libc::SIG_SETMASK, u64::MAX);
     let mut made = 0;

@@ -75,7 +75,8 @@ pub(crate) fn die_with_parent() {
 }
 
 pub(crate) fn fork() -> libc::pid_t {
-    // SAFETY: the probe has one thread.
+    // SAFETY: another thread of the probe can hold no lock but the allocator's, which the C library
+    // keeps usable after a fork.
     check(unsafe { libc::fork() }, "fork")
 }
 

@@ -104,8 +104,8 @@ fn watch(caught: u64, exits: &[(c_int, c_int)]) -> ! {
 }
 
 fn own_group() {
-    // tcsetpgrp(3) sends SIGTTOU to a background process, which it would stop. Programs with job
-    // control therefore block it.
+    // A background process that calls tcsetpgrp(3) receives SIGTTOU, which would stop it. Programs
+    // with job control therefore block the signal.
     sys::mask(libc::SIG_BLOCK, sys::bit(libc::SIGTTOU));
     // SAFETY: no pointers.
     sys::check(unsafe { libc::setpgid(0, 0) }, "setpgid");

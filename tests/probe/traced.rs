@@ -9,8 +9,9 @@ extern "C" fn caught(signal: c_int) {
     sys::say(&format!("caught {signal}"));
 }
 
-/// `raise SIG` sends SIG to the process itself, which catches it where it can. `exec COMMAND` ends
-/// the words. After `--`, the process behaves as `signals`.
+/// `raise SIG` sends SIG to the process itself, which catches it where it can. `exec COMMAND`
+/// executes COMMAND and is the last act. After `--`, the process behaves as `signals`. `orphan`, if
+/// given, comes first.
 pub(crate) fn traced(words: &mut Words) -> ! {
     let mut word = words.text();
     if word == "orphan" {

@@ -91,8 +91,8 @@ pub(crate) fn breed(lines: c_int, life: c_int) -> ! {
                 let mut generation = 0;
                 while libc::fork() == 0 {
                     generation += 1;
-                    // The pause grows with each generation, because other tests share the machine's
-                    // PIDs.
+                    // The pause grows by 1 ms every 200 generations, because other tests share the
+                    // machine's PIDs.
                     libc::poll(std::ptr::null_mut(), 0, life + generation / 200);
                 }
                 libc::_exit(0);

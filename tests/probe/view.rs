@@ -162,7 +162,7 @@ fn calls() -> String {
         let runs = time[2..] != [0, 0];
         let _ = writeln!(out, "timer {timer} {} {} {runs}", time[0], time[1]);
     }
-    // SAFETY: numbers, and a valid integer.
+    // SAFETY: numbers, and pointers to variables that are large enough for the results.
     unsafe {
         let mut subreaper: c_int = 0;
         libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper);

@@ -573,8 +573,9 @@ fn main() {
                     .take_while(|word| word != "end")
                     .map(|word| signal(&word))
                     .collect();
-                // Of signals that are pending together, the lowest is taken first, whichever was
-                // sent first: a signal of an earlier wait ends a later one, too.
+                // The kernel returns the lowest of several pending signals first, whichever was
+                // sent first. A signal that an earlier wait received but did not want therefore
+                // ends a later one.
                 if let Some(at) = early.iter().position(|signal| wanted.contains(signal)) {
                     early.remove(at);
                     continue;

@@ -239,8 +239,8 @@ fn the_last_message_of_a_command_is_passed_on() {
         return;
     };
     unit.start();
-    // bowout is stopped meanwhile. When it continues, it finds the queued messages and the
-    // command's exit at once.
+    // bowout is stopped meanwhile. When it continues, it finds the queued messages at once. It also
+    // finds the command's exit, unless the queue is full and the command waits for room.
     let (bowout, child) = (unit.main_pid(), unit.child_pid());
     unit.signal("STOP", bowout);
     unit.signal("USR1", child);

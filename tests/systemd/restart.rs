@@ -42,8 +42,8 @@ fn request(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// One client: it sends a request at each of its moments, or as soon after it as the one before was
-/// answered.
+/// Runs one client. It sends a request at each of its moments, or, if the answer before is late,
+/// after that answer.
 fn client(port: u16, number: u32, network: &File, load: &Load, start: Instant) {
     // SAFETY: no pointers; the call changes the namespace of this thread alone.
     let joined = unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) };
@@ -112,8 +112,8 @@ fn no_connection_is_lost_over_ten_reloads_that_replace_the_command() {
     );
 }
 
-/// The server listens at an address of the container's own loopback. This word of systemctl(1)
-/// replaces the command, this number of times.
+/// The server listens at an address of the container's own loopback. The test replaces it `times`
+/// times, with the verb `how` of systemctl(1).
 fn no_connection_is_lost(
     name: &str,
     port: u16,

@@ -1,4 +1,4 @@
-//! The stop: the number of SIGTERMs in the command, and the timeout that applies.
+//! The stop: the number of SIGTERMs that the command receives, and the timeout that applies.
 
 use std::time::Duration;
 

@@ -271,7 +271,7 @@ impl Unit {
             .collect()
     }
 
-    /// Waits for a line on its stdout.
+    /// Waits for a line of its stdout that begins with this text.
     pub fn says(&self, what: &str) -> String {
         self.says_often(what, 1)
     }
