@@ -13,7 +13,7 @@ const WRAPPERS: [&str; 5] = ["bowout", "tini", "dumb-init", "catatonit", "timeou
 const ROWS: [(&str, &str); 6] = [
     (
         "reaps orphans",
-        r#"unshare --fork --pid --mount-proc $W sh -c '(sleep 0.1 &); sleep 0.6; grep -l "^State:.Z" /proc/[0-9]*/status | wc -l >count' >log 2>&1
+        r#"unshare --fork --pid --mount-proc $W sh -c '(sleep 0.1 &); sleep 2; grep -l "^State:.Z" /proc/[0-9]*/status | wc -l >count' >log 2>&1
 [ "$(cat count)" = 0 ] && echo yes || echo no"#,
     ),
     (
