@@ -5,8 +5,8 @@
 //! The map, in reading order:
 //!
 //! - `main`: parse → configure → supervise → exit; `sys::entry` comes before it.
-//! - [`policy`]: the pure machine that decides what happens next. [`sender`]: the side of a
-//!   signal's sender.
+//! - [`policy`]: the pure machine that decides the next actions. [`sender`]: the side of a signal's
+//!   sender.
 //! - [`supervisor`]: the loop that joins policy and kernel: wait → gather → step → perform.
 //! - [`sys`]: the kernel's side: `sys::spawn` starts, `sys::signals` receives, `sys::tree` finds,
 //!   signals and reaps the child and its descendants.

@@ -1,5 +1,5 @@
-//! The machine that decides what happens next. Pure: it makes no system call, logs nothing and
-//! reads no clock.
+//! The machine that decides the next actions. Pure: it makes no system call, logs nothing and reads
+//! no clock.
 //!
 //! Its state is a few facts beside each other: the [`Phase`] of the stop, whether the child has
 //! exited, and until when the phase lasts. Time is an argument. All events of one turn of the loop

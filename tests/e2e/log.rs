@@ -1,4 +1,4 @@
-//! The log reports what ended the program, how it ended, and how long it took.
+//! The log reports the cause of the command's exit, its status, and its run time.
 
 use std::os::fd::AsRawFd;
 

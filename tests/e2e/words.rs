@@ -196,6 +196,32 @@ fn no_riddle_stands_in_the_sources_and_the_documents() {
     assert!(idle.is_empty(), "allowed, and not there: {idle:?}");
 }
 
+/// In a comment, `what` stands for a thing that has a name: the remaining processes, the output of
+/// systemd. Names and messages may have it.
+#[test]
+fn no_comment_says_what_for_a_thing() {
+    let mut paths = vec![];
+    for folder in FOLDERS {
+        files(&root().join(folder), &mut paths);
+    }
+    paths.retain(|path| path.extension().is_some_and(|ending| ending == "rs"));
+    let found: Vec<_> = paths
+        .iter()
+        .filter(|path| !LEFT_OUT.iter().any(|out| path.ends_with(out)))
+        .flat_map(|path| {
+            let comments = Source::with_tests(&read(path)).view(&[Kind::Comment]);
+            let whats = words(&comments)
+                .into_iter()
+                .filter(|(word, _)| word == "what");
+            whats
+                .map(|(_, line)| format!("{}:{line}", path.display()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(paths.len() > 100, "{paths:?}");
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[test]
 fn a_riddle_is_found_across_lines_and_in_names() {
     let found = |text| -> Vec<_> {
