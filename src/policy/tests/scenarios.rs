@@ -1064,6 +1064,18 @@ fn bowout_gives_up_on_a_process_that_cannot_be_killed() {
             .then(10_990 + n * 20, killed(1999), "");
     }
     fewer.deadline(12_990, "exit 137").idle("Done:137");
+    // As many are left when one of them refuses: the time does not start again.
+    let one_refuses = Event::Killed {
+        reached: 1999,
+        refused: 1,
+    };
+    let mut as_many = killing().then(9000, killed(2000), "");
+    for n in 1..100 {
+        as_many = as_many
+            .deadline(9000 + n * 20, "KILL>all")
+            .then(9000 + n * 20, one_refuses, "");
+    }
+    as_many.deadline(11_000, "exit 137").idle("Done:137");
     let mut foreign = killing().then(10_000, REFUSED, "");
     for n in 1..100 {
         foreign = foreign
@@ -1660,6 +1672,11 @@ fn a_stop_of_the_whole_group_stops_bowout_in_either_order() {
             Play::new(job())
                 .then(1000, stopped_alone(signal, true), "")
                 .then(1001, group, &suspend);
+            // SIGKILL works on the stopped child, and bowout has to stay awake for its exit.
+            Play::new(job())
+                .then(1000, stopped_alone(signal, true), "")
+                .then(1001, from(Side::Manager, Signal::KILL), "KILL>all")
+                .then(1002, group, "");
             // The signal to the group is not the one that stopped the child, or the stop of the
             // group is over.
             Play::new(job()).then(1000, group, "").then(
