@@ -12,7 +12,7 @@ use super::world::World;
 use super::*;
 
 /// How many sequences `cargo test` tries.
-const CASES: u32 = 400;
+const CASES: u32 = 200;
 /// How many events the longest has.
 const LONGEST: usize = 400;
 
