@@ -103,7 +103,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     }
 
     fn child_changed(&mut self) {
-        // A continuation needs no event: the sender of SIGCONT, often bowout, knows of it.
+        // A continuation needs no event: nothing waits for it.
         let Report::Stopped(signal) = self.tree.look(Ask::Change) else {
             return;
         };

@@ -94,7 +94,7 @@ impl<K: Kernel> Tree<K> {
             killed: false,
             sent_to_all: SignalSet::default(),
         };
-        // bowout rarely has a child before the start; then, nothing in /proc is read.
+        // Without a child before the start, the usual case, this reads nothing in /proc.
         if !tree.all_exited() && tree.find().is_none() {
             // Without /proc, a bystander would be taken for a member of the tree later.
             tree.ask_every_pid(|tree, pid| _ = tree.remember(vec![tree.hidden(pid)]));
@@ -258,7 +258,7 @@ pub(crate) fn descends<K: Kernel>(kernel: &K, us: libc::pid_t, pid: libc::pid_t)
     // A parent that exits on the way leaves its children to another parent.
     let walk = || {
         let mut above = pid;
-        // Parents form no circle. Each is read at another moment, so that the numbers can.
+        // Parents form no circle. But each is read at another moment: their numbers can form one.
         for _ in 0..DEPTH {
             match kernel.stat(above).map(|process| process.parent) {
                 Some(parent) if parent == us => return Some(true),

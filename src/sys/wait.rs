@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::time::TimeSpec;
 
-/// How long one turn of the loop takes where the kernel refuses a call to wait, in milliseconds.
+/// The shortest time of a turn of the loop once the kernel has refused a call, in milliseconds.
 const BLIND: u8 = 10;
 
 /// The first call that was refused, and why. Static: the calls are all over `sys`, some of them
