@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::pty::{CTRL_C, Pty, Shell, kill, missing, parent_of};
+use crate::common::pty::{CTRL_C, Pty, Shell, kill, missing, parent_of, state_of};
 use crate::common::{
     Dir, Home, NONE, Start, Status, homes, leftovers, no_namespaces, not_root, pending, probe,
     signals_of, skip, until,
@@ -346,6 +346,10 @@ fn a_deadline_that_passes_while_everything_is_stopped_leaves_a_second() {
     let child = bowout.child_pid();
     bowout.kill(TERM);
     bowout.expect(TERM);
+    // A child that is stopped before its poll(2) would pause for 5 s after SIGCONT.
+    until("the child pauses", || {
+        (state_of(child) == Some('S')).then_some(())
+    });
     // bowout comes first: it continues a child that SIGSTOP stops during a stop.
     bowout.kill(libc::SIGSTOP);
     until("bowout is stopped", || {
