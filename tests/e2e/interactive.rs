@@ -34,31 +34,42 @@ fn program(above: i32) -> i32 {
     }
 }
 
-/// Types Ctrl-C, waits for the program's own output, if it has any, and for bowout's line that the
-/// stop is cancelled.
-fn interrupt(pty: &mut Pty, answer: &str) {
+/// Types Ctrl-C and waits for bowout's line that the stop is cancelled.
+fn cancel(pty: &mut Pty) {
     let before = count(pty, CANCELLED);
     let program = program(pty.pid);
     pty.until("it computes or waits", |pty| {
         (!pty.is_raw() || state_of(program) == Some('S')).then_some(())
     });
     pty.type_keys(CTRL_C);
-    if !answer.is_empty() {
-        pty.see(answer);
-    }
     pty.until("bowout sees the prompt", |pty| {
         (count(pty, CANCELLED) == before + 1).then_some(())
     });
 }
 
-/// The same, once the program waits for keys: between its prompt, or its answer to the last Ctrl-C,
-/// and that wait, a program only records a signal, and acts on it at the next key.
+/// The same, and waits for the program's own output, if it has any.
+fn interrupt(pty: &mut Pty, answer: &str) {
+    cancel(pty);
+    if !answer.is_empty() {
+        pty.see(answer);
+    }
+}
+
+/// The same, once the program waits for keys. A program with an output also gets an Enter, because
+/// a signal can arrive where readline(3) only records it, and acts on it after the next line:
+/// - between the prompt and the wait for keys;
+/// - after a select(2) that returned although there is no key. One in about 1,500 does so on a busy
+///   machine, as the kernel empties the queue of keys at the Ctrl-C.
 fn interrupt_prompt(pty: &mut Pty, answer: &str) {
     let program = program(pty.pid);
     pty.until("the program waits for keys", |_| {
         waits_for_keys(program).then_some(())
     });
-    interrupt(pty, answer);
+    cancel(pty);
+    if !answer.is_empty() {
+        pty.type_keys("\r");
+        pty.see(answer);
+    }
 }
 
 /// Types a line and waits for the program's output.
