@@ -58,8 +58,10 @@ fn interrupt(pty: &mut Pty, answer: &str) {
 /// The same, once the program waits for keys. A program with an output also gets an Enter, because
 /// a signal can arrive where readline(3) only records it, and acts on it after the next line:
 /// - between the prompt and the wait for keys;
-/// - after a select(2) that returned although there is no key. One in about 1,500 does so on a busy
-///   machine, as the kernel empties the queue of keys at the Ctrl-C.
+/// - after a select(2) that reports a key that does not exist. At a Ctrl-C the kernel sets the
+///   positions of the queue to 0 one after the other (drivers/tty/n_tty.c, `reset_buffer_flags`),
+///   and a program that looks in between sees a key. Two processes in the foreground suffice for
+///   it, without bowout.
 fn interrupt_prompt(pty: &mut Pty, answer: &str) {
     let program = program(pty.pid);
     pty.until("the program waits for keys", |_| {
