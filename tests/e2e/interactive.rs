@@ -60,8 +60,8 @@ fn interrupt(pty: &mut Pty, answer: &str) {
 /// - between the prompt and the wait for keys;
 /// - after a select(2) that reports a key that does not exist. At a Ctrl-C the kernel sets the
 ///   positions of the queue to 0 one after the other (drivers/tty/n_tty.c, `reset_buffer_flags`),
-///   and a program that looks in between sees a key. Two processes in the foreground suffice for
-///   it, without bowout.
+///   and a program that looks in between sees a key. This also happens without bowout, where the
+///   foreground has two processes.
 fn interrupt_prompt(pty: &mut Pty, answer: &str) {
     let program = program(pty.pid);
     pty.until("the program waits for keys", |_| {
