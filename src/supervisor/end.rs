@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use log::{Level, log_enabled};
 
 use super::{Outputs, Supervisor, hook, log_line};
-use crate::config::{Config, ReadyBy, ReportTo};
+use crate::config::{Config, ReportTo};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::{TARGET, escape, event};
 use crate::report;
 use crate::sys::files::{self, Destination};
 use crate::sys::kernel::Kernel;
-use crate::sys::readiness::{self, ReadyFile};
+use crate::sys::readiness::ReadyFile;
 use crate::sys::{cgroup, environment, stderr, this_process};
 
 impl Outputs {
@@ -24,11 +24,6 @@ impl Outputs {
     /// # Errors
     /// One that cannot be opened (125).
     pub(super) fn open(config: &Config, before: Option<&Self>) -> Result<Self, Error> {
-        let ready = match config.ready {
-            Some(ReadyBy::Descriptor(number)) => Some(readiness::open_pipe(number)).transpose(),
-            Some(ReadyBy::Notify) | None => Ok(None),
-        };
-        let ready = ready.map_err(|error| Error::own(format!("cannot open --ready: {error}")))?;
         let ready_file = config.ready_file.as_ref().map(|path| {
             ReadyFile::open(path, before.is_some()).map_err(|error| {
                 let name = escape(&path.to_string_lossy()).into_owned();
@@ -62,7 +57,6 @@ impl Outputs {
             })
         });
         Ok(Self {
-            ready,
             ready_file: ready_file.transpose()?,
             oom_kills: None,
             report: report.transpose()?,
@@ -96,7 +90,6 @@ impl Outputs {
         let report = self.report.iter().flat_map(Destination::descriptors);
         report
             .chain(self.termination_log.as_ref().map(AsFd::as_fd))
-            .chain(self.ready.as_ref().map(AsFd::as_fd))
             .chain(self.ready_file.as_ref().map(ReadyFile::descriptor))
     }
 }

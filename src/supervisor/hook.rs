@@ -49,6 +49,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             own_group: true,
             die_with_us: true,
             held: false,
+            ready: None,
         };
         match self.tree.kernel.spawn(&spawn, || ()) {
             Ok(child) => {

@@ -24,7 +24,7 @@ mod start;
 
 use std::fs::File;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,6 @@ struct Supervisor<'a, K: Kernel> {
     now: Instant,
     /// Why the command could not be run.
     failure: Option<Error>,
-    /// Where the command reports that it is ready, until it has.
-    ready: Option<BorrowedFd<'a>>,
     ready_file_is_made: bool,
     /// PIDs whose refusal of a signal was logged, and whether the signal was SIGKILL.
     refused: Vec<(i32, bool)>,
@@ -106,7 +104,6 @@ struct Outputs {
     /// or systemd started bowout.
     oom_kills: Option<u64>,
     directory: Option<PathBuf>,
-    ready: Option<OwnedFd>,
     ready_file: Option<ReadyFile>,
 }
 
@@ -122,7 +119,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// # Errors
 /// A fault that prevents the start (125) or the run (126, 127) of the command.
 pub(crate) fn supervise(config: &Config, inherited: &Inherited) -> Result<Exit, Error> {
-    // First: `fd:3` is then the user's descriptor, and not one of bowout's own.
+    // First: the number of a descriptor that the user opened is then not one of bowout's own.
     let outputs = Outputs::open(config, None)?;
     run(config, inherited, outputs, None)
 }
@@ -178,12 +175,11 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// One turn of the loop.
     fn turn(&mut self) {
         let mut readable = vec![self.intake.as_fd()];
-        readable.extend(self.child.exec_pending());
+        readable.extend(self.child.readable());
         readable.extend(self.relay.iter().flat_map(Relay::readable));
         readable.extend(self.parent.as_ref().and_then(Parent::handle));
         readable.extend(self.stdin.as_ref().and_then(Stdin::readable));
         readable.extend(self.part.readable());
-        readable.extend(self.ready);
         let writable = self.relay.as_ref().and_then(Relay::writable);
         let deadline = if self.more {
             Some(self.now)

@@ -8,17 +8,11 @@ use crate::log::event;
 use crate::policy::{Event, Phase};
 use crate::sys::kernel::Kernel;
 use crate::sys::notify::Said;
-use crate::sys::readiness::{self, Written};
 
 impl<K: Kernel> Supervisor<'_, K> {
     /// Reads the descriptor of `--ready`.
     pub(super) fn read_readiness(&mut self) {
-        let Some(pipe) = self.ready else { return };
-        let written = readiness::read(pipe);
-        if written != Written::Nothing {
-            self.ready = None;
-        }
-        if written == Written::Line {
+        if self.child.reports_ready() {
             self.step(Event::Ready, None);
         }
     }

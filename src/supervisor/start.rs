@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::Level;
 
 use super::{Dropped, Outputs, Part, Replacing, Supervisor, ToGuard, place};
-use crate::config::{Config, Notify};
+use crate::config::{Config, Notify, ReadyBy};
 use crate::error::Error;
 use crate::log::{escape, event};
 use crate::policy::{KillMode, Machine, Place, Settings};
@@ -80,7 +80,6 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             failure: None,
             refused: vec![],
             refused_more: 0,
-            ready: outputs.ready.as_ref().map(AsFd::as_fd),
             ready_file_is_made: false,
             filter_logged: false,
             more: early.children,
@@ -101,7 +100,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             return;
         }
         let mut ours = vec![self.intake.as_fd()];
-        ours.extend(self.child.exec_pending());
+        ours.extend(self.child.readable());
         ours.extend(self.terminal.as_ref().map(AsFd::as_fd));
         ours.extend(self.outputs.descriptors());
         ours.extend(self.relay.iter().flat_map(Relay::descriptors));
@@ -166,6 +165,10 @@ pub(super) fn command<'a>(
         die_with_us: dies,
         // The guard knows the child before the command runs.
         held: matches!(part, Part::Guarded(..)),
+        ready: match config.ready {
+            Some(ReadyBy::Descriptor(number)) => Some(number),
+            Some(ReadyBy::Notify) | None => None,
+        },
     }
 }
 

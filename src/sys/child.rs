@@ -4,30 +4,28 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::refusal::ExecError;
-use super::wait;
+use super::{readiness, wait};
 
 /// A process that was spawned.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Child {
-    pid: libc::pid_t,
+    pub(super) pid: libc::pid_t,
     /// The child writes to it why it could not run the command; a successful exec closes it.
-    exec: Option<OwnedFd>,
+    pub(super) exec: Option<OwnedFd>,
     /// The pipe at which the child waits before its exec: both ends, so that writing to it raises
     /// no SIGPIPE.
-    gate: Option<(OwnedFd, OwnedFd)>,
+    pub(super) gate: Option<(OwnedFd, OwnedFd)>,
+    /// The child reports on it that it is ready (`--ready fd:N`).
+    pub(super) ready: Option<OwnedFd>,
 }
 
 impl Child {
-    /// A child that was forked a moment ago, the read end of its pipe, and its gate if it is held.
-    pub(super) fn new(pid: libc::pid_t, exec: OwnedFd, gate: Option<(OwnedFd, OwnedFd)>) -> Self {
-        let exec = Some(exec);
-        Self { pid, exec, gate }
-    }
-
     /// A process that another one started.
     pub(crate) fn adopted(pid: libc::pid_t) -> Self {
-        let (exec, gate) = (None, None);
-        Self { pid, exec, gate }
+        Self {
+            pid,
+            ..Self::default()
+        }
     }
 
     /// Lets a held child go on to its exec.
@@ -43,9 +41,14 @@ impl Child {
         self.pid
     }
 
-    /// Readable when the exec has succeeded or failed.
-    pub(crate) fn exec_pending(&self) -> Option<BorrowedFd<'_>> {
-        self.exec.as_ref().map(AsFd::as_fd)
+    /// Readable when the exec has succeeded or failed, and when the child reports that it is ready.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.exec.iter().chain(&self.ready).map(AsFd::as_fd)
+    }
+
+    /// True if it has reported that it is ready, the first time.
+    pub(crate) fn reports_ready(&mut self) -> bool {
+        readiness::is_reported(&mut self.ready)
     }
 
     /// The result of the exec, if it is there and was not returned before.

@@ -3,62 +3,62 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
+use nix::unistd::{UnlinkatFlags, pipe2, read, unlinkat};
 
-use super::{files, stderr};
+use super::files;
 
-/// Makes a pipe whose writing end is descriptor `number`, which the command inherits, and returns
-/// the other end. Call it before bowout opens anything else: whatever has this number is closed.
+/// Makes the pipe of `--ready fd:N`: bowout's end, and the command's, which [`give`] makes
+/// descriptor `number`.
 ///
 /// # Errors
-/// As pipe2(2) and dup2(2); `EBUSY`: the log has this number.
-pub(crate) fn open_pipe(number: i32) -> io::Result<OwnedFd> {
-    if stderr::own_descriptor().is_some_and(|own| own.as_raw_fd() == number) {
-        return Err(Errno::EBUSY.into());
+/// As pipe2(2); `InvalidInput`: the limit of open files is not above `number`.
+pub(super) fn open_pipe(number: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if number as u64 >= limit {
+        let why = format!(
+            "--ready fd:{number} is not below the limit of open files, {limit}: write a lower number"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
     let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    // Copies, neither of which has `number`: pipe2(2) may have given it to one of the two.
-    let own = |fd: &OwnedFd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(number.saturating_add(1)));
-    let (own_read, own_write) = (own(&read)?, own(&write)?);
-    drop((read, write));
-    // SAFETY: each descriptor is new, and nothing else owns it.
-    let (read, write) = unsafe {
-        (
-            OwnedFd::from_raw_fd(own_read),
-            OwnedFd::from_raw_fd(own_write),
-        )
-    };
-    // SAFETY: numbers only; no object of this process owns `number`.
-    Errno::result(unsafe { libc::dup2(write.as_raw_fd(), number) })?;
     // The command may not expect a descriptor that does not wait.
     fcntl(&write, FcntlArg::F_SETFL(OFlag::empty()))?;
-    Ok(read)
+    Ok((read, write))
 }
 
-/// The command's report on the descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// A newline: it is ready.
-    Line,
-    /// It has closed its end without one.
-    End,
-    /// Nothing yet, or a part of a line.
-    Nothing,
+/// Makes `write` descriptor `number` of the command. For the child alone, before its exec: in
+/// bowout, a file of its own can have this number.
+///
+/// # Errors
+/// As dup2(2): the limit of open files was lowered meanwhile.
+pub(super) fn give(write: &OwnedFd, number: RawFd) -> nix::Result<()> {
+    // SAFETY: numbers only. The child uses nothing else that had `number`.
+    unsafe {
+        Errno::result(libc::dup2(write.as_raw_fd(), number))?;
+        // dup2(2) changes nothing where the two are one.
+        Errno::result(libc::fcntl(number, libc::F_SETFD, 0)).map(drop)
+    }
 }
 
-/// Reads the descriptor.
-pub(crate) fn read(pipe: BorrowedFd<'_>) -> Written {
+/// Reads bowout's end. True if the command has written a line, and so is ready; it is not read
+/// again then, nor after its end.
+pub(super) fn is_reported(pipe: &mut Option<OwnedFd>) -> bool {
     let mut bytes = [0; 256];
-    match nix::unistd::read(pipe, &mut bytes) {
-        Ok(0) => Written::End,
-        Ok(length) if bytes[..length].contains(&b'\n') => Written::Line,
-        Ok(_) | Err(_) => Written::Nothing,
+    match pipe.as_ref().map(|pipe| read(pipe, &mut bytes)) {
+        Some(Ok(length)) if length == 0 || bytes[..length].contains(&b'\n') => {
+            // Not closed: a command that writes more would receive SIGPIPE.
+            mem::forget(pipe.take());
+            length > 0
+        }
+        Some(_) | None => false,
     }
 }
 

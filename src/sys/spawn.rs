@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::io;
 use std::iter;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -28,7 +28,7 @@ use super::child::Child;
 use super::environment::{self, Change};
 use super::refusal::{self, ExecError};
 use super::signals::Inherited;
-use super::{proc, stderr, this_process};
+use super::{proc, readiness, stderr, this_process};
 use crate::exit::Exit;
 
 /// The search path without PATH: that of glibc's execvp(3).
@@ -70,6 +70,8 @@ pub(crate) struct Spawn<'a> {
     pub(crate) die_with_us: bool,
     /// The child executes nothing before [`Child::let_go`]. It exits if bowout exits before that.
     pub(crate) held: bool,
+    /// The descriptor on which the child reports that it is ready.
+    pub(crate) ready: Option<RawFd>,
 }
 
 impl Spawn<'_> {
@@ -90,17 +92,15 @@ impl Spawn<'_> {
             .map(|word| word.as_ptr())
             .chain([ptr::null()])
             .collect();
-        let (read, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let ready = self.ready.map(readiness::open_pipe).transpose()?;
+        let (read, mut report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        if self.ready == Some(report.as_raw_fd()) {
+            // The child needs both.
+            report = report.try_clone()?;
+        }
         let gate = self.held.then(|| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         let us = this_process::id();
-        let mut renamed = if self.stands_in {
-            environment::naming_us()
-        } else {
-            vec![]
-        };
-        if self.watched && !renamed.contains(&environment::WATCHDOG_PID) {
-            renamed.push(environment::WATCHDOG_PID);
-        }
+        let renamed = self.renamed();
         // Last, because a timer stands still until the child has it.
         let attributes = self.stands_in.then(Attributes::take);
         last();
@@ -109,7 +109,9 @@ impl Spawn<'_> {
             let exit = if passes(gate) && self.prepare(us, &read, &report, attributes) {
                 let environment = environment::of_child(self.variables, &renamed);
                 self.inherited.restore();
-                let error = self.exec(&candidates, &argv, environment);
+                let error = (ready.as_ref().zip(self.ready))
+                    .and_then(|((_, write), number)| readiness::give(write, number).err())
+                    .unwrap_or_else(|| self.exec(&candidates, &argv, environment));
                 let error = ExecError::new(error, self.command, &candidates);
                 let _ = write(&report, &error.encode());
                 error.exit()
@@ -129,7 +131,25 @@ impl Spawn<'_> {
             // start.
             mem::forget(report);
         }
-        Ok(Child::new(child, read, gate))
+        Ok(Child {
+            pid: child,
+            exec: Some(read),
+            gate,
+            ready: ready.map(|(read, _)| read),
+        })
+    }
+
+    /// The variables that have to name the child's PID.
+    fn renamed(&self) -> Vec<&'static str> {
+        let mut renamed = if self.stands_in {
+            environment::naming_us()
+        } else {
+            vec![]
+        };
+        if self.watched && !renamed.contains(&environment::WATCHDOG_PID) {
+            renamed.push(environment::WATCHDOG_PID);
+        }
+        renamed
     }
 
     /// The child's steps before its exec, with every signal blocked: a signal that it is sent

@@ -1,12 +1,13 @@
 //! The needs of a service, which bowout serves as the process in front of it: readiness, liveness,
 //! and the replacement by another instance.
 
-use std::io::{PipeWriter, Write, pipe};
+use std::io::{PipeWriter, Read, Write, pipe};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::common::pty::kill;
+use crate::common::pty::{kill, open};
 use crate::common::{Dir, Running, Start, Status, children, switches_asleep, until};
 use crate::notify::{Manager, say};
 
@@ -67,6 +68,73 @@ fn a_line_on_the_descriptor_is_readiness() {
     steps.write_all(b"\n").expect("a reader");
     assert_eq!(bowout.end(), Status::Code(7));
     assert!(read(&report)["ready_ms"].is_u64());
+}
+
+/// bowout's own descriptors can have the number: those that it opened for a log line before the
+/// start, and the pipe with the result of the exec.
+#[test]
+fn any_number_can_be_the_descriptor_of_readiness() {
+    for (number, more) in (3..=20).flat_map(|number| [(number, None), (number, Some("--guard"))]) {
+        let dir = Dir::new();
+        let (file, report) = (dir.file("ready"), dir.file("report"));
+        let ready = format!("fd:{number}");
+        let (_screen, terminal) = open();
+        let start = || {
+            let options = ["--ready", &ready, "--ready-file", text(&file)];
+            let terminal = terminal.try_clone().expect("a terminal");
+            let report = ["--report", text(&report)];
+            let start = Start::new(options.into_iter().chain(report).chain(more));
+            start.env("BOWOUT_GRAC", "1s").stderr(terminal)
+        };
+        let script =
+            format!("echo >/proc/self/fd/{number}; while [ ! -e $0 ]; do sleep 0.02; done");
+        let mut bowout = start().command(["sh", "-c", &script, text(&file)]);
+        assert_eq!(bowout.end(), Status::Code(0), "{ready} {more:?}");
+        assert!(read(&report)["ready_ms"].is_u64(), "{ready} {more:?}");
+        let mut bowout = start().command(["/no/such/command"]);
+        assert_eq!(bowout.end(), Status::Code(127), "{ready} {more:?}");
+        let report = read(&report);
+        assert!(report["error"].is_string(), "{ready} {more:?}: {report:#}");
+    }
+}
+
+/// The report goes to the descriptor of bowout, readiness to that of the command.
+#[test]
+fn the_report_and_readiness_can_have_one_number() {
+    let (mut reader, writer) = pipe().expect("a pipe");
+    let number = writer.as_raw_fd();
+    let fd = format!("fd:{number}");
+    let options = ["--ready", &fd, "--report", &fd];
+    let start = Start::new(options).inherit(&writer);
+    let mut bowout = start.sh(&format!("printf x >/proc/self/fd/{number}"));
+    drop(writer);
+    assert_eq!(bowout.end(), Status::Code(0));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("a report");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(report["exit"]["code"], 0, "{report:#}");
+}
+
+#[test]
+fn readiness_can_have_every_number_that_the_limit_of_open_files_allows() {
+    let start = |ready: &str| {
+        let setup = ["--nofile", "64"];
+        Start::new(["--ready", ready]).with(setup)
+    };
+    let mut bowout = start("fd:63").sh("echo >/proc/self/fd/63; exec sleep 1000");
+    bowout
+        .err
+        .find("ready", |line| line.contains("is ready after"));
+    bowout.kill(TERM);
+    assert_eq!(bowout.end(), bowout.died(TERM));
+    for number in ["64", "2147483647"] {
+        let mut bowout = start(&format!("fd:{number}")).command(["true"]);
+        assert_eq!(bowout.end(), Status::Code(125));
+        let line = format!(
+            "bowout: cannot start 'true': --ready fd:{number} is not below the limit of open files, 64: write a lower number"
+        );
+        assert_eq!(bowout.line(), line);
+    }
 }
 
 #[test]

@@ -127,7 +127,6 @@ fn part_of_bowout<'a>(
         outputs,
         now,
         failure: None,
-        ready: None,
         ready_file_is_made: false,
         refused: vec![],
         refused_more: 0,
@@ -158,7 +157,6 @@ fn run(scene: &Scene) -> Vec<String> {
         termination_log: None,
         oom_kills: None,
         directory: None,
-        ready: None,
         ready_file: None,
     };
     let config = scene.config();
