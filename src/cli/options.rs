@@ -415,6 +415,6 @@ const AFTER_HELP: [&str; 4] = [
     "Example: bowout --grace 10s --stop-signal QUIT -- nginx -g 'daemon off;'\n\n",
     "Durations: 10s, 1m30s, 10, 0.5, never. Signals: TERM, SIGTERM, 15, RTMIN+3.\n",
     "A variable sets its option; a typed option wins.\n",
-    "Exit status: that of COMMAND; 124 --max-runtime ran out, 125 bowout failed,
-126 COMMAND cannot be run, 127 COMMAND not found.\n",
+    "Exit status: that of COMMAND; 124 a time limit ran out, 125 bowout failed,
+126 COMMAND cannot run, 127 COMMAND not found, 137 a process outlived SIGKILL.\n",
 ];
