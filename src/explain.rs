@@ -158,7 +158,7 @@ fn describe(config: &Config, action: Action, killed: bool) -> Option<String> {
             let to = match to {
                 Target::Child => "the command",
                 Target::Group => "the command's process group",
-                Target::All if killed => "what is left",
+                Target::All if killed => "the remaining processes",
                 Target::All => "the command and its descendants",
                 Target::Others | Target::Unasked => "its descendants",
                 Target::NewChildren => return None,

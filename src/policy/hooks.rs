@@ -69,7 +69,7 @@ impl Machine {
                 let passed = now.saturating_duration_since(begun);
                 self.settings.own_exit().saturating_sub(passed)
             }
-            _ => Duration::ZERO,
+            Some(_) | None => Duration::ZERO,
         };
         let wait = delay.max(own_exit);
         if wait > Duration::ZERO {

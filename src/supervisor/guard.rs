@@ -231,7 +231,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             }
         }
         if let Some(exit) = sent.ended {
-            event!(Level::Warn, "supervisor_killed"; "bowout (pid {supervisor}) was killed; its guard stops what is left");
+            event!(Level::Warn, "supervisor_killed"; "bowout (pid {supervisor}) was killed; its guard stops the remaining processes");
             self.step(Event::ChildExited(exit), None);
         } else {
             self.step(Event::Stop(Cause::SupervisorKilled), None);

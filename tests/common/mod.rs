@@ -717,7 +717,7 @@ fn written(path: &Path) {
     let file = fs::File::open(path).expect("written");
     // SAFETY: a descriptor of ours and numbers.
     let lease = |kind: i32| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) } == 0;
-    until("nobody writes", || {
+    until("no process writes", || {
         let leased = lease(libc::F_RDLCK);
         let busy = !leased && std::io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
         (!busy).then_some(())
