@@ -33,6 +33,8 @@ impl Machine {
     pub(crate) fn is_stop_request(&self, received: Received) -> bool {
         let given = self.settings.stop_on;
         match (received.signal, received.side) {
+            // `--remap` drops it.
+            (signal, _) if self.settings.remap.apply(signal).is_none() => false,
             (Signal::HUP, Side::Terminal) => given
                 .map_or(!self.place.ignored.contains(Signal::HUP), |set| {
                     set.contains(Signal::HUP)
@@ -81,12 +83,9 @@ impl Machine {
     }
 
     pub(super) fn signal(&mut self, now: Instant, received: Received) {
-        let mut request = self.is_stop_request(received);
+        let request = self.is_stop_request(received);
         let outcome = match self.settings.remap.apply(received.signal) {
-            None => {
-                request = false;
-                Outcome::NotForwarded(Reason::Dropped)
-            }
+            None => Outcome::NotForwarded(Reason::Dropped),
             Some(Signal::KILL) if received.signal == Signal::KILL => self.parent_exited(now),
             Some(signal) if request => self.request(now, received, signal),
             Some(signal) => self.forward(received, signal),

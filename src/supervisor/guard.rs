@@ -8,7 +8,7 @@ use super::Supervisor;
 use super::part::{FromGuard, Instance, Part, Sent, Turn};
 use crate::exit::Exit;
 use crate::log::event;
-use crate::policy::{Cause, Event, Received};
+use crate::policy::{Cause, Event};
 use crate::signal::Signal;
 use crate::sys::child::Child;
 use crate::sys::kernel::Kernel;
@@ -87,13 +87,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         if self.terminal.is_some() && received.sender.kernel && to_group {
             return;
         }
-        let request = Received {
-            signal,
-            side: self.kin.side(received.sender),
-            value: received.value,
-            shared_group: false,
-        };
-        self.replacing.is_stopping |= self.machine.is_stop_request(request);
+        self.replacing.is_stopping |= self.is_stop_request(received);
         for supervisor in self.supervisors() {
             // A filter may refuse rt_sigqueueinfo(2); the sender is then the guard.
             let forwarded = signals::forward(supervisor, received)

@@ -166,9 +166,9 @@ impl<K: Kernel> Supervisor<'_, K> {
                 self.tree.kernel.wait(Some(deadline), &readable, None);
                 let batch = self.tree.kernel.signals(&self.intake);
                 self.now = self.tree.kernel.clock();
-                let asked = |signal| self.config.policy.ladder.stops_on(signal);
                 let late = self.now >= until;
-                if !over && (late || batch.signals.iter().any(|it| asked(it.signal))) {
+                let asked = batch.signals.iter().any(|it| self.is_stop_request(it));
+                if !over && (late || asked) {
                     (over, until) = (true, self.now + UNKILLABLE);
                     self.end_hook();
                 } else if late {

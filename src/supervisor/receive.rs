@@ -24,6 +24,16 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.machine.acted(read, self.tree.kernel.clock());
     }
 
+    /// True if this signal asks for the stop. For this, no sender is looked for in the tree.
+    pub(super) fn is_stop_request(&self, intaken: &Intaken) -> bool {
+        self.machine.is_stop_request(Received {
+            signal: intaken.signal,
+            side: self.kin.side(intaken.sender),
+            value: intaken.value,
+            shared_group: false,
+        })
+    }
+
     fn signal(&mut self, intaken: Intaken, group: bool) {
         let Intaken {
             signal,

@@ -184,6 +184,32 @@ fn a_post_stop_hook_that_hangs_is_ended_with_its_descendants() {
     }
 }
 
+#[test]
+fn only_a_stop_request_ends_a_post_stop_hook() {
+    for (option, value, request) in [
+        ("--stop-on", "USR1", libc::SIGUSR1),
+        ("--remap", "TERM:0", libc::SIGINT),
+    ] {
+        let hook = ["--post-stop", "echo up; exec sleep 1000"];
+        let options = ["-v", "--grace", "1h", option, value];
+        let mut bowout = Start::new([&options[..], &hook].concat()).command(["true"]);
+        bowout.err.find("the hook", |line| line == "up");
+        bowout.kill(TERM);
+        bowout.err.find("SIGTERM", |line| line.contains("SIGTERM"));
+        bowout.kill(request);
+        assert_eq!(bowout.end(), Status::Code(0));
+        let log = bowout.log();
+        let at = |text: &str| log.iter().position(|line| line.contains(text));
+        let name = if request == libc::SIGINT {
+            "SIGINT"
+        } else {
+            "SIGUSR1"
+        };
+        let (asked, ended) = (at(name), at("was killed by SIGKILL"));
+        assert!(asked.is_some() && asked < ended, "{log:#?}");
+    }
+}
+
 /// The same as in an image that holds one program.
 #[test]
 fn hooks_of_plain_words_need_no_shell() {

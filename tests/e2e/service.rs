@@ -382,6 +382,23 @@ fn no_instance_is_started_after_a_stop_request() {
     assert_eq!(bowout.end(), Status::Code(5));
 }
 
+#[test]
+fn a_dropped_signal_prevents_no_replacement() {
+    let options = ["--remap", "TERM:0", "--stop-signal", "TERM", "-v"];
+    let mut bowout = replaces(&options, SERVES);
+    let first = pid(&mut bowout, "up");
+    bowout.kill(TERM);
+    bowout
+        .err
+        .find("the drop", |line| line.contains("dropped, as --remap says"));
+    bowout.kill(HUP);
+    let next = pid(&mut bowout, "up");
+    assert_eq!(pid(&mut bowout, "stops"), first);
+    bowout.kill(libc::SIGINT);
+    assert_eq!(pid(&mut bowout, "stops"), next);
+    assert_eq!(bowout.end(), Status::Code(5));
+}
+
 /// Without `--ready`, an instance that has run for a second is ready.
 #[test]
 fn an_instance_that_lives_for_a_second_is_ready() {
