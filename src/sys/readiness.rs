@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, openat};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, pipe2, read, unlinkat};
 
@@ -22,7 +22,7 @@ use super::files;
 /// As pipe2(2); `InvalidInput`: the limit of open files is not above `number`.
 pub(super) fn open_pipe(number: RawFd) -> io::Result<(OwnedFd, OwnedFd)> {
     let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if number as u64 >= limit {
+    if number as rlim_t >= limit {
         let why = format!(
             "--ready fd:{number} is not below the limit of open files, {limit}: write a lower number"
         );
