@@ -422,11 +422,11 @@ fn a_usage_error_is_one_line_with_the_correction() {
         ),
         (
             &["-k", "5", "x"],
-            "--kill-mode: '5' is none of process, mixed, group: did you mean --grace 5?",
+            "--kill-mode: '5' is not one of process, mixed, group: did you mean --grace 5?",
         ),
         (
             &["-k", "1.5s", "x"],
-            "--kill-mode: '1.5s' is none of process, mixed, group: did you mean --grace 1.5s?",
+            "--kill-mode: '1.5s' is not one of process, mixed, group: did you mean --grace 1.5s?",
         ),
         (
             &["-9", "x"],
@@ -451,7 +451,7 @@ fn a_usage_error_is_one_line_with_the_correction() {
         ),
         (
             &["--stop-delay", "never", "x"],
-            "--stop-delay: a stop that is delayed for ever is none: write less than --grace",
+            "--stop-delay: the stop signal would never be sent: write less than --grace",
         ),
         (
             &["--report", "fd:x", "x"],
@@ -459,15 +459,15 @@ fn a_usage_error_is_one_line_with_the_correction() {
         ),
         (
             &["-k", "groups", "x"],
-            "--kill-mode: 'groups' is none of process, mixed, group: did you mean group?",
+            "--kill-mode: 'groups' is not one of process, mixed, group: did you mean group?",
         ),
         (
             &["-k", "all", "x"],
-            "--kill-mode: 'all' is none of process, mixed, group",
+            "--kill-mode: 'all' is not one of process, mixed, group",
         ),
         (
             &["--log-format", "JSON", "x"],
-            "--log-format: 'JSON' is none of auto, text, journal, json: did you mean json?",
+            "--log-format: 'JSON' is not one of auto, text, journal, json: did you mean json?",
         ),
         (
             &["-k"],

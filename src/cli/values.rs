@@ -51,7 +51,7 @@ pub(super) fn word<T: Copy>(value: &OsStr, table: Words<T>) -> Result<T, String>
         let meant = similar(value, words.iter().copied());
         let meant = meant.map(|word| format!(": did you mean {word}?"));
         format!(
-            "'{value}' is none of {}{}",
+            "'{value}' is not one of {}{}",
             words.join(", "),
             meant.unwrap_or_default()
         )
@@ -134,7 +134,7 @@ pub(super) fn ready_by(value: &OsStr) -> Result<ReadyBy, String> {
 
 pub(super) fn stop_delay(value: &OsStr) -> Result<Duration, String> {
     wait(value)?
-        .ok_or_else(|| "a stop that is delayed for ever is none: write less than --grace".into())
+        .ok_or_else(|| "the stop signal would never be sent: write less than --grace".into())
 }
 
 pub(super) fn bounded(value: &OsStr) -> Result<Duration, String> {

@@ -76,7 +76,7 @@ fn a_command_line(input: &[u8]) {
                 "write ",
                 "did you mean ",
                 "see 'bowout --help",
-                "is none of ",
+                "is not one of ",
                 "leave ",
                 "give it once",
                 "is given as ",
