@@ -87,7 +87,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         if self.terminal.is_some() && received.sender.kernel && to_group {
             return;
         }
-        self.replacing.is_stopping |= self.is_stop_request(received);
+        self.replacing.is_stopping |= self.machine.is_stop_request(self.received(*received));
         for supervisor in self.supervisors() {
             // A filter may refuse rt_sigqueueinfo(2); the sender is then the guard.
             let forwarded = signals::forward(supervisor, received)

@@ -167,7 +167,10 @@ impl<K: Kernel> Supervisor<'_, K> {
                 let batch = self.tree.kernel.signals(&self.intake);
                 self.now = self.tree.kernel.clock();
                 let late = self.now >= until;
-                let asked = batch.signals.iter().any(|it| self.is_stop_request(it));
+                let asked = batch
+                    .signals
+                    .iter()
+                    .any(|it| self.machine.is_stop_request(self.received(*it)));
                 if !over && (late || asked) {
                     (over, until) = (true, self.now + UNKILLABLE);
                     self.end_hook();

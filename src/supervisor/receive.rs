@@ -24,37 +24,36 @@ impl<K: Kernel> Supervisor<'_, K> {
         self.machine.acted(read, self.tree.kernel.clock());
     }
 
-    /// True if this signal asks for the stop. For this, no sender is looked for in the tree.
-    pub(super) fn is_stop_request(&self, intaken: &Intaken) -> bool {
-        self.machine.is_stop_request(Received {
-            signal: intaken.signal,
-            side: self.kin.side(intaken.sender),
-            value: intaken.value,
-            shared_group: false,
-        })
+    /// The signal for the machine. The sender was not looked for in the tree.
+    pub(super) fn received(
+        &self,
+        Intaken {
+            signal,
+            sender,
+            value,
+        }: Intaken,
+    ) -> Received {
+        let (side, shared_group) = (self.kin.side(sender), false);
+        Received {
+            signal,
+            side,
+            value,
+            shared_group,
+        }
     }
 
-    fn signal(&mut self, intaken: Intaken, group: bool) {
-        let Intaken {
-            signal,
-            mut sender,
-            value,
-        } = intaken;
+    fn signal(&mut self, mut intaken: Intaken, group: bool) {
+        let pid = intaken.sender.pid;
         // When a terminal hangs up, the kernel sends SIGHUP to the session leader alone
         // (drivers/tty/tty_jobctrl.c), and a shell sends it on to its jobs, each as a group: the
         // terminal is the origin of that one, too.
-        sender.kernel |= signal == Signal::HUP
-            && sender.pid == tty::session_leader()
+        intaken.sender.kernel |= intaken.signal == Signal::HUP
+            && pid == tty::session_leader()
             && self.terminal.as_ref().is_some_and(Terminal::is_hung_up);
-        let mut received = Received {
-            signal,
-            side: self.kin.side(sender),
-            value,
-            shared_group: false,
-        };
+        let mut received = self.received(intaken);
         if received.side == Side::Process
             && self.machine.weighs_side(received)
-            && self.tree.contains(sender.pid)
+            && self.tree.contains(pid)
         {
             received.side = Side::Tree;
         }
@@ -67,7 +66,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                 (Side::Terminal, None) => true,
                 (_, _) => false,
             };
-        self.step(Event::Signal(received), Some(sender));
+        self.step(Event::Signal(received), Some(intaken.sender));
     }
 
     /// With `--parent-death-signal`: acts on the signal once the parent has exited, as if the
