@@ -15,8 +15,9 @@ pub(super) const BURST: Duration = Duration::from_millis(50);
 /// The longest time for which acting on a request is part of it. Where it takes longer, bowout
 /// itself was stopped, and the next request is a second one.
 pub(super) const ACTING: Duration = Duration::from_millis(200);
-/// The shortest time between two different stop signals of one sender that escalates.
-pub(super) const CLIMB: Duration = Duration::from_millis(900);
+/// The shortest time between two different stop signals of one sender that escalates. Such senders
+/// wait for at least 1 s; a busy machine delays the first signal and not the second.
+pub(super) const CLIMB: Duration = Duration::from_millis(750);
 
 /// The meaning of a stop request after the earlier ones of its side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

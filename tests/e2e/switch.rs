@@ -41,7 +41,7 @@ fn a_sender_that_escalates_is_followed() {
         bowout.kill(INT);
         bowout.expect(INT);
         let asked = Instant::now();
-        after(asked, Duration::from_millis(950));
+        after(asked, Duration::from_millis(800));
         bowout.kill(TERM);
         bowout.expect(TERM);
         assert_eq!(bowout.end(), Status::Code(5), "{home:?}");
@@ -71,7 +71,7 @@ fn start_stop_daemon_escalates_through_bowout() {
         "--pid",
         &pid,
         "--retry",
-        "INT/1/TERM/60/KILL/1",
+        "INT/2/TERM/60/KILL/1",
     ]);
     let mut stopper = leftovers::spawn(&mut command).expect("start-stop-daemon runs");
     assert_eq!(bowout.end(), Status::Code(0), "{:#?}", bowout.err.seen());

@@ -291,7 +291,7 @@ fn a_repeat_can_be_forwarded_or_ignored() {
         ..settings()
     })
     .then(1000, process(Signal::TERM), "TERM+CONT>child")
-    .then(1800, process(Signal::INT), "")
+    .then(1700, process(Signal::INT), "")
     .deadline(9000, LAST);
     // Another signal of the same burst is not a duplicate, even where `--remap` translates both
     // into the same one.
@@ -1386,18 +1386,18 @@ fn a_child_that_vanishes_is_our_own_failure() {
 fn a_sender_that_escalates_is_not_impatient() {
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
-        .then(1900, process(Signal::TERM), "TERM+CONT>child")
-        .then(2800, process(Signal::ABRT), "ABRT+CONT>child")
+        .then(1750, process(Signal::TERM), "TERM+CONT>child")
+        .then(2500, process(Signal::ABRT), "ABRT+CONT>child")
         .then(9000, process(Signal::INT), "KILL>all");
-    // A script waits longer: two signals within 900 ms are from an impatient user.
+    // A script waits longer: two signals within 750 ms are from an impatient user.
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
-        .then(1899, process(Signal::TERM), "KILL>all");
+        .then(1749, process(Signal::TERM), "KILL>all");
     // The time counts from the sender's previous request.
     Play::new(settings())
         .then(1000, process(Signal::INT), "INT+CONT>child")
         .then(1040, process(Signal::INT), "")
-        .then(1939, process(Signal::TERM), "KILL>all");
+        .then(1789, process(Signal::TERM), "KILL>all");
     // `--stop-signal` replaces the first signal alone, `--remap` translates each. A signal that was
     // sent is not sent again.
     let quit = Settings {

@@ -8,7 +8,7 @@ use super::*;
 /// How long one request may take to arrive.
 pub(in super::super) const BURST: Duration = Duration::from_millis(50);
 /// The shortest time between two signals of a sender that escalates.
-pub(in super::super) const CLIMB: Duration = Duration::from_millis(900);
+pub(in super::super) const CLIMB: Duration = Duration::from_millis(750);
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(500);
 const PASS: Duration = Duration::from_millis(20);
