@@ -16,7 +16,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// `--max-runtime` ran out, as in timeout(1).
+    /// A time limit ran out, as in timeout(1).
     pub(crate) const TIMED_OUT: Self = Self::Code(124);
     /// A failure of bowout: usage, or a system call without which the command cannot be started.
     pub(crate) const OWN_FAILURE: Self = Self::Code(125);

@@ -63,15 +63,22 @@ fn interrupt(pty: &mut Pty, answer: &str) {
 ///   and a program that looks in between sees a key. This also happens without bowout, where the
 ///   foreground has two processes.
 fn interrupt_prompt(pty: &mut Pty, answer: &str) {
-    let program = program(pty.pid);
-    pty.until("the program waits for keys", |_| {
-        waits_for_keys(program).then_some(())
-    });
+    await_keys(pty);
     cancel(pty);
+    await_keys(pty);
     if !answer.is_empty() {
         pty.type_keys("\r");
         pty.see(answer);
     }
+}
+
+/// Waits until the program waits for keys. A signal wakes it at once: after a Ctrl-C, it has then
+/// acted on it. A key that it reads before that is dropped with the line.
+fn await_keys(pty: &mut Pty) {
+    let program = program(pty.pid);
+    pty.until("the program waits for keys", |_| {
+        waits_for_keys(program).then_some(())
+    });
 }
 
 /// Types a line and waits for the program's output.
@@ -277,6 +284,7 @@ fn a_pager_goes_on() {
     shell.0.type_keys("F");
     shell.0.see("Waiting for data");
     interrupt(&mut shell.0, "");
+    await_keys(&mut shell.0);
     shell.0.type_keys("?line-321\r");
     shell.0.see("line-325");
     interrupt_prompt(&mut shell.0, "");
