@@ -30,7 +30,7 @@ fn after(from: Instant, wait: Duration) {
 const SAVES: &str =
     "trap '' INT; trap 'echo saving; exit 0' TERM; echo ready 0; while :; do sleep .02; done";
 
-/// INT, then TERM a second later, is the sender's own escalation, not a repeat.
+/// INT, then TERM 0.8 s later, is the sender's own escalation, not a repeat.
 #[test]
 fn a_sender_that_escalates_is_followed() {
     for home in homes() {
