@@ -34,7 +34,7 @@ pub(crate) use types::{
 };
 
 /// The supervision of one child, from its start to its end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     settings: Settings,
     place: Place,
@@ -97,33 +97,9 @@ impl Machine {
         Self {
             runs_until: later(Some(now), settings.max_runtime),
             ready_until: later(Some(now), settings.ready_timeout),
-            alive_until: None,
-            is_ready: false,
             settings,
             place,
-            phase: Phase::Running,
-            ended: None,
-            until: None,
-            grace: None,
-            begun: None,
-            begun_by: None,
-            tick: None,
-            asked: [None; Side::COUNT],
-            sent: SignalSet::default(),
-            forwarded: SignalSet::default(),
-            hook_lives: false,
-            hook_runs: false,
-            pre_kill: 0,
-            waiting: vec![],
-            tree_asked: None,
-            put_off: None,
-            fewest: None,
-            timed_out: false,
-            paused: None,
-            halted: None,
-            group_stop: None,
-            watch: None,
-            step: Step::default(),
+            ..Self::default()
         }
     }
 

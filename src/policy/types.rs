@@ -184,9 +184,10 @@ pub(crate) enum Event {
 }
 
 /// Where the supervision stands. Whether the child has exited is a fact beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// No stop is under way.
+    #[default]
     Running,
     /// The stop began; the stop signal follows the hook that runs, or the delay.
     Preparing { hook: Option<usize> },

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -13,7 +14,7 @@ use nix::unistd::{Pid, getpgid, getsid};
 
 use super::child::Child;
 use super::proc::{self, Process};
-use super::signals::{self, Batch, Intake};
+use super::signals::{self, Batch, Intake, Queued};
 use super::spawn::Spawn;
 use super::this_process;
 use super::wait;
@@ -159,9 +160,11 @@ impl Kernel for Linux {
         match (to, value) {
             (To::Process(pid), _) => signals::send(pid, signal, value),
             (To::Group(group), None) => signals::send(-group, signal, None),
-            (To::Group(leader), Some(value)) => signals::queue_to_group(leader, signal, value),
-            (To::Pinned(pin), _) => pidfd_send_signal(pin, signal, 0),
-            (To::PinnedGroup(pin), _) => pidfd_send_signal(pin, signal, PROCESS_GROUP),
+            (To::Group(leader), value) => {
+                pidfd_send_signal(&self.pin(leader)?, signal, value, PROCESS_GROUP)
+            }
+            (To::Pinned(pin), _) => pidfd_send_signal(pin, signal, None, 0),
+            (To::PinnedGroup(pin), _) => pidfd_send_signal(pin, signal, None, PROCESS_GROUP),
             (To::Everything, _) if proc::is_initial_namespace() => Err(Errno::EPERM.into()),
             (To::Everything, _) => signals::send(-1, signal, None),
         }
@@ -209,18 +212,17 @@ impl Kernel for Linux {
 const PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// pidfd_send_signal(2): `ESRCH` where the process is reaped, or its group is empty.
-fn pidfd_send_signal(pin: &OwnedFd, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
-    let none = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: an open descriptor and numbers; no siginfo is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pin.as_raw_fd(),
-            signal.number(),
-            none,
-            flags,
-        )
-    };
+fn pidfd_send_signal(
+    pin: &OwnedFd,
+    signal: Signal,
+    value: Option<u64>,
+    flags: libc::c_uint,
+) -> io::Result<()> {
+    let info = value.map(|value| Queued::by_us(signal, value));
+    let info = info.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let (call, pin) = (libc::SYS_pidfd_send_signal, pin.as_raw_fd());
+    // SAFETY: numbers, and null or a pointer to at least as many bytes as the kernel reads.
+    let result = unsafe { libc::syscall(call, pin, signal.number(), info, flags) };
     Errno::result(result)?;
     Ok(())
 }

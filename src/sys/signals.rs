@@ -255,24 +255,6 @@ impl Batch {
     }
 }
 
-/// Queues a signal with a value to every process of the group that `leader` leads, an unreaped
-/// child of bowout: pidfd_send_signal(2) with `PIDFD_SIGNAL_PROCESS_GROUP`.
-///
-/// # Errors
-/// `EINVAL`: a kernel before 6.9. Else as pidfd_open(2) and [`send`].
-pub(super) fn queue_to_group(leader: libc::pid_t, signal: Signal, value: u64) -> io::Result<()> {
-    /// linux/pidfd.h; missing in libc.
-    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-    let fd = this_process::pidfd_open(leader)?;
-    let (number, sender) = (signal.number(), (this_process::id(), getuid().as_raw()));
-    let info = Queued::new(signal, libc::SI_QUEUE, sender, value);
-    let (call, flags) = (libc::SYS_pidfd_send_signal, PIDFD_SIGNAL_PROCESS_GROUP);
-    // SAFETY: numbers, and a pointer to at least as many bytes as the kernel reads.
-    let sent = unsafe { libc::syscall(call, fd.as_raw_fd(), number, &raw const info, flags) };
-    Errno::result(sent)?;
-    Ok(())
-}
-
 /// Sends on a received signal to `pid`, with its sender and its value (rt_sigqueueinfo(2)).
 ///
 /// # Errors
@@ -298,7 +280,7 @@ pub(crate) fn forward(pid: libc::pid_t, received: &Intaken) -> io::Result<()> {
 
 /// The kernel's `siginfo_t` of a queued signal (sigaction(2)), at least 128 bytes long.
 #[repr(C)]
-struct Queued {
+pub(super) struct Queued {
     signal: [libc::c_int; 3],
     /// The kernel's union begins at a pointer's alignment.
     sender: [usize; 0],
@@ -309,6 +291,12 @@ struct Queued {
 }
 
 impl Queued {
+    /// Of a signal that bowout itself queues (sigqueue(3)).
+    pub(super) fn by_us(signal: Signal, value: u64) -> Self {
+        let us = (this_process::id(), getuid().as_raw());
+        Self::new(signal, libc::SI_QUEUE, us, value)
+    }
+
     fn new(signal: Signal, code: i32, (pid, uid): (libc::pid_t, libc::uid_t), value: u64) -> Self {
         Self {
             signal: [signal.number(), 0, code],
