@@ -37,19 +37,19 @@ impl History {
     }
 
     fn text(&self, note: &Note<'_>, earlier: Earlier) -> Option<Text> {
-        let (child, then) = (self.child(), || self.sent_and_next(note));
+        let (child, then) = (|| self.child(), || self.sent_and_next(note));
         Some(match note.fact {
             Fact::Signal {
                 received, outcome, ..
             } => self.signal(note, received, outcome)?,
             Fact::Began(cause, waiting) => self.began(note, cause, waiting),
             Fact::Ready => {
-                text!(Info, "ready"; "{child} is ready after {}", duration(note.now - self.started))
+                text!(Info, "ready"; "{} is ready after {}", child(), duration(note.now - self.started))
             }
             Fact::CtrlC(waiting) => self.requested(note, waiting, Some("Ctrl-C"), &self.why()?),
             Fact::Cancelled => {
-                let text = format!("Ctrl-C: {child} is at its prompt, the stop is cancelled");
-                (Debug, "stop_cancelled", text)
+                let cancelled = "is at its prompt, the stop is cancelled";
+                text!(Debug, "stop_cancelled"; "Ctrl-C: {} {cancelled}", child())
             }
             Fact::ChildExited(exit) => self.child_exited(note, exit)?,
             Fact::HookOver { hook, deadline } if deadline => {
@@ -57,10 +57,10 @@ impl History {
             }
             Fact::HookOver { .. } => (Info, "stop_signal_sent", then()),
             Fact::DelayOver if self.is_by(Cause::Eof) => {
-                text!(Info, "stop_signal_sent"; "{child} goes on: {}", then())
+                text!(Info, "stop_signal_sent"; "{} goes on: {}", child(), then())
             }
             Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
-            Fact::Escalated => text!(Warn, "escalated"; "{child} goes on: {}", then()),
+            Fact::Escalated => text!(Warn, "escalated"; "{} goes on: {}", child(), then()),
             Fact::GraceOver => self.grace_over(note, earlier),
             // Descendants that are killed for the first time were not asked to stop before.
             Fact::KilledAgain if !earlier.killed && self.killed_count() > 0 => {
@@ -74,7 +74,7 @@ impl History {
                 text!(Info, "deadline_late"; "{late}: {}", self.next(note))
             }
             Fact::Extended { asked, .. } => {
-                let (asked, next) = (duration(asked), self.next(note));
+                let (child, asked, next) = (child(), duration(asked), self.next(note));
                 text!(Info, "grace_extended"; "{child} asks for {asked} to exit: {next}")
             }
             Fact::NewChildren => {

@@ -122,6 +122,8 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// and the descendants that it ends.
     fn named(&self, signal: Signal, to: Target, reached: &[Process]) -> Vec<NamedProcess> {
         match (signal, to) {
+            // The usual end.
+            _ if reached.is_empty() => vec![],
             (Signal::KILL, Target::Child) => {
                 let child = self.tree.kernel.stat(self.child.pid());
                 let mut child = self.tree.kernel.name(child.as_slice());
