@@ -151,15 +151,15 @@ impl Draft {
         }
     }
 
-    /// Checks the options against each other. `default_grace` is called only where no grace period
-    /// was given.
+    /// Checks the options against each other, and completes the configuration. `default_grace` is
+    /// called only where no grace period was given.
     ///
     /// # Errors
     /// Two options that contradict each other, both typed or both from the environment.
     pub(crate) fn check(
-        mut self,
+        &mut self,
         default_grace: impl FnOnce() -> Duration,
-    ) -> Result<Config, Error> {
+    ) -> Result<&Config, Error> {
         self.check_kill_mode()?;
         self.check_service()?;
         self.check_ladder(default_grace)?;
@@ -195,7 +195,7 @@ impl Draft {
         }
         policy.hooks = self.config.pre_stop.len();
         policy.pre_kill = self.config.pre_kill.len();
-        Ok(self.config)
+        Ok(&self.config)
     }
 
     /// Which processes are signalled, and whether bowout waits for the tree: only if it signals it.
@@ -413,7 +413,7 @@ mod tests {
             set(&mut draft);
         }
         let config = draft.check(|| Duration::from_secs(secs));
-        config.map(|config| config.policy)
+        config.map(|config| config.policy.clone())
     }
 
     fn ladder(text: &str) -> Ladder {

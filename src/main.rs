@@ -54,14 +54,14 @@ use sys::signals::Inherited;
 
 /// The program: takes the words of the command line and the inherited state, returns how to exit.
 fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    match cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
+    match &mut cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
         Ok(draft) => carry_out(draft, inherited).unwrap_or_else(|error| fail(&error)),
         Err(stop) => end(stop, args),
     }
 }
 
 /// Runs the command, or prints the plan of a stop.
-fn carry_out(draft: Draft, inherited: &Inherited) -> Result<Exit, Error> {
+fn carry_out(draft: &mut Draft, inherited: &Inherited) -> Result<Exit, Error> {
     log::init(draft.verbosity, draft.log_format)?;
     if !draft.misspelt.is_empty() {
         let names = draft.misspelt.join(", ");
@@ -70,9 +70,9 @@ fn carry_out(draft: Draft, inherited: &Inherited) -> Result<Exit, Error> {
     let as_json = draft.log_format == log::Format::Json;
     let config = draft.check(default_grace)?;
     if config.explain {
-        return Ok(explain_stop(&config, inherited, as_json));
+        return Ok(explain_stop(config, inherited, as_json));
     }
-    supervisor::supervise(&config, inherited)
+    supervisor::supervise(config, inherited)
 }
 
 #[cold]
@@ -96,14 +96,14 @@ fn default_grace() -> Duration {
     config::default_grace(sys::environment::variables(config::names_home), &kernel)
 }
 
-fn end(stop: Stop, args: &[OsString]) -> Exit {
+fn end(stop: &Stop, args: &[OsString]) -> Exit {
     if !matches!(stop, Stop::Info(_)) {
         // A second error, in BOWOUT_LOG, waits until the first is corrected.
         let _ = log::init(log::Verbosity::default(), cli::log_format(args));
     }
     match stop {
-        Stop::Info(text) => sys::this_process::print(&text),
-        Stop::Usage(text) => fail(&Error::own(text)),
+        Stop::Info(text) => sys::this_process::print(text),
+        Stop::Usage(text) => fail(&Error::own(text.as_str())),
         Stop::Alone => {
             let text = cli::alone(std::io::stderr().is_terminal());
             event!(Level::Error, "error", exit_code = Exit::OWN_FAILURE.number(); "{text}");

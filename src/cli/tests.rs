@@ -204,8 +204,8 @@ fn where_the_quick_path_reads_a_line_clap_reads_the_same() {
 /// The configuration of a whole line, or its error without the name of the option.
 fn meaning(draft: Result<Draft, Stop>) -> Result<Config, String> {
     match draft {
-        Ok(draft) => {
-            let config = draft.check(|| Duration::from_secs(8));
+        Ok(mut draft) => {
+            let config = draft.check(|| Duration::from_secs(8)).cloned();
             let config = config.map_err(|error| error.to_string())?;
             Ok(Config {
                 origins: vec![],

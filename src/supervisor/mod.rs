@@ -135,14 +135,22 @@ fn run(
         Intake::open().map_err(|error| Error::own(format!("cannot receive signals: {error}")))?;
     let kernel = Linux::open();
     outputs.note_oom_kills();
-    let started = place::watch_parent(config.parent_death_signal).and_then(|parent| {
+    let mut started = place::watch_parent(config.parent_death_signal).and_then(|parent| {
         let part = match part {
             Some(part) => (part, Batch::default()),
             None => Part::divide(config, &kernel, &intake)?,
         };
         Supervisor::start(config, inherited, &outputs, (kernel, intake), parent, part)
     });
-    let mut supervisor = started.inspect_err(|error| outputs.write_failure(config, error))?;
+    let (supervisor, before) = match &mut started {
+        // Not moved: a copy of it would stay on the stack.
+        Ok((supervisor, before)) => (supervisor, before),
+        Err(error) => {
+            outputs.write_failure(config, error);
+            return Err(error.clone());
+        }
+    };
+    supervisor.begin(before);
     let exit = loop {
         if let Part::Guard(..) = supervisor.part {
             match supervisor.guard_turn() {
@@ -150,7 +158,7 @@ fn run(
                 Turn::Exit(exit) => break exit,
                 Turn::Instance(part) => {
                     // It holds the guard's resources: named sockets and open files.
-                    mem::forget(supervisor);
+                    mem::forget(started);
                     let another = Outputs::open(config, Some(&outputs))?;
                     mem::forget(outputs);
                     return run(config, inherited, another, Some(part));
@@ -167,7 +175,7 @@ fn run(
     // Its socket has a name in the file system.
     drop(supervisor.relay.take());
     // The kernel frees everything else at once.
-    mem::forget(supervisor);
+    mem::forget(started);
     failure.map_or(Ok(exit), Err)
 }
 

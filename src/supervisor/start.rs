@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +29,8 @@ use crate::sys::tty::Terminal;
 use crate::sys::wait;
 
 impl<'a, K: Kernel> Supervisor<'a, K> {
-    /// Starts the command.
+    /// Starts the command. Returns also the signals that were received before it was started:
+    /// [`Supervisor::begin`] takes them.
     ///
     /// # Errors
     /// A fault that prevents the start; no process was started then.
@@ -41,7 +43,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         (kernel, intake): (K, K::Intake),
         parent: Option<Parent>,
         (part, before): (Part, Batch),
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, [Batch; 2]), Error> {
         let containment = contain(&part);
         let relay = relay_of(&part, config);
         let mut tree = Tree::new(kernel, this_process::id());
@@ -56,7 +58,7 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
         tree.adopt(child.pid(), terminal.is_none());
         let (policy, stdin) = share(config, &part);
         let (now, history) = begin_history(config, (place, containment), child.pid(), &tree.kernel);
-        let mut supervisor = Self {
+        let supervisor = Self {
             inherited,
             kin: Kin {
                 parent: this_process::parent(),
@@ -85,12 +87,17 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
             more: early.children,
             config,
         };
-        supervisor.release();
-        supervisor.signals(before.signals, false);
-        supervisor.signals(early.signals, false);
+        Ok((supervisor, [before, early]))
+    }
+
+    /// Begins to supervise, with the signals that were received before.
+    pub(super) fn begin(&mut self, before: &mut [Batch; 2]) {
+        self.release();
+        for batch in before {
+            self.signals(mem::take(&mut batch.signals), false);
+        }
         // A parent that exited before it could be watched makes no descriptor readable.
-        supervisor.parent_exit();
-        Ok(supervisor)
+        self.parent_exit();
     }
 
     /// Closes every descriptor that is not bowout's own: the child has them.
@@ -241,7 +248,6 @@ pub(super) fn begin_history<K: Kernel>(
 
 /// The relay, where there is a manager to pass messages on to, or `--notify relay`. Where it cannot
 /// be opened, as in a unit without AF_UNIX, the command keeps the manager's NOTIFY_SOCKET.
-#[cold]
 fn relay(config: &Config, manager: Option<&OsStr>) -> Option<Relay> {
     let wanted = match config.notify {
         Notify::Auto | Notify::Exec => manager.is_some() || config.needs_relay(),

@@ -73,6 +73,7 @@ impl Relay {
     /// # Errors
     /// `InvalidInput`: `manager` is not the address of a Unix socket. Else as socket(2) and
     /// bind(2): above all a unit that must not use `AF_UNIX`.
+    #[cold]
     pub(crate) fn open(manager: Option<&OsStr>) -> io::Result<Self> {
         let manager = manager.map(Manager::new).transpose()?;
         let socket = UnixDatagram::unbound()?;
