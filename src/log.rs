@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use env_logger::{Builder, Target};
 use humantime::format_rfc3339_millis;
@@ -22,6 +23,10 @@ pub(crate) const TARGET: &str = "bowout";
 const FILTER: &str = "BOWOUT_LOG";
 /// The key of the JSON members in a record.
 const MEMBERS: &str = "members";
+
+/// The format is JSON: the other ones have no members, which cost more than the rest of a line.
+/// Static: the log crate is called from any place.
+static JSON: AtomicBool = AtomicBool::new(false);
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +70,7 @@ pub(crate) fn init(verbosity: Verbosity, format: Format) -> Result<(), Error> {
         Format::Auto if sys::stderr::is_journal() => Format::Journal,
         format => format,
     };
+    JSON.store(format == Format::Json, Ordering::Relaxed);
     let mut builder = Builder::new();
     builder.filter_level(verbosity.level());
     let filter =
@@ -139,7 +145,11 @@ pub(crate) fn log(
     if !log::log_enabled!(target: TARGET, level) {
         return;
     }
-    let members = members(event, fields);
+    let members = if JSON.load(Ordering::Relaxed) {
+        members(event, fields)
+    } else {
+        String::new()
+    };
     let members = [(MEMBERS, members.as_str())];
     let record = Record::builder()
         .target(TARGET)
