@@ -70,7 +70,8 @@ pub(crate) struct Tree<K: Kernel> {
     /// The child, pinned before it was reaped: leads to the rest of its group.
     pin: Option<K::Pin>,
     hook: Option<libc::pid_t>,
-    known: BTreeMap<libc::pid_t, Known>,
+    /// In boxes: a node of the map has room for eleven, and most trees have one process.
+    known: BTreeMap<libc::pid_t, Box<Known>>,
     passes: usize,
     /// SIGKILL was sent to the tree before.
     killed: bool,
@@ -131,7 +132,7 @@ impl<K: Kernel> Tree<K> {
             sent: SignalSet::default(),
             pass: self.passes,
         };
-        self.known.insert(pid, known);
+        self.known.insert(pid, Box::new(known));
     }
 
     /// SIGKILL to the hook's process group.

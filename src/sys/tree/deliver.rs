@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::{Known, Tree};
+use super::Tree;
 use crate::signal::{Signal, Target};
 use crate::sys::kernel::{Kernel, To};
 use crate::sys::proc::Process;
@@ -14,6 +15,11 @@ use crate::sys::proc::Process;
 /// How many passes SIGKILL makes at the most: each finds the processes that were forked during the
 /// one before.
 const PASSES: usize = 16;
+/// How long bowout gives way to the processes that were sent a stop signal. Where they share its
+/// only processor, they would otherwise run after bowout's looks at them and its log lines, 0.1 ms
+/// later. Not sched_yield(2), which lets others run for a whole time slice on a busy machine.
+const GIVE_WAY: Duration = Duration::from_micros(50);
+
 /// The result of a signal.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -140,10 +146,10 @@ impl<K: Kernel> Tree<K> {
             let is_wanted = |process: &Process| self.is_wanted(process, order.signal, to);
             // One call signals the whole group: not where it has a member that is to be left out.
             let whole = found.iter().all(|process| {
-                let killed = |known: &Known| known.was_sent(Signal::KILL);
                 Some(process.group) != self.group
                     || is_wanted(process)
-                    || self.known.get(&process.pid).is_some_and(killed)
+                    || (self.known.get(&process.pid))
+                        .is_some_and(|known| known.was_sent(Signal::KILL))
             });
             found
                 .retain(|process| is_wanted(process) && met.insert((process.pid, process.started)));
@@ -224,12 +230,7 @@ impl<K: Kernel> Tree<K> {
                 self.send(&process, order.signal, order.value)
             };
             match sent {
-                Ok(()) => {
-                    if order.wake {
-                        self.wake(&process);
-                    }
-                    tally.reached.push(process);
-                }
+                Ok(()) => tally.reached.push(process),
                 // It died of the signal to its group and was reaped, or exited by itself. The child
                 // cannot have been reaped.
                 Err(error)
@@ -240,6 +241,11 @@ impl<K: Kernel> Tree<K> {
                 }
                 Err(error) => tally.refused.push((process, error)),
             }
+        }
+        if order.wake && !tally.reached.is_empty() {
+            self.kernel
+                .wait(Some(self.kernel.clock() + GIVE_WAY), &[], None);
+            tally.reached.iter().for_each(|process| self.wake(process));
         }
         tally
     }

@@ -190,7 +190,7 @@ impl<K: Kernel> Tree<K> {
                 sent: known.map(|known| known.sent).unwrap_or_default(),
                 pass: self.passes,
             };
-            self.known.insert(process.pid, known);
+            self.known.insert(process.pid, Box::new(known));
             !bystander
         });
         found
