@@ -53,10 +53,14 @@ use exit::Exit;
 use sys::signals::Inherited;
 
 /// The program: takes the words of the command line and the inherited state, returns how to exit.
-fn run(args: &[OsString], inherited: &Inherited) -> Exit {
-    match &mut cli::parse(args, sys::environment::variables(|byte| byte == b'B')) {
-        Ok(draft) => carry_out(draft, inherited).unwrap_or_else(|error| fail(&error)),
-        Err(stop) => end(stop, args),
+fn run(args: Vec<OsString>, inherited: &Inherited) -> Exit {
+    match &mut cli::parse(&args, sys::environment::variables(|byte| byte == b'B')) {
+        Ok(draft) => {
+            // Their memory serves the strings of the supervision.
+            drop(args);
+            carry_out(draft, inherited).unwrap_or_else(|error| fail(&error))
+        }
+        Err(stop) => end(stop, &args),
     }
 }
 

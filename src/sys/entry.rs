@@ -33,7 +33,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
         // SAFETY: the C runtime passes argc pointers to strings that outlive main (C17, 5.1.2.2.1).
         .map(|i| unsafe { OsStr::from_bytes(CStr::from_ptr(*argv.add(i)).to_bytes()) }.to_owned())
         .collect();
-    end(crate::run(&args, &inherited))
+    end(crate::run(args, &inherited))
 }
 
 /// Keeps bowout's own descriptors from becoming 0, 1 or 2 if bowout was started with one of these

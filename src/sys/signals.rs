@@ -11,7 +11,7 @@
 //! unblocks a fault that it raises itself (kernel/signal.c, `force_sig_info_to_task`).
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -183,14 +183,11 @@ impl Intake {
     pub(crate) fn read(&self) -> Batch {
         let mut batch = Batch::default();
         for _ in 0..READS {
-            // SAFETY: a signalfd_siginfo may be all zero; the kernel writes whole ones.
-            let (infos, read) = unsafe {
-                let mut infos: [libc::signalfd_siginfo; AT_ONCE] = mem::zeroed();
-                let (into, size) = (infos.as_mut_ptr().cast(), size_of_val(&infos));
-                let read = libc::read(self.0.as_raw_fd(), into, size);
-                (infos, Errno::result(read))
-            };
-            let read = match read {
+            let mut infos = [const { MaybeUninit::<libc::signalfd_siginfo>::uninit() }; AT_ONCE];
+            let (into, size) = (infos.as_mut_ptr().cast(), size_of_val(&infos));
+            // SAFETY: a buffer of the size that is passed.
+            let read = unsafe { libc::read(self.0.as_raw_fd(), into, size) };
+            let read = match Errno::result(read) {
                 Ok(bytes) => bytes as usize / size_of::<libc::signalfd_siginfo>(),
                 // EAGAIN: no signal is pending. Only a filter causes another error.
                 Err(error) => {
@@ -206,6 +203,8 @@ impl Intake {
                 }
             };
             for info in &infos[..read] {
+                // SAFETY: the kernel has written whole ones.
+                let info = unsafe { info.assume_init_ref() };
                 let (signal, pid) = (info.ssi_signo as i32, info.ssi_pid as i32);
                 batch.add(signal, info.ssi_code, pid, info.ssi_uid, info.ssi_ptr);
             }
