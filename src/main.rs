@@ -56,7 +56,7 @@ use sys::signals::Inherited;
 fn run(args: Vec<OsString>, inherited: &Inherited) -> Exit {
     match &mut cli::parse(&args, sys::environment::variables(|byte| byte == b'B')) {
         Ok(draft) => {
-            // Their memory serves the strings of the supervision.
+            // The memory of the words serves the strings of the supervision.
             drop(args);
             carry_out(draft, inherited).unwrap_or_else(|error| fail(&error))
         }

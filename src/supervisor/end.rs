@@ -110,7 +110,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             self.dropped.log(relay, self.now, true);
             // bowout may have waited for the manager meanwhile.
             let late = self.tree.kernel.signals(&self.intake);
-            self.signals(late.signals, true);
+            self.signals(&late.signals, true);
         }
         if let Some(terminal) = &self.terminal {
             terminal.restore(!matches!(self.machine.ended(), Some(Exit::Code(_))));

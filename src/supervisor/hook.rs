@@ -178,7 +178,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                     // It is in state D. bowout exits without it.
                     self.hook = None;
                 }
-                self.signals(batch.signals, true);
+                self.signals(&batch.signals, true);
                 self.children();
             }
         }

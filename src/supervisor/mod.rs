@@ -142,14 +142,11 @@ fn run(
         };
         Supervisor::start(config, inherited, &outputs, (kernel, intake), parent, part)
     });
-    let (supervisor, before) = match &mut started {
-        // Not moved: a copy of it would stay on the stack.
-        Ok((supervisor, before)) => (supervisor, before),
-        Err(error) => {
-            outputs.write_failure(config, error);
-            return Err(error.clone());
-        }
-    };
+    // Not moved: a copy of it would stay on the stack.
+    let (supervisor, before) = started.as_mut().map_err(|error| {
+        outputs.write_failure(config, error);
+        error.clone()
+    })?;
     supervisor.begin(before);
     let exit = loop {
         if let Part::Guard(..) = supervisor.part {
@@ -208,7 +205,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         if batch.children || self.more {
             self.children();
         }
-        self.signals(batch.signals, true);
+        self.signals(&batch.signals, true);
         self.parent_exit();
         self.obey_guard();
         self.read_readiness();

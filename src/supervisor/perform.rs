@@ -122,7 +122,7 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// and the descendants that it ends.
     fn named(&self, signal: Signal, to: Target, reached: &[Process]) -> Vec<NamedProcess> {
         match (signal, to) {
-            // The usual end.
+            // No process was signalled: the usual end, or a refusal.
             _ if reached.is_empty() => vec![],
             (Signal::KILL, Target::Child) => {
                 let child = self.tree.kernel.stat(self.child.pid());

@@ -13,13 +13,13 @@ use crate::sys::tty::{self, Terminal};
 impl<K: Kernel> Supervisor<'_, K> {
     /// Steps the signals that were read at one moment. `group`: the child was started by then, and
     /// has received a signal to a group that it shares with bowout.
-    pub(super) fn signals(&mut self, signals: Vec<Intaken>, group: bool) {
+    pub(super) fn signals(&mut self, signals: &[Intaken], group: bool) {
         if signals.is_empty() {
             return;
         }
         let read = self.now;
         for intaken in signals {
-            self.signal(intaken, group);
+            self.signal(*intaken, group);
         }
         self.machine.acted(read, self.tree.kernel.clock());
     }

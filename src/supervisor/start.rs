@@ -3,7 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::mem;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -91,10 +90,10 @@ impl<'a, K: Kernel> Supervisor<'a, K> {
     }
 
     /// Begins to supervise, with the signals that were received before.
-    pub(super) fn begin(&mut self, before: &mut [Batch; 2]) {
+    pub(super) fn begin(&mut self, before: &[Batch; 2]) {
         self.release();
         for batch in before {
-            self.signals(mem::take(&mut batch.signals), false);
+            self.signals(&batch.signals, false);
         }
         // A parent that exited before it could be watched makes no descriptor readable.
         self.parent_exit();

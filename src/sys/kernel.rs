@@ -69,11 +69,12 @@ pub(crate) trait Kernel {
     /// Reaps a child that has exited.
     fn reap(&self, pid: libc::pid_t) -> Usage;
 
-    /// Sends a signal. Only one process, or a group by its number, can be sent a value.
+    /// Sends a signal; [`To::Everything`] without its value.
     ///
     /// # Errors
     /// `ESRCH`: no process is left there. `EPERM`: none may be signalled, or [`To::Everything`] is
-    /// the whole system. `EINVAL`: a kernel before 6.9 cannot send that to a group.
+    /// the whole system. `EINVAL`: a kernel before 6.9 cannot send that to a group. With a value,
+    /// `EAGAIN`: the queue is full; and as [`Kernel::pin`].
     fn send(&self, to: To<'_, Self::Pin>, signal: Signal, value: Option<u64>) -> io::Result<()>;
 
     /// True if the process may be signalled (kill(2), signal 0).
@@ -163,8 +164,8 @@ impl Kernel for Linux {
             (To::Group(leader), value) => {
                 pidfd_send_signal(&self.pin(leader)?, signal, value, PROCESS_GROUP)
             }
-            (To::Pinned(pin), _) => pidfd_send_signal(pin, signal, None, 0),
-            (To::PinnedGroup(pin), _) => pidfd_send_signal(pin, signal, None, PROCESS_GROUP),
+            (To::Pinned(pin), _) => pidfd_send_signal(pin, signal, value, 0),
+            (To::PinnedGroup(pin), _) => pidfd_send_signal(pin, signal, value, PROCESS_GROUP),
             (To::Everything, _) if proc::is_initial_namespace() => Err(Errno::EPERM.into()),
             (To::Everything, _) => signals::send(-1, signal, None),
         }

@@ -741,9 +741,11 @@ impl World {
 
     /// Lets time pass until this process of bowout has something to read, or until the deadline.
     /// Returns false if no event is left to come.
-    pub(super) fn pass_time(&mut self, bowout: Pid, deadline: Option<Time>) -> bool {
+    pub(super) fn pass_time(&mut self, bowout: Pid, deadline: Option<Time>, looks: bool) -> bool {
         loop {
-            if self.is_readable(bowout) || deadline.is_some_and(|deadline| deadline <= self.now) {
+            if looks && self.is_readable(bowout)
+                || deadline.is_some_and(|deadline| deadline <= self.now)
+            {
                 return true;
             }
             let timer = self.timers.first().map(|timer| timer.0);

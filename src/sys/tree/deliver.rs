@@ -15,9 +15,10 @@ use crate::sys::proc::Process;
 /// How many passes SIGKILL makes at the most: each finds the processes that were forked during the
 /// one before.
 const PASSES: usize = 16;
-/// How long bowout gives way to the processes that were sent a stop signal. Where they share its
-/// only processor, they would otherwise run after bowout's looks at them and its log lines, 0.1 ms
-/// later. Not sched_yield(2), which lets others run for a whole time slice on a busy machine.
+/// How long bowout gives way to the processes that were sent a stop signal; the timer slack adds up
+/// to as much (PR_SET_TIMERSLACK(2const)). Where bowout and they share one processor, they would
+/// otherwise run 0.1 ms later: after bowout's looks and log lines. Not sched_yield(2), which lets
+/// others run for a whole time slice on a busy machine.
 const GIVE_WAY: Duration = Duration::from_micros(50);
 
 /// The result of a signal.
@@ -27,6 +28,8 @@ pub(crate) struct Tally {
     pub(crate) reached: Vec<Process>,
     /// The processes that bowout may not signal, and why.
     pub(crate) refused: Vec<(Process, io::Error)>,
+    /// The whole namespace was signalled by one call.
+    everything: bool,
 }
 
 impl Tally {
@@ -36,13 +39,11 @@ impl Tally {
     }
 }
 
-/// A signal, the value that it is queued with, and whether SIGCONT follows to the processes that
-/// are stopped.
+/// A signal, and the value that it is queued with.
 #[derive(Clone, Copy, Debug)]
 struct Order {
     signal: Signal,
     value: Option<u64>,
-    wake: bool,
 }
 
 impl<K: Kernel> Tree<K> {
@@ -56,12 +57,8 @@ impl<K: Kernel> Tree<K> {
         to: Target,
         wake: bool,
     ) -> Tally {
-        let order = Order {
-            signal,
-            value,
-            wake,
-        };
-        match to {
+        let order = Order { signal, value };
+        let tally = match to {
             Target::Child => self.signal_child(order),
             Target::Group => self.signal_group(order),
             _ => self.signal_all(
@@ -71,7 +68,17 @@ impl<K: Kernel> Tree<K> {
                 },
                 to,
             ),
+        };
+        if wake && !tally.reached.is_empty() {
+            let now = self.kernel.clock();
+            self.kernel.wait(Some(now + GIVE_WAY), &[], None);
+            if tally.everything {
+                let _ = self.kernel.send(To::Everything, Signal::CONT, None);
+            } else {
+                tally.reached.iter().for_each(|process| self.wake(process));
+            }
         }
+        tally
     }
 
     fn signal_child(&mut self, order: Order) -> Tally {
@@ -79,8 +86,8 @@ impl<K: Kernel> Tree<K> {
             return self.deliver(vec![self.unread_child()], false, order);
         }
         Tally {
-            reached: vec![],
             refused: vec![(self.unread_child(), Errno::ESRCH.into())],
+            ..Tally::default()
         }
     }
 
@@ -107,7 +114,7 @@ impl<K: Kernel> Tree<K> {
             members.for_each(|known| known.sent = known.sent.with(order.signal));
             return Tally {
                 reached: vec![self.unread_child()],
-                refused: vec![],
+                ..Tally::default()
             };
         }
         let tally = self.signal_child(order);
@@ -242,11 +249,6 @@ impl<K: Kernel> Tree<K> {
                 Err(error) => tally.refused.push((process, error)),
             }
         }
-        if order.wake && !tally.reached.is_empty() {
-            self.kernel
-                .wait(Some(self.kernel.clock() + GIVE_WAY), &[], None);
-            tally.reached.iter().for_each(|process| self.wake(process));
-        }
         tally
     }
 
@@ -344,9 +346,7 @@ impl<K: Kernel> Tree<K> {
                 tally
                     .reached
                     .extend(sent.ok().map(|()| self.unread_child()));
-                if order.wake {
-                    let _ = self.kernel.send(To::Everything, Signal::CONT, None);
-                }
+                tally.everything = true;
             }
             self.sent_to_all = self.sent_to_all.with(order.signal);
             return tally;

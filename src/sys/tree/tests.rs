@@ -746,6 +746,16 @@ fn only_stopped_processes_see_sigcont() {
     }));
     test.tree.signal(TERM, None, Target::Child, true);
     assert_eq!(test.world().sent, [(child, TERM), (child, Signal::CONT)]);
+    // Each receiver has the signal before bowout waits, once, for all of them.
+    let mut test = Test::new();
+    let child = test.child;
+    test.world().no_proc = true;
+    let other = test.world().fork_leader(US);
+    test.tree.signal(TERM, None, Target::All, true);
+    let pids = [child, other];
+    let each = |signal| pids.map(|pid| (pid, signal));
+    let sent = [each(TERM), each(Signal::CONT)].concat();
+    assert_eq!(test.world().sent, sent);
 }
 
 /// Without a second walk, the sender would count as a stranger, and its READY=1 would be refused.
