@@ -30,7 +30,7 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 pub(super) const LAST_SECOND: Duration = Duration::from_secs(1);
 
 impl Machine {
-    /// When SIGKILL follows if nothing happens before; `None` is never.
+    /// When the last rung is over and the child is sent SIGKILL; `None` is never.
     pub(super) fn kill_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Preparing { .. } => later(self.grace, self.settings.ladder.total(1)),
@@ -84,8 +84,8 @@ impl Machine {
             }
     }
 
-    /// True if SIGKILL would be the first signal that a descendant is sent: the stop signals were
-    /// for the child alone.
+    /// True if no descendant was asked to stop so far: the stop signals were for the child alone. At
+    /// the deadline, the descendants are sent SIGTERM, and SIGKILL after [`LAST_SECOND`].
     pub(super) fn asks_last(&self) -> bool {
         self.settings.kill_mode == KillMode::Mixed
             && !self.settings.wait_tree

@@ -43,7 +43,7 @@ const AT_ONCE: usize = 64;
 /// The parts of the child's messages that bowout acts on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Said {
-    /// It asks for so much time from now (`EXTEND_TIMEOUT_USEC=`).
+    /// It asks for so much time from now (`EXTEND_TIMEOUT_USEC=`): its last such request of a turn.
     pub(crate) extend: Option<Duration>,
     /// `READY=1`, and `WATCHDOG=1`.
     pub(crate) ready: bool,
