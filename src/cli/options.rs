@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use self::Kind::{Attached, Count, Letter, Many, Once, Switch};
 use super::values::{
-    FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, bounded, count, kill_mode, list, max_runtime,
-    parse, path, put, ready_by, report_to, signals, stop_delay, stop_signal, switch, wait,
+    FORMATS, KILL_MODES, NOTIFY, REPEATS, STATUS, count, kill_mode, list, max_runtime, parse, path,
+    pre_kill_timeout, put, ready_by, report_to, signals, stop_delay, stop_signal, switch, wait,
     watchdog_wait, word, words,
 };
 use crate::config::{Draft, variable};
@@ -310,7 +310,7 @@ pub(super) static OPTIONS: &[Opt] = {
             path(v).map(|hook| d.config.pre_kill.push(hook.into()))
         }),
         opt("pre-kill-timeout", None, Once("DURATION"), lead, |d, v| {
-            put(&mut d.config.policy.pre_kill_timeout, bounded(v))
+            put(&mut d.config.policy.pre_kill_timeout, pre_kill_timeout(v))
         }),
         opt("post-stop", None, Many("COMMAND"), after, |d, v| {
             path(v).map(|hook| d.config.post_stop.push(hook.into()))

@@ -137,7 +137,7 @@ pub(super) fn stop_delay(value: &OsStr) -> Result<Duration, String> {
         .ok_or_else(|| "the stop signal would never be sent: write less than --grace".into())
 }
 
-pub(super) fn bounded(value: &OsStr) -> Result<Duration, String> {
+pub(super) fn pre_kill_timeout(value: &OsStr) -> Result<Duration, String> {
     wait(value)?.ok_or_else(|| "SIGKILL waits for no hook: write a duration such as 5s".into())
 }
 

@@ -3,12 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::stop::LAST_SECOND;
 use super::{Action, Cause, Hook, Machine, Phase, Settings, later};
 
 /// How long all hooks may take where the grace period has no end: a hook that hangs must not
 /// prevent the stop.
 const HOOKS: Duration = Duration::from_secs(60);
+
+/// The least time that the `--post-stop` hooks have.
+const POST_STOP: Duration = Duration::from_secs(1);
 
 /// The longest time that a command has to exit by itself after the end of its input.
 const OWN_EXIT: Duration = Duration::from_secs(2);
@@ -85,7 +87,7 @@ impl Machine {
     pub(crate) fn post_stop_until(&self, now: Instant) -> Instant {
         let total = self.settings.ladder.total(0).unwrap_or(HOOKS);
         let until = self.begun.unwrap_or(now).checked_add(total);
-        until.unwrap_or(now).max(now + LAST_SECOND)
+        until.unwrap_or(now).max(now + POST_STOP)
     }
 
     fn run_hook(&mut self, hook: Hook) {
@@ -104,14 +106,14 @@ impl Machine {
     /// the last rung's wait if that is less. `None` unless the child is on the last rung. A hook
     /// that was killed and has not exited delays it.
     pub(super) fn pre_kill_at(&self) -> Option<Instant> {
-        let lead = self.last_wait()? / 4;
+        let lead = self.last_rung_wait()? / 4;
         let lead = lead.min(self.settings.pre_kill_timeout);
         let due = self.pre_kill == 0 && self.settings.pre_kill > 0 && !self.hook_lives;
         self.until.filter(|_| due)?.checked_sub(lead)
     }
 
     /// The wait of the last rung, if that is reached and the child lives.
-    fn last_wait(&self) -> Option<Duration> {
+    fn last_rung_wait(&self) -> Option<Duration> {
         let ladder = &self.settings.ladder;
         match self.phase {
             Phase::Stopping { rung } if rung + 1 == ladder.rungs() && self.ended.is_none() => {
@@ -133,7 +135,7 @@ impl Machine {
 
     /// Runs the next `--pre-kill` hook, if there is one and time for it.
     pub(super) fn run_pre_kill(&mut self) {
-        if self.pre_kill < self.settings.pre_kill && self.last_wait().is_some() {
+        if self.pre_kill < self.settings.pre_kill && self.last_rung_wait().is_some() {
             self.run_hook(Hook::PreKill(self.pre_kill));
             self.pre_kill += 1;
         }

@@ -27,7 +27,7 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// How long a descendant that was not asked to stop before the deadline has between SIGTERM and
 /// SIGKILL.
-pub(super) const LAST_SECOND: Duration = Duration::from_secs(1);
+const LAST_SECOND: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// When the last rung is over and the child is sent SIGKILL; `None` is never.

@@ -136,7 +136,7 @@ pub(crate) struct History {
     /// How many descendants were left when the child had exited.
     left: usize,
     /// The descendants were sent their first stop signal when the child was sent SIGKILL.
-    last_second: bool,
+    asked_last: bool,
     /// How many descendants were sent SIGKILL at once, at the most.
     descendants_killed: usize,
     /// The first [`NAMED`] processes that were sent SIGKILL, the child among them, by their PIDs.
@@ -180,7 +180,7 @@ struct Rung {
 #[derive(Clone, Copy, Debug)]
 struct Earlier {
     /// The descendants were sent their first stop signal when the child was sent SIGKILL.
-    last_second: bool,
+    asked_last: bool,
     /// A descendant was sent SIGKILL.
     killed: bool,
 }
@@ -218,7 +218,7 @@ impl History {
             oom: None,
             usage: Usage::default(),
             left: 0,
-            last_second: false,
+            asked_last: false,
             descendants_killed: 0,
             killed: BTreeMap::new(),
             child_name: None,
@@ -302,7 +302,7 @@ impl History {
             _ => {}
         }
         let earlier = Earlier {
-            last_second: self.last_second,
+            asked_last: self.asked_last,
             killed: self.killed_count() > 0,
         };
         self.note_sent(note, earlier);
@@ -342,7 +342,7 @@ impl History {
     fn note_sent(&mut self, note: &Note<'_>, earlier: Earlier) {
         let mut again = note.fact == Fact::KilledAgain;
         if let Some(kill) = note.kill() {
-            self.last_second |= note.sent.iter().any(|sent| sent.to == Target::Unasked);
+            self.asked_last |= note.sent.iter().any(|sent| sent.to == Target::Unasked);
             if self.kill.is_none() {
                 let (code, why) = self.reason_to_kill(note);
                 let exited = self.ended.is_some();
@@ -356,7 +356,8 @@ impl History {
                 if process.pid == self.pid {
                     self.child_is_called(&process.name);
                 }
-                if self.killed.len() < NAMED {
+                // A child that refused it is named, and was not killed.
+                if kill.reached > 0 && self.killed.len() < NAMED {
                     let known = self.killed.entry(process.pid);
                     known.or_insert_with(|| process.clone());
                 }

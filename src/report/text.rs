@@ -296,7 +296,7 @@ impl History {
 
     fn grace_over(&self, note: &Note<'_>, earlier: Earlier) -> Text {
         let sent = self.sent_or_has(note);
-        if earlier.last_second {
+        if earlier.asked_last {
             return text!(Warn, "killed"; "1s after SIGTERM: {sent}");
         }
         let last = match note.sent().nth(1).map(|sent| self.others(sent)) {

@@ -122,8 +122,6 @@ impl<K: Kernel> Supervisor<'_, K> {
     /// and the descendants that it ends.
     fn named(&self, signal: Signal, to: Target, reached: &[Process]) -> Vec<NamedProcess> {
         match (signal, to) {
-            // No process was signalled: the usual end, or a refusal.
-            _ if reached.is_empty() => vec![],
             (Signal::KILL, Target::Child) => {
                 let child = self.tree.kernel.stat(self.child.pid());
                 let mut child = self.tree.kernel.name(child.as_slice());
@@ -133,7 +131,10 @@ impl<K: Kernel> Supervisor<'_, K> {
                 }
                 child
             }
-            (Signal::KILL, _) | (_, Target::Unasked | Target::NewChildren) => {
+            // The usual end reaches none.
+            (Signal::KILL, _) | (_, Target::Unasked | Target::NewChildren)
+                if !reached.is_empty() =>
+            {
                 self.tree.kernel.name(reached)
             }
             _ => vec![],

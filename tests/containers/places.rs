@@ -123,6 +123,8 @@ fn eperm_is_logged_and_the_timer_runs_on() {
         "{log}"
     );
     assert_eq!(log.matches("cannot kill ").count(), 1, "{log}");
+    // The child has executed another program: its present name is in the lines.
+    assert!(log.contains(", now 'busybox')"), "{log}");
     let report = container.place.report();
     // bowout could not send it SIGKILL.
     assert_eq!(report["killed"], json!([]));
