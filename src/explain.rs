@@ -26,6 +26,10 @@ pub(crate) struct Surroundings {
     pub(crate) manager: bool,
 }
 
+/// How long an engine must wait beyond the last SIGKILL: for the kernel to end the processes, and
+/// for bowout's report and exit.
+const AFTER_SIGKILL: Duration = Duration::from_secs(1);
+
 /// The events of one moment, counted from the stop request.
 struct Moment {
     at: Duration,
@@ -47,7 +51,7 @@ pub(crate) fn explain(
         .iter()
         .rev()
         .nth(1)
-        .map(|last| last.at + Duration::from_secs(1));
+        .map(|last| last.at + AFTER_SIGKILL);
     let (values, facts) = (values(config), facts(around));
     if as_json {
         let pairs = |pairs: &[(&str, String)]| -> Value {

@@ -213,8 +213,8 @@ pub(crate) enum Hook {
 /// The actions for the supervisor, which performs them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// With `wake`, SIGCONT follows to each process of the target that is stopped, or may be: it
-    /// acts on the signal only once it continues (signal(7)).
+    /// With `wake`, SIGCONT follows the last action to each process of the target that is stopped,
+    /// or may be: it acts on the signal only once it continues (signal(7)).
     Send {
         signal: Signal,
         value: Option<u64>,

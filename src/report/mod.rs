@@ -135,8 +135,9 @@ pub(crate) struct History {
     usage: Usage,
     /// How many descendants were left when the child had exited.
     left: usize,
-    /// The descendants were sent their first stop signal when the child was sent SIGKILL.
-    asked_last: bool,
+    /// When the descendants were sent their first stop signal, if that was with the child's
+    /// SIGKILL.
+    asked_last: Option<Instant>,
     /// How many descendants were sent SIGKILL at once, at the most.
     descendants_killed: usize,
     /// The first [`NAMED`] processes that were sent SIGKILL, the child among them, by their PIDs.
@@ -176,15 +177,6 @@ struct Rung {
     to_child: bool,
 }
 
-/// The state before a fact.
-#[derive(Clone, Copy, Debug)]
-struct Earlier {
-    /// The descendants were sent their first stop signal when the child was sent SIGKILL.
-    asked_last: bool,
-    /// A descendant was sent SIGKILL.
-    killed: bool,
-}
-
 /// How many signals of a stop the report lists one by one.
 const RUNGS: usize = 32;
 
@@ -218,7 +210,7 @@ impl History {
             oom: None,
             usage: Usage::default(),
             left: 0,
-            asked_last: false,
+            asked_last: None,
             descendants_killed: 0,
             killed: BTreeMap::new(),
             child_name: None,
@@ -301,12 +293,9 @@ impl History {
             Fact::Ready => self.ready = Some(note.now),
             _ => {}
         }
-        let earlier = Earlier {
-            asked_last: self.asked_last,
-            killed: self.killed_count() > 0,
-        };
-        self.note_sent(note, earlier);
-        self.line(note, earlier)
+        let killed_before = self.killed_count() > 0;
+        self.note_sent(note, killed_before);
+        self.line(note, killed_before)
     }
 
     /// The child's present name (proc_pid_comm(5)): a command such as setpriv(1) executes another.
@@ -339,10 +328,12 @@ impl History {
         });
     }
 
-    fn note_sent(&mut self, note: &Note<'_>, earlier: Earlier) {
+    fn note_sent(&mut self, note: &Note<'_>, killed_before: bool) {
         let mut again = note.fact == Fact::KilledAgain;
         if let Some(kill) = note.kill() {
-            self.asked_last |= note.sent.iter().any(|sent| sent.to == Target::Unasked);
+            if note.sent.iter().any(|sent| sent.to == Target::Unasked) {
+                self.asked_last.get_or_insert(note.now);
+            }
             if self.kill.is_none() {
                 let (code, why) = self.reason_to_kill(note);
                 let exited = self.ended.is_some();
@@ -362,7 +353,7 @@ impl History {
                     known.or_insert_with(|| process.clone());
                 }
             }
-            again &= earlier.killed || self.killed_count() == 0;
+            again &= killed_before || self.killed_count() == 0;
         }
         for sent in note
             .sent

@@ -219,8 +219,8 @@ fn a_stop_that_escalates() {
     );
     play.line(4.0, Event::ChildExited(KILLED), 0);
     assert_eq!(
-        play.line(5.0, Event::Timeout, 2),
-        "1s after SIGTERM: sent SIGKILL to 2 descendants ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
+        play.line(5.2, Event::Timeout, 2),
+        "1.2s after SIGTERM: sent SIGKILL to 2 descendants ('sle\\nep' pid 8, state S, 1m 1s old; 'sle\\nep' pid 9, state D in io_schedule, 1m 1s old)"
     );
     assert_eq!(
         play.end(5.5, KILLED),

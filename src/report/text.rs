@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level::{self, Debug, Error, Info, Warn};
 
 use super::phrases::{descendants, duration, names, next_signal, signal_from};
-use super::{Earlier, History, Line, Note};
+use super::{History, Line, Note};
 use crate::exit::Exit;
 use crate::policy::{Cause, Fact, OnRepeat, Outcome, Reason, Received, Waiting};
 use crate::sender::Side;
@@ -24,9 +24,10 @@ macro_rules! text {
 }
 
 impl History {
-    /// The line about a fact that the history has folded; `earlier` is the state before it.
-    pub(super) fn line(&self, note: &Note<'_>, earlier: Earlier) -> Option<Line> {
-        let (level, event, text) = self.text(note, earlier)?;
+    /// The line about a fact that the history has folded; `killed_before`: a descendant was sent
+    /// SIGKILL before it.
+    pub(super) fn line(&self, note: &Note<'_>, killed_before: bool) -> Option<Line> {
+        let (level, event, text) = self.text(note, killed_before)?;
         let fields = self.fields(note);
         Some(Line {
             level,
@@ -36,7 +37,7 @@ impl History {
         })
     }
 
-    fn text(&self, note: &Note<'_>, earlier: Earlier) -> Option<Text> {
+    fn text(&self, note: &Note<'_>, killed_before: bool) -> Option<Text> {
         let (child, then) = (|| self.child(), || self.sent_and_next(note));
         Some(match note.fact {
             Fact::Signal {
@@ -61,9 +62,9 @@ impl History {
             }
             Fact::DelayOver => text!(Info, "stop_signal_sent"; "stop delay is over: {}", then()),
             Fact::Escalated => text!(Warn, "escalated"; "{} goes on: {}", child(), then()),
-            Fact::GraceOver => self.grace_over(note, earlier),
+            Fact::GraceOver => self.grace_over(note),
             // Descendants that are killed for the first time were not asked to stop before.
-            Fact::KilledAgain if !earlier.killed && self.killed_count() > 0 => {
+            Fact::KilledAgain if !killed_before && self.killed_count() > 0 => {
                 (Warn, "killed", self.sent(note)?)
             }
             Fact::KilledAgain => (Debug, "killed_again", "sent SIGKILL again".into()),
@@ -294,16 +295,22 @@ impl History {
         Some(text!(level, "child_exited"; "{ended} after {ran}, {left} left{named}: {then}"))
     }
 
-    fn grace_over(&self, note: &Note<'_>, earlier: Earlier) -> Text {
+    fn grace_over(&self, note: &Note<'_>) -> Text {
         let sent = self.sent_or_has(note);
-        if earlier.asked_last {
-            return text!(Warn, "killed"; "1s after SIGTERM: {sent}");
+        // By an earlier note: this one may have set it a moment ago.
+        if let Some(asked) = self.asked_last.filter(|&at| at < note.now) {
+            let wait = duration(note.now - asked);
+            return text!(Warn, "killed"; "{wait} after SIGTERM: {sent}");
         }
-        let last = match note.sent().nth(1).map(|sent| self.others(sent)) {
-            Some(1) => ", SIGKILL to it in 1s",
-            Some(_) => ", SIGKILL to them in 1s",
-            None => "",
-        };
+        let last = note.sent().nth(1).zip(note.next).map(|(asked, next)| {
+            let them = if self.others(asked) == 1 {
+                "it"
+            } else {
+                "them"
+            };
+            format!(", {} to {them} in {}", next.0, duration(next.1 - note.now))
+        });
+        let last = last.unwrap_or_default();
         // The engine may allow more than the default, or less. Where no engine asked for the stop,
         // its timeout does not matter.
         let asked = self.stop.as_ref().is_some_and(|stop| stop.by.is_some());

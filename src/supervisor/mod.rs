@@ -5,7 +5,8 @@
 //! and where a turn has taken long: after a suspension, after SIGKILL); children first, then
 //! signals, then the deadline. A child that has exited is stepped before it is reaped, so that its
 //! PID cannot be another process's meanwhile. All actions of an event come before its log lines and
-//! before the next event. A failed action is logged and survived. Nothing here may panic.
+//! before the next event; after a stop signal, bowout gives way for a moment before it logs. A
+//! failed action is logged and survived. Nothing here may panic.
 
 mod children;
 mod dropped;
@@ -293,7 +294,10 @@ impl<K: Kernel> Supervisor<'_, K> {
     fn step(&mut self, event: Event, sender: Option<Sender>) {
         let now = self.now;
         let step = self.machine.step(now, event);
-        let done = self.perform(&step.actions);
+        let mut done = self.perform(&step.actions);
+        // A sender such as kill(1) exits in a moment.
+        let from = step.fact.and_then(|_| self.named_sender(event, sender));
+        self.give_way(&mut done);
         event!(Level::Trace, "step"; "{event:?}: {:?}, {:?}", self.machine.phase(), step.actions);
         for (process, signal, error) in &done.refused {
             self.log_refusal(process, *signal, error);
@@ -303,7 +307,7 @@ impl<K: Kernel> Supervisor<'_, K> {
             let note = Note {
                 now,
                 fact,
-                from: self.named_sender(event, sender),
+                from,
                 next: self.machine.next_signal(),
                 sent: &done.sent,
                 woken: done.woken,

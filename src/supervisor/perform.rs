@@ -1,6 +1,7 @@
 //! Performs each action of the policy by `sys`, and collects the results.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use log::Level;
@@ -13,6 +14,7 @@ use crate::report::Sent;
 use crate::signal::{Signal, Target};
 use crate::sys::kernel::Kernel;
 use crate::sys::proc::Process;
+use crate::sys::tree::Tally;
 use crate::sys::wait;
 use crate::sys::waitid::{Ask, Report};
 
@@ -20,6 +22,12 @@ use crate::sys::waitid::{Ask, Report};
 const MARGIN: Duration = Duration::from_secs(1);
 /// The wait that bowout asks the manager for where the stop has no last moment.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long bowout gives way to the receivers of a stop signal, if it receives no signal meanwhile;
+/// the timer slack adds up to as much (PR_SET_TIMERSLACK(2const)). Where they share one processor
+/// with bowout, they would otherwise run after its look at their state and its log line. Not
+/// sched_yield(2), which lets others run for a whole time slice on a busy machine.
+const GIVE_WAY: Duration = Duration::from_micros(50);
 
 /// How many refusals are logged one by one.
 const REFUSALS: usize = 256;
@@ -29,6 +37,8 @@ const REFUSALS: usize = 256;
 pub(super) struct Performed {
     /// The signals that were sent, in order.
     pub(super) sent: Vec<Sent>,
+    /// The receivers of stop signals, to be continued if they are stopped.
+    to_wake: Vec<Tally>,
     /// The processes that may not be signalled.
     pub(super) refused: Vec<(Process, Signal, io::Error)>,
     /// The child's group was sent SIGCONT.
@@ -42,7 +52,8 @@ pub(super) struct Performed {
 }
 
 impl<K: Kernel> Supervisor<'_, K> {
-    /// Carries out all actions of one step.
+    /// Carries out all actions of one step. SIGCONT after a stop signal is left to
+    /// [`give_way`](Self::give_way).
     pub(super) fn perform(&mut self, actions: &[Action]) -> Performed {
         let mut done = Performed::default();
         for action in actions {
@@ -65,6 +76,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                     done.events.push(Event::TerminalSeen { prompt });
                 }
                 Action::SuspendSelf(signal) => {
+                    self.give_way(&mut done);
                     let group = self.tree.child_group();
                     let was_continued =
                         || matches!(self.tree.look(Ask::Continued), Report::Continued);
@@ -97,7 +109,7 @@ impl<K: Kernel> Supervisor<'_, K> {
         if to == Target::NewChildren && !self.tree.has_unasked_child(signal) {
             return;
         }
-        let tally = self.tree.signal(signal, value, to, wake);
+        let mut tally = self.tree.signal(signal, value, to);
         let (reached, refused) = (tally.reached.len(), tally.refused.len());
         done.sent.push(Sent {
             signal,
@@ -110,11 +122,24 @@ impl<K: Kernel> Supervisor<'_, K> {
         done.refused.extend(
             tally
                 .refused
-                .into_iter()
+                .drain(..)
                 .map(|(process, error)| (process, signal, error)),
         );
+        done.to_wake.extend((wake && reached > 0).then_some(tally));
         if signal == Signal::KILL {
             done.events.push(Event::Killed { reached, refused });
+        }
+    }
+
+    /// Lets the receivers of a stop signal run. Then SIGCONT to each that is stopped, or whose
+    /// state cannot be read.
+    pub(super) fn give_way(&self, done: &mut Performed) {
+        if !done.to_wake.is_empty() {
+            let (until, intake) = (self.tree.kernel.clock() + GIVE_WAY, self.intake.as_fd());
+            self.tree.kernel.wait(Some(until), &[intake], None);
+        }
+        for tally in done.to_wake.drain(..) {
+            self.tree.wake_reached(&tally);
         }
     }
 

@@ -27,6 +27,7 @@ mod find;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use nix::unistd::Pid;
 
@@ -77,6 +78,17 @@ pub(crate) struct Tree<K: Kernel> {
     killed: bool,
     /// The signals sent to the whole namespace, to receivers that bowout does not know.
     sent_to_all: SignalSet,
+}
+
+/// The result of a signal.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// The live processes that were signalled, as a look found them before.
+    pub(crate) reached: Vec<Process>,
+    /// The processes that bowout may not signal, and why.
+    pub(crate) refused: Vec<(Process, io::Error)>,
+    /// The whole namespace was signalled by one call.
+    everything: bool,
 }
 
 impl<K: Kernel> Tree<K> {

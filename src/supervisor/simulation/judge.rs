@@ -12,6 +12,8 @@
 //! 6. bowout never waits for ever, spins, or wakes while nothing is to be done.
 //! 7. A look at the tree reads at most a few of the host's other processes.
 //! 8. No process is signalled that is not the command's or a hook's.
+//! 9. After a stop signal, bowout looks at the sender, gives way to the receivers, and then looks
+//!    for stopped ones.
 
 use super::scene::{Nature, Scene};
 use super::world::{MILLISECOND, Owner, Pid, Proc, State, Time, World};
@@ -52,6 +54,10 @@ pub(super) struct Judge {
     received: Vec<Intaken>,
     child_lived: bool,
     sent_to_child: Vec<Signal>,
+    /// It has not given way since it sent a stop signal.
+    owes_way: bool,
+    /// The processes that it has looked at in this turn.
+    looked: Vec<Pid>,
     /// The first attempt to signal a member of the tree other than the child, SIGKILL and SIGCONT
     /// apart.
     tree_asked: Option<Time>,
@@ -87,6 +93,8 @@ impl Judge {
             received: vec![],
             child_lived: false,
             sent_to_child: vec![],
+            owes_way: false,
+            looked: vec![],
             tree_asked: None,
             started: 0,
             child_exit: None,
@@ -226,11 +234,24 @@ impl Judge {
         self.turned = now;
         self.received.clear();
         self.sent_to_child.clear();
+        self.owes_way = false;
+        self.looked.clear();
         self.read = 0;
     }
 
     /// bowout waits until `deadline`.
     pub(super) fn waits(&mut self, now: Time, deadline: Option<Time>, child_lives: bool) {
+        self.owes_way = false;
+        let senders = self.requests.iter().filter(|it| it.turn == self.turn);
+        let senders: Vec<_> = senders
+            .map(|it| it.sender)
+            .filter(|it| it.pid > 0 && !it.kernel && !it.exited)
+            .collect();
+        // The drain after the child's exit comes before the requests of the same turn.
+        let looked = |it: &Sender| self.looked.contains(&it.pid);
+        if self.child_lived && !senders.is_empty() && !senders.iter().any(looked) {
+            self.fault("gave way before it looked at the sender".into());
+        }
         let idle = self.base().is_none() && child_lives;
         if idle && let Some(deadline) = deadline.filter(|&deadline| deadline > now) {
             self.fault(format!("wakes at {deadline} though nothing is to be done"));
@@ -243,6 +264,10 @@ impl Judge {
         if self.spins.1 > SPINS {
             self.fault("spins".into());
         }
+    }
+
+    pub(super) fn looks(&mut self, pid: Pid) {
+        self.looked.push(pid);
     }
 
     pub(super) fn reads(&mut self, owner: Owner) {
@@ -309,6 +334,9 @@ impl Judge {
                 }
             }
             Signal::CONT => {
+                if self.owes_way {
+                    self.fault("looked for stopped processes before it gave way".into());
+                }
                 let was_stopped = process.state == State::Stopped
                     || process
                         .last_stop
@@ -341,6 +369,15 @@ impl Judge {
         if is_child {
             self.sent_to_child.push(signal);
         }
+        // The signal of the drain, or of a request, rather than a forwarded one.
+        let mut requests = self.requests.iter().filter(|it| it.turn == self.turn);
+        let stops = if is_child {
+            requests.any(|request| request.signal == signal)
+        } else {
+            mixed && !self.settings.wait_tree
+        };
+        let runs = process.lives() && ![Signal::KILL, Signal::CONT].contains(&signal);
+        self.owes_way |= stops && runs;
     }
 
     /// After a turn of the loop; `group` holds the other members of the child's group.
@@ -351,6 +388,9 @@ impl Judge {
         child: Option<&Proc>,
         group: &[(Pid, Proc)],
     ) {
+        if self.owes_way {
+            self.fault("did not give way after a stop signal".into());
+        }
         let received = std::mem::take(&mut self.received);
         if self.settings.kill_mode == KillMode::Group
             && self.base().is_none()

@@ -260,6 +260,7 @@ impl Kernel for Simulated {
 
     fn stat(&self, pid: Pid) -> Option<Process> {
         let mut world = self.call();
+        world.judge.looks(pid);
         let process = world.processes.get(&pid)?;
         let (owner, hidden) = (process.owner, process.nature.hidden);
         if hidden || !world.has_proc {

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::Tree;
+use super::{Tally, Tree};
 use crate::signal::{Signal, Target};
 use crate::sys::kernel::{Kernel, To};
 use crate::sys::proc::Process;
@@ -15,22 +14,6 @@ use crate::sys::proc::Process;
 /// How many passes SIGKILL makes at the most: each finds the processes that were forked during the
 /// one before.
 const PASSES: usize = 16;
-/// How long bowout gives way to the processes that were sent a stop signal; the timer slack adds up
-/// to as much (PR_SET_TIMERSLACK(2const)). Where bowout and they share one processor, they would
-/// otherwise run 0.1 ms later: after bowout's looks and log lines. Not sched_yield(2), which lets
-/// others run for a whole time slice on a busy machine.
-const GIVE_WAY: Duration = Duration::from_micros(50);
-
-/// The result of a signal.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    /// The live processes that were signalled, as a look found them before.
-    pub(crate) reached: Vec<Process>,
-    /// The processes that bowout may not signal, and why.
-    pub(crate) refused: Vec<(Process, io::Error)>,
-    /// The whole namespace was signalled by one call.
-    everything: bool,
-}
 
 impl Tally {
     fn add(&mut self, other: Self) {
@@ -47,18 +30,11 @@ struct Order {
 }
 
 impl<K: Kernel> Tree<K> {
-    /// Sends `signal` to the living processes of the target, and with `wake` SIGCONT after it to
-    /// each that is stopped or whose state cannot be read. SIGKILL goes on until a pass finds no
+    /// Sends `signal` to the living processes of the target. SIGKILL goes on until a pass finds no
     /// new process.
-    pub(crate) fn signal(
-        &mut self,
-        signal: Signal,
-        value: Option<u64>,
-        to: Target,
-        wake: bool,
-    ) -> Tally {
+    pub(crate) fn signal(&mut self, signal: Signal, value: Option<u64>, to: Target) -> Tally {
         let order = Order { signal, value };
-        let tally = match to {
+        match to {
             Target::Child => self.signal_child(order),
             Target::Group => self.signal_group(order),
             _ => self.signal_all(
@@ -68,17 +44,17 @@ impl<K: Kernel> Tree<K> {
                 },
                 to,
             ),
-        };
-        if wake && !tally.reached.is_empty() {
-            let now = self.kernel.clock();
-            self.kernel.wait(Some(now + GIVE_WAY), &[], None);
-            if tally.everything {
-                let _ = self.kernel.send(To::Everything, Signal::CONT, None);
-            } else {
-                tally.reached.iter().for_each(|process| self.wake(process));
-            }
         }
-        tally
+    }
+
+    /// SIGCONT to each process that a signal has reached and that is stopped, or whose state cannot
+    /// be read; to the whole namespace where the signal was sent to all of it.
+    pub(crate) fn wake_reached(&self, tally: &Tally) {
+        if tally.everything {
+            let _ = self.kernel.send(To::Everything, Signal::CONT, None);
+        } else {
+            tally.reached.iter().for_each(|process| self.wake(process));
+        }
     }
 
     fn signal_child(&mut self, order: Order) -> Tally {

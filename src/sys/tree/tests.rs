@@ -339,7 +339,7 @@ impl Test {
     /// Sends a signal, and returns the processes that received it, in order.
     fn send(&mut self, signal: Signal, to: Target) -> Vec<libc::pid_t> {
         self.world().sent.clear();
-        self.tree.signal(signal, None, to, false);
+        self.tree.signal(signal, None, to);
         self.sent(signal)
     }
 
@@ -403,7 +403,7 @@ fn a_group_is_signalled_by_one_call_unless_a_member_is_left_out() {
     let child = test.child;
     let member = test.world().fork(child);
     let other = test.world().fork_session(member);
-    let tally = test.tree.signal(TERM, None, Target::All, false);
+    let tally = test.tree.signal(TERM, None, Target::All);
     assert_eq!((tally.reached.len(), test.world().group_calls), (3, 1));
     assert_eq!(test.sent(TERM), [child, member, other]);
     let late = test.world().fork(child);
@@ -411,7 +411,7 @@ fn a_group_is_signalled_by_one_call_unless_a_member_is_left_out() {
     assert_eq!(test.world().group_calls, 1);
     // A member that refuses the signal is counted, though the call to the group succeeds.
     test.world().at(member).denied = true;
-    let tally = test.tree.signal(Signal::QUIT, None, Target::All, false);
+    let tally = test.tree.signal(Signal::QUIT, None, Target::All);
     assert_eq!((tally.reached.len(), tally.refused.len()), (3, 1));
     assert_eq!(tally.refused[0].0.pid, member);
     // After the child is reaped, the pin leads to its group.
@@ -419,7 +419,7 @@ fn a_group_is_signalled_by_one_call_unless_a_member_is_left_out() {
     test.world().group_calls = 0;
     assert_eq!(test.send(Signal::HUP, Target::All), [other, late]);
     assert_eq!(test.world().group_calls, 1);
-    let tally = test.tree.signal(TERM, None, Target::Child, false);
+    let tally = test.tree.signal(TERM, None, Target::Child);
     assert_eq!((tally.reached.len(), tally.refused.len()), (0, 1));
 }
 
@@ -732,26 +732,19 @@ fn only_stopped_processes_see_sigcont() {
     let session = test.world().fork_session(child);
     test.world().at(stopped).process.state = 'T';
     test.world().at(session).process.state = 'T';
-    test.tree.signal(TERM, None, Target::All, true);
+    let tally = test.tree.signal(TERM, None, Target::All);
+    test.tree.wake_reached(&tally);
     assert_eq!(test.sent(Signal::CONT), [stopped, session]);
     test.world().sent.clear();
     assert!(test.tree.wake_group());
     assert_eq!(test.world().sent, [(stopped, Signal::CONT)]);
-    // The receivers run before bowout looks at them.
-    let mut test = Test::new();
-    let child = test.child;
-    test.world().moments.push(("wait", 0, |world| {
-        let child = world.next;
-        world.at(child).process.state = 'T';
-    }));
-    test.tree.signal(TERM, None, Target::Child, true);
-    assert_eq!(test.world().sent, [(child, TERM), (child, Signal::CONT)]);
-    // Each receiver has the signal before bowout waits, once, for all of them.
+    // A process whose state cannot be read.
     let mut test = Test::new();
     let child = test.child;
     test.world().no_proc = true;
     let other = test.world().fork_leader(US);
-    test.tree.signal(TERM, None, Target::All, true);
+    let tally = test.tree.signal(TERM, None, Target::All);
+    test.tree.wake_reached(&tally);
     let pids = [child, other];
     let each = |signal| pids.map(|pid| (pid, signal));
     let sent = [each(TERM), each(Signal::CONT)].concat();
