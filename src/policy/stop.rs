@@ -13,8 +13,8 @@ use crate::signal::{Signal, Target};
 const KILL_AGAIN: Duration = Duration::from_millis(20);
 /// How long a process may outlive its SIGKILL before bowout exits without it: it is in state D, or
 /// the kernel frees its memory slowly. The time starts after the first pass, and again whenever
-/// fewer are left: thousands take long on a busy machine. The default grace period of 8 s and the
-/// last second leave a second of this within the 10 s of docker and podman.
+/// fewer are left: thousands take long on a busy machine. docker and podman wait for 10 s: of these
+/// 2 s, the default grace period of 8 s and [`LAST_SECOND`] leave one.
 const UNKILLABLE: Duration = Duration::from_secs(2);
 
 /// How often the manager is notified during a stop, and new children are looked for: half the
@@ -39,8 +39,8 @@ impl Machine {
         }
     }
 
-    /// When the stop that is under way is over at the latest, its last bounded waits included;
-    /// `None` is never.
+    /// When the stop that is under way is over at the latest, with [`LAST_SECOND`] and
+    /// [`UNKILLABLE`]; `None` is never.
     pub(crate) fn over_at(&self) -> Option<Instant> {
         if matches!(self.phase, Phase::Killing { .. }) {
             return self.until;
@@ -84,7 +84,7 @@ impl Machine {
             }
     }
 
-    /// True if no descendant was asked to stop so far: the stop signals were for the child alone. At
+    /// True if the descendants are asked last: so far, the stop signals were for the child alone. At
     /// the deadline, the descendants are sent SIGTERM, and SIGKILL after [`LAST_SECOND`].
     pub(super) fn asks_last(&self) -> bool {
         self.settings.kill_mode == KillMode::Mixed

@@ -33,8 +33,8 @@ pub(crate) enum OnRepeat {
     Ignore,
 }
 
-/// The settings of the user. The defaults of the options are not all those of `Default`: the
-/// configuration completes them (`config::Draft::check`).
+/// The settings of the user. The configuration starts from `Default`; `config::Draft::check` sets
+/// the defaults of options that differ from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) ladder: Ladder,
