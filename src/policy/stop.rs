@@ -84,8 +84,8 @@ impl Machine {
             }
     }
 
-    /// True if the descendants are asked last: so far, the stop signals were for the child alone. At
-    /// the deadline, the descendants are sent SIGTERM, and SIGKILL after [`LAST_SECOND`].
+    /// True if the descendants are asked last: so far, the stop signals were for the child alone.
+    /// At the deadline, the descendants are sent SIGTERM, and SIGKILL after [`LAST_SECOND`].
     pub(super) fn asks_last(&self) -> bool {
         self.settings.kill_mode == KillMode::Mixed
             && !self.settings.wait_tree

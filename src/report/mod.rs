@@ -347,7 +347,7 @@ impl History {
                 if process.pid == self.pid {
                     self.child_is_called(&process.name);
                 }
-                // A child that refused it is named, and was not killed.
+                // A child that refused SIGKILL has its present name above, and was not killed.
                 if kill.reached > 0 && self.killed.len() < NAMED {
                     let known = self.killed.entry(process.pid);
                     known.or_insert_with(|| process.clone());

@@ -297,7 +297,7 @@ impl History {
 
     fn grace_over(&self, note: &Note<'_>) -> Text {
         let sent = self.sent_or_has(note);
-        // By an earlier note: this one may have set it a moment ago.
+        // The note that has set it is the one before SIGKILL to the descendants.
         if let Some(asked) = self.asked_last.filter(|&at| at < note.now) {
             let wait = duration(note.now - asked);
             return text!(Warn, "killed"; "{wait} after SIGTERM: {sent}");

@@ -25,8 +25,8 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long bowout gives way to the receivers of a stop signal, if it receives no signal meanwhile;
 /// the timer slack adds up to as much (PR_SET_TIMERSLACK(2const)). Where they share one processor
-/// with bowout, they would otherwise run after its look at their state and its log line. Not
-/// sched_yield(2), which lets others run for a whole time slice on a busy machine.
+/// with bowout, they would otherwise run after its look at their state and its log line.
+/// sched_yield(2) would let others run for a whole time slice on a busy machine.
 const GIVE_WAY: Duration = Duration::from_micros(50);
 
 /// How many refusals are logged one by one.
@@ -156,7 +156,7 @@ impl<K: Kernel> Supervisor<'_, K> {
                 }
                 child
             }
-            // The usual end reaches none.
+            // In the usual end no process is left to be signalled.
             (Signal::KILL, _) | (_, Target::Unasked | Target::NewChildren)
                 if !reached.is_empty() =>
             {

@@ -161,7 +161,7 @@ impl Kernel for Linux {
         match (to, value) {
             (To::Process(pid), _) => signals::send(pid, signal, value),
             (To::Group(group), None) => signals::send(-group, signal, None),
-            // The leader is a child that bowout has not reaped: its number is its own.
+            // The leader is a child that bowout has not reaped: no other process has its number.
             (To::Group(leader), value) => {
                 pidfd_send_signal(&self.pin(leader)?, signal, value, PROCESS_GROUP)
             }

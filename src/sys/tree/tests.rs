@@ -174,15 +174,11 @@ impl Kernel for Simulation {
     type Intake = std::fs::File;
 
     fn wait(&self, _: Option<Instant>, _: &[BorrowedFd<'_>], _: Option<BorrowedFd<'_>>) {
-        self.call("wait", 0);
+        unreachable!("the tree waits for nothing");
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the time of a wait that is over at once"
-    )]
     fn clock(&self) -> Instant {
-        Instant::now()
+        unreachable!("the tree reads no clock");
     }
 
     fn signals(&self, _: &Self::Intake) -> Batch {
